@@ -1,0 +1,78 @@
+"""The exception family. Each error says what was given, what was expected, and what to do.
+
+    WhatwhereError
+    ├── DataError         a folder, image or mask that cannot be used
+    ├── PlanError         a plan with an unknown key, a wrong type, an impossible value
+    ├── ModelError        a model file that is not ours, is damaged, or does not fit the image
+    ├── FieldError        a module or input whose windows cannot be followed
+    ├── OutputError       a place that cannot be written to
+    ├── TrainingError     a run that cannot go on, with the measured reason
+    └── ClusterError      workers that cannot be reached
+
+The command line prints one of these in one line and exits with code 2. Anything else is a bug.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClusterError",
+    "DataError",
+    "FieldError",
+    "ModelError",
+    "OutputError",
+    "PlanError",
+    "TrainingError",
+    "WhatwhereError",
+]
+
+
+class WhatwhereError(Exception):
+    """An error a person can act on.
+
+    Args:
+        given: what was found, with the file name, shape or value.
+        expected: what would have been right.
+        remedy: what to do now.
+
+    >>> print(DataError("cells/a.png is 0 bytes", "an image", "delete it or copy it again"))
+    cells/a.png is 0 bytes; expected an image; delete it or copy it again.
+    """
+
+    def __init__(self, given: str, expected: str = "", remedy: str = "") -> None:
+        self.given = given
+        self.expected = expected
+        self.remedy = remedy
+        parts = [given, f"expected {expected}" if expected else "", remedy]
+        super().__init__("; ".join(part.rstrip(".") for part in parts if part) + ".")
+
+    def __reduce__(self) -> tuple[type[WhatwhereError], tuple[str, str, str]]:
+        # worker processes hand errors back: keep the three parts
+        return type(self), (self.given, self.expected, self.remedy)
+
+
+class DataError(WhatwhereError):
+    """A folder, image or mask that cannot be used."""
+
+
+class PlanError(WhatwhereError):
+    """A plan with an unknown key, a wrong type or an impossible value."""
+
+
+class ModelError(WhatwhereError):
+    """A model file that is not ours, is damaged, or does not fit the image."""
+
+
+class FieldError(WhatwhereError):
+    """A module or input whose windows cannot be followed."""
+
+
+class OutputError(WhatwhereError):
+    """A place that cannot be written to."""
+
+
+class TrainingError(WhatwhereError):
+    """A training run that cannot go on, with the measured reason."""
+
+
+class ClusterError(WhatwhereError):
+    """Workers that cannot be reached or that all died."""
