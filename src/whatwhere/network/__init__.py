@@ -1,1 +1,23 @@
+"""The U-Net, what it costs, and the model file."""
 
+from whatwhere.network.cost import Cost, cost
+from whatwhere.network.machine import Machine, keep_freed_memory, probe_machine
+from whatwhere.network.mirror import Mirrored
+from whatwhere.network.model_file import Model, build, load_model, save_model, versions
+from whatwhere.network.unet import Skip, UNet
+
+__all__ = [
+    "Cost",
+    "Machine",
+    "Mirrored",
+    "Model",
+    "Skip",
+    "UNet",
+    "build",
+    "cost",
+    "keep_freed_memory",
+    "load_model",
+    "probe_machine",
+    "save_model",
+    "versions",
+]

@@ -1,0 +1,180 @@
+"""The model file: one ``.safetensors`` with the weights and, as JSON, all that is needed to use them.
+
+Nothing is ever unpickled. Knows nothing of training; the plan and the training record are carried, not read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from whatwhere.errors import ModelError, OutputError
+from whatwhere.network.mirror import Mirrored
+from whatwhere.network.unet import UNet
+from whatwhere.records import Classes, Normalisation
+
+__all__ = ["Model", "build", "load_model", "save_model", "versions"]
+
+FORMAT = 1
+
+
+@dataclass
+class Model:
+    """A network with what it means.
+
+    Attributes:
+        network: any module ``(N, C, H, W) -> (N, classes, H, W)``, in evaluation mode when loaded.
+        classes: names, colours and mask values of the logits' channels.
+        normalisation: constants from raw image to network input.
+        plan: the plan it was trained by, as a plain dictionary ({} for networks made elsewhere).
+        training: the training record (scores, steps, seconds, data), a plain dictionary.
+        versions: of Python, torch and whatwhere at the time of training.
+    """
+
+    network: nn.Module
+    classes: Classes
+    normalisation: Normalisation
+    plan: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def check(self, image: np.ndarray, name: str = "the image") -> None:
+        """``ModelError`` if this image is not what the network was trained on: channels, or units of another depth."""
+        channels = 1 if image.ndim == 2 else image.shape[-1]
+        if image.ndim not in (2, 3) or 0 in image.shape:
+            raise ModelError(f"{name} has shape {image.shape}", "HxW or HxWxC with at least one pixel", "")
+        if channels != self.normalisation.channels:
+            raise ModelError(
+                f"{name} has {_channels(channels)}",
+                f"{_channels(self.normalisation.channels)}, as the images the model was trained on",
+                "convert the image, or train a model on images like it",
+            )
+        trained = np.dtype(self.normalisation.dtype)
+        same_units = image.dtype == trained or (
+            image.dtype.kind in "iu"
+            and trained.kind in "iu"
+            and image.dtype.itemsize > trained.itemsize
+            and int(image.max()) <= np.iinfo(trained).max
+            and int(image.min()) >= 0
+        )
+        if not same_units:
+            raise ModelError(
+                f"{name} holds {image.dtype} values from {image.min():g} to {image.max():g}",
+                f"{trained} values, as the images the model was trained on",
+                f"convert it to {trained} in the units of the training images",
+            )
+
+    def normalise(self, image: np.ndarray, name: str = "the image") -> torch.Tensor:
+        """HxW or HxWxC raw values to ``(C, H, W)`` float32 network input."""
+        self.check(image, name)
+        raw = image[..., None] if image.ndim == 2 else image
+        mean = np.asarray(self.normalisation.mean, np.float32)
+        scale = 1 / np.asarray(self.normalisation.std, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(((raw - mean) * scale).transpose(2, 0, 1), dtype=np.float32))
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count != 1 else ''}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a result; recorded in every output."""
+    found = {"python": platform.python_version()}
+    for package in ("whatwhere", "torch", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """The network a model file or a plan describes; unpadded ones mirror the image at its edges."""
+    network = UNet(**config)
+    return Mirrored(network) if network.padding == "valid" else network
+
+
+def save_model(model: Model, path: Path | str) -> Path:
+    """Writes the model file at once or not at all (a temporary name, then a rename)."""
+    path = Path(path)
+    config = getattr(model.network, "config", None)
+    if config is None:
+        raise ModelError(
+            f"a network of type {type(model.network).__name__} made elsewhere",
+            "a network of whatwhere",
+            "save its own weights with its own library, and wrap it by from_module again",
+        )
+    record = {
+        "format": FORMAT, "network": config, "classes": model.classes.to_json(),
+        "normalisation": model.normalisation.to_json(), "plan": model.plan, "training": model.training,
+        "versions": model.versions,
+    }  # fmt: skip
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(weights, partial, metadata={"whatwhere": json.dumps(_plain(record))})
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} can't be written ({error})", "a writable place with room", "") from error
+    return path
+
+
+def load_model(path: Path | str) -> Model:
+    """Reads a model file; ``ModelError`` if it is missing, damaged, not ours or of a newer format."""
+    path = Path(path)
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", "a model file (.safetensors) or a run folder", "check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} is not a readable model file ({error})", "a whole .safetensors file", "copy it again"
+        ) from error
+    if "whatwhere" not in metadata:
+        raise ModelError(
+            f"{path} holds weights of another program", "a model saved by whatwhere", "wrap the network by from_module"
+        )
+    return _assemble(path, metadata["whatwhere"], weights)
+
+
+def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Model:
+    try:
+        record = json.loads(metadata)
+        if record["format"] > FORMAT:
+            raise ModelError(f"{path} has format {record['format']}", f"at most {FORMAT}", "update whatwhere")
+        network = build(record["network"])
+        network.load_state_dict(weights)
+        classes = Classes.from_json(record["classes"])
+        normalisation = Normalisation.from_json(record["normalisation"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{path} does not describe a whole model ({reason})", "", "save or copy it again") from error
+    return Model(network.eval(), classes, normalisation, record["plan"], record["training"], record["versions"])
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinities: a score that is not defined is null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,266 @@
+"""The U-Net, with named levels and skips. Knows nothing of data, classes' names or training.
+
+    image ─ encoder.0 ───────────── skip 0 ───────────── decoder.0 ─ head ─ logits
+               └ encoder.1 ──────── skip 1 ──────── decoder.1 ┘
+                    └ encoder.2 ─── skip 2 ─── decoder.2 ┘
+                          └───── bottleneck ─────┘
+
+Level k works at 1/2**k of the image's resolution. Ronneberger, Fischer & Brox 2015, arXiv 1505.04597.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whatwhere.network.blocks import Block, Up, UpKind, block
+
+__all__ = ["Skip", "UNet"]
+
+Skip = Literal["pass", "cut"] | Tensor
+"""What happens to the features that a skip carries: passed, cut (zeros), or replaced by a tensor."""
+
+
+class PlainEncoder(nn.ModuleList):
+    """The way down: at each level a block, between levels a 2x2 max pooling. Returns one tensor a level."""
+
+    def __init__(self, in_channels: int, widths: tuple[int, ...], kind: Block, repeats: int, padded: bool) -> None:
+        stages: list[nn.Module] = [block(kind, in_channels, widths[0], repeats=1, padded=padded)]
+        for above, here in itertools.pairwise(widths):
+            stages.append(_down(kind, above, here, repeats, padded))
+        super().__init__(stages)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        levels = []
+        for stage in self:
+            image = stage(image)
+            levels.append(image)
+        return levels
+
+
+def _down(kind: Block, above: int, here: int, repeats: int, padded: bool) -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(2), block(kind, above, here, repeats=repeats, padded=padded))
+
+
+class UNet(nn.Module):
+    """A U-Net: ``(N, in_channels, H, W) -> logits (N, classes, H, W)``, for any height and width.
+
+    Args:
+        in_channels: channels of the image.
+        classes: channels of the logits.
+        width: channels at level 0; level k has ``width * 2**k``, at most ``max_width``.
+        depth: number of poolings; the bottleneck is at 1/2**depth of the resolution.
+        block: ``"plain"`` (conv-norm-ReLU twice) or ``"residual"``.
+        repeats: how often the block stands at each encoder level below the top: a deeper encoder.
+        up: ``"transpose"`` or ``"bilinear"``.
+        padding: ``"same"`` keeps the size. ``"valid"`` is the network of the 2015 paper, whose logits are smaller than
+            the image (572 -> 388) and which takes only sizes where every pooling meets even numbers.
+        skips: the levels that have a skip; None for all of 0 .. depth-1.
+        max_width: a limit for the channels of the deep levels.
+
+    >>> network = UNet(in_channels=1, classes=2, width=4, depth=2).eval()
+    >>> network(torch.zeros(1, 1, 37, 50)).shape
+    torch.Size([1, 2, 37, 50])
+    >>> without = network(torch.zeros(1, 1, 37, 50), skips={0: "cut"})
+    >>> logits, features = network(torch.zeros(1, 1, 32, 32), features=("encoder.1", "bottleneck"))
+    >>> {name: tuple(tensor.shape) for name, tensor in features.items()}
+    {'encoder.1': (1, 8, 16, 16), 'bottleneck': (1, 16, 8, 8)}
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 2,
+        width: int = 32,
+        depth: int = 4,
+        *,
+        block: Block = "plain",
+        repeats: int = 1,
+        up: UpKind = "transpose",
+        padding: Literal["same", "valid"] = "same",
+        skips: Collection[int] | None = None,
+        max_width: int = 1024,
+    ) -> None:
+        super().__init__()
+        kept = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
+        _check(in_channels, classes, width, depth, kept, block, padding)
+        self.config: dict[str, Any] = {
+            "in_channels": in_channels, "classes": classes, "width": width, "depth": depth, "block": block,
+            "repeats": repeats, "up": up, "padding": padding, "skips": list(kept), "max_width": max_width,
+        }  # fmt: skip
+        self.depth = depth
+        self.skips = kept
+        self.padding = padding
+        padded = padding == "same"
+        widths = tuple(min(width * 2**level, max(max_width, width)) for level in range(depth + 1))
+
+        self.encoder: nn.Module = PlainEncoder(in_channels, widths[:-1], block, repeats, padded)
+        self.bottleneck: nn.Module = _down(block, widths[-2], widths[-1], repeats, padded)
+        self.up = nn.ModuleList(Up(up, below, here) for here, below in itertools.pairwise(widths))
+        self.decoder = nn.ModuleList(
+            _decoder_level(block, here, 2 * here if level in kept else here, padded)
+            for level, here in enumerate(widths[:-1])
+        )
+        self.head = nn.Conv2d(widths[0], classes, 1)
+        _initialise(self)
+
+    @overload
+    def forward(self, image: Tensor, skips: Mapping[int, Skip] | None = None) -> Tensor: ...
+    @overload
+    def forward(
+        self, image: Tensor, skips: Mapping[int, Skip] | None = None, *, features: Collection[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def forward(
+        self, image: Tensor, skips: Mapping[int, Skip] | None = None, *, features: Collection[str] | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Logits; with ``features`` also the named feature maps.
+
+        Args:
+            image: ``(N, C, H, W)``, normalised.
+            skips: level -> ``"pass"``, ``"cut"`` or a replacement of the same shape; level ``depth`` is the path
+                through the bottleneck. Levels not named pass.
+            features: names out of :attr:`feature_names`.
+        """
+        levels = self.encode(image)
+        kept: dict[str, Tensor] = {}
+        logits = self.decode(levels, skips, size=(image.shape[-2], image.shape[-1]), keep=kept)
+        if features is None:
+            return logits
+        kept.update(zip(self.feature_names, levels))
+        unknown = set(features) - set(self.feature_names)
+        if unknown:
+            raise KeyError(f"no features named {sorted(unknown)}; this network has {', '.join(self.feature_names)}")
+        return logits, {name: kept[name] for name in self.feature_names if name in features}
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Down the left side: the features of levels 0 .. depth; the last are the bottleneck's.
+
+        With ``padding="same"`` the image is first padded with zeros below and to the right, to a multiple of 2**depth.
+        """
+        levels: list[Tensor] = self.encoder(self._fit(image))
+        return [*levels, self.bottleneck(levels[-1])]
+
+    def decode(
+        self,
+        levels: list[Tensor],
+        skips: Mapping[int, Skip] | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        keep: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Up the right side, from the features of :meth:`encode` to logits, cropped to ``size`` if given."""
+        carried = [_carry(features, (skips or {}).get(level, "pass")) for level, features in enumerate(levels)]
+        x = carried[self.depth]
+        for level in reversed(range(self.depth)):
+            x = self.up[level](x)
+            if level in self.skips:
+                x = torch.cat([_centre(carried[level], x), x], dim=1)
+            x = self.decoder[level](x)
+            if keep is not None:
+                keep[f"decoder.{level}"] = x
+        logits: Tensor = self.head(x)
+        if keep is not None:
+            keep["head"] = logits
+        return logits if size is None or self.padding == "valid" else logits[..., : size[0], : size[1]]
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The levels in the order of the computation: down, bottleneck, up, head."""
+        down = [f"encoder.{level}" for level in range(self.depth)]
+        up = [f"decoder.{level}" for level in reversed(range(self.depth))]
+        return (*down, "bottleneck", *up, "head")
+
+    def output_size(self, size: int) -> int:
+        """Height (or width) of the logits for an image of this height; ``ValueError`` if the network can't take it.
+
+        >>> UNet(padding="valid").output_size(572)
+        388
+        """
+        if self.padding == "same":
+            return size
+        repeats = self.config["repeats"]
+        inner = size - 4
+        for level in range(1, self.depth + 1):
+            if inner % 2 or inner <= 0:
+                raise ValueError(
+                    f"an unpadded U-Net of depth {self.depth} can't take {size} pixels: {inner} at level {level - 1} "
+                    f"can't be halved; try {self.input_size(max(1, size - 184))}"
+                )
+            inner = inner // 2 - 4 * repeats
+        for _ in range(self.depth):
+            inner = 2 * inner - 4
+        if inner <= 0:
+            raise ValueError(f"{size} pixels are too few for an unpadded U-Net of depth {self.depth}")
+        return inner
+
+    def input_size(self, size: int) -> int:
+        """The smallest height that the network takes and whose logits are at least ``size`` high."""
+        if self.padding == "same":
+            return size
+        repeats = self.config["repeats"]
+        lowest = size
+        for _ in range(self.depth):
+            lowest = -(-(lowest + 4) // 2)
+        for _ in range(self.depth):
+            lowest = 2 * (lowest + 4 * repeats)
+        return lowest + 4
+
+    def _fit(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        if self.padding == "valid":
+            self.output_size(height), self.output_size(width)
+            return image
+        step = 2**self.depth
+        return F.pad(image, (0, -width % step, 0, -height % step))
+
+
+def _carry(features: Tensor, skip: Skip) -> Tensor:
+    if isinstance(skip, Tensor):
+        return skip.expand_as(features)
+    if skip == "cut":
+        return torch.zeros_like(features)
+    if skip == "pass":
+        return features
+    raise ValueError(f"a skip is 'pass', 'cut' or a tensor, not {skip!r}")
+
+
+def _centre(features: Tensor, like: Tensor) -> Tensor:
+    """The middle of ``features`` at the size of ``like`` (the 2015 paper's crop; nothing to do when padded)."""
+    top = (features.shape[-2] - like.shape[-2]) // 2
+    left = (features.shape[-1] - like.shape[-1]) // 2
+    if top == left == 0 and features.shape[-2:] == like.shape[-2:]:
+        return features
+    return features[..., top : top + like.shape[-2], left : left + like.shape[-1]]
+
+
+def _decoder_level(kind: Block, here: int, incoming: int, padded: bool) -> nn.Module:
+    return block(kind, incoming, here, padded=padded)
+
+
+def _initialise(network: nn.Module) -> None:
+    """He initialisation (arXiv 1502.01852) for what a ReLU follows."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+def _check(
+    in_channels: int, classes: int, width: int, depth: int, skips: tuple[int, ...], kind: str, padding: str
+) -> None:
+    for name, value in {"in_channels": in_channels, "classes": classes, "width": width, "depth": depth}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    if any(level not in range(depth) for level in skips):
+        raise ValueError(f"skips {list(skips)}: a network of depth {depth} has skips 0 to {depth - 1}")
+    if kind not in ("plain", "residual"):
+        raise ValueError(f"block is {kind!r}; it is 'plain' or 'residual'")
+    if padding not in ("same", "valid"):
+        raise ValueError(f"padding is {padding!r}; it is 'same' or 'valid'")
+    if padding == "valid" and kind == "residual":
+        raise ValueError("residual blocks add their input to their output, which needs padding='same'")
