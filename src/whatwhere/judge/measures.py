@@ -1,0 +1,142 @@
+"""Scores as functions of counts, and their bootstrap over images.
+
+Knows counts and class names; nothing of labels, images or files. Every function works on counts with any leading axes,
+so the same lines give the pooled scores, those of each image and those of each bootstrap resample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.judge.counts import Counts
+
+__all__ = ["LOWER_IS_BETTER", "Estimate", "estimate", "measures", "resampled"]
+
+LOWER_IS_BETTER = ("hausdorff95", "calibration_error")
+"""Beginnings of the names of those measures in which less is better (``mean_hausdorff95`` too)."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: the score; None where there is nothing to score.
+        low, high: the interval over images; None with fewer than two images.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        digits = 3 if abs(self.value) < 2 else 1
+        if self.low is None or self.high is None:
+            return f"{self.value:.{digits}f}"
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+def measures(counts: Counts, names: tuple[str, ...]) -> dict[str, Array]:
+    """All scores by name: ``"mean_iou"`` and the like, ``"iou/cat"`` for a class. NaN where nothing is to score.
+
+    A mean over classes leaves out the classes that are not scored: those in neither truth nor prediction (recall and
+    with it balanced accuracy: those not in the truth).
+    """
+    per_class = _per_class(counts)
+    right, pixels = np.trace(counts.confusion, axis1=-2, axis2=-1), counts.confusion.sum((-2, -1))
+    found = {
+        "mean_iou": _mean(per_class["iou"]),
+        "mean_dice": _mean(per_class["dice"]),
+        "pixel_accuracy": _ratio(right, pixels),
+        "balanced_accuracy": _mean(per_class["recall"]),
+        "mean_boundary_iou": _mean(per_class["boundary_iou"]),
+        "mean_boundary_f1": _mean(per_class["boundary_f1"]),
+        "mean_surface_dice": _mean(per_class["surface_dice"]),
+        "mean_hausdorff95": _mean(per_class["hausdorff95"]),
+        "calibration_error": _calibration_error(counts.calibration),
+    }
+    for key, values in per_class.items():
+        found |= {f"{key}/{name}": values[..., c] for c, name in enumerate(names)}
+    return found
+
+
+def _per_class(counts: Counts) -> dict[str, Array]:
+    both = np.diagonal(counts.confusion, axis1=-2, axis2=-1)
+    truth, predicted = counts.confusion.sum(-1), counts.confusion.sum(-2)
+    band_truth, band_predicted, band_both = np.moveaxis(counts.band, -2, 0)
+    edge_truth, edge_found, edge_predicted, edge_right = np.moveaxis(counts.contour, -2, 0)
+    outline, outline_near = np.moveaxis(counts.outline, -2, 0)
+    distance, images = np.moveaxis(counts.hausdorff, -2, 0)
+    return {
+        "iou": _ratio(both, truth + predicted - both),
+        "dice": _ratio(2 * both, truth + predicted),
+        "recall": _ratio(both, truth),
+        "precision": _ratio(both, predicted),
+        "boundary_iou": _ratio(band_both, band_truth + band_predicted - band_both),
+        "boundary_f1": _f1(_ratio(edge_found, edge_truth), _ratio(edge_right, edge_predicted)),
+        "surface_dice": _ratio(outline_near, outline),
+        "hausdorff95": _ratio(distance, images),
+    }
+
+
+def _ratio(part: Any, whole: Any) -> Array:
+    whole = np.asarray(whole, np.float64)
+    ratio: Array = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio
+
+
+def _f1(recall: Array, precision: Array) -> Array:
+    """Harmonic mean; 0 where one side has no contour, NaN where neither has."""
+    nothing = np.isnan(recall) & np.isnan(precision)
+    recall, precision = np.nan_to_num(recall), np.nan_to_num(precision)
+    f1: Array = np.nan_to_num(_ratio(2 * recall * precision, recall + precision))
+    f1[nothing] = np.nan
+    return f1
+
+
+def _mean(values: Array) -> Array:
+    """Mean over the last axis of what is not NaN."""
+    scored = ~np.isnan(values)
+    return _ratio(np.where(scored, values, 0).sum(-1), scored.sum(-1))
+
+
+def _calibration_error(calibration: Array) -> Array:
+    """Guo et al. 2017, equation 3: the gap of each bin, weighted with its pixels."""
+    pixels, confidence, right = np.moveaxis(np.asarray(calibration, np.float64), -2, 0)
+    return _ratio(np.abs(confidence - right).sum(-1), pixels.sum(-1))
+
+
+def resampled(
+    records: tuple[Counts, ...], names: tuple[str, ...], resamples: int, seed: int
+) -> tuple[dict[str, Array], ...]:
+    """Scores of bootstrap resamples over images, ``(resamples,)`` each; every record gets the same resamples.
+
+    Counts are resampled, not scores, so that a pooled score is pooled again in each resample.
+    """
+    number = len(records[0].confusion)
+    weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), resamples)
+    answers = []
+    for counts in records:
+        # a hundred at a time: the confusion matrices of 2000 resamples of 150 classes would be 360 MB
+        chunks = [measures(counts.weighted(part), names) for part in np.array_split(weights, -(-resamples // 100))]
+        answers.append({key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]})
+    return tuple(answers)
+
+
+def estimate(value: float, samples: Array | None) -> Estimate:
+    """The value with the percentile interval of its resamples (those in which it is defined)."""
+    if np.isnan(value):
+        return Estimate(None)
+    defined = samples[~np.isnan(samples)] if samples is not None else np.empty(0)
+    if not len(defined):
+        return Estimate(float(value))
+    low, high = np.percentile(defined, (2.5, 97.5))
+    return Estimate(float(value), float(low), float(high))

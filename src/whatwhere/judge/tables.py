@@ -1,0 +1,82 @@
+"""Scores and comparisons as tables for the terminal. Knows the records' fields; computes nothing."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from whatwhere.judge.comparison import Comparison
+    from whatwhere.judge.scores import Scores
+
+__all__ = ["comparison_table", "plain", "scores_table"]
+
+_COLUMNS = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "recall": "Recall",
+    "boundary_iou": "Boundary IoU",
+    "boundary_f1": "Boundary F1",
+    "surface_dice": "Surface Dice",
+    "hausdorff95": "HD95, px",
+}
+_EDGES = ("boundary_iou", "boundary_f1", "surface_dice", "hausdorff95")
+
+
+def plain(record: RenderableType, width: int = 120) -> str:
+    """The table as text without colours."""
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, force_terminal=False).print(record)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def scores_table(scores: Scores) -> RenderableType:
+    """One row a class and one for the mean; the other scores and the rules below."""
+    found = scores.estimates
+    columns = [key for key in _COLUMNS if scores.boundary or key not in _EDGES]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Class", overflow="fold")
+    for key in columns:
+        table.add_column(_COLUMNS[key], justify="right")
+    for name in scores.classes.names:
+        table.add_row(Text(name), *(_cell(str(found[f"{key}/{name}"])) for key in columns))
+    table.add_section()
+    means = ["balanced_accuracy" if key == "recall" else f"mean_{key}" for key in columns]
+    table.add_row("mean", *(_cell(str(found[key])) for key in means), style="bold")
+    lines = [f"Pixel accuracy {found['pixel_accuracy']}, balanced accuracy {found['balanced_accuracy']}"]
+    if scores.reliability:
+        lines.append(f"Expected calibration error {found['calibration_error']}")
+    count = len(scores.images)
+    lines.append(f"{count} image{'s' if count > 1 else ''}.")
+    return Group(table, *(Text(line) for line in lines), *(Text(rule, style="dim") for rule in scores.rules))
+
+
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """One row a score; a difference whose interval does not hold 0 is bold."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Score", overflow="fold")
+    for title in (comparison.a, comparison.b, "Difference", "95 % interval", f"{comparison.a} better in"):
+        table.add_column(Text(title), justify="right")
+    for row in comparison.differences:
+        digits = 1 if "hausdorff" in row.score else 3
+        interval = "-" if row.low is None or row.high is None else f"{row.low:+.{digits}f} to {row.high:+.{digits}f}"
+        share = "-" if row.a_better is None else f"{row.a_better:.0%}"
+        numbers = (f"{row.a:.{digits}f}", f"{row.b:.{digits}f}", f"{row.difference:+.{digits}f}")
+        name = row.score + (" (less is better)" if row.lower_is_better else "")
+        table.add_row(Text(name), *numbers, interval, share, style="bold" if row.clear else None)
+    how = (
+        f"paired bootstrap, {comparison.resamples} resamples, seed {comparison.seed}; ties count half."
+        if comparison.images > 1
+        else "no intervals: one image says nothing about how images differ."
+    )
+    return Group(table, Text(f"{comparison.images} image{'s' if comparison.images > 1 else ''}; {how}", style="dim"))
+
+
+def _cell(text: str) -> str:
+    """The interval below its value: seven columns with intervals beside would not fit a terminal."""
+    return text.replace(" [", "\n").removesuffix("]").replace(", ", "–")
