@@ -1,0 +1,62 @@
+"""Batch norm folded into the convolution before it, for inference. Knows any torch module; keeps the user's untouched."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+__all__ = ["folded"]
+
+_Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_Norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def folded(network: nn.Module, example: Tensor) -> nn.Module:
+    """A copy in evaluation mode with each batch norm folded into its convolution, where that changes nothing.
+
+    Which norm follows which convolution is watched while ``example`` (N, C, H, W) passes, so it works for any module,
+    traceable or not; the result is compared, and a network for which it would not be equal is returned unfolded.
+    """
+    plain = copy.deepcopy(network).eval()
+    with torch.inference_mode():
+        before = plain(example)
+        pairs = _pairs(plain, example)
+        candidate = copy.deepcopy(plain)
+        for conv, norm in pairs:
+            transposed = "Transpose" in type(plain.get_submodule(conv)).__name__
+            fused = fuse_conv_bn_eval(candidate.get_submodule(conv), candidate.get_submodule(norm), transposed)
+            candidate.set_submodule(conv, fused)
+            candidate.set_submodule(norm, nn.Identity())
+        after = candidate(example)
+    same = torch.allclose(before, after, rtol=1e-3, atol=1e-4 * max(1.0, float(before.abs().max())))
+    return candidate if same else plain
+
+
+def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+    """Names of convolutions and the norms that took exactly their output; each called once in the forward pass."""
+    names = {module: name for name, module in network.named_modules(remove_duplicate=False)}
+    calls: Counter[nn.Module] = Counter()
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensor, so that its id can't be given to another
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] += 1
+        if isinstance(module, _Conv):
+            made[id(output)] = module, output
+        elif id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])][0], module))
+
+    watched = [m for m in names if isinstance(m, _Conv) or (isinstance(m, _Norm) and m.track_running_stats)]
+    handles = [module.register_forward_hook(watch) for module in watched]
+    try:
+        network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    taken = Counter(conv for conv, _ in pairs)
+    once = [(c, n) for c, n in pairs if calls[c] == calls[n] == taken[c] == 1]
+    return [(names[conv], names[norm]) for conv, norm in once]

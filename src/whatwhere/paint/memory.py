@@ -1,0 +1,75 @@
+"""How much memory a network needs for a pixel, and how much there is. Knows nothing of tiles or images."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["free_memory", "is_out_of_memory", "peak_bytes"]
+
+
+class _Tally(TorchDispatchMode):
+    """Adds up the bytes of all tensors that are alive, and keeps the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._holders: Counter[int] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor)
+        return result
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if not self._holders[key]:
+            self._now += size
+            self.peak = max(self.peak, self._now)
+        self._holders[key] += 1
+        weakref.finalize(tensor, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            self._now -= size
+
+
+def peak_bytes(run: Callable[[Tensor], Tensor], example: Tensor) -> int:
+    """The most bytes of tensors that are alive at a time while ``run(example)``, without the operators' own scratch."""
+    with torch.inference_mode(), _Tally() as tally:
+        run(example)
+    return tally.peak
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be used now on this device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device; the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error).lower())
+    )

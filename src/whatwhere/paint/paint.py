@@ -1,0 +1,176 @@
+"""An image in, painted labels out: ``paint(model, image)``. Knows arrays; files are read and written elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.network import Model
+from whatwhere.network.machine import Precision
+from whatwhere.paint.blend import blend_tiles
+from whatwhere.paint.engine import Engine
+from whatwhere.paint.memory import is_out_of_memory
+from whatwhere.paint.scheme import Scheme, scheme
+from whatwhere.paint.sources import ArraySource, Source
+from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles
+
+__all__ = ["PaintReport", "Painting", "paint", "paint_source"]
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PaintReport:
+    """How an image was painted. Prints itself in one line.
+
+    Attributes:
+        size: height and width of the image.
+        tile: height and width of what each tile read.
+        tiles: how many.
+        halo: for rows and columns, the pixels (before, after) read beyond what was written.
+        overlap: the share of pixels computed more than once, in [0, 1).
+        precision, device: what it was computed in and on.
+        seconds: wall-clock time, reading and writing included.
+        exact: labels are those of the whole image in one piece, to float rounding.
+        notes: what else is to be said (memory ran out, a network that sees everything).
+    """
+
+    size: Pair
+    tile: Pair
+    tiles: int
+    halo: tuple[Pair, Pair]
+    overlap: float
+    precision: str
+    device: str
+    seconds: float
+    exact: bool
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        height, width = self.size
+        how = f"in {self.tiles} {'exact' if self.exact else 'blended'} tiles of {self.tile[0]}x{self.tile[1]}"
+        halo = " and ".join(sorted({f"{before}+{after}" for before, after in self.halo}))
+        cost = f"halo {halo}, {100 * self.overlap:.0f} % computed more than once"
+        parts = [
+            f"{height}x{width} painted {'whole' if self.tiles == 1 else f'{how} ({cost})'}",
+            f"{self.precision} on {self.device}, {self.seconds:.1f} s",
+            *self.notes,
+        ]
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A painted image.
+
+    Attributes:
+        labels: ``(H, W)`` uint8 class ids.
+        probabilities: ``(classes, H, W)`` float32 that add up to 1, or None when not asked for.
+        report: how it was painted.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+    report: PaintReport
+
+
+class ArraySink:
+    """Finished boxes into arrays in memory."""
+
+    def __init__(self, size: Pair, classes: int | None) -> None:
+        self.labels = np.zeros(size, np.uint8)
+        self.probabilities = None if classes is None else np.zeros((classes, *size), np.float32)
+
+    def begin(self, plan: Scheme) -> frozenset[int]:  # noqa: ARG002 (an array has no journal)
+        return frozenset()
+
+    def write(self, index: int, painted: Painted) -> None:  # noqa: ARG002
+        (y0, y1), (x0, x1) = painted.box
+        self.labels[y0:y1, x0:x1] = painted.labels
+        if self.probabilities is not None and painted.probabilities is not None:
+            self.probabilities[:, y0:y1, x0:x1] = painted.probabilities
+
+
+def paint(
+    model: Model | Engine,
+    image: NDArray[Any],
+    *,
+    probabilities: bool = False,
+    precision: Precision = "auto",
+    tile: int | Pair | None = None,
+    batch: int = 1,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Painting:
+    """Paints an image of any size with the model's classes, as if it passed through the network in one piece.
+
+    Args:
+        model: a model, or an :class:`Engine` made of one, to paint many images with one preparation.
+        image: ``(H, W)`` or ``(H, W, C)``, in the dtype and units of the training images.
+        probabilities: also return the softmax of the logits.
+        precision, device: as for :class:`Engine`; not used when an engine is given.
+        tile: height and width of tiles; None chooses by memory, and takes the image whole if it fits.
+        batch: tiles that pass through the network together.
+        progress: called with (tiles done, tiles in all).
+
+    Raises:
+        ModelError: an image with other channels or units than the model was trained on.
+        DataError: NaN or infinity in the image.
+
+    >>> from whatwhere.network import Model, UNet
+    >>> from whatwhere.records import Classes, Normalisation
+    >>> classes = Classes(("ground", "cat"), ((0, 0, 0), (255, 160, 0)), ((0,), (1,)))
+    >>> model = Model(UNet(3, 2, width=4, depth=2).eval(), classes, Normalisation((0.0,) * 3, (255.0,) * 3))
+    >>> paint(model, np.zeros((50, 70, 3), np.uint8)).labels.shape
+    (50, 70)
+    """
+    engine = model if isinstance(model, Engine) else Engine(model, precision, device)
+    source = ArraySource(image)
+    sink = ArraySink(source.size, engine.model.classes.count if probabilities else None)
+    report = paint_source(engine, source, sink, probabilities=probabilities, tile=tile, batch=batch, progress=progress)
+    return Painting(sink.labels, sink.probabilities, report)
+
+
+def paint_source(
+    engine: Engine,
+    source: Source,
+    sink: Sink,
+    *,
+    probabilities: bool = False,
+    tile: int | Pair | None = None,
+    batch: int = 1,
+    align: int = 1,
+    progress: Progress | None = None,
+) -> PaintReport:
+    """Paints what ``source`` reads into ``sink``. When memory runs out, starts again with tiles of half the pixels."""
+    start, notes, shrink = time.perf_counter(), [], 0
+    plan = scheme(engine, source.size, tile=tile, batch=batch, align=align)
+    while True:
+        try:
+            work = blend_tiles if plan.blended else paint_tiles
+            done = sink.begin(plan)
+            work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            shrink += 1
+            smaller = scheme(engine, source.size, tile=tile, batch=batch, align=align, shrink=shrink)
+            lost, kept = plan.tiling.tile, smaller.tiling.tile
+            if kept[0] * kept[1] >= lost[0] * lost[1]:
+                raise
+            notes = [f"memory ran out with tiles of {lost[0]}x{lost[1]}; went on with {kept[0]}x{kept[1]}"]
+            plan = smaller
+    tiling = plan.tiling
+    return PaintReport(
+        size=source.size, tile=tiling.tile, tiles=len(tiling), halo=tiling.halo, overlap=tiling.overlap,
+        precision=engine.precision, device=engine.device.type, seconds=time.perf_counter() - start, exact=plan.exact,
+        notes=(*notes, *([plan.note] if plan.note else [])),
+    )  # fmt: skip

@@ -1,0 +1,62 @@
+"""Where pixels come from: anything that can read a window of an image. Knows nothing of networks or tiles."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.errors import DataError
+from whatwhere.records import Box
+
+__all__ = ["ArraySource", "Pixels", "Source", "Valid"]
+
+Pixels = NDArray[Any]
+"""A window of an image: ``(h, w, C)`` in the file's own dtype."""
+
+Valid = NDArray[np.bool_]
+"""``(h, w)``: False where the file says that there is no data."""
+
+
+class Source(Protocol):
+    """An image that is read by windows."""
+
+    name: str
+    size: tuple[int, int]
+    channels: int
+    dtype: np.dtype[Any]
+
+    def read(self, box: Box) -> tuple[Pixels, Valid | None]:
+        """The pixels of ``((y0, y1), (x0, x1))``, inside the image; and which are valid, None if all are."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ArraySource:
+    """An array ``(H, W)`` or ``(H, W, C)`` in memory.
+
+    >>> source = ArraySource(np.arange(12).reshape(3, 4), "numbers")
+    >>> source.size, source.channels
+    ((3, 4), 1)
+    >>> source.read(((1, 3), (0, 2)))[0][..., 0]
+    array([[4, 5],
+           [8, 9]])
+    """
+
+    def __init__(self, image: Pixels, name: str = "the image") -> None:
+        if image.ndim not in (2, 3) or 0 in image.shape:
+            raise DataError(f"{name} has shape {image.shape}", "HxW or HxWxC with at least one pixel", "")
+        self._image = image if image.ndim == 3 else image[..., None]
+        self.name = name
+        self.size = (image.shape[0], image.shape[1])
+        self.channels = self._image.shape[2]
+        self.dtype = image.dtype
+
+    def read(self, box: Box) -> tuple[Pixels, Valid | None]:
+        (y0, y1), (x0, x1) = box
+        return self._image[y0:y1, x0:x1], None
+
+    def close(self) -> None:
+        """Nothing to close."""
