@@ -1,0 +1,192 @@
+"""Find the images and masks of a data folder and pair them by name.
+
+Looks at names only: opens no image. Whether the files can be used is `survey`'s and `check`'s affair.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from whatwhere.data.images import IMAGE_SUFFIXES
+from whatwhere.data.mapping import read_classes
+from whatwhere.errors import DataError
+from whatwhere.records import Classes
+
+__all__ = ["LAYOUT", "Folder", "Sample", "find"]
+
+LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
+
+_IMAGES = ("images", "image", "imgs", "img")
+_MASKS = ("masks", "mask", "labels", "label", "annotations")
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_MASK_SUFFIXES = ("_mask", "-mask", " mask", ".mask", "_masks", "_label", "_labels", "_seg", "_gt")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its mask.
+
+    Attributes:
+        name: the image's path within its images folder, without ending, with forward slashes: ``"plate 1/a"``.
+        image: the image file.
+        mask: the mask file; None when there is none.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a data folder holds.
+
+    Attributes:
+        root: the folder.
+        splits: samples sorted by name under ``"train"``, ``"val"``, ``"test"`` where the folder is divided so, and
+            under ``"all"`` where it is not (then `split` divides it). Images without a mask are among them.
+        classes: from ``classes.toml``; None when there is no such file.
+        lone_masks: masks without an image.
+        ignored: files beside images and masks that are no images by their ending.
+    """
+
+    root: Path
+    splits: Mapping[str, tuple[Sample, ...]]
+    classes: Classes | None = None
+    lone_masks: tuple[Path, ...] = field(default=())
+    ignored: tuple[Path, ...] = field(default=())
+
+    def pairs(self, split: str) -> tuple[Sample, ...]:
+        """The samples of a split that have a mask; empty when there is no such split."""
+        return tuple(sample for sample in self.splits.get(split, ()) if sample.mask is not None)
+
+
+def find(root: str | Path) -> Folder:
+    """Find the images of a data folder, and the mask of each.
+
+    Args:
+        root: a folder with ``images/`` and ``masks/`` (or ``labels/``), or with ``train/``, ``val/``, ``test/`` that
+            hold such a pair, or with ``images/train/``, ``masks/train/`` and so on. Subfolders of images are mirrored
+            in masks. Stems are equal; where one is not, ``a_mask.png`` is taken for ``a.jpg``.
+
+    Raises:
+        DataError: no such folder, nothing in it, no pair in it, or two images of one name.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        problem = "is a file" if root.exists() else "does not exist"
+        raise DataError(f"{root} {problem}", f"a folder with {LAYOUT}", "check the path")
+    classes_file = root / "classes.toml"
+    classes = read_classes(classes_file) if classes_file.is_file() else None
+    splits: dict[str, tuple[Sample, ...]] = {}
+    lone: list[Path] = []
+    ignored: list[Path] = []
+    for split, images, masks in _pair_folders(root):
+        image_files, other = _files(images)
+        mask_files, other_masks = _files(masks)
+        samples, left = _pair(image_files, mask_files)
+        if split in splits:
+            raise DataError(f"{root} has two folders for {split!r}", "one", "rename or merge them")
+        splits[split] = samples
+        lone += left
+        ignored += other + other_masks
+    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored))
+    if not any(folder.pairs(split) for split in splits):
+        raise _no_pairs(folder)
+    return folder
+
+
+def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
+    """The (split, images folder, masks folder) triples of a root, in the order train, val, test."""
+    if pair := _pair_in(root):
+        images, masks = pair
+        inner = {_SPLITS.get(name.lower(), ""): name for name in _folders(images)}
+        if not inner or "" in inner:
+            return [("all", images, masks)]
+        return [(split, images / inner[split], masks / inner[split]) for split in _in_order(inner)]
+    found = [(split, root / name) for name in _folders(root) if (split := _SPLITS.get(name.lower()))]
+    triples = [(split, *pair) for split, place in found if (pair := _pair_in(place))]
+    if triples:
+        return sorted(triples, key=lambda triple: ("train", "val", "test").index(triple[0]))
+    raise DataError(f"{root} holds {_contents(root)}", LAYOUT, "arrange the files so, or give another folder")
+
+
+def _in_order(splits: Mapping[str, str]) -> list[str]:
+    return [split for split in ("train", "val", "test") if split in splits]
+
+
+def _pair_in(place: Path) -> tuple[Path, Path] | None:
+    here = {name.lower(): place / name for name in _folders(place)}
+    images = next((here[name] for name in _IMAGES if name in here), None)
+    masks = next((here[name] for name in _MASKS if name in here), None)
+    return (images, masks) if images and masks else None
+
+
+def _folders(place: Path) -> list[str]:
+    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Image files under a folder by name without ending, and the other files. Hidden files are left out."""
+    images: dict[str, Path] = {}
+    others: list[Path] = []
+    for path in sorted(place.rglob("*")) if place.is_dir() else ():
+        inside = path.relative_to(place)
+        if any(part.startswith(".") for part in inside.parts) or path.name == "Thumbs.db" or not path.is_file():
+            continue
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            others.append(path)
+            continue
+        # file systems differ in how they write accents: compare the composed form
+        name = unicodedata.normalize("NFC", inside.with_suffix("").as_posix())
+        if name in images:
+            raise DataError(
+                f"{place} has {images[name].name} and {path.name}", "one file a name", "rename or remove one of them"
+            )
+        images[name] = path
+    return images, others
+
+
+def _pair(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample, ...], list[Path]]:
+    """Samples sorted by name, and the masks that belong to none."""
+    left = dict(masks)
+    chosen = {name: left.pop(name) for name in images if name in masks}
+    for name in images:
+        if name in chosen:
+            continue
+        candidates = [name + suffix for suffix in _MASK_SUFFIXES if name + suffix in left]
+        if candidates:
+            chosen[name] = left.pop(candidates[0])
+    samples = tuple(Sample(name, path, chosen.get(name)) for name, path in sorted(images.items()))
+    return samples, list(left.values())
+
+
+def _contents(root: Path) -> str:
+    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    if not entries:
+        return "nothing"
+    shown = ", ".join(entry.name + ("/" if entry.is_dir() else "") for entry in entries[:6])
+    return shown + (f" and {len(entries) - 6} more" if len(entries) > 6 else "")
+
+
+def _no_pairs(folder: Folder) -> DataError:
+    images = [sample.image for samples in folder.splits.values() for sample in samples]
+    if not images and not folder.lone_masks:
+        found = f"{folder.root} has folders for images and masks, but no image in them"
+        if folder.ignored:
+            found += f" ({len(folder.ignored)} other files, such as {folder.ignored[0].name})"
+        return DataError(found, LAYOUT, "copy the images there: " + ", ".join(sorted(IMAGE_SUFFIXES)))
+    examples = [path.name for path in (*images[:1], *folder.lone_masks[:1])]
+    found = f"{folder.root} has {len(images)} images and {len(folder.lone_masks)} masks, but no name in common"
+    return DataError(f"{found} ({' and '.join(examples)})", LAYOUT, "give each mask the name of its image")

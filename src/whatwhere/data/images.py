@@ -1,0 +1,400 @@
+"""Read images and masks as arrays, whatever file they come in, and write label images that look right when opened.
+
+Every reader here returns the file's own numbers: nothing is scaled, and what a mask value means is `mapping`'s affair.
+Knows nothing of folders, pairs, classes' inference or windows of images too large for memory.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from whatwhere.errors import DataError, OutputError
+from whatwhere.records import VOID, Classes
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "IMAGE_SUFFIXES",
+    "image_size",
+    "read_image",
+    "read_mask",
+    "read_mask_and_palette",
+    "replacing",
+    "write_label_image",
+]
+
+DEFAULT_MAX_PIXELS = 200_000_000
+"""Larger images are refused from their header, before anything is decoded."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"})
+"""What an image file's name ends with, in lower case. What a file *is* is read from its first bytes."""
+
+VOID_COLOR = (128, 128, 128)
+
+Palette = NDArray[np.uint8]
+"""``(256, 3)`` RGB colours, one for each index."""
+
+# The plugins are opened directly, because `Image.open` judges sizes by a limit that is global to the process.
+_PLUGINS: dict[bytes, Callable[[Any], ImageFile.ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"GIF8": GifImagePlugin.GifImageFile,
+}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PLAIN_MODES = frozenset({"1", "L", "P", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16L", "I;16B"})
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    tifffile.TiffFileError,
+)
+_ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+"""What each EXIF orientation asks for to stand upright (TIFF 6.0, tag 274)."""
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    array: NDArray[Any]  # HxW or HxWxC, upright, native byte order
+    palette: Palette | None
+
+
+def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
+    """Read an image file, upright, as ``HxWxC`` in the file's own dtype and units.
+
+    Grey images have one channel, palettes become RGB, alpha stays a channel, 1-bit images become 0 and 255,
+    and the pages or planes of a TIFF stack become channels.
+
+    Args:
+        path: a PNG, JPEG, TIFF, WebP, BMP or GIF (first frame).
+        max_pixels: refuse larger images before decoding (a stack counts each four channels as an image).
+
+    Raises:
+        DataError: missing, damaged, too large, not an image, or with NaN or infinite values.
+    """
+    path = Path(path)
+    pixels = _decode(path, max_pixels)
+    array = pixels.array if pixels.palette is None else pixels.palette[np.minimum(pixels.array, 255)]
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    array = array[:, :, None] if array.ndim == 2 else array
+    _refuse_not_finite(path, array)
+    return np.ascontiguousarray(array)
+
+
+def read_mask(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
+    """Read a mask file, upright, as ``HxW`` integers or, for a colour mask, ``HxWx3`` uint8.
+
+    Palette files give the palette's *indices*, alpha is dropped, a colour mask whose channels are equal gives grey
+    values, 1-bit masks give 0 and 255, whole numbers stored as floats become integers.
+
+    Raises:
+        DataError: as `read_image`, and for fractions or for channels that are neither grey nor colour.
+    """
+    return read_mask_and_palette(path, max_pixels=max_pixels)[0]
+
+
+def read_mask_and_palette(
+    path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[NDArray[Any], Palette | None]:
+    """`read_mask`, and the file's palette of ``(256, 3)`` colours if it has one."""
+    path = Path(path)
+    pixels = _decode(path, max_pixels)
+    array = pixels.array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255), None
+    if array.dtype.kind == "f":
+        array = _whole_numbers(path, array)
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    if channels > 4:
+        raise DataError(
+            f"{path} has {channels} channels",
+            "a mask of one channel (class ids) or of RGB colours",
+            "write one class id a pixel: of a stack of one plane a class, numpy's argmax over the planes",
+        )
+    if array.ndim == 3 and channels >= 3:
+        array = _flat_colors(array[:, :, :3])
+    elif array.ndim == 3:
+        array = array[:, :, 0]
+    return np.ascontiguousarray(array), pixels.palette
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of the upright image, from the file's header alone."""
+    path = Path(path)
+    with _reading(path):
+        if _magic(path) in _TIFF:
+            with tifffile.TiffFile(path) as tif:
+                shape = _tiff_shape(path, tif)
+                return (shape[1], shape[0]) if _tiff_orientation(tif) >= 5 else (shape[0], shape[1])
+        with _open(path) as picture:
+            width, height = picture.size
+            return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+def write_label_image(path: str | Path, labels: NDArray[np.uint8], classes: Classes) -> None:
+    """Write class ids as a paletted PNG or, for ``.tif``, a TIFF with a colour map, in the colours of the classes.
+
+    What `read_mask` gives back are the ids again; void pixels are index 255, shown mid-grey.
+    The file appears whole or not at all.
+
+    Args:
+        path: ends with ``.png``, ``.tif`` or ``.tiff``; missing folders are made.
+        labels: ``HxW`` uint8 class ids, 255 for void.
+        classes: whose colours to show.
+
+    Raises:
+        OutputError: the place cannot be written to, or the name ends with something else.
+    """
+    path = Path(path)
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ValueError(f"labels are {labels.shape} {labels.dtype}; expected HxW uint8")
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: classes.count] = classes.colors
+    palette[VOID] = VOID_COLOR
+    suffix = path.suffix.lower()
+    if suffix not in {".png", ".tif", ".tiff"}:
+        raise OutputError(f"{path} cannot hold labels", "a name ending with .png or .tif", "choose another ending")
+    with replacing(path) as part:
+        if suffix == ".png":
+            picture = Image.fromarray(labels)
+            picture.putpalette(palette.tobytes())
+            picture.save(part, format="PNG")
+        else:
+            colormap = palette.T.astype(np.uint16) * 257
+            tifffile.imwrite(part, labels, photometric="palette", colormap=colormap, compression="zlib")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place at the end, or is removed when anything fails.
+
+    Raises:
+        OutputError: the place cannot be written to (no permission, read-only, full).
+    """
+    part = path.parent / f".{uuid.uuid4().hex}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written ({error.strerror or error})",
+            "a folder with write permission and free space",
+            "choose another folder with -o, or make room",
+        ) from error
+    finally:
+        # where even looking is refused there is nothing of ours to remove
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
+
+
+def _decode(path: Path, max_pixels: int) -> _Pixels:
+    with _reading(path):
+        return _decode_tiff(path, max_pixels) if _magic(path) in _TIFF else _decode_picture(path, max_pixels)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn every way in which a decoder fails into a `DataError` that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", "an image file", "check the path") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise DataError(f"{path} cannot be opened ({error.strerror})", "a readable image file") from error
+    except _DECODE_ERRORS as error:
+        raise DataError(
+            f"{path} is damaged or incomplete ({str(error) or type(error).__name__})",
+            "an image that decodes to its end",
+            "copy or export it again, or remove it",
+        ) from error
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
+
+
+def _open(path: Path) -> ImageFile.ImageFile:
+    with path.open("rb") as file:
+        head = file.read(32)
+    if not head:
+        raise DataError(f"{path} is 0 bytes", "an image", "copy or export it again, or remove it")
+    for magic, plugin in _PLUGINS.items():
+        if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
+            return plugin(path)
+    raise DataError(
+        f"{path} is not an image (it begins with {head[:12]!r})",
+        "PNG, JPEG, TIFF, WebP, BMP or GIF",
+        "remove it or export it again",
+    )
+
+
+def _decode_picture(path: Path, max_pixels: int) -> _Pixels:
+    with _open(path) as picture:
+        width, height = picture.size
+        _refuse_size(path, (height, width), max_pixels)
+        if _is_deep_color_png(path):  # which Pillow would cut to 8 bits
+            array = np.asarray(imagecodecs.png_decode(path.read_bytes()))
+            palette = None
+        else:
+            array = np.array(picture if picture.mode in _PLAIN_MODES else picture.convert("RGB"))
+            palette = _padded(picture.getpalette("RGB")) if picture.mode == "P" else None
+        return _Pixels(_upright(array, _orientation(picture)), palette)
+
+
+def _is_deep_color_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(26)
+    return head.startswith(b"\x89PNG") and head[24] == 16 and head[25] in (2, 4, 6)
+
+
+def _orientation(picture: ImageFile.ImageFile) -> int:
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1  # looking further would decode the whole file
+    return int(picture.getexif().get(0x0112, 1))
+
+
+def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    turned = _ORIENT[orientation](array) if orientation in _ORIENT else array
+    return turned.astype(turned.dtype.newbyteorder("="), copy=False)
+
+
+def _padded(colors: list[int] | None) -> Palette:
+    palette = np.zeros((256, 3), np.uint8)
+    given = np.asarray(colors or [], np.uint8).reshape(-1, 3)[:256]
+    palette[: len(given)] = given
+    return palette
+
+
+def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
+    with tifffile.TiffFile(path) as tif:
+        height, width, channels = _tiff_shape(path, tif)
+        _refuse_size(path, (height, width, channels), max_pixels)
+        series = tif.series[0]
+        size = path.stat().st_size
+        pages = [page for page in series.pages if page is not None]
+        ends = (o + n for page in pages for o, n in zip(page.dataoffsets, page.databytecounts))
+        if max(ends, default=0) > size:
+            raise DataError(
+                f"{path} is incomplete (it ends after {size:,} bytes, within its pixels)",
+                "an image that decodes to its end",
+                "copy or export it again, or remove it",
+            )
+        array = series.asarray()
+        axis = _channel_axis(series)
+        array = array if axis is None else np.moveaxis(array, axis, -1)
+        colormap = series.keyframe.colormap
+        palette = None
+        if array.ndim == 2 and colormap is not None:
+            palette = _padded((colormap.T // (257 if colormap.max() > 255 else 1)).ravel().tolist())
+        return _Pixels(_upright(array, _tiff_orientation(tif)), palette)
+
+
+def _tiff_orientation(tif: tifffile.TiffFile) -> int:
+    tag = tif.pages.first.tags.get(274)
+    return int(tag.value) if tag else 1
+
+
+def _channel_axis(series: tifffile.TiffPageSeries) -> int | None:
+    if series.ndim == 2:
+        return None
+    unnamed = set(series.axes) - set("YXSC")
+    # tifffile names the axes of a bare numpy array by position: there the shortest is the channels
+    return (
+        int(np.argmin(series.shape))
+        if unnamed & set("QI")
+        else min(series.axes.find(a) for a in series.axes if a not in "YX")
+    )
+
+
+def _tiff_shape(path: Path, tif: tifffile.TiffFile) -> tuple[int, int, int]:
+    """Height, width and channels as stored (not yet upright)."""
+    series = tif.series[0] if tif.series else None
+    if series is None or series.ndim not in (2, 3):
+        what = f"axes {series.axes} of {'x'.join(map(str, series.shape))}" if series else "no image"
+        raise DataError(
+            f"{path} holds {what}", "height, width and at most one axis of channels", "split it into images"
+        )
+    shape = list(series.shape)
+    axis = _channel_axis(series)
+    channels = 1 if axis is None else shape.pop(axis)
+    return shape[0], shape[1], channels
+
+
+def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:
+    height, width, channels = (*shape, 1)[:3]
+    if min(shape) < 1:
+        raise DataError(f"{path} is {height} x {width} pixels", "at least 1 x 1", "remove it")
+    count = height * width * -(-channels // 4)
+    if count > max_pixels:
+        raise DataError(
+            f"{path} is {height:,} x {width:,} pixels{f' x {channels} channels' if channels > 4 else ''}",
+            f"at most {max_pixels:,} pixels in one piece",
+            f"cut it into smaller images, or raise the limit: read_image(path, max_pixels={count})",
+        )
+
+
+def _refuse_not_finite(path: Path, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "c":
+        raise DataError(f"{path} holds complex numbers", "real pixel values", "save magnitude or phase")
+    if array.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(array)
+    if bad.any():
+        y, x = (int(i) for i in np.argwhere(bad)[0][:2])
+        raise DataError(
+            f"{path} has {int(bad.sum()):,} values that are NaN or infinite, the first at row {y}, column {x}",
+            "finite pixel values",
+            "replace them (for instance by the image's median) or remove the file",
+        )
+
+
+def _whole_numbers(path: Path, array: NDArray[Any]) -> NDArray[np.int64]:
+    _refuse_not_finite(path, array)
+    fractions = array != np.floor(array)
+    if fractions.any():
+        first = array[fractions][0]
+        raise DataError(
+            f"{path} has {int(fractions.sum()):,} values that are no whole numbers, such as {first:g}",
+            "a mask of class ids",
+            "write one whole number a pixel, for instance (mask > 0.5)",
+        )
+    return array.astype(np.int64)
+
+
+def _flat_colors(array: NDArray[Any]) -> NDArray[Any]:
+    """Equal channels to ``HxW`` grey values; else colours of 8 bits."""
+    if (array[:, :, 0] == array[:, :, 1]).all() and (array[:, :, 0] == array[:, :, 2]).all():
+        return np.ascontiguousarray(array[:, :, 0])
+    return array if array.dtype == np.uint8 else (array >> 8).astype(np.uint8)

@@ -1,0 +1,354 @@
+"""What mask values mean: infer the classes of a data set from the values in its masks, and turn masks into class ids.
+
+A mask's values are integers or RGB colours. Knows nothing of files (but ``classes.toml``) and of images.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from colorsys import hls_to_rgb
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.errors import DataError
+from whatwhere.records import VOID, Classes, MaskValue, parse_color
+
+__all__ = ["ValueCount", "class_colors", "count_values", "encode_mask", "infer_classes", "read_classes", "soft_values"]
+
+MOST_COLORS = 100
+"""More colours than this in masks are taken for a mistake, unless ``classes.toml`` lists them."""
+
+SOLID = 0.02
+"""A value of which this share lies in solid 3x3 blocks can be a class of an antialiased mask; others are its edges."""
+
+_UNKNOWN = VOID - 1  # class ids end below it
+
+# Okabe & Ito, "Color Universal Design" (2008): told apart under every common colour blindness
+_OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+_BACKGROUND = "#1f2430"
+
+
+@dataclass(frozen=True)
+class ValueCount:
+    """How often a mask holds a value.
+
+    Attributes:
+        value: an integer or an RGB colour.
+        pixels: how many pixels hold it.
+        solid: how many of them lie amid eight neighbours of the same value.
+    """
+
+    value: MaskValue
+    pixels: int
+    solid: int
+
+
+def count_values(mask: NDArray[Any]) -> tuple[ValueCount, ...]:
+    """Count the values of a mask, smallest first.
+
+    Args:
+        mask: ``HxW`` integers or ``HxWx3`` uint8 colours, as `read_mask` gives them.
+
+    >>> [c.value for c in count_values(np.array([[0, 0], [0, 7]]))]
+    [0, 7]
+    """
+    codes = _codes(mask)
+    values, inverse = _unique(codes)
+    pixels = np.bincount(inverse, minlength=len(values))
+    solid = np.zeros(len(values), np.int64)
+    if min(codes.shape) >= 3:
+        solid = np.bincount(inverse.reshape(codes.shape)[1:-1, 1:-1][_solid(codes)], minlength=len(values))
+    colors = mask.ndim == 3
+    return tuple(ValueCount(_value(int(code), colors), int(n), int(s)) for code, n, s in zip(values, pixels, solid))
+
+
+def read_classes(path: str | Path) -> Classes:
+    """Read a ``classes.toml``: ``void = [..]`` and a ``[[class]]`` table with ``value``, ``name``, ``color`` each.
+
+    ``value`` is an integer, ``"#rrggbb"``, ``[r, g, b]``, or a list of integers that all mean the class;
+    ``name`` and ``color`` may be left out.
+
+    Raises:
+        DataError: not TOML, an unknown key, a value that is no mask value, or one that is listed twice.
+    """
+    path = Path(path)
+    try:
+        record = tomllib.loads(path.read_text("utf-8"))
+        tables = record.get("class", [])
+        keys = set(record) | {f"class.{key}" for table in tables for key in table}
+        unknown = keys - {"void", "class", "class.value", "class.name", "class.color"}
+        if unknown:
+            raise ValueError(f"unknown key {sorted(unknown)[0]!r}")
+        values = tuple(_listed(table["value"]) for table in tables)
+        void = tuple(value for item in record.get("void", ()) for value in _listed(item))
+        colors = class_colors(values)
+        classes = Classes(
+            names=tuple(str(t.get("name") or _name(v[0])) for t, v in zip(tables, values)),
+            colors=tuple(_color(t["color"]) if "color" in t else c for t, c in zip(tables, colors)),
+            values=values,
+            void=void,
+        )
+        every = [value for items in (*values, void) for value in items]
+        if len(set(every)) < len(every):
+            raise ValueError(f"the value {next(v for v in every if every.count(v) > 1)} is listed twice")
+    except KeyError as error:
+        raise _bad_classes(path, f"a class without {error.args[0]!r}") from error
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise _bad_classes(path, str(error)) from error
+    return classes
+
+
+def infer_classes(masks: Mapping[str, Sequence[ValueCount]], palettes: Iterable[NDArray[np.uint8]] = ()) -> Classes:
+    """Infer the classes of a data set from the values in its masks.
+
+    Every value is a class, except that 255 beside consecutive ids from 0 is void (as in VOC and Cityscapes), and that
+    in masks whose values blur along edges (antialiased, JPEG) the few values with solid areas are the classes and
+    ``nearest`` is set.
+
+    Args:
+        masks: the values of each mask, under a name to show in errors.
+        palettes: palettes of the files, ``(256, 3)``; the first gives the colours of integer classes.
+
+    Raises:
+        DataError: more values than could be classes.
+    """
+    pooled = _pool(masks)
+    colored = any(isinstance(value, tuple) for value in pooled)
+    soft = soft_values(pooled.values())
+    kept = sorted(value for value in pooled if value not in soft)
+    void: tuple[MaskValue, ...] = ()
+    if not colored and len(kept) >= 3 and kept == [*range(len(kept) - 1), VOID]:
+        void, kept = (VOID,), kept[:-1]
+    if len(kept) > (MOST_COLORS if colored else VOID - 1):
+        raise _too_many(masks, len(kept), "colours" if colored else "values")
+    palette = next(iter(palettes), None)
+    values = tuple((value,) for value in kept)
+    colors = class_colors(values)
+    if palette is not None and not colored:
+        own = [_rgb(palette[v]) if isinstance(v, int) and v < 256 else c for v, c in zip(kept, colors)]
+        colors = tuple(own) if len(set(own)) == len(own) else colors
+    return Classes(_names(kept), colors, values, void, nearest=bool(soft))
+
+
+def soft_values(counts: Iterable[ValueCount]) -> frozenset[MaskValue]:
+    """The values that only occur along the edges between others, as antialiasing and JPEG make them; else empty."""
+    counts = tuple(counts)
+    total = sum(count.pixels for count in counts)
+    loose = [c for c in counts if c.solid < SOLID * c.pixels or c.pixels < 1e-4 * total]
+    few = len(counts) - len(loose)
+    explained = (
+        few >= 2
+        and len(loose) >= max(4, few)
+        and sum(c.pixels for c in loose) < 0.1 * total
+        and sum(c.solid for c in loose) < 0.02 * sum(c.pixels for c in loose)
+    )
+    return frozenset(c.value for c in loose) if explained else frozenset()
+
+
+def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDArray[np.uint8]:
+    """Turn a mask into class ids.
+
+    Args:
+        mask: ``HxW`` integers or ``HxWx3`` uint8 colours. A grey value v is the colour ``(v, v, v)`` where the classes
+            are colours.
+        classes: which values mean what.
+        name: the file to name in an error.
+
+    Returns:
+        ``HxW`` uint8 ids in ``[0, classes.count)``, 255 where void.
+
+    Raises:
+        DataError: a value that is in no class (unless ``classes.nearest``).
+
+    >>> encode_mask(np.array([[0, 255]]), Classes(("no", "yes"), ((0, 0, 0), (1, 1, 1)), ((0,), (255,)))).tolist()
+    [[0, 1]]
+    """
+    table = _table(classes)
+    if mask.ndim == 3 and not table.colors:
+        raise DataError(
+            f"{name} is a colour mask", f"the integers {_listing(classes)}", "list its colours in classes.toml"
+        )
+    if mask.dtype == np.uint8 and mask.ndim == 2:
+        levels = np.arange(256, dtype=np.uint8)
+        ids: NDArray[np.uint8] = table.ids(_codes(levels, table.colors))[mask]
+    else:
+        ids = table.ids(_codes(mask, table.colors))
+    missing = ids == _UNKNOWN
+    if not missing.any():
+        return ids
+    values, counts = np.unique(_codes(mask, table.colors)[missing], return_counts=True)
+    most = int(np.argmax(counts))
+    raise DataError(
+        f"{name} has {int(counts[most]):,} pixels of value {_value(int(values[most]), table.colors)}"
+        + (f" and {len(values) - 1} other values" if len(values) > 1 else "")
+        + " in no class",
+        f"one of {_listing(classes)}",
+        "add the value to a class or to void in classes.toml, or correct the mask",
+    )
+
+
+def class_colors(values: Sequence[Sequence[MaskValue]]) -> tuple[tuple[int, int, int], ...]:
+    """A colour for each class: its own where masks are coloured, else one that colour-blind people tell apart.
+
+    A first class of value 0 is dark; then Okabe and Ito's seven, then colours in golden-angle steps of hue.
+    """
+    colors: list[tuple[int, int, int]] = []
+    free = [parse_color(text) for text in _OKABE_ITO]
+    for place, (first, *_) in enumerate(values):
+        if isinstance(first, tuple):
+            colors.append(first)
+        elif place == 0 and first == 0:
+            colors.append(parse_color(_BACKGROUND))
+        elif free:
+            colors.append(free.pop(0))
+        else:
+            red, green, blue = hls_to_rgb(place * 0.618034 % 1, (0.35, 0.5, 0.7)[place % 3], (0.9, 0.55)[place % 2])
+            colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colors)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The listed values of classes as sorted codes, and the id of each."""
+
+    codes: NDArray[np.int64]
+    targets: NDArray[np.uint8]
+    colors: bool
+    nearest: bool
+
+    def ids(self, codes: NDArray[np.int64]) -> NDArray[np.uint8]:
+        ids: NDArray[np.uint8]
+        place = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        ids = np.where(self.codes[place] == codes, self.targets[place], np.uint8(_UNKNOWN))
+        missing = ids == _UNKNOWN
+        if self.nearest and missing.any():
+            values, inverse = np.unique(codes[missing], return_inverse=True)
+            ids[missing] = self.targets[self._closest(values)][inverse]
+        return ids
+
+    def _closest(self, codes: NDArray[np.int64]) -> NDArray[np.intp]:
+        ours, theirs = (_channels(c) if self.colors else c[:, None] for c in (self.codes, codes))
+        closest: NDArray[np.intp] = ((theirs[:, None] - ours[None]) ** 2).sum(-1).argmin(1)
+        return closest
+
+
+@lru_cache(maxsize=8)
+def _table(classes: Classes) -> _Table:
+    colors = any(isinstance(value, tuple) for items in (*classes.values, classes.void) for value in items)
+    listed = [(_code(v, colors), place) for place, items in enumerate(classes.values) for v in items]
+    listed += [(_code(v, colors), VOID) for v in classes.void]
+    codes, targets = zip(*sorted(listed))
+    return _Table(np.array(codes, np.int64), np.array(targets, np.uint8), colors, classes.nearest)
+
+
+def _code(value: MaskValue, colors: bool) -> int:
+    if isinstance(value, tuple):
+        return value[0] << 16 | value[1] << 8 | value[2]
+    return value * 0x010101 if colors else value
+
+
+def _value(code: int, colors: bool) -> MaskValue:
+    return (code >> 16, code >> 8 & 255, code & 255) if colors else code
+
+
+def _codes(mask: NDArray[Any], as_color: bool = False) -> NDArray[np.int64]:
+    """One integer a pixel: the value itself, or 0xRRGGBB."""
+    codes: NDArray[np.int64] = mask.astype(np.int64)
+    if mask.ndim == 3:
+        codes = codes[:, :, 0] << 16 | codes[:, :, 1] << 8 | codes[:, :, 2]
+    elif as_color:
+        codes *= 0x010101
+    return codes
+
+
+def _channels(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1)
+
+
+def _unique(codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """`np.unique` with the flat inverse, quick for masks: long runs of one value are sorted once."""
+    flat = codes.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    values, inverse = np.unique(flat[starts], return_inverse=True)
+    return values, np.repeat(inverse, np.diff(np.append(starts, flat.size)))
+
+
+def _solid(codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each pixel off the border, whether its eight neighbours hold its value."""
+    across = (codes[:, 1:-1] == codes[:, :-2]) & (codes[:, 1:-1] == codes[:, 2:])
+    down = (codes[1:-1] == codes[:-2]) & (codes[1:-1] == codes[2:])
+    solid: NDArray[np.bool_] = across[:-2] & across[1:-1] & across[2:] & down[:, 1:-1]
+    return solid
+
+
+def _pool(masks: Mapping[str, Sequence[ValueCount]]) -> dict[MaskValue, ValueCount]:
+    """Sum the counts of all masks; grey values become colours where any mask is coloured."""
+    colored = any(isinstance(count.value, tuple) for counts in masks.values() for count in counts)
+    pooled: dict[MaskValue, ValueCount] = {}
+    for count in (count for counts in masks.values() for count in counts):
+        value = _value(_code(count.value, colored), colored)
+        before = pooled.get(value, ValueCount(value, 0, 0))
+        pooled[value] = ValueCount(value, before.pixels + count.pixels, before.solid + count.solid)
+    return pooled
+
+
+def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) -> DataError:
+    name = max(masks, key=lambda key: len(masks[key]))
+    return DataError(
+        f"the masks hold {count:,} different {what}, {len(masks[name]):,} of them in {name}",
+        f"one value a class, at most {MOST_COLORS if what == 'colours' else VOID - 1}",
+        "list the true classes in classes.toml; if the values number single objects, write (mask > 0) instead",
+    )
+
+
+def _names(values: Sequence[MaskValue]) -> tuple[str, ...]:
+    if len(values) == 2 and values[0] in (0, (0, 0, 0)):
+        return ("background", "foreground")
+    return tuple(_name(value) for value in values)
+
+
+def _name(value: MaskValue) -> str:
+    return "class #{:02x}{:02x}{:02x}".format(*value) if isinstance(value, tuple) else f"class {value}"
+
+
+def _listing(classes: Classes) -> str:
+    values = [str(value) for items in (*classes.values, classes.void) for value in items]
+    return ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
+
+
+def _rgb(item: Sequence[int] | NDArray[np.uint8]) -> tuple[int, int, int]:
+    red, green, blue = (int(part) for part in item)
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
+        raise ValueError(f"{list(item)} is not a colour of three numbers from 0 to 255")
+    return red, green, blue
+
+
+def _color(item: Any) -> tuple[int, int, int]:
+    return parse_color(item) if isinstance(item, str) else _rgb(item)
+
+
+def _listed(item: Any) -> tuple[MaskValue, ...]:
+    """The mask values that an entry of ``classes.toml`` names."""
+    if isinstance(item, bool) or not isinstance(item, int | str | list) or item == []:
+        raise ValueError(f"{item!r} is not a mask value (an integer, '#rrggbb' or [r, g, b])")
+    if isinstance(item, int):
+        return (item,)
+    if isinstance(item, str):
+        return (parse_color(item),)
+    if len(item) == 3 and all(isinstance(part, int) for part in item):
+        return (_rgb(item),)
+    return tuple(value for part in item for value in _listed(part))
+
+
+def _bad_classes(path: Path, problem: str) -> DataError:
+    return DataError(
+        f"{path}: {problem}",
+        "void = [..] and [[class]] tables with value, name and color = '#rrggbb'",
+        "correct the file, or remove it to have the classes inferred from the masks",
+    )
