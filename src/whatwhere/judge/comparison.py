@@ -97,8 +97,8 @@ def compare(
     """Differences ``a - b`` of every pooled score, with paired bootstrap intervals.
 
     Each resample draws images with replacement, the same for both, pools their counts and takes the difference: what
-    makes an image hard for both cancels out. This says how the two *trained models* differ on images like these, not how
-    their recipes would differ over other training seeds.
+    makes an image hard for both cancels out. This says how the two *trained models* differ on images like these, not
+    how their recipes would differ over other training seeds.
 
     Args:
         scores_a, scores_b: of the same images with the same truth, in any order.
@@ -138,8 +138,9 @@ def _same_images(a: Scores, b: Scores) -> list[int]:
     """Where in ``b`` the images of ``a`` are."""
     only = sorted(set(a.images) ^ set(b.images))
     if only:
+        some = ", ".join(only[:3]) + (", ..." if len(only) > 3 else "")
         raise DataError(
-            f"{len(only)} of the images were scored in one only: {', '.join(only[:3])}{', ...' if len(only) > 3 else ''}",
+            f"{len(only)} images scored in one only: {some}",
             "the same images in both",
             "evaluate both models on the same folder and split",
         )
