@@ -1,0 +1,283 @@
+"""A torch module as a list of steps: what `torch.export` saw, without torch.
+
+Each step has an operator's name, its arguments and the shape of its result. Tensors that depend on the image appear in
+arguments as `Source`, all others as `Constant`. Knows nothing of windows.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from whatwhere.errors import FieldError
+
+__all__ = ["Constant", "Graph", "Source", "Step", "constants", "export_graph", "sources"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The result of an earlier step, by its place in `Graph.steps`."""
+
+    step: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor that does not depend on the image: a weight, a buffer, coordinates."""
+
+    shape: tuple[int, ...]
+    values: tuple[int, ...] | None = None
+    """The entries, for short vectors of integers (indices)."""
+    filled: bool = False
+    """One value everywhere (zeros, ones), as far as can be told."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator.
+
+    Attributes:
+        operator: its ATen name without overload and in-place mark, such as ``"conv2d"``.
+        arguments: by the schema's names, with defaults filled in.
+        shape: of the result (of result number `part`, where the operator has several).
+        modules: the paths of the modules it ran in, outermost first; ``"stem"``, ``"stem.0"``.
+        pointwise: torch says that each result depends on the same (broadcast) place of its inputs only.
+    """
+
+    operator: str
+    arguments: dict[str, Any]
+    shape: tuple[int, ...]
+    part: int = 0
+    modules: tuple[str, ...] = ()
+    pointwise: bool = False
+
+    @property
+    def module(self) -> str:
+        return self.modules[-1] if self.modules else ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The steps in order; step 0 is the image.
+
+    Attributes:
+        layers: for each module path (and ``"output"``) the step that holds its result.
+    """
+
+    steps: tuple[Step, ...]
+    layers: dict[str, int]
+
+
+def constants(arguments: Any) -> Iterator[Constant]:
+    """All tensors in an argument (or arguments) that do not depend on the image."""
+    if isinstance(arguments, Constant):
+        yield arguments
+    elif isinstance(arguments, dict | list | tuple):
+        for value in arguments.values() if isinstance(arguments, dict) else arguments:
+            yield from constants(value)
+
+
+def sources(arguments: Any) -> Iterator[Source]:
+    """All tensors in an argument (or arguments) that depend on the image."""
+    if isinstance(arguments, Source):
+        yield arguments
+    elif isinstance(arguments, dict | list | tuple):
+        for value in arguments.values() if isinstance(arguments, dict) else arguments:
+            yield from sources(value)
+
+
+def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool]) -> Graph:
+    """Export `module` in eval mode (its training flags are put back) and read the graph.
+
+    Args:
+        inputs: the arguments of `forward`; their values are never looked at.
+        image: which of `inputs` is the image.
+        known: whether an operator's name has a rule; composite operators without one are taken apart first.
+
+    Raises:
+        FieldError: the module cannot be exported: control flow on values, or a shape it does not take.
+    """
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of torch.export's own insides
+            program = torch.export.export(module, tuple(inputs), strict=False)
+            if _must_take_apart(program, known):
+                program = program.run_decompositions({})
+    except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
+        raise _export_error(module, inputs[image], error) from error
+    finally:
+        for part, flag in flags:
+            part.training = flag
+    return _Reader(program, image).graph()
+
+
+def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldError:
+    name, shape = type(module).__name__, tuple(image.shape)
+    kind = f"{type(error).__name__}: {error}"
+    words = " ".join(str(error).split())[:300]
+    if "DataDependent" in kind or "data-dependent" in kind or "GuardOnData" in kind or "dynamic control flow" in kind:
+        return FieldError(
+            f"{name} decides what to run by the values it computes (torch.export says: {words})",
+            "a network whose operators depend on shapes only",
+            "replace the Python `if` or loop over tensor values, and .item(), by torch.where or a fixed count",
+        )
+    return FieldError(
+        f"{name} cannot be run on an image of shape {shape} ({type(error).__name__}: {words})",
+        "a module and an image shape that go together",
+        f"check the channels ({shape[1] if len(shape) > 1 else 'none'} given) and whether the size is one the network takes",
+    )
+
+
+VIEWS = {"view", "reshape", "slice", "select", "permute", "transpose", "expand", "unsqueeze", "squeeze", "flatten",
+         "split", "chunk", "unbind", "narrow", "t", "movedim", "swapaxes", "alias", "detach", "unflatten", "getitem"}  # fmt: skip
+
+FILLS = {"zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
+         "scalar_tensor"}  # fmt: skip
+
+
+def _operator(node: Node) -> str:
+    if node.target is operator.getitem:
+        return "getitem"
+    schema = getattr(node.target, "_schema", None)
+    name = str(schema.name).split("::")[-1] if schema else str(getattr(node.target, "__name__", node.target))
+    return name if name.startswith("__") else name.rstrip("_")
+
+
+def _written(node: Node) -> Node | None:
+    """The tensor that an in-place operator writes, if it is one."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not node.args or not isinstance(node.args[0], Node):
+        return None
+    first = schema.arguments[0].alias_info if schema.arguments else None
+    return node.args[0] if first is not None and first.is_write else None
+
+
+def _must_take_apart(program: ExportedProgram, known: Callable[[str], bool]) -> bool:
+    """Whether some operator is composite and has no rule, or writes into a view (then torch untangles it)."""
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        written = _written(node)
+        if written is not None and any(_operator(other) in VIEWS for other in (written, *written.users)):
+            return True
+        tags = getattr(node.target, "tags", ())
+        if not known(_operator(node)) and torch.Tag.pointwise not in tags and node.target is not operator.getitem:
+            return True
+    return False
+
+
+class _Reader:
+    """Turns one exported program into a `Graph`."""
+
+    def __init__(self, program: ExportedProgram, image: int) -> None:
+        self.program = program
+        self.values: dict[Node, Any] = {}
+        self.steps: list[Step] = []
+        users = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
+        self.image = users[image]
+        self.tensors = {
+            spec.arg.name: program.state_dict.get(spec.target or "", program.constants.get(spec.target or ""))
+            for spec in program.graph_signature.input_specs
+            if spec.kind != InputKind.USER_INPUT
+        }
+
+    def graph(self) -> Graph:
+        output: Node | None = None
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                output = node
+        assert output is not None
+        return Graph(tuple(self.steps), self._layers(output))
+
+    def _placeholder(self, node: Node) -> Any:
+        if node.name == self.image:
+            self.steps.append(Step("image", {}, _shape(node.meta["val"])))
+            return Source(len(self.steps) - 1, self.steps[-1].shape)
+        return _constant(node.meta.get("val"), self.tensors.get(node.name))
+
+    def _call(self, node: Node) -> None:
+        value = node.meta.get("val")
+        part, call = 0, node
+        if node.target is operator.getitem and isinstance(node.args[0], Node):
+            call, part = node.args[0], int(node.args[1])  # type: ignore[call-overload]
+            if not isinstance(call.meta.get("val"), list | tuple):
+                call = node
+        arguments = self._arguments(call)
+        if next(sources(arguments), None) is None:
+            inputs = list(constants(arguments))
+            filled = _operator(call) in FILLS or bool(inputs and all(item.filled for item in inputs))
+            self.values[node] = _constant(value, None, filled)
+            return
+        if not isinstance(value, Tensor):
+            self.values[node] = None  # several results: each is read through its getitem
+            return
+        pointwise = torch.Tag.pointwise in getattr(call.target, "tags", ())
+        self.steps.append(Step(_operator(call), arguments, _shape(value), part, _modules(node), pointwise))
+        self.values[node] = Source(len(self.steps) - 1, self.steps[-1].shape)
+        written = _written(node)
+        if written is not None:
+            self.values[written] = self.values[node]
+
+    def _arguments(self, call: Node) -> dict[str, Any]:
+        schema = getattr(call.target, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema else []
+        arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()} if schema else {}
+        for place, value in enumerate(call.args):
+            arguments[names[place] if place < len(names) else f"argument{place}"] = self._value(value)
+        arguments.update({name: self._value(value) for name, value in call.kwargs.items()})
+        return arguments
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Node):
+            return self.values.get(value)
+        if isinstance(value, list | tuple):
+            return [self._value(item) for item in value]
+        return value
+
+    def _layers(self, output: Node) -> dict[str, int]:
+        layers: dict[str, int] = {}
+        for place, step in enumerate(self.steps):
+            layers.update(dict.fromkeys(step.modules, place))  # the last step inside a module holds its result
+        results = [value for value in sources(self._value(output.args[0]))]
+        for place, value in enumerate(results):
+            layers["output" if place == 0 else f"output.{place}"] = value.step
+        return layers
+
+
+def _shape(value: Tensor) -> tuple[int, ...]:
+    return tuple(int(size) for size in value.shape)
+
+
+def _constant(value: Any, tensor: Any, filled: bool = False) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    short = (
+        isinstance(tensor, Tensor) and not tensor.is_floating_point() and tensor.ndim == 1 and tensor.numel() <= 4096
+    )
+    return Constant(_shape(value), tuple(int(item) for item in tensor.tolist()) if short else None, filled)
+
+
+def _modules(node: Node) -> tuple[str, ...]:
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = []
+    for key, (path, _) in stack.items():
+        call = f"@{key.rsplit('@', 1)[1]}" if "@" in str(key) else ""
+        if path:
+            paths.append(f"{path}{call}")
+    return tuple(paths)

@@ -1,0 +1,300 @@
+"""One rule for each family of operators: from a window of the result to the windows of the inputs that it reads.
+
+A window here is one `Span` for every axis of a tensor, batch and channels included. A rule yields a `Read` for each
+tensor it reads. An operator without a rule reads everything. This module holds the operators that look at neighbours or
+sum over axes; `rules_shape` those that only move entries about. Knows nothing of images, layers or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from whatwhere.field.graph import Source, Step, sources
+from whatwhere.field.rules_shape import SHAPE_RULES, Read, Rule, Spans, aligned, wholes
+from whatwhere.field.spans import Span, adaptive, cubic, linear, nearest, smooth, spread, taps, whole
+
+__all__ = ["Read", "Spans", "has_rule", "reads", "varies_with_position"]
+
+
+def per_axis(value: Any, count: int, default: int) -> list[int]:
+    """An operator's int-or-list setting as one integer an axis."""
+    if value is None or value == []:
+        return [default] * count
+    if isinstance(value, int):
+        return [value] * count
+    return [int(item) for item in value] if len(value) == count else [int(value[0])] * count
+
+
+def local(step: Step, spans: Spans) -> Iterator[Read]:
+    """Element by element, with broadcasting."""
+    for source in sources(step.arguments):
+        yield source, aligned(spans, source.shape)
+
+
+def _channels(span: Span, inputs: int, outputs: int, groups: int) -> Span:
+    """Each group of outputs reads its group of inputs."""
+    into, out = inputs // groups, outputs // groups
+    return Span(span.start // out * into, ((span.stop - 1) // out + 1) * into)
+
+
+def convolution(step: Step, spans: Spans) -> Iterator[Read]:
+    args, source = step.arguments, step.arguments["input"]
+    if args.get("transposed"):
+        yield from transposed_convolution(step, spans)
+        return
+    kernel = args["weight"].shape[2:]
+    count = len(kernel)
+    lead = len(source.shape) - count - 1  # 1 with a batch axis, 0 without
+    stride, dilation = per_axis(args.get("stride"), count, 1), per_axis(args.get("dilation"), count, 1)
+    padding = args.get("padding", 0)
+    if padding == "same":
+        pads = [d * (k - 1) // 2 for d, k in zip(dilation, kernel)]
+    else:
+        pads = [0] * count if padding == "valid" else per_axis(padding, count, 0)
+    axes = zip(spans[lead + 1 :], source.shape[lead + 1 :], kernel, stride, dilation, pads)
+    yield (
+        source,
+        (
+            *spans[:lead],
+            _channels(spans[lead], source.shape[lead], step.shape[lead], int(args.get("groups", 1))),
+            *(taps(*axis) for axis in axes),
+        ),
+    )
+
+
+def transposed_convolution(step: Step, spans: Spans) -> Iterator[Read]:
+    args, source = step.arguments, step.arguments["input"]
+    kernel = args["weight"].shape[2:]
+    count = len(kernel)
+    lead = len(source.shape) - count - 1
+    stride, dilation = per_axis(args.get("stride"), count, 1), per_axis(args.get("dilation"), count, 1)
+    pads = per_axis(args.get("padding"), count, 0)
+    axes = zip(spans[lead + 1 :], source.shape[lead + 1 :], kernel, stride, dilation, pads)
+    yield (
+        source,
+        (
+            *spans[:lead],
+            _channels(spans[lead], source.shape[lead], step.shape[lead], int(args.get("groups", 1))),
+            *(spread(*axis) for axis in axes),
+        ),
+    )
+
+
+def pooling(step: Step, spans: Spans) -> Iterator[Read]:
+    args, source = step.arguments, next(sources(step.arguments))
+    count = int(step.operator[step.operator.index("pool") + 4])
+    kernel = per_axis(args["kernel_size"], count, 1)
+    stride = per_axis(args.get("stride"), count, 0)
+    stride = [s or k for s, k in zip(stride, kernel)]
+    dilation, pads = per_axis(args.get("dilation"), count, 1), per_axis(args.get("padding"), count, 0)
+    axes = zip(spans[-count:], source.shape[-count:], kernel, stride, dilation, pads)
+    yield source, (*spans[:-count], *(taps(*axis) for axis in axes))
+
+
+def adaptive_pooling(step: Step, spans: Spans) -> Iterator[Read]:
+    source = next(sources(step.arguments))
+    count = int(step.operator[step.operator.index("pool") + 4])
+    axes = zip(spans[-count:], source.shape[-count:], step.shape[-count:])
+    yield source, (*spans[:-count], *(adaptive(*axis) for axis in axes))
+
+
+def _scales(step: Step, count: int, source: Source) -> list[Fraction]:
+    """Input pixels an output pixel, as torch computes them."""
+    factors = step.arguments.get("scale_factors")
+    if factors is None:
+        named = [step.arguments.get(name) for name in ("scales_d", "scales_h", "scales_w", "scales")]
+        factors = [factor for factor in named if factor is not None]
+    if step.arguments.get("align_corners"):
+        return [Fraction(n - 1, m - 1) if m > 1 else Fraction(0)
+                for n, m in zip(source.shape[-count:], step.shape[-count:])]  # fmt: skip
+    if factors is not None and len(factors) == count:
+        return [1 / Fraction(float(factor)).limit_denominator(2**16) for factor in factors]
+    return [Fraction(n, m) for n, m in zip(source.shape[-count:], step.shape[-count:])]
+
+
+def interpolation(step: Step, spans: Spans) -> Iterator[Read]:
+    source = next(sources(step.arguments))
+    kind = step.operator.removeprefix("_").removeprefix("upsample_")
+    count = int(kind[-2] if kind.endswith("d") else kind[kind.index("2d")])
+    corners = bool(step.arguments.get("align_corners"))
+
+    def one(span: Span, size: int, scale: Fraction) -> Span:
+        if kind.endswith("_aa"):
+            return smooth(span, size, scale, support=1 if "linear" in kind else 2)
+        if kind.startswith("nearest"):
+            return nearest(span, size, scale, centred="exact" in kind)
+        return (cubic if "cubic" in kind else linear)(span, size, scale, corners)
+
+    axes = zip(spans[-count:], source.shape[-count:], _scales(step, count, source))
+    yield source, (*spans[:-count], *(one(*axis) for axis in axes))
+
+
+def batch_norm(step: Step, spans: Spans) -> Iterator[Read]:
+    source = step.arguments["input"]
+    trains = bool(step.arguments.get("training"))  # statistics of this very batch, e.g. track_running_stats=False
+    if "instance" in step.operator or step.operator in ("native_batch_norm", "_native_batch_norm_legit"):
+        trains = bool(step.arguments.get("training", step.arguments.get("use_input_stats")))
+    if not trains:
+        yield source, spans
+    elif "instance" in step.operator:
+        yield source, (*spans[:2], *wholes(source.shape)[2:])
+    else:
+        yield source, (whole(source.shape[0]), spans[1], *wholes(source.shape)[2:])
+
+
+def group_norm(step: Step, spans: Spans) -> Iterator[Read]:
+    source = step.arguments["input"]
+    groups = int(step.arguments.get("num_groups", step.arguments.get("group", 1)))
+    channels = _channels(spans[1], source.shape[1], source.shape[1], groups)
+    yield source, (spans[0], channels, *wholes(source.shape)[2:])
+
+
+def layer_norm(step: Step, spans: Spans) -> Iterator[Read]:
+    source = step.arguments["input"]
+    count = len(step.arguments["normalized_shape"])
+    yield source, (*spans[: len(spans) - count], *wholes(source.shape)[len(spans) - count :])
+
+
+def reduction(step: Step, spans: Spans) -> Iterator[Read]:
+    """Sum, mean, maximum ... over some axes, kept or dropped."""
+    source = next(sources(step.arguments))
+    rank = len(source.shape)
+    if "other" in step.arguments:  # maximum and minimum of two tensors share the reductions' names
+        yield from local(step, spans)
+        return
+    dims = next((step.arguments[key] for key in ("dim", "dims", "axis") if step.arguments.get(key) is not None), None)
+    named = range(rank) if dims is None or dims == [] else ([dims] if isinstance(dims, int) else dims)
+    reduced = {axis % rank for axis in named}
+    kept = len(step.shape) == rank
+    left = iter(spans)
+    result = []
+    for axis, size in enumerate(source.shape):
+        span = next(left) if kept or axis not in reduced else None
+        result.append(whole(size) if axis in reduced or span is None else span)
+    yield source, tuple(result)
+
+
+def along_axis(step: Step, spans: Spans) -> Iterator[Read]:
+    """Softmax and its kin: the result has the input's shape and reads one axis whole."""
+    source = next(sources(step.arguments))
+    axis = int(step.arguments.get("dim", -1)) % len(source.shape)
+    yield source, (*spans[:axis], whole(source.shape[axis]), *spans[axis + 1 :])
+
+
+def cumulative(step: Step, spans: Spans) -> Iterator[Read]:
+    source = next(sources(step.arguments))
+    axis = int(step.arguments["dim"]) % len(source.shape)
+    yield source, (*spans[:axis], Span(0, spans[axis].stop), *spans[axis + 1 :])
+
+
+def linear_layer(step: Step, spans: Spans) -> Iterator[Read]:
+    source = step.arguments["input"]
+    if isinstance(source, Source):
+        yield source, (*spans[:-1], whole(source.shape[-1]))
+    for name in ("weight", "bias"):
+        other = step.arguments.get(name)
+        if isinstance(other, Source):
+            yield other, wholes(other.shape)
+
+
+def product(step: Step, spans: Spans) -> Iterator[Read]:
+    """Matrix products: ``(..., i, full) @ (..., full, j)``."""
+    args = step.arguments
+    if "mat1" in args:
+        first, second = args["mat1"], args["mat2"]
+    elif "batch1" in args:
+        first, second = args["batch1"], args["batch2"]
+    else:
+        first, second = args["self"], args.get("mat2", args.get("other"))
+    if len(first.shape) < 2 or len(second.shape) < 2:
+        yield from everything(step, spans)
+        return
+    if isinstance(first, Source):
+        yield first, (*aligned(spans[:-2], first.shape[:-2]), spans[-2], whole(first.shape[-1]))
+    if isinstance(second, Source):
+        yield second, (*aligned(spans[:-2], second.shape[:-2]), whole(second.shape[-2]), spans[-1])
+    if ("mat1" in args or "batch1" in args) and isinstance(args["self"], Source):
+        yield args["self"], aligned(spans, args["self"].shape)
+
+
+def attention(step: Step, spans: Spans) -> Iterator[Read]:
+    """Scaled dot-product attention: each query reads every key and value of its batch and head."""
+    args = step.arguments
+    lead = spans[:-2]
+    for name, tail in (("query", False), ("key", True), ("value", True)):
+        source = args[name]
+        if isinstance(source, Source):
+            rows = whole(source.shape[-2]) if tail else spans[-2]
+            columns = spans[-1] if name == "value" else whole(source.shape[-1])
+            # grouped-query attention has fewer key heads than query heads: then all of them
+            heads = tuple(s if n != 1 and n == m else whole(n) for s, n, m in zip(lead, source.shape, step.shape))
+            yield source, (*heads, rows, columns)
+    mask = args.get("attn_mask")
+    if isinstance(mask, Source):
+        yield mask, aligned((*lead, spans[-2], whole(mask.shape[-1])), mask.shape)
+
+
+def everything(step: Step, spans: Spans) -> Iterator[Read]:  # noqa: ARG001  (a rule's signature)
+    """The rule of operators that have none."""
+    for source in sources(step.arguments):
+        yield source, wholes(source.shape)
+
+
+RULES: dict[str, Rule] = {
+    **SHAPE_RULES,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), transposed_convolution),
+    **{f"{kind}_pool{n}d{tail}": pooling for n in (1, 2, 3) for kind in ("max", "avg") for tail in ("", "_with_indices")},
+    **{f"{lead}adaptive_{kind}_pool{n}d": adaptive_pooling
+       for n in (1, 2, 3) for kind in ("max", "avg") for lead in ("", "_")},
+    **dict.fromkeys(
+        ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+         "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
+         "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",
+         "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"), interpolation),
+    **dict.fromkeys(("batch_norm", "instance_norm", "cudnn_batch_norm", "native_batch_norm",
+                     "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"), batch_norm),
+    **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),
+    **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm"), layer_norm),
+    **dict.fromkeys(("sum", "mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "max", "min", "prod", "median",
+                     "argmax", "argmin", "logsumexp", "linalg_vector_norm", "norm", "any", "all"), reduction),
+    **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax", "sort", "glu"), along_axis),
+    **dict.fromkeys(("cumsum", "cumprod", "logcumsumexp"), cumulative),
+    "linear": linear_layer,
+    **dict.fromkeys(("mm", "bmm", "matmul", "addmm", "baddbmm"), product),
+    "scaled_dot_product_attention": attention,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "prelu", "_to_copy", "to", "type_as", "relu6",
+                     "clone", "contiguous", "alias", "detach", "lift_fresh", "lift_fresh_copy", "softplus", "silu",
+                     "mish", "gelu", "hardswish", "hardsigmoid", "leaky_relu", "selu", "celu", "elu", "log_sigmoid",
+                     "_assert_tensor_metadata", "float", "native_dropout", "rrelu"), local),
+}  # fmt: skip
+
+
+def has_rule(operator: str) -> bool:
+    return operator in RULES
+
+
+def reads(step: Step, spans: Spans) -> Iterator[Read]:
+    """What the window `spans` of `step`'s result reads.
+
+    >>> image = Source(0, (1, 3, 16, 16))
+    >>> step = Step("max_pool2d", {"self": image, "kernel_size": [2, 2]}, (1, 3, 8, 8))
+    >>> [(source.step, window[2:]) for source, window in reads(step, (Span(0, 1), Span(0, 3), Span(1, 2), Span(4, 5)))]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [(0, (Span(start=2, stop=4, touched=False), Span(start=8, stop=10, touched=False)))]
+    """
+    rule = RULES.get(step.operator) or (local if step.pointwise else everything)
+    return iter(rule(step, spans))
+
+
+def varies_with_position(step: Step) -> str | None:
+    """Why the same window at another place would be weighed differently, for operators that do that; else None."""
+    if step.arguments.get("align_corners") and step.operator.startswith("upsample_"):
+        return "align_corners=True stretches the grid, so its weights change from pixel to pixel"
+    if "adaptive_" in step.operator:
+        source = next(sources(step.arguments))
+        if any(n % m for n, m in zip(source.shape[-3:], step.shape[-3:]) if m):
+            return f"adaptive pooling of {source.shape} into bins of unequal size {step.shape}"
+    return None

@@ -1,0 +1,205 @@
+"""Interval arithmetic on one axis: which input indices does a run of output indices read?
+
+Plain Python integers, one function an index formula. Knows nothing of operators, tensors or images.
+
+A `Span` is half-open. Functions return it clipped to the axis ``[0, size)`` and *tight*: its first and last index are
+really read. ``touched`` says that something beyond the axis was asked for too (padding, a clamped or mirrored index):
+whoever cuts the axis shorter there changes the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from math import ceil, floor
+from typing import NamedTuple
+
+__all__ = ["Span", "adaptive", "clip", "cubic", "linear", "nearest", "padded", "smooth", "spread", "taps", "whole"]
+
+
+class Span(NamedTuple):
+    """The indices ``start .. stop - 1`` of an axis; empty when ``stop <= start``."""
+
+    start: int
+    stop: int
+    touched: bool = False
+
+    def hull(self, other: Span) -> Span:
+        if self.stop <= self.start:
+            return Span(other.start, other.stop, self.touched or other.touched)
+        if other.stop <= other.start:
+            return Span(self.start, self.stop, self.touched or other.touched)
+        return Span(min(self.start, other.start), max(self.stop, other.stop), self.touched or other.touched)
+
+
+EMPTY = Span(0, 0)
+
+
+def whole(size: int) -> Span:
+    return Span(0, size)
+
+
+def clip(start: int, stop: int, size: int) -> Span:
+    """Cut a run of indices to the axis and remember whether that took anything away.
+
+    >>> clip(-1, 2, 8)
+    Span(start=0, stop=2, touched=True)
+    """
+    if stop <= start:
+        return EMPTY
+    return Span(min(max(start, 0), size), max(min(stop, size), 0), start < 0 or stop > size)
+
+
+def _ends(run: Span, size: int, indices: Callable[[int], Iterable[int]]) -> tuple[int, int]:
+    """First and last index inside the axis that the outputs of `run` read, walking in from both ends."""
+
+    def inside(outputs: Iterable[int], best: Callable[[Iterable[int]], int], done: Callable[[int], bool]) -> int | None:
+        found: int | None = None
+        for output in outputs:
+            read = [index for index in indices(output) if 0 <= index < size]
+            if read:
+                found = best(read) if found is None else best((found, best(read)))
+            if found is not None and done(output):
+                break
+        return found
+
+    # once an output's own first tap is inside, no later output reads anything smaller (taps rise with the output)
+    low = inside(range(run.start, run.stop), min, lambda output: min(indices(output), default=-1) >= 0)
+    high = inside(reversed(range(run.start, run.stop)), max, lambda output: max(indices(output), default=size) < size)
+    return (0, 0) if low is None or high is None else (low, high + 1)
+
+
+def taps(run: Span, size: int, kernel: int, stride: int = 1, dilation: int = 1, padding: int = 0) -> Span:
+    """A sliding kernel: output ``o`` reads ``o * stride - padding + t * dilation`` for ``t`` in ``range(kernel)``.
+
+    >>> taps(Span(4, 5), size=16, kernel=3, padding=1)
+    Span(start=3, stop=6, touched=False)
+    >>> taps(Span(1, 2), size=16, kernel=3, dilation=2, padding=2)  # -1 is padding; 0 is skipped
+    Span(start=1, stop=4, touched=False)
+    """
+    start = run.start * stride - padding
+    stop = (run.stop - 1) * stride - padding + (kernel - 1) * dilation + 1
+    if start >= 0 and stop <= size:
+        return Span(start, stop)
+    low, high = _ends(
+        run, size, lambda o: range(o * stride - padding, o * stride - padding + kernel * dilation, dilation)
+    )
+    return Span(low, high, True)
+
+
+def spread(run: Span, size: int, kernel: int, stride: int = 1, dilation: int = 1, padding: int = 0) -> Span:
+    """A transposed kernel: input ``i`` writes ``i * stride - padding + t * dilation``; which inputs write `run`?
+
+    >>> spread(Span(4, 5), size=8, kernel=2, stride=2)
+    Span(start=2, stop=3, touched=False)
+    """
+    reach = (kernel - 1) * dilation
+    first = ceil(Fraction(run.start + padding - reach, stride))
+    last = floor(Fraction(run.stop - 1 + padding, stride))
+
+    def writes(index: int) -> bool:
+        return any(run.start <= index * stride - padding + t * dilation < run.stop for t in range(kernel))
+
+    asked = [index for index in range(first, min(last + 1, 0)) if writes(index)]
+    asked += [index for index in range(max(first, size), last + 1) if writes(index)]
+    low = next((i for i in range(max(first, 0), min(last, size - 1) + 1) if writes(i)), None)
+    high = next((i for i in range(min(last, size - 1), max(first, 0) - 1, -1) if writes(i)), None)
+    if low is None or high is None:
+        return Span(0, 0, bool(asked))
+    return Span(low, high + 1, bool(asked))
+
+
+def adaptive(run: Span, size: int, bins: int) -> Span:
+    """Adaptive pooling: bin ``o`` reads ``floor(o * size / bins) .. ceil((o + 1) * size / bins)``.
+
+    >>> adaptive(Span(1, 2), size=10, bins=3)
+    Span(start=3, stop=7, touched=False)
+    """
+    return Span(run.start * size // bins, -(-run.stop * size // bins))
+
+
+def _source(output: int, scale: Fraction, aligned: bool) -> Fraction:
+    return output * scale if aligned else (output + Fraction(1, 2)) * scale - Fraction(1, 2)
+
+
+def _slack(scale: Fraction, size: int) -> Fraction:
+    """How far torch's float index can be off: nothing for powers of two, else float32 rounding over the axis."""
+    exact = scale.denominator & (scale.denominator - 1) == 0 and scale.denominator < 2**16
+    return Fraction(0) if exact else Fraction(size + 1, 2**21)
+
+
+def nearest(run: Span, size: int, scale: Fraction, centred: bool = False) -> Span:
+    """Nearest-neighbour interpolation: output ``o`` reads ``floor(o * scale)``, or the nearest centre (`centred`).
+
+    >>> nearest(Span(5, 6), size=8, scale=Fraction(1, 2))
+    Span(start=2, stop=3, touched=False)
+    """
+    slack, shift = _slack(scale, size), Fraction(1, 2) if centred else Fraction(0)
+    low = floor((run.start + shift) * scale - slack)
+    high = floor((run.stop - 1 + shift) * scale + slack)
+    return Span(max(min(low, size - 1), 0), max(min(high, size - 1), 0) + 1, high >= size)
+
+
+def _interpolated(run: Span, size: int, scale: Fraction, aligned: bool, before: int, after: int) -> Span:
+    slack = _slack(scale, size)
+
+    def ends(output: int) -> tuple[int, int]:
+        source = _source(output, scale, aligned)
+        if not slack and source.denominator == 1:
+            return int(source), int(source)  # every other neighbour has weight zero
+        return floor(source - slack) - before, floor(source + slack) + after
+
+    # a unit with whole-numbered source reads less than its neighbours, so look at two units from either side
+    outputs = {*range(run.start, min(run.start + 4, run.stop)), *range(max(run.stop - 4, run.start), run.stop)}
+    spans = [ends(output) for output in outputs]
+    low, high = min(start for start, _ in spans), max(stop for _, stop in spans)
+    return Span(max(min(low, size - 1), 0), min(max(high, 0), size - 1) + 1, low < 0 or high >= size)
+
+
+def linear(run: Span, size: int, scale: Fraction, aligned: bool) -> Span:
+    """Linear interpolation on one axis (bilinear, trilinear): the two neighbours whose weight is not zero.
+
+    >>> linear(Span(4, 5), size=8, scale=Fraction(1, 2), aligned=False)
+    Span(start=1, stop=3, touched=False)
+    """
+    return _interpolated(run, size, scale, aligned, before=0, after=1)
+
+
+def cubic(run: Span, size: int, scale: Fraction, aligned: bool) -> Span:
+    """Cubic interpolation on one axis: two neighbours on either side."""
+    return _interpolated(run, size, scale, aligned, before=1, after=2)
+
+
+def smooth(run: Span, size: int, scale: Fraction, support: int) -> Span:
+    """Antialiased interpolation: a filter of ``support * max(scale, 1)`` around the centre of each output."""
+    reach, slack = support * max(scale, Fraction(1)), Fraction(size + 1, 2**21)
+    low = floor((run.start + Fraction(1, 2)) * scale - reach + Fraction(1, 2) - slack)
+    high = floor((run.stop - Fraction(1, 2)) * scale + reach + Fraction(1, 2) + slack)
+    return clip(low, max(high, low + 1), size)
+
+
+def padded(run: Span, size: int, before: int, mode: str) -> Span:
+    """An axis padded by `before` in front (and whatever it takes behind), by `mode` as `torch.nn.functional.pad`.
+
+    >>> padded(Span(0, 2), size=8, before=2, mode="reflect")
+    Span(start=1, stop=3, touched=True)
+    >>> padded(Span(0, 2), size=8, before=2, mode="circular")
+    Span(start=6, stop=8, touched=True)
+    """
+    start, stop = run.start - before, run.stop - before
+    inner = clip(start, stop, size)
+    if mode == "constant" or not inner.touched:
+        return inner
+    span = inner
+    for first, last in ((start, min(stop, 0) - 1), (max(start, size), stop - 1)):  # the runs before and behind
+        if first > last:
+            continue
+        if mode == "replicate":
+            ends = (0, 0) if last < 0 else (size - 1, size - 1)
+        elif mode == "reflect":
+            ends = (-last, -first) if last < 0 else (2 * (size - 1) - last, 2 * (size - 1) - first)
+        else:  # circular
+            shift = size if last < 0 else -size
+            ends = (first + shift, last + shift)
+        span = span.hull(Span(ends[0], ends[1] + 1, True))
+    return Span(span.start, span.stop, True)

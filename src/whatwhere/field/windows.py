@@ -1,0 +1,67 @@
+"""Follow a window backward through a graph, from a step's result to the image.
+
+Knows the graph and the rules; knows nothing of which axes are space, of layers or of tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from whatwhere.field.graph import Graph, Source
+from whatwhere.field.rules import Spans, reads
+from whatwhere.field.spans import Span
+
+__all__ = ["Trace", "is_empty", "trace"]
+
+
+def is_empty(spans: Spans) -> bool:
+    return any(span.stop <= span.start for span in spans)
+
+
+def _hull(first: Spans | None, second: Spans) -> Spans:
+    return second if first is None else tuple(one.hull(other) for one, other in zip(first, second))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one window of a step's result reads.
+
+    Attributes:
+        windows: for each step that is read, its window, clipped to what exists. Windows that meet are joined by hull.
+        touched: whether any step on the way asked for something beyond its axis (padding).
+    """
+
+    windows: dict[int, Spans]
+    touched: bool
+
+    @property
+    def image(self) -> Spans | None:
+        """The window of the image; None if no pixel is read."""
+        return self.windows.get(0)
+
+
+def _clipped(source: Source, spans: Spans) -> tuple[Spans, bool]:
+    touched = any(span.touched or span.start < 0 or span.stop > size for span, size in zip(spans, source.shape))
+    return tuple(Span(max(span.start, 0), min(span.stop, size)) for span, size in zip(spans, source.shape)), touched
+
+
+def step_reads(graph: Graph, place: int, spans: Spans) -> Iterator[tuple[int, Spans, bool]]:
+    """What one step reads: places of earlier steps, their windows, and whether padding was asked for."""
+    for source, window in reads(graph.steps[place], spans):
+        clipped, touched = _clipped(source, window)
+        yield source.step, clipped, touched
+
+
+def trace(graph: Graph, place: int, spans: Spans) -> Trace:
+    """Follow the window `spans` of step `place` back to the image (step 0)."""
+    windows: dict[int, Spans] = {} if is_empty(spans) else {place: spans}
+    touched = False
+    for at in range(place, 0, -1):
+        if at not in windows:
+            continue
+        for earlier, window, beyond in step_reads(graph, at, windows[at]):
+            touched |= beyond
+            if not is_empty(window):
+                windows[earlier] = _hull(windows.get(earlier), window)
+    return Trace(windows, touched)
