@@ -1,0 +1,171 @@
+"""Changes an image and its labels the way the world might: geometry for both, intensity for the image alone.
+
+Labels are only ever picked from where they were (nearest neighbour), never mixed, so no class is invented.
+What lies outside the image becomes zero in the (normalised) image and VOID in the labels.
+Knows nothing of files or networks; every draw comes from the generator it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whatwhere.records import VOID
+
+__all__ = ["Augmentation", "Geometry", "crop_by", "draw_geometry", "vary_intensity"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far the world may vary. All of it can be switched off by zeros.
+
+    Attributes:
+        flip_horizontal, flip_vertical, quarter_turns: whether the data allow them.
+        rotation: largest angle in degrees.
+        scale: objects appear between 1/(1+scale) and 1+scale of their size.
+        warp: probability that rotation and scale are applied (without them pixels stay as sharp as they are).
+        brightness: largest shift, in standard deviations of the data set.
+        contrast: contrast changes by a factor between 1/(1+contrast) and 1+contrast.
+        color: largest shift of each channel by itself, in standard deviations.
+        blur, noise: probability of a slight blur; of added noise.
+    """
+
+    flip_horizontal: bool = True
+    flip_vertical: bool = False
+    quarter_turns: bool = False
+    rotation: float = 15.0
+    scale: float = 0.4
+    warp: float = 0.5
+    brightness: float = 0.3
+    contrast: float = 0.3
+    color: float = 0.1
+    blur: float = 0.1
+    noise: float = 0.1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a crop comes from: a centre in pixels of the source, a turn in degrees, a magnification, mirrorings."""
+
+    centre: tuple[float, float]
+    angle: float = 0.0
+    magnification: float = 1.0
+    mirror: tuple[bool, bool] = (False, False)
+    quarters: int = 0
+
+    def reach(self, crop: int) -> int:
+        """How far from the centre a turned and scaled crop can touch the source, in pixels."""
+        return math.ceil(crop / self.magnification * math.sqrt(0.5)) + 2
+
+    @property
+    def is_plain(self) -> bool:
+        return self.angle == 0.0 and self.magnification == 1.0
+
+
+def draw_geometry(
+    rng: np.random.Generator, augmentation: Augmentation, centre: tuple[float, float], size: tuple[int, int], crop: int
+) -> Geometry:
+    """A random geometry about ``centre``, moved so that the crop lies inside an image of ``size`` where it can."""
+    angle, magnification = 0.0, 1.0
+    if rng.random() < augmentation.warp:
+        angle = float(rng.uniform(-augmentation.rotation, augmentation.rotation))
+        spread = math.log1p(augmentation.scale)
+        magnification = math.exp(rng.uniform(-spread, spread))
+    half = crop / magnification / 2
+    y, x = (
+        float(np.clip(place, half, length - half)) if length > 2 * half else length / 2
+        for place, length in zip(centre, size)
+    )
+    flips = (
+        augmentation.flip_vertical and bool(rng.integers(2)),
+        augmentation.flip_horizontal and bool(rng.integers(2)),
+    )
+    quarters = int(rng.integers(4)) if augmentation.quarter_turns else 0
+    return Geometry((y, x), angle, magnification, flips, quarters)
+
+
+def crop_by(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    """Cuts a ``crop`` x ``crop`` square out of a normalised image and its labels.
+
+    Args:
+        geometry: where from.
+        image: ``(C, H, W)`` float, zero meaning the data set's mean.
+        labels: ``(H, W)`` uint8.
+        crop: side of the result in pixels.
+
+    >>> square, where = crop_by(Geometry((2, 2)), torch.ones(1, 3, 4), torch.zeros(3, 4, dtype=torch.uint8), 4)
+    >>> where.tolist()[3], square[0, 3].tolist()
+    ([255, 255, 255, 255], [0.0, 0.0, 0.0, 0.0])
+    """
+    if geometry.is_plain:
+        image, labels = _slice(geometry.centre, image, labels, crop)
+    else:
+        image, labels = _warp(geometry, image, labels, crop)
+    dims = [axis for axis, mirrored in zip((-2, -1), geometry.mirror) if mirrored]
+    if dims:
+        image, labels = image.flip(dims), labels.flip(dims)
+    if geometry.quarters:
+        image, labels = image.rot90(geometry.quarters, (-2, -1)), labels.rot90(geometry.quarters, (-2, -1))
+    return image, labels
+
+
+def _slice(centre: tuple[float, float], image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    top, left = (round(place - crop / 2) for place in centre)
+    height, width = labels.shape
+    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + crop, height), min(left + crop, width)
+    border = (x0 - left, left + crop - x1, y0 - top, top + crop - y1)
+    image, labels = image[:, y0:y1, x0:x1], labels[y0:y1, x0:x1]
+    if any(border):
+        image, labels = F.pad(image, border), F.pad(labels, border, value=VOID)
+    return image, labels
+
+
+def _warp(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    side = 2 * geometry.reach(crop)
+    image, labels = _slice(geometry.centre, image, labels, side)
+    turn = math.radians(geometry.angle)
+    scale = crop / side / geometry.magnification
+    theta = torch.tensor(
+        [
+            [
+                [scale * math.cos(turn), -scale * math.sin(turn), 0.0],
+                [scale * math.sin(turn), scale * math.cos(turn), 0.0],
+            ]
+        ]
+    )
+    grid = F.affine_grid(theta, [1, 1, crop, crop], align_corners=False)
+    image = F.grid_sample(image[None], grid, mode="bilinear", align_corners=False)[0]
+    # zero is what grid_sample reads outside, so labels are counted from VOID
+    shifted = labels[None, None].float() - VOID
+    labels = (F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[0, 0] + VOID).to(torch.uint8)
+    return image, labels
+
+
+def vary_intensity(rng: np.random.Generator, augmentation: Augmentation, image: Tensor) -> Tensor:
+    """Brightness, contrast, colour, blur and noise on a normalised ``(C, h, w)`` image."""
+    gain = math.exp(rng.uniform(-1, 1) * math.log1p(augmentation.contrast))
+    shift = rng.uniform(-1, 1) * augmentation.brightness
+    channels = rng.uniform(-1, 1, size=image.shape[0]) * augmentation.color
+    offsets = torch.from_numpy((shift + channels).astype(np.float32))[:, None, None]
+    image = image * gain + offsets
+    if rng.random() < augmentation.blur:
+        image = _blur(image, float(rng.uniform(0.4, 1.2)))
+    if rng.random() < augmentation.noise:
+        strength = float(rng.uniform(0, 0.2))
+        image = image + strength * torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+    return image
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    steps = torch.arange(-3, 4, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, 7)
+    planes = image[:, None]
+    planes = F.conv2d(F.pad(planes, (3, 3, 0, 0), mode="replicate"), kernel)
+    planes = F.conv2d(F.pad(planes, (0, 0, 3, 3), mode="replicate"), kernel.transpose(-1, -2))
+    return planes[:, 0]

@@ -1,0 +1,151 @@
+"""Draws training crops: which image, where in it, and how varied. Stateless: crop n of a seed is always the same.
+
+Rare classes are seen because a share of the crops is centred on a pixel of a class drawn by need, not by area.
+Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, vary_intensity
+from whatwhere.records import Normalisation
+
+__all__ = ["Crops", "Store"]
+
+Load = Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+class Store:
+    """Decoded images and labels, kept in memory as long as they fit.
+
+    Args:
+        loads: for each image a function that reads it: ``HxWxC`` raw values and ``HxW`` uint8 labels.
+        limit: bytes of memory that decoded images may take.
+    """
+
+    def __init__(self, loads: Sequence[Load], limit: int) -> None:
+        self._loads = loads
+        self._room = limit
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._loads)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        pair = self._kept.get(index)
+        if pair is None:
+            pair = self._loads[index]()
+            with self._lock:
+                size = pair[0].nbytes + pair[1].nbytes
+                if index not in self._kept and size <= self._room:
+                    self._room -= size
+                    self._kept[index] = pair
+        return pair
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The endless sequence of training crops of a data set.
+
+    Attributes:
+        store: the images.
+        presence: for each image the ids of the classes it holds.
+        normalisation: the data set's constants.
+        crop: side of the squares in pixels.
+        augmentation: how far they vary.
+        class_aware: share of crops centred on a class drawn uniformly, instead of anywhere.
+        seed: everything else follows from it and from the number of the crop.
+    """
+
+    store: Store
+    presence: tuple[tuple[int, ...], ...]
+    normalisation: Normalisation
+    crop: int
+    augmentation: Augmentation
+    class_aware: float
+    seed: int
+
+    def crop_number(self, number: int) -> tuple[Tensor, Tensor]:
+        """Crop ``number``: ``(C, crop, crop)`` float32 normalised and ``(crop, crop)`` uint8 labels."""
+        rng = np.random.default_rng([self.seed, 1, number])
+        wanted = self._wanted_class(rng)
+        index = self._in_turn(number) if wanted is None else self._holding(rng, wanted)
+        raw, labels = self.store[index]
+        centre = self._centre(rng, labels, wanted)
+        geometry = draw_geometry(rng, self.augmentation, centre, labels.shape, self.crop)
+        image, target = crop_by(*self._cut(raw, labels, geometry), self.crop)
+        return vary_intensity(rng, self.augmentation, image), target
+
+    def _wanted_class(self, rng: np.random.Generator) -> int | None:
+        if rng.random() >= self.class_aware:
+            return None
+        known = sorted({class_id for held in self.presence for class_id in held})
+        return int(rng.choice(known)) if known else None
+
+    def _in_turn(self, number: int) -> int:
+        """Every image once an epoch, in an order drawn for that epoch."""
+        epoch, place = divmod(number, len(self.store))
+        return int(np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.store))[place])
+
+    def _holding(self, rng: np.random.Generator, class_id: int) -> int:
+        return int(rng.choice([index for index, held in enumerate(self.presence) if class_id in held]))
+
+    def _centre(self, rng: np.random.Generator, labels: np.ndarray, wanted: int | None) -> tuple[float, float]:
+        height, width = labels.shape
+        if wanted is not None:
+            places = np.flatnonzero(labels == wanted)
+            if places.size:
+                y, x = divmod(int(places[rng.integers(places.size)]), width)
+                # anywhere in the middle half of the crop, or the network learns that the centre is special
+                jitter = rng.uniform(-self.crop / 4, self.crop / 4, size=2)
+                return y + float(jitter[0]), x + float(jitter[1])
+        return float(rng.uniform(0, height)), float(rng.uniform(0, width))
+
+    def _cut(self, raw: np.ndarray, labels: np.ndarray, geometry: Geometry) -> tuple[Geometry, Tensor, Tensor]:
+        """Only what the crop can touch, normalised, so that a large image costs no more than a small one."""
+        reach = geometry.reach(self.crop)
+        (top, bottom), (left, right) = (
+            (max(0, int(place) - reach), max(0, int(place) - reach) + 2 * reach) for place in geometry.centre
+        )
+        piece = np.moveaxis(raw[top:bottom, left:right], -1, 0).astype(np.float32)
+        mean = np.asarray(self.normalisation.mean, np.float32)[:, None, None]
+        scale = 1 / np.asarray(self.normalisation.std, np.float32)[:, None, None]
+        moved = replace(geometry, centre=(geometry.centre[0] - top, geometry.centre[1] - left))
+        image = torch.from_numpy((piece - mean) * scale)
+        return moved, image, torch.from_numpy(np.ascontiguousarray(labels[top:bottom, left:right]))
+
+    def batches(
+        self, batch: int, start: int, *, share: tuple[int, int] = (0, 1), workers: int = 1, ahead: int = 2
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches from step ``start`` on, prepared ahead by threads: ``(batch, C, h, w)`` and ``(batch, h, w)`` uint8.
+
+        ``share`` = (rank, world): this process makes its part of every global batch.
+        """
+        rank, world = share
+        local = batch // world
+
+        def make(step: int) -> tuple[Tensor, Tensor]:
+            first = step * batch + rank * local
+            images, labels = zip(*(self.crop_number(first + index) for index in range(local)))
+            return torch.stack(images), torch.stack(labels)
+
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
+        waiting: list[Future[tuple[Tensor, Tensor]]] = []
+        try:
+            step = start
+            while True:
+                while len(waiting) < ahead + workers:
+                    waiting.append(pool.submit(make, step))
+                    step += 1
+                yield waiting.pop(0).result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

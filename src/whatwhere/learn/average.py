@@ -1,0 +1,35 @@
+"""The exponential moving average of a network's weights, which is what is judged and saved.
+
+Polyak & Juditsky 1992, doi 10.1137/0330046. Batch-norm statistics are averaged as well.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Average"]
+
+
+class Average:
+    """Follows a network. The decay rises from 0, so that the first random weights are soon forgotten."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        mine, theirs = _floats(self.network), _floats(network)
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for own, other in zip(self.network.buffers(), network.buffers()):
+            if not own.is_floating_point():
+                own.copy_(other)
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    tensors = [*network.parameters(), *network.buffers()]
+    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]

@@ -1,0 +1,85 @@
+"""The training loss: cross-entropy plus soft Dice. Knows nothing of networks.
+
+The rule for classes and void: pixels of VOID count nowhere. Cross-entropy is the mean over the remaining pixels. Dice
+is taken per class over the whole batch, and averaged over the classes that the batch's *truth* holds: a class that is
+absent from it has no Dice (predicting some of it is punished by the cross-entropy).
+
+Dice: Milletari et al. 2016, arXiv 1606.04797; summed over the batch, as small crops often lack a class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+from whatwhere.records import VOID
+
+__all__ = ["Losses", "segmentation_loss"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """``total`` to go backward from; ``cross_entropy`` and ``dice`` detached, to be shown."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    dice: Tensor
+
+
+def segmentation_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0, smoothing: float = 0.0) -> Losses:
+    """Cross-entropy + ``dice_weight`` * (1 - mean soft Dice).
+
+    Under ``torch.distributed`` every process gets the loss of the *global* batch, scaled so that the mean of the
+    processes' gradients (what DistributedDataParallel makes) is the gradient of the global loss.
+
+    Args:
+        logits: ``(N, classes, H, W)``.
+        target: ``(N, H, W)`` uint8 class ids; VOID does not count.
+        dice_weight: 0 leaves cross-entropy alone.
+        smoothing: label smoothing of the cross-entropy.
+
+    >>> perfect = 50 * F.one_hot(torch.tensor([[[0, 1]]]), 2).permute(0, 3, 1, 2).float()
+    >>> round(float(segmentation_loss(perfect, torch.tensor([[[0, 1]]], dtype=torch.uint8)).total), 6)
+    0.0
+    """
+    logits = logits.float()
+    classes = logits.shape[1]
+    counted = target != VOID
+    summed = F.cross_entropy(logits, target.long(), ignore_index=VOID, reduction="sum", label_smoothing=smoothing)
+    pixels = _everywhere(counted.sum().float()).clamp_min(1)
+    cross_entropy = _everywhere(summed) / pixels
+    if dice_weight == 0:
+        return Losses(cross_entropy * _world(), cross_entropy.detach(), torch.zeros(()))
+    dice = _dice_loss(logits, target, counted, classes)
+    total = (cross_entropy + dice_weight * dice) * _world()
+    return Losses(total, cross_entropy.detach(), dice.detach())
+
+
+def _dice_loss(logits: Tensor, target: Tensor, counted: Tensor, classes: int) -> Tensor:
+    probabilities = logits.softmax(1) * counted[:, None]
+    truth = F.one_hot(torch.where(counted, target, torch.zeros_like(target)).long(), classes)
+    truth = truth.permute(0, 3, 1, 2) * counted[:, None]
+    axes = (0, 2, 3)
+    sums = torch.stack([(probabilities * truth).sum(axes), probabilities.sum(axes), truth.sum(axes).float()])
+    overlap, predicted, true = _everywhere(sums)
+    present = true > 0
+    dice = 2 * overlap / (predicted + true).clamp_min(1e-6)
+    mean: Tensor = (dice * present).sum() / present.sum().clamp_min(1)
+    return 1 - mean
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _everywhere(local: Tensor) -> Tensor:
+    """The sum over all processes, with the gradient of this process's own part."""
+    if _world() == 1:
+        return local
+    total = local.detach().clone()
+    dist.all_reduce(total)
+    return local + (total - local.detach())

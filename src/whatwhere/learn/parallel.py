@@ -1,0 +1,76 @@
+"""Several processes that train one network: ``torchrun --nproc-per-node N -m whatwhere train ...``.
+
+Each makes its part of every global batch; gradients are averaged. Knows nothing of data or losses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from whatwhere.errors import PlanError
+from whatwhere.network import Machine
+
+__all__ = ["World", "joined", "wrapped"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The place of this process among all: ``rank`` of ``size``."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Only the first process judges, writes and speaks."""
+        return self.rank == 0
+
+    def agree(self, value: float) -> float:
+        """The first process's value, in every process: clocks differ, and all must stop at the same step."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        if dist.get_backend() == "nccl":
+            shared = shared.cuda()
+        dist.broadcast(shared, 0)
+        return float(shared.item())
+
+    def check_batch(self, batch: int) -> None:
+        if batch % self.size:
+            raise PlanError(
+                f"batch = {batch} for {self.size} processes", "a batch that divides evenly", "change training.batch"
+            )
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Joins the other processes that torchrun started, if it did."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def wrapped(network: nn.Module, world: World, machine: Machine) -> nn.Module:
+    """The network whose gradients are averaged over all processes; batch norm is synchronised on GPUs."""
+    if world.size == 1:
+        return network
+    if machine.device.startswith("cuda"):
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(network, device_ids=[torch.cuda.current_device()])
+    return DistributedDataParallel(network)

@@ -1,0 +1,109 @@
+"""The pilot: can this plan learn a single small batch by heart? Seconds before the run, instead of hours after it.
+
+A network that can't has a plan that can't work: a rate of zero, images that hold nothing, labels that are all void.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.data.crops import Crops
+from whatwhere.errors import TrainingError
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.step import make_optimizer, train_step
+from whatwhere.network import Machine
+from whatwhere.records import VOID
+
+__all__ = ["Pilot", "fly_pilot"]
+
+_STEPS = 60
+_CROPS = 2
+_SIDE = 96
+_ENOUGH = 0.6
+"""The loss must fall below this share of what it was."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What the pilot measured: the loss before and after ``steps`` on ``crops`` crops of ``side`` pixels."""
+
+    before: float
+    after: float
+    steps: int
+    seconds: float
+    crops: int = _CROPS
+    side: int = _SIDE
+
+    def __str__(self) -> str:
+        return (
+            f"pilot: {self.crops} crops of {self.side} px learnt by heart in {self.steps} steps "
+            f"({self.seconds:.1f} s): loss {self.before:.2f} to {self.after:.2f}"
+        )
+
+
+def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) -> Pilot:
+    """Trains a copy of ``network`` on one batch.
+
+    Raises:
+        TrainingError: the loss did not fall, with the likeliest reason.
+    """
+    started = time.perf_counter()
+    images, target = _batch(crops, plan)
+    _check_batch(images, target)
+    learner = copy.deepcopy(network).train()
+    for module in learner.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.5
+    optimizer = make_optimizer(learner, plan.training)
+    losses: list[float] = []
+    while len(losses) < _STEPS:
+        result = train_step(learner, optimizer, images, target, machine=machine, dice_weight=plan.training.dice_weight)
+        losses.append(result.loss)
+        if not result.finite:
+            raise TrainingError(
+                f"the pilot's loss became {result.loss} after {len(losses)} steps",
+                "a loss that falls",
+                f"lower learning_rate (it is {plan.training.learning_rate:g}) or use precision = 'float32'",
+            )
+        if losses[-1] < 0.5 * _ENOUGH * losses[0]:
+            break
+    if losses[-1] > _ENOUGH * losses[0]:
+        raise TrainingError(
+            f"the pilot could not learn {_CROPS} crops by heart: loss {losses[0]:.3f} to {losses[-1]:.3f} in {_STEPS} "
+            "steps",
+            f"a fall below {_ENOUGH:.0%}",
+            f"check that images show what masks say, and learning_rate ({plan.training.learning_rate:g})",
+        )
+    return Pilot(losses[0], losses[-1], len(losses), time.perf_counter() - started)
+
+
+def _batch(crops: Crops, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Plain crops, the richest in classes out of a few, so that there is something to tell apart."""
+    still = replace(plan.augmentation, warp=0, brightness=0, contrast=0, color=0, blur=0, noise=0)
+    plain = replace(crops, crop=min(_SIDE, plan.training.crop), augmentation=still, class_aware=1.0)
+    pairs = [plain.crop_number(number) for number in range(8)]
+    pairs.sort(key=lambda pair: _richness(pair[1]), reverse=True)
+    return torch.stack([image for image, _ in pairs[:_CROPS]]), torch.stack([labels for _, labels in pairs[:_CROPS]])
+
+
+def _richness(labels: Tensor) -> float:
+    """Entropy of the class shares."""
+    counts = torch.bincount(labels[labels != VOID].flatten().long()).float()
+    shares = counts[counts > 0] / counts.sum().clamp_min(1)
+    return float(-(shares * shares.log()).sum())
+
+
+def _check_batch(images: Tensor, target: Tensor) -> None:
+    if bool((target == VOID).all()):
+        raise TrainingError("every label of the pilot's crops is void", "pixels with a class", "check void in the plan")
+    if float(images.std()) < 1e-6 and _richness(target) > 0:
+        raise TrainingError(
+            "the pilot's images are constant while their labels differ",
+            "images that show what the masks say",
+            "look at the images: they may be black, or the normalisation may be wrong",
+        )

@@ -1,0 +1,99 @@
+"""What a run consists of between two steps, and how it is kept so that it can go on after a ``kill -9``.
+
+Tensors go to a safetensors file with the numbers as JSON in its header, written under a temporary name and renamed:
+what is there is always whole. Nothing random is kept, for crop n of a seed is always the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from whatwhere.errors import OutputError, TrainingError
+from whatwhere.learn.average import Average
+
+__all__ = ["Counters", "State"]
+
+
+@dataclass
+class Counters:
+    """The numbers of a run: steps made, seconds spent, what the guards did, the best validation so far."""
+
+    step: int = 0
+    elapsed: float = 0.0
+    waiting: float = 0.0
+    rate_factor: float = 1.0
+    rewinds: int = 0
+    accumulate: int = 1
+    best_score: float = -1.0
+    best_step: int = 0
+    validated: int = 0
+    finished: bool = False
+
+
+@dataclass
+class State:
+    """Network, optimiser, averaged network and counters."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average
+    counters: Counters = field(default_factory=Counters)
+
+    def tensors(self) -> dict[str, Tensor]:
+        kept = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        kept |= {f"average.{name}": tensor for name, tensor in self.average.network.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            kept |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+        return kept
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy in memory, to rewind to."""
+        return {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(_under("network.", tensors))
+        self.average.network.load_state_dict(_under("average.", tensors))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer.", tensors).items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor.clone()
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+    def save(self, path: Path) -> None:
+        partial = path.with_name(f".{path.name}.partial")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
+        try:
+            save_file(tensors, partial, metadata={"counters": json.dumps(asdict(self.counters))})
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(f"{path} can't be written ({error})", "a writable place with room", "") from error
+
+    def load(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                counters: dict[str, Any] = json.loads(file.metadata()["counters"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+            self.restore(tensors)
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise TrainingError(
+                f"{path} is not a checkpoint of this plan ({str(error).splitlines()[0]})",
+                "the checkpoint that this run wrote",
+                "resume with the plan it was started with, or start anew in another folder",
+            ) from error
+        self.counters = Counters(**counters)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

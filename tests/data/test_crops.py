@@ -1,0 +1,102 @@
+"""Training crops: nothing invented, everything repeatable, rare classes seen."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, vary_intensity
+from whatwhere.data.crops import Crops, Store
+from whatwhere.records import VOID, Normalisation
+
+WILD = Augmentation(True, True, True, rotation=180, scale=1.0, warp=1.0, blur=1.0, noise=1.0)
+STILL = Augmentation(False, False, False, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    crop=st.integers(1, 64),
+    values=st.lists(st.integers(0, 254), min_size=1, max_size=4, unique=True),
+    seed=st.integers(0, 2**31),
+)
+def test_augmentation_never_invents_a_mask_value(height, width, crop, values, seed):
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(rng.choice(np.array(values, np.uint8), size=(height, width)))
+    geometry = draw_geometry(rng, WILD, (rng.uniform(0, height), rng.uniform(0, width)), (height, width), crop)
+    image, target = crop_by(geometry, torch.zeros(2, height, width), labels, crop)
+    assert image.shape == (2, crop, crop)
+    assert target.shape == (crop, crop)
+    assert set(target.unique().tolist()) <= set(values) | {VOID}
+
+
+@settings(max_examples=30, deadline=None)
+@given(angle=st.sampled_from([0.0, 90.0, 180.0, 30.0]), quarters=st.integers(0, 3), seed=st.integers(0, 1000))
+def test_image_and_labels_move_together(angle, quarters, seed):
+    """An image that shows its own labels still shows them after any geometry."""
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(np.kron(rng.integers(0, 3, (6, 6)), np.ones((12, 12))).astype(np.uint8))
+    geometry = Geometry((36, 36), angle, 1.0, (bool(seed % 2), bool(seed % 3)), quarters)
+    image, target = crop_by(geometry, labels[None].float(), labels, 40)
+    assert (image[0].round() == target.float()).float().mean() > 0.93  # mixed only along the blocks' edges
+
+
+def test_outside_the_image_is_void_and_zero():
+    image, target = crop_by(Geometry((2, 2), 10.0), torch.ones(1, 4, 4), torch.zeros(4, 4, dtype=torch.uint8), 16)
+    assert (target == VOID).sum() > 200
+    assert image[0][target == VOID].abs().max() <= 0.5 + 1e-6
+
+
+def test_intensity_off_changes_nothing():
+    image = torch.randn(3, 9, 9)
+    assert torch.equal(vary_intensity(np.random.default_rng(0), STILL, image), image)
+
+
+def crops(labels, augmentation=STILL, class_aware=0.5, crop=16):
+    image = np.repeat(labels[..., None], 3, axis=2).astype(np.uint8)
+    present = tuple(int(v) for v in np.unique(labels))
+    store = Store([lambda: (image, labels)] * 3, limit=10**9)
+    return Crops(store, (present,) * 3, Normalisation((0.0,) * 3, (1.0,) * 3), crop, augmentation, class_aware, seed=7)
+
+
+def test_crops_of_a_seed_are_always_the_same_whatever_the_batch():
+    labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    first = crops(labels, WILD).batches(4, start=0)
+    later = crops(labels, WILD).batches(2, start=2, workers=3)
+    next_images, next_targets = next(first), next(first)
+    del next_images
+    images = torch.cat([next(later)[0], next(later)[0]])
+    assert torch.equal(images, next_targets[0])
+    first.close()
+    later.close()
+
+
+def test_two_processes_make_the_batch_of_one():
+    labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    whole = next(crops(labels, WILD).batches(4, start=3))
+    parts = [next(crops(labels, WILD).batches(4, start=3, share=(rank, 2))) for rank in (0, 1)]
+    assert torch.equal(whole[0], torch.cat([part[0] for part in parts]))
+
+
+def test_rare_class_is_seen():
+    labels = np.zeros((200, 200), np.uint8)
+    labels[3:5, 190:192] = 1  # 4 pixels of 40,000
+    seen = [bool((crops(labels).crop_number(number)[1] == 1).any()) for number in range(60)]
+    unaware = [bool((crops(labels, class_aware=0.0).crop_number(number)[1] == 1).any()) for number in range(60)]
+    assert sum(seen) >= 10 > sum(unaware)
+
+
+def test_a_crop_without_augmentation_is_a_piece_of_the_image():
+    labels = np.random.default_rng(1).integers(0, 250, (50, 60)).astype(np.uint8)
+    image, target = crops(labels).crop_number(5)
+    assert torch.equal(image[0], target.float())
+
+
+def test_every_image_once_an_epoch():
+    seen = []
+    store = Store([lambda i=i: (np.full((8, 8, 1), i, np.uint8), np.zeros((8, 8), np.uint8)) for i in range(5)], 0)
+    source = Crops(store, ((0,),) * 5, Normalisation((0.0,), (1.0,)), 4, STILL, 0.0, seed=3)
+    seen = [int(source.crop_number(number)[0].max()) for number in range(10)]
+    assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
+    assert len(store._kept) == 0  # nothing is kept beyond the limit
