@@ -305,8 +305,8 @@ class _Head:
         """One pixel wide; they start where the cheek ends."""
         for side in (-1, 1):
             for lean in (-0.12, 0.26):
-                far = 1.78 + float(rng.uniform(-0.1, 0.1))
-                points = [self.place(side * 0.72, 0.38 + 0.3 * lean), self.place(side * 1.3, 0.32 + lean)]
+                far = 1.66 + float(rng.uniform(-0.1, 0.1))
+                points = [self.place(side * 0.72, 0.38 + 0.3 * lean), self.place(side * 1.25, 0.32 + lean)]
                 line = _curve([*points, self.place(side * far, 0.46 + 1.2 * lean)], 7)
                 canvas.stroke(line, np.full(len(line), 1.0), (250, 246, 236), CAT, THIN)
 

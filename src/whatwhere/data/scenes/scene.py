@@ -84,36 +84,44 @@ def render_scene(seed: int, index: int, size: int = SIDE) -> Scene:
             "seed and index from 0 and a size from 16",
             "give other numbers",
         )
-    layout, room, *each = np.random.SeedSequence([seed, index]).spawn(6)
-    rng = np.random.default_rng(layout)
-    horizon = float(rng.uniform(14, 46))
+    room, figures = compose(seed, index)
     canvas = Canvas(size)
-    Room(horizon, room).draw(canvas)
-    for figure in _figures(rng, horizon, each):
+    room.draw(canvas)
+    for figure in figures:
         figure.draw(canvas)
     labels, parts = canvas.ids()
     return Scene(canvas.image(), labels, parts)
+
+
+def compose(seed: int, index: int) -> tuple[Room, list[Figure]]:
+    """What is in a scene: its room, and its figures from the farthest to the nearest."""
+    layout, room, *each = np.random.SeedSequence([seed, index]).spawn(6)
+    rng = np.random.default_rng(layout)
+    horizon = float(rng.uniform(14, 46))
+    return Room(horizon, room), _figures(rng, horizon, each)
 
 
 def _figures(rng: np.random.Generator, horizon: float, seeds: list[np.random.SeedSequence]) -> list[Figure]:
     """One to four figures, the nearest last. What each one is, is decided after all have their bodies and places."""
     wanted = int(rng.choice([1, 2, 3, 4], p=[0.1, 0.35, 0.35, 0.2]))
     bodies: list[Body] = []
+    taken: list[_Outline] = []
     for _ in range(_TRIES):
         body = draw_body(rng)
-        low, high = _extent(body)
-        low, high = np.array([_MARGIN, _MARGIN]) - low, np.array([SIDE - _MARGIN, SIDE - _MARGIN]) - high
-        foot = float(max(c[1] + c[2] for c in body.circles()))
-        low[1] = max(low[1], horizon + 8 - foot)
+        outline = _outline(body)
+        low, high = _MARGIN - outline.low, SIDE - _MARGIN - outline.high
+        low[1] = max(low[1], horizon + 8 - outline.foot)
         if (low > high).any():
             continue
-        x, y = rng.uniform(low, high)
-        body = replace(body, center=(float(x), float(y)))
-        if all(_apart(body, other) for other in bodies):
-            bodies.append(body)
+        place = rng.uniform(low, high)
+        outline = outline.moved(place)
+        if all(_apart(outline, other) for other in taken):
+            bodies.append(replace(body, center=(float(place[0]), float(place[1]))))
+            taken.append(outline)
         if len(bodies) == wanted:
             break
-    bodies.sort(key=lambda body: max(c[1] + c[2] for c in body.circles()))
+    order = sorted(range(len(bodies)), key=lambda k: taken[k].foot)
+    bodies = [bodies[k] for k in order]
     kinds = [CAT if rng.random() < 0.5 else CUSHION for _ in bodies]
     if len(set(kinds)) == 1 and len(kinds) > 1:
         kinds[rng.integers(len(kinds))] = CUSHION if kinds[0] == CAT else CAT
@@ -123,27 +131,47 @@ def _figures(rng: np.random.Generator, horizon: float, seeds: list[np.random.See
     ]
 
 
-def _zones(body: Body) -> Floats:
-    """Circles (x, y, radius) kept free at both ends for whatever will be there: the same room for cat and cushion."""
+@dataclass(frozen=True)
+class _Outline:
+    """A body as circles (x, y, radius), and the circles kept free at both its ends: alike for cat and cushion."""
+
+    body: Floats
+    ends: Floats
+
+    @property
+    def low(self) -> Floats:
+        """The least (x, y) of all that is reserved."""
+        return np.concatenate([c[:, :2] - c[:, 2:] for c in (self.body, self.ends)]).min(0)
+
+    @property
+    def high(self) -> Floats:
+        """The greatest (x, y)."""
+        return np.concatenate([c[:, :2] + c[:, 2:] for c in (self.body, self.ends)]).max(0)
+
+    @property
+    def foot(self) -> float:
+        """Where the body touches the floor: the greater, the nearer."""
+        return float((self.body[:, 1] + self.body[:, 2]).max())
+
+    def moved(self, place: Floats) -> _Outline:
+        step = np.array([place[0], place[1], 0.0])
+        return _Outline(self.body + step, self.ends + step)
+
+
+def _outline(body: Body) -> _Outline:
     front, out, _ = body.end(1)
     back, away, _ = body.end(-1)
     rise = np.array([0.0, -2.0 if body.upright else -5.0])
-    return np.array([[*(front + 3 * out + rise), 13.0], [*(back + 6 * away), 8.0]])
+    return _Outline(body.circles(), np.array([[*(front + 3 * out + rise), 13.0], [*(back + 6 * away), 8.0]]))
 
 
-def _extent(body: Body) -> tuple[Floats, Floats]:
-    """The least and greatest (x, y) of a body with its two zones."""
-    circles = np.concatenate([body.circles(), _zones(body)])
-    return (circles[:, :2] - circles[:, 2:]).min(0), (circles[:, :2] + circles[:, 2:]).max(0)
-
-
-def _apart(one: Body, other: Body) -> bool:
+def _apart(one: _Outline, other: _Outline) -> bool:
     """Bodies may overlap a little; nothing may come over an end, so that every head stays in sight."""
     return (
-        _gap(one.circles(), other.circles()) > -_OVERLAP
-        and _gap(_zones(one), other.circles()) > 0
-        and _gap(one.circles(), _zones(other)) > 0
-        and _gap(_zones(one), _zones(other)) > 0
+        _gap(one.body, other.body) > -_OVERLAP
+        and _gap(one.ends, other.body) > 0
+        and _gap(one.body, other.ends) > 0
+        and _gap(one.ends, other.ends) > 0
     )
 
 
