@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from whatwhere.errors import DataError
 from whatwhere.judge.measures import LOWER_IS_BETTER, estimate, resampled
 from whatwhere.judge.scores import Scores
+from whatwhere.judge.tables import comparison_table, plain
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -73,13 +74,9 @@ class Comparison:
         raise KeyError(f"{score!r}; there are {', '.join(found.score for found in self.differences)}")
 
     def __rich__(self) -> RenderableType:
-        from whatwhere.judge.tables import comparison_table
-
         return comparison_table(self)
 
     def __str__(self) -> str:
-        from whatwhere.judge.tables import plain
-
         return plain(self)
 
     def to_json(self) -> dict[str, Any]:

@@ -142,8 +142,8 @@ def _count_confidence(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], p
     if probabilities is None:
         return np.zeros((3, BINS))
     valid = truth != VOID
-    rows, columns = np.nonzero(valid)
-    confidence = np.asarray(probabilities[prediction[valid], rows, columns], np.float64)
+    painted = np.minimum(prediction, len(probabilities) - 1)[None]  # where void, a prediction may hold anything
+    confidence = np.take_along_axis(probabilities, painted, 0)[0][valid].astype(np.float64)
     right = truth[valid] == prediction[valid]
     # bin m holds confidences in ((m - 1) / BINS, m / BINS], as in the paper
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)

@@ -91,7 +91,7 @@ def worst_images_sheet(rows: Sequence[tuple[str, NDArray[Any], Picture, Picture]
     """One row an image, in the order given (worst first), each with its caption; `error_picture` says what is drawn.
 
     Args:
-        rows: caption (such as ``"cat_12, IoU 0.31"``), image of any kind, truth, prediction.
+        rows: at least one of caption (such as ``"cat_12, IoU 0.31"``), image of any kind, truth, prediction.
     """
     return np.asarray(
         _sheet([(caption, to_display(image), truth, painted) for caption, image, truth, painted in rows], classes)

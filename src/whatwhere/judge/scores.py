@@ -17,6 +17,7 @@ from whatwhere.errors import DataError
 from whatwhere.judge.boundaries import DILATION_RATIO
 from whatwhere.judge.counts import BINS, Counts
 from whatwhere.judge.measures import Estimate, estimate, measures, resampled
+from whatwhere.judge.tables import plain, scores_table
 from whatwhere.records import Classes
 
 __all__ = ["Bin", "Scores"]
@@ -140,13 +141,9 @@ class Scores:
         return tuple(said)
 
     def __rich__(self) -> RenderableType:
-        from whatwhere.judge.tables import scores_table
-
         return scores_table(self)
 
     def __str__(self) -> str:
-        from whatwhere.judge.tables import plain
-
         return plain(self)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""The paired bootstrap: antisymmetric, paired, right about what is chance, and strict about what it compares."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from whatwhere.errors import DataError
+from whatwhere.judge import Comparison, Judge, Scores, compare
+from whatwhere.records import Classes
+
+TWO = Classes(("rest", "cat"), ((0, 0, 0), (255, 0, 0)), ((0,), (1,)))
+
+
+def scores(shares: list[float], *, noise: int = 1, truth_seed: int = 0, **options: object) -> Scores:
+    """Images whose truth depends on their number alone, with this share of wrong pixels each."""
+    judge = Judge(options.pop("classes", TWO), **options)  # type: ignore[arg-type]
+    for i, share in enumerate(shares):
+        truth = np.zeros((32, 32), np.uint8)
+        truth[4 + i % 5 : 20, 6 : 22 + (i + truth_seed) % 7] = 1
+        wrong = np.random.default_rng([noise, i]).random(truth.shape) < share
+        judge.add(f"{i}", truth, np.where(wrong, 1 - truth, truth).astype(np.uint8))
+    return judge.result()
+
+
+DIFFICULTY = np.random.default_rng(5).uniform(0.05, 0.4, 20)
+
+
+def test_swapping_the_two_swaps_every_sign() -> None:
+    a, b = scores(list(DIFFICULTY)), scores(list(DIFFICULTY * 0.8), noise=2)
+    there, back = compare(a, b, seed=3), compare(b, a, seed=3)
+    assert {found.score for found in there.differences} >= {"mean_iou", "iou/cat", "mean_boundary_f1", "recall/rest"}
+    for one, other in zip(there.differences, back.differences):
+        assert one.difference == pytest.approx(-other.difference)
+        assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+        assert one.a_better + other.a_better == pytest.approx(1)
+
+
+def test_pairing_finds_a_small_difference_between_images_that_differ_much() -> None:
+    a, b = scores(list(DIFFICULTY)), scores(list(DIFFICULTY + 0.03), noise=2)
+    found = compare(a, b)["mean_iou"]
+    assert found.clear
+    assert found.a_better == 1
+    alone = a.estimates["mean_iou"]
+    assert alone.low < b.mean_iou < alone.high  # which intervals of the two alone would not show
+
+
+def test_equal_models_are_not_told_apart() -> None:
+    a = scores(list(DIFFICULTY))
+    for found in compare(a, a).differences:
+        assert found.difference == found.low == found.high == 0
+        assert found.a_better == 0.5
+        assert not found.clear
+    chance = compare(a, scores(list(DIFFICULTY), noise=9))["pixel_accuracy"]
+    assert chance.low < 0 < chance.high
+
+
+def test_where_less_is_better() -> None:
+    a, b = scores([0.0] * 4), scores([0.2] * 4)
+    found = compare(a, b)["mean_hausdorff95"]
+    assert found.lower_is_better
+    assert found.difference < 0
+    assert found.a_better == 1
+    assert not compare(a, b)["mean_iou"].lower_is_better
+
+
+def test_order_of_images_does_not_matter() -> None:
+    a, b = scores(list(DIFFICULTY)), scores(list(DIFFICULTY * 0.8), noise=2)
+    order = list(range(len(b.images)))[::-1]
+    turned = Scores(TWO, tuple(b.images[i] for i in order), b.counts.take(order), b.tolerance, b.boundary)
+    for one, other in zip(compare(a, turned).differences, compare(a, b).differences):
+        assert (one.difference, one.low, one.high) == pytest.approx((other.difference, other.low, other.high))
+
+
+def test_it_prints_itself_and_comes_back_from_json() -> None:
+    found = compare(
+        scores([0.1, 0.2]), scores([0.3, 0.2], noise=2), names=("with skips", "without [all]"), resamples=50
+    )
+    assert "with skips" in str(found)
+    assert "without [all]" in str(found)
+    assert "50 resamples" in str(found)
+    assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
+    with pytest.raises(KeyError, match="mean_iou"):
+        found["nothing"]
+
+
+def test_one_image_has_no_interval() -> None:
+    found = compare(scores([0.1]), scores([0.2]))
+    assert found["mean_iou"].low is None
+    assert found["mean_iou"].a_better is None
+    assert "no intervals" in str(found)
+
+
+def test_what_cannot_be_compared_is_named() -> None:
+    a = scores([0.1, 0.2])
+    other = Classes(("rest", "dog"), TWO.colors, TWO.values)
+    for b, words in (
+        (scores([0.1, 0.2, 0.1]), r"1 images scored in one only: 2; expected the same images"),
+        (scores([0.1, 0.2], classes=other), r"classes rest, cat and rest, dog"),
+        (scores([0.1, 0.2], tolerance=3.0), r"edges judged within 2 px and within 3 px"),
+        (scores([0.1, 0.2], boundary=False), r"within 2 px and not at all"),
+        (scores([0.1, 0.2], truth_seed=3), r"the masks behind the two scores differ"),
+    ):
+        with pytest.raises(DataError, match=words):
+            compare(a, b)
