@@ -21,7 +21,7 @@ from whatwhere.data.scenes.figures import CAT, CUSHION
 from whatwhere.data.scenes.scene import compose
 from whatwhere.errors import DataError, OutputError
 
-COUNT = 60
+COUNT = 40
 
 
 @cache

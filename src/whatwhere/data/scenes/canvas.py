@@ -74,10 +74,10 @@ class Patch:
 
 
 class Canvas:
-    """Colours (float, 0 to 255), classes and parts of a square picture, ``SUPERSAMPLE`` times finer than its pixels."""
+    """Colours (float, 0 to 255), classes and parts of a square picture, ``fine`` times finer than its pixels."""
 
-    def __init__(self, size: int) -> None:
-        side = size * SUPERSAMPLE
+    def __init__(self, size: int, fine: int = SUPERSAMPLE) -> None:
+        side = size * fine
         self.size = size
         self.scale = side / SIDE
         self.color = np.zeros((side, side, 3), np.float32)
@@ -94,6 +94,11 @@ class Canvas:
         y = np.broadcast_to((np.arange(y0, y1, dtype=np.float32)[:, None] + 0.5) / np.float32(self.scale), shape)
         box = np.s_[y0:y1, x0:x1]
         return Patch(x, y, self.color[box], self.label[box], self.part[box])
+
+    def lay(self, backdrop: Canvas) -> None:
+        """Fill the canvas with the colours of one drawn at pixel size."""
+        fine = len(self.color) // len(backdrop.color)
+        self.color[:] = backdrop.color.repeat(fine, axis=0).repeat(fine, axis=1)
 
     def stroke(self, points: Floats, width: Floats, color: Color, label: int | None = None, part: int = 0) -> None:
         """A round brush moved through ``points`` (n, 2), as wide as ``width`` (n,) there; never under one pixel."""

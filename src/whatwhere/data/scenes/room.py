@@ -1,5 +1,6 @@
 """The room the figures lie in: wall, window, floor, rug, and the light of the hour. Everything here is background.
 
+Its edges are soft by themselves, so it is drawn at the size of the pixels and laid under the figures.
 Knows nothing of cats and cushions; it only promises a floor below ``Room.horizon``.
 """
 
@@ -77,17 +78,17 @@ class Room:
 
 
 def _window(canvas: Canvas, middle: float, horizon: float, rng: np.random.Generator) -> None:
-    """A sash window, or a framed picture where the wall is low."""
+    """A sash window; the sill stays clear of the skirting."""
     wide, bottom = float(rng.uniform(11, 15)), horizon - 9
     patch = canvas.patch(middle - wide - 2, 0, middle + wide + 2, bottom + 3)
     x, y = patch.x - middle, patch.y
     sky = smoothstep(-10, bottom, y)[..., None]
     top, low = np.asarray((126, 172, 204), np.float32), np.asarray((240, 222, 194), np.float32)
     glass = (np.abs(x) < wide) & (y < bottom)
-    hill = y > bottom - 5 - 2.5 * np.sin(x / 5 + float(rng.uniform(0, 6)))
+    hill = y - bottom + 5 + 2.5 * np.sin(x / 5 + float(rng.uniform(0, 6)))
     patch.paint((np.abs(x) < wide + 1.6) & (y < bottom + 1.6), (238, 230, 216))
     patch.paint(glass, (top + sky * (low - top))[glass])
-    patch.paint(glass & hill, (132, 160, 122))
+    patch.tint(glass * smoothstep(-0.5, 0.5, hill), (132, 160, 122))
     patch.paint(glass & (np.abs(x) < 0.8), (238, 230, 216))
     patch.tint(0.35 * (np.abs(y - bottom - 1.9) < 0.5) * (np.abs(x) < wide + 1.6), (50, 40, 44))
 
@@ -141,9 +142,14 @@ def _rug(canvas: Canvas, horizon: float, grid: Floats, rng: np.random.Generator)
     ring = np.hypot(x, y) if power == 2 else (np.abs(x) ** power + np.abs(y) ** power) ** (1 / power)
     weave = 1 + 0.05 * noise(grid, patch.x / 1.5, patch.y) + 0.03 * np.sin(patch.y * 5)
     patch.tint(0.4 * smoothstep(1.08, 0.98, ring), (30, 22, 28))
-    stripe = ((ring > 0.8) & (ring < 0.9)) | ((ring > 0.62) & (ring < 0.66))
-    inside = ring < 1
-    patch.paint(inside, (np.where(stripe[..., None], band, ground) * weave[..., None])[inside])
+    stripe = _between(ring, 0.8, 0.9) + _between(ring, 0.62, 0.66)
+    cloth = (ground + stripe[..., None] * (band - ground)) * weave[..., None]
+    patch.color[:] += smoothstep(1.012, 0.988, ring)[..., None] * (cloth - patch.color)
+
+
+def _between(value: Floats, low: float, high: float) -> Floats:
+    """1 between the two, 0 outside, soft over a pixel or so."""
+    return smoothstep(low - 0.012, low + 0.012, value) * smoothstep(high + 0.012, high - 0.012, value)
 
 
 def _light(patch: Patch, rng: np.random.Generator) -> None:

@@ -86,7 +86,9 @@ def render_scene(seed: int, index: int, size: int = SIDE) -> Scene:
         )
     room, figures = compose(seed, index)
     canvas = Canvas(size)
-    room.draw(canvas)
+    backdrop = Canvas(size, fine=1)
+    room.draw(backdrop)
+    canvas.lay(backdrop)
     for figure in figures:
         figure.draw(canvas)
     labels, parts = canvas.ids()
@@ -141,12 +143,14 @@ class _Outline:
     @property
     def low(self) -> Floats:
         """The least (x, y) of all that is reserved."""
-        return np.concatenate([c[:, :2] - c[:, 2:] for c in (self.body, self.ends)]).min(0)
+        low: Floats = np.concatenate([c[:, :2] - c[:, 2:] for c in (self.body, self.ends)]).min(0)
+        return low
 
     @property
     def high(self) -> Floats:
         """The greatest (x, y)."""
-        return np.concatenate([c[:, :2] + c[:, 2:] for c in (self.body, self.ends)]).max(0)
+        high: Floats = np.concatenate([c[:, :2] + c[:, 2:] for c in (self.body, self.ends)]).max(0)
+        return high
 
     @property
     def foot(self) -> float:
