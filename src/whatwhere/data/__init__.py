@@ -1,12 +1,21 @@
 """Find, check, read, crop and augment images and masks."""
 
+from whatwhere.data.check import check
+from whatwhere.data.findings import Finding, Findings
 from whatwhere.data.folder import Folder, Sample, find
 from whatwhere.data.images import image_size, read_image, read_mask, write_label_image
 from whatwhere.data.mapping import encode_mask, infer_classes, read_classes
+from whatwhere.data.split import split
+from whatwhere.data.survey import FileSurvey, Survey, survey
 
 __all__ = [
+    "FileSurvey",
+    "Finding",
+    "Findings",
     "Folder",
     "Sample",
+    "Survey",
+    "check",
     "encode_mask",
     "find",
     "image_size",
@@ -14,5 +23,7 @@ __all__ = [
     "read_classes",
     "read_image",
     "read_mask",
+    "split",
+    "survey",
     "write_label_image",
 ]

@@ -27,6 +27,7 @@ from whatwhere.records import VOID, Classes
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
+    "VOID_COLOR",
     "image_size",
     "read_image",
     "read_mask",

@@ -27,6 +27,7 @@ MOST_COLORS = 100
 SOLID = 0.02
 """A value of which this share lies in solid 3x3 blocks can be a class of an antialiased mask; others are its edges."""
 
+_CLASS_KEYS = ("value", "values", "name", "color")
 _UNKNOWN = VOID - 1  # class ids end below it
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart under every common colour blindness
@@ -58,50 +59,57 @@ def count_values(mask: NDArray[Any]) -> tuple[ValueCount, ...]:
     >>> [c.value for c in count_values(np.array([[0, 0], [0, 7]]))]
     [0, 7]
     """
-    codes = _codes(mask)
-    values, inverse = _unique(codes)
-    pixels = np.bincount(inverse, minlength=len(values))
-    solid = np.zeros(len(values), np.int64)
-    if min(codes.shape) >= 3:
-        solid = np.bincount(inverse.reshape(codes.shape)[1:-1, 1:-1][_solid(codes)], minlength=len(values))
     colors = mask.ndim == 3
-    return tuple(ValueCount(_value(int(code), colors), int(n), int(s)) for code, n, s in zip(values, pixels, solid))
+    codes = _codes(mask) if colors else mask
+    values, pixels = _tally(codes)
+    solid = dict.fromkeys(values.tolist(), 0)
+    if min(codes.shape) >= 3:
+        amid, counts = _tally(codes[1:-1, 1:-1][_solid(codes)])
+        solid |= zip(amid.tolist(), counts.tolist())
+    return tuple(ValueCount(_value(v, colors), n, solid[v]) for v, n in zip(values.tolist(), pixels.tolist()))
 
 
 def read_classes(path: str | Path) -> Classes:
     """Read a ``classes.toml``: ``void = [..]`` and a ``[[class]]`` table with ``value``, ``name``, ``color`` each.
 
-    ``value`` is an integer, ``"#rrggbb"``, ``[r, g, b]``, or a list of integers that all mean the class;
-    ``name`` and ``color`` may be left out.
+    A value is an integer, ``"#rrggbb"`` or ``[r, g, b]``; ``values = [..]`` lists several that mean the class.
+    ``name`` and ``color`` may be left out. ``nearest = true`` gives other values to the nearest class.
 
     Raises:
         DataError: not TOML, an unknown key, a value that is no mask value, or one that is listed twice.
     """
     path = Path(path)
     try:
-        record = tomllib.loads(path.read_text("utf-8"))
-        tables = record.get("class", [])
-        keys = set(record) | {f"class.{key}" for table in tables for key in table}
-        unknown = keys - {"void", "class", "class.value", "class.name", "class.color"}
-        if unknown:
-            raise ValueError(f"unknown key {sorted(unknown)[0]!r}")
-        values = tuple(_listed(table["value"]) for table in tables)
-        void = tuple(value for item in record.get("void", ()) for value in _listed(item))
-        colors = class_colors(values)
-        classes = Classes(
-            names=tuple(str(t.get("name") or _name(v[0])) for t, v in zip(tables, values)),
-            colors=tuple(_color(t["color"]) if "color" in t else c for t, c in zip(tables, colors)),
-            values=values,
-            void=void,
-        )
-        every = [value for items in (*values, void) for value in items]
-        if len(set(every)) < len(every):
-            raise ValueError(f"the value {next(v for v in every if every.count(v) > 1)} is listed twice")
-    except KeyError as error:
-        raise _bad_classes(path, f"a class without {error.args[0]!r}") from error
+        return _parse_classes(tomllib.loads(path.read_text("utf-8")))
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise _bad_classes(path, str(error)) from error
-    return classes
+        raise DataError(
+            f"{path}: {error}",
+            "void = [..] and [[class]] tables with value, name and color = '#rrggbb'",
+            "correct the file, or remove it to have the classes inferred from the masks",
+        ) from error
+
+
+def _parse_classes(record: dict[str, Any]) -> Classes:
+    tables = record.get("class", [])
+    keys = set(record) | {f"class.{key}" for table in tables for key in table}
+    if unknown := sorted(keys - {"void", "nearest", "class", *(f"class.{key}" for key in _CLASS_KEYS)}):
+        raise ValueError(f"unknown key {unknown[0]!r}")
+    if bad := [table for table in tables if ("value" in table) == ("values" in table)]:
+        raise ValueError(f"the class {bad[0].get('name', '')!r} has not one of value and values")
+    values = tuple(tuple(map(_mask_value, t.get("values", [t.get("value")]))) for t in tables)
+    void = tuple(map(_mask_value, record.get("void", ())))
+    every = [value for items in (*values, void) for value in items]
+    if twice := [value for value in every if every.count(value) > 1]:
+        raise ValueError(f"the value {twice[0]} is listed twice")
+    if not all(values):
+        raise ValueError("a class has no value")
+    return Classes(
+        names=tuple(str(t.get("name") or _name(v[0])) for t, v in zip(tables, values)),
+        colors=tuple(_color(t["color"]) if "color" in t else c for t, c in zip(tables, class_colors(values))),
+        values=values,
+        void=void,
+        nearest=bool(record.get("nearest", False)),
+    )
 
 
 def infer_classes(masks: Mapping[str, Sequence[ValueCount]], palettes: Iterable[NDArray[np.uint8]] = ()) -> Classes:
@@ -271,15 +279,20 @@ def _channels(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1)
 
 
-def _unique(codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """`np.unique` with the flat inverse, quick for masks: long runs of one value are sorted once."""
+def _tally(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The distinct values, sorted, and how often each occurs. Quick for masks: a run of one value is sorted once."""
     flat = codes.ravel()
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    if flat.dtype == np.uint8:
+        counts = np.bincount(flat, minlength=256)
+        values = np.flatnonzero(counts)
+        return values, counts[values]
+    starts = np.flatnonzero(np.concatenate([[flat.size > 0], flat[1:] != flat[:-1]]))
     values, inverse = np.unique(flat[starts], return_inverse=True)
-    return values, np.repeat(inverse, np.diff(np.append(starts, flat.size)))
+    lengths = np.diff(np.append(starts, flat.size))
+    return values, np.bincount(inverse, weights=lengths, minlength=len(values)).astype(np.int64)
 
 
-def _solid(codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _solid(codes: NDArray[Any]) -> NDArray[np.bool_]:
     """For each pixel off the border, whether its eight neighbours hold its value."""
     across = (codes[:, 1:-1] == codes[:, :-2]) & (codes[:, 1:-1] == codes[:, 2:])
     down = (codes[1:-1] == codes[:-2]) & (codes[1:-1] == codes[2:])
@@ -333,22 +346,12 @@ def _color(item: Any) -> tuple[int, int, int]:
     return parse_color(item) if isinstance(item, str) else _rgb(item)
 
 
-def _listed(item: Any) -> tuple[MaskValue, ...]:
-    """The mask values that an entry of ``classes.toml`` names."""
-    if isinstance(item, bool) or not isinstance(item, int | str | list) or item == []:
-        raise ValueError(f"{item!r} is not a mask value (an integer, '#rrggbb' or [r, g, b])")
-    if isinstance(item, int):
-        return (item,)
+def _mask_value(item: Any) -> MaskValue:
+    """A mask value as ``classes.toml`` writes it."""
+    if isinstance(item, int) and not isinstance(item, bool):
+        return item
     if isinstance(item, str):
-        return (parse_color(item),)
-    if len(item) == 3 and all(isinstance(part, int) for part in item):
-        return (_rgb(item),)
-    return tuple(value for part in item for value in _listed(part))
-
-
-def _bad_classes(path: Path, problem: str) -> DataError:
-    return DataError(
-        f"{path}: {problem}",
-        "void = [..] and [[class]] tables with value, name and color = '#rrggbb'",
-        "correct the file, or remove it to have the classes inferred from the masks",
-    )
+        return parse_color(item)
+    if isinstance(item, list) and len(item) == 3 and all(isinstance(part, int) for part in item):
+        return _rgb(item)
+    raise ValueError(f"{item!r} is not a mask value (an integer, '#rrggbb' or [r, g, b])")

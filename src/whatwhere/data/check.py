@@ -1,0 +1,42 @@
+"""What in a data folder would hurt: a finding for each thing, all at once, before anything is trained.
+
+A pure function of a survey; opens no file. Knows nothing of networks or plans.
+"""
+
+from __future__ import annotations
+
+from whatwhere.data import suspect_images as images
+from whatwhere.data import suspect_masks as masks
+from whatwhere.data.findings import Findings
+from whatwhere.data.survey import Survey
+
+__all__ = ["check"]
+
+_CHECKS = (
+    images.unreadable,
+    masks.mapping_failed,
+    masks.unknown_values,
+    masks.size_mismatch,
+    images.kinds_differ,
+    images.tiny,
+    masks.nothing_to_learn,
+    images.unpaired,
+    masks.soft_masks,
+    masks.object_numbers,
+    masks.missing_classes,
+    masks.rare_classes,
+    images.copies,
+    images.few,
+    masks.empty_masks,
+    images.dark,
+    images.bits,
+    images.ignored,
+    images.sizes,
+    masks.classes,
+    masks.objects,
+)
+
+
+def check(survey: Survey) -> Findings:
+    """Everything in a surveyed folder that would hurt training, and what it holds, the worst first."""
+    return Findings.sort(survey.root, (finding for look in _CHECKS for finding in look(survey)))

@@ -1,0 +1,101 @@
+"""Which images show the same thing: a fingerprint for each image, and the pairs and groups that are alike.
+
+Knows nothing of files and splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+__all__ = ["ALIKE", "fingerprint", "groups", "near_duplicates", "uprightness"]
+
+ALIKE = 0.99
+"""Correlation of fingerprints from which two images count as near duplicates.
+
+Measured: among 887 photographs of cats the true duplicates lie above 0.997 and all other pairs but one below 0.97; of
+driving video the frames up to some 1/15 s apart lie above; neighbouring sections of electron microscopy reach 0.80.
+"""
+
+_ALIKE_BEYOND_COMMON = 0.9  # the same, once what all images share (uneven light, a fixed scene) is taken away
+_SIDE = 16
+_ENOUGH_FOR_COMMON = 8
+_FLAT = 2e-3  # thumbnails with less contrast show nothing that could be alike
+
+
+def fingerprint(image: NDArray[Any]) -> bytes:
+    """The image's 16x16 grey thumbnail, freed of brightness and contrast; empty for an image without contrast.
+
+    Args:
+        image: ``HxWxC``, any dtype and size.
+    """
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        gray = Image.fromarray(image).convert("L")
+    else:
+        gray = Image.fromarray(image[:, :, :4].mean(-1, dtype=np.float32))
+    thumb = np.asarray(gray.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
+    spread = thumb.std()
+    if not spread > _FLAT * max(float(np.abs(thumb).max()), 1e-30):
+        return b""
+    even: NDArray[np.float16] = ((thumb - thumb.mean()) / spread).astype(np.float16)
+    return even.tobytes()
+
+
+def near_duplicates(prints: Sequence[bytes]) -> list[tuple[int, int]]:
+    """The pairs ``(i, j)``, ``i < j``, of images that are alike, in order."""
+    places = np.array([place for place, print_ in enumerate(prints) if print_], np.intp)
+    if len(places) < 2:
+        return []
+    raw = np.stack([np.frombuffer(prints[place], np.float16).astype(np.float32) for place in places])
+    own = raw - raw.mean(0) if len(raw) >= _ENOUGH_FOR_COMMON else raw
+    raw, own = _unit(raw), _unit(own)
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(raw), 1024):  # in strips, so that memory does not grow with the square
+        strip = slice(start, start + 1024)
+        alike = (raw[strip] @ raw.T >= ALIKE) & (own[strip] @ own.T >= _ALIKE_BEYOND_COMMON)
+        first, second = np.nonzero(alike)
+        first = first + start
+        pairs += [(int(places[i]), int(places[j])) for i, j in zip(first, second) if i < j]
+    return pairs
+
+
+def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Partition ``range(count)`` so that the two of a pair are always together.
+
+    >>> groups(4, [(0, 2), (2, 3)])
+    [[0, 2, 3], [1]]
+    """
+    links = np.array(list(pairs), np.intp).reshape(-1, 2)
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
+    number, labels = connected_components(graph, directed=False)
+    parts: list[list[int]] = [[] for _ in range(number)]
+    for member, label in enumerate(labels):
+        parts[label].append(member)
+    return parts
+
+
+def uprightness(prints: Iterable[bytes]) -> float:
+    """How strongly the images agree on which way is up, from 0 (not at all) to 1: on being darker or lighter below.
+
+    The correlation of brightness with height, averaged over the images, less three standard errors. Driving video
+    reaches 0.62; photographs of cats and electron microscopy reach 0.02 and 0.
+    """
+    thumbs = [np.frombuffer(print_, np.float16).astype(np.float64).reshape(_SIDE, _SIDE) for print_ in prints if print_]
+    if len(thumbs) < _ENOUGH_FOR_COMMON:
+        return 0.0
+    slope = np.linspace(-1, 1, _SIDE)
+    slope /= slope.std()
+    agreement = np.array([(thumb.mean(1) * slope).mean() for thumb in thumbs])
+    return float(max(0.0, abs(agreement.mean()) - 3 * agreement.std() / np.sqrt(len(thumbs))))
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = rows / np.maximum(length, np.float32(1e-12))
+    return unit

@@ -1,0 +1,125 @@
+"""Divide a folder that comes undivided into training and validation images.
+
+Works on a survey's facts; opens no file. The same folder and seed give the same division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.data.folder import Folder, Sample
+from whatwhere.data.likeness import groups, near_duplicates
+from whatwhere.data.survey import FileSurvey, Survey
+from whatwhere.errors import DataError
+
+__all__ = ["split"]
+
+
+def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0.2) -> Folder:
+    """Leave out what cannot be used, and give the folder ``"train"`` and ``"val"`` unless it has both.
+
+    Images that are alike stay on one side. Classes are spread over both sides in the wanted share, the rarest first
+    (iterative stratification, Sechidis et al. 2011, doi 10.1007/978-3-642-23808-6_10). A class that occurs in one
+    image only goes to training. Where most images are alike (a video, a time series) they are cut into stretches by
+    name instead. A ``test`` stays as it is. A single image is both trained on and validated on; `check` says so.
+
+    Args:
+        survey: of this folder.
+        seed: decides between equally good divisions.
+        val_share: the share of images to validate on, above 0 and below 1; at least one image is.
+
+    Raises:
+        DataError: no usable image to train on.
+    """
+    usable = {(file.split, file.name): file for file in survey.files if file.usable}
+    splits = {
+        name: tuple(sample for sample in samples if (name, sample.name) in usable)
+        for name, samples in folder.splits.items()
+    }
+    if "train" in splits and "val" in splits:
+        return replace(folder, splits=splits)
+    source = "all" if "all" in splits else "train"
+    samples = splits.pop(source, ())
+    if not samples:
+        raise DataError(
+            f"{folder.root} has no usable image to train on", "an image and its mask at least", "run: whatwhere check"
+        )
+    if len(samples) == 1:
+        return replace(folder, splits={"train": samples, "val": samples, **splits})
+    units = _units([usable[source, sample.name] for sample in samples], val_share)
+    chosen = _choose(units, val_share * len(samples), np.random.default_rng(seed))
+    in_val = {place for unit in chosen for place in unit.members}
+    sides: tuple[list[Sample], list[Sample]] = ([], [])
+    for place, sample in enumerate(samples):
+        sides[place in in_val].append(sample)
+    return replace(folder, splits={"train": tuple(sides[0]), "val": tuple(sides[1]), **splits})
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Images that stay together, by their places, and how many of them show each class."""
+
+    members: tuple[int, ...]
+    shows: tuple[int, ...]
+
+
+def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
+    prints = [file.image.fingerprint if file.image else b"" for file in files]
+    together = groups(len(files), near_duplicates(prints))
+    if max(map(len, together)) > len(files) // 2:  # a video: neighbours by name are the most alike
+        together = _stretches(len(files), val_share)
+    presence = [[shape.pixels > 0 for shape in file.mask.shapes] if file.mask else [] for file in files]
+    return [
+        _Unit(tuple(unit), tuple(sum(column) for column in zip(*(presence[place] for place in unit))))
+        for unit in together
+    ]
+
+
+def _stretches(count: int, val_share: float) -> list[list[int]]:
+    number = min(count, max(2, round(1 / val_share)))
+    return [list(map(int, part)) for part in np.array_split(np.arange(count), number)]
+
+
+def _choose(units: Sequence[_Unit], target: float, rng: np.random.Generator) -> list[_Unit]:
+    """The units to validate on, of some ``target`` images in all."""
+    total = sum(len(unit.members) for unit in units)
+    waiting = [units[place] for place in rng.permutation(len(units))]
+    shows = np.array([unit.shows for unit in waiting]).reshape(len(waiting), -1)
+    # what each side still wants: images in the last column, images that show a class in the others
+    table = np.column_stack([shows, [len(unit.members) for unit in waiting]]).astype(float)
+    share = target / total
+    want = np.stack([(1 - share) * table.sum(0), share * table.sum(0)])
+    want[:, -1] = total - target, target
+    side = np.full(len(waiting), -1)
+    while (side < 0).any():
+        spread = np.count_nonzero(table[side < 0], axis=0)
+        rarest = int(np.argmin(np.where(spread > 0, spread, len(waiting) + 1)))
+        places = np.flatnonzero((side < 0) & (table[:, rarest] > 0))
+        # large units first: small ones can still even out
+        for place in places[np.argsort(-table[places, -1], kind="stable")]:
+            side[place] = int(_prefers_val(want[:, rarest], want[:, -1]))
+            want[side[place]] -= table[place]
+    _show_everywhere(side, table > 0)
+    return [unit for unit, chosen in zip(waiting, side) if chosen]
+
+
+def _prefers_val(of_class: NDArray[np.float64], of_all: NDArray[np.float64]) -> bool:
+    train, val = of_class if of_class[0] != of_class[1] else of_all
+    return bool(val > train)
+
+
+def _show_everywhere(side: NDArray[np.int_], shows: NDArray[np.bool_]) -> None:
+    """Move single units so that both sides show every class, and have an image, where two units do."""
+    for column in np.argsort(shows.sum(0), kind="stable"):
+        for lacking in (1, 0):
+            there = np.flatnonzero(shows[:, column] & (side != lacking))
+            if len(there) < 2 or (shows[:, column] & (side == lacking)).any():
+                continue
+            # prefer a unit that takes no class away from where it is
+            others = shows[side != lacking].sum(0)
+            loss = [int((shows[place] & (others == 1)).sum()) for place in there]
+            side[there[int(np.argmin(loss))]] = lacking

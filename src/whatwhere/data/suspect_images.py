@@ -1,0 +1,182 @@
+"""Findings about images as files: what cannot be read, differs, is too dark, or occurs twice.
+
+Each function takes a survey and yields findings. Knows nothing of what masks mean.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+
+from whatwhere.data.findings import Finding, many, percent, size_text
+from whatwhere.data.likeness import near_duplicates
+from whatwhere.data.survey import FileSurvey, ImageFacts, Quantiles, Survey
+
+__all__ = ["bits", "copies", "dark", "few", "ignored", "kinds_differ", "sizes", "tiny", "unpaired", "unreadable"]
+
+SMALLEST_SIDE = 16
+"""Images with a shorter side hold too few pixels to learn shapes from."""
+
+BLACK = 0.03
+"""An image whose brightest value is below this share of the data set's brightest is nearly black."""
+
+FEW = 10
+"""Fewer training images than this are called few."""
+
+
+def unreadable(survey: Survey) -> Iterator[Finding]:
+    """Files that do not decode."""
+    images = [(f.image_path, f.image_error) for f in survey.files if f.image_error]
+    masks = [(f.mask_path or "", f.mask_error) for f in survey.files if f.mask_error and not f.mask]
+    for what, bad in (("image", images), ("mask", masks)):
+        if bad:
+            message = f"{many(len(bad), what)} cannot be read: {bad[0][1]}"
+            paths = tuple(path for path, _ in bad)
+            yield Finding("error", f"unreadable-{what}", message, paths, "copy or export them again, or remove them")
+
+
+def kinds_differ(survey: Survey) -> Iterator[Finding]:
+    """Images of different channels or depth."""
+    kinds: tuple[tuple[str, str, Callable[[ImageFacts], Hashable]], ...] = (
+        ("channels-differ", "channels", lambda image: image.channels),
+        ("depth-differs", "dtype", lambda image: image.dtype),
+    )
+    for code, what, kind in kinds:
+        found: dict[Hashable, list[str]] = defaultdict(list)
+        for file in survey.files:
+            if file.image:
+                found[kind(file.image)].append(file.image_path)
+        if len(found) > 1:
+            (usual, _), *others = sorted(found.items(), key=lambda item: -len(item[1]))
+            listing = ", ".join(f"{len(paths):,} have {what} {key}" for key, paths in sorted(found.items(), key=str))
+            strays = tuple(path for _, paths in others for path in paths)
+            message = f"Images differ in {what}: {listing}"
+            yield Finding("error", code, message, strays, f"convert these to {what} {usual}")
+
+
+def tiny(survey: Survey) -> Iterator[Finding]:
+    """Images too small to learn shapes from."""
+    files = [f for f in survey.files if f.image and min(f.image.size) < SMALLEST_SIDE]
+    if files and files[0].image:
+        example = size_text(files[0].image.size)
+        message = f"{many(len(files), 'image')} under {SMALLEST_SIDE} pixels a side, such as {example}"
+        yield Finding("error", "tiny", message, _images(files), "remove them")
+
+
+def unpaired(survey: Survey) -> Iterator[Finding]:
+    """Images without masks and masks without images."""
+    without = tuple(f.image_path for f in survey.files if f.mask_path is None)
+    if without:
+        message = f"{many(len(without), 'image')} without a mask, left out"
+        remedy = "add masks of the same names, or move them away"
+        yield Finding("warning", "image-without-mask", message, without, remedy)
+    if survey.lone_masks:
+        message = f"{many(len(survey.lone_masks), 'mask')} without an image, left out"
+        remedy = "add images of the same names, or move them away"
+        yield Finding("warning", "mask-without-image", message, survey.lone_masks, remedy)
+
+
+def copies(survey: Survey) -> Iterator[Finding]:
+    """Images that occur twice, or nearly, within a split or across."""
+    files = [f for f in survey.files if f.image]
+    same = defaultdict[str, list[FileSurvey]](list)
+    for file in files:
+        same[file.image.digest if file.image else ""].append(file)
+    exact = {f.image_path for group in same.values() if len({f.split for f in group}) > 1 for f in group[1:]}
+    pairs = near_duplicates([f.image.fingerprint if f.image else b"" for f in files])
+    near = [(files[i], files[j]) for i, j in pairs if files[i].split != files[j].split]
+    alike = {later.image_path: earlier for earlier, later in near if later.image_path not in exact}
+    remedy = "keep such images on one side: scores on them say nothing about new images"
+    if exact:
+        message = f"{many(len(exact), 'image')} also in another split, pixel for pixel"
+        yield Finding("warning", "duplicate-across-splits", message, tuple(sorted(exact)), remedy)
+    if alike:
+        path, twin = next(iter(alike.items()))
+        example = f"{path} and {twin.image_path}"
+        message = f"{many(len(alike), 'image')} nearly the same as one in another split, such as {example}"
+        yield Finding("warning", "near-duplicate-across-splits", message, tuple(alike), remedy)
+    yield from _within([group for group in same.values() if len(group) > 1])
+
+
+def _within(groups: Iterable[list[FileSurvey]]) -> Iterator[Finding]:
+    """Exact copies within a split, and copies whose masks disagree."""
+    within = [f for group in groups for place, f in enumerate(group) if f.split in {g.split for g in group[:place]}]
+    if within:
+        message = f"{many(len(within), 'image')} twice in one split, pixel for pixel"
+        yield Finding("note", "duplicate", message, _images(within), "remove the copies; they only count double")
+    torn = [g for g in groups if len({f.mask.digest for f in g if f.mask}) > 1]
+    if torn:
+        message = f"{many(len(torn), 'image')} more than once, with different masks"
+        paths = tuple(f.mask_path or "" for group in torn for f in group)
+        yield Finding("warning", "masks-disagree", message, paths, "keep the mask that is right")
+
+
+def few(survey: Survey) -> Iterator[Finding]:
+    """Few images."""
+    count = len(survey.training)
+    if count == 1:
+        message = "There is a single training image"
+        remedy = "without a val/ it is validated on too, and its scores say nothing about new images: add images"
+        yield Finding("warning", "one-image", message, _images(survey.training), remedy)
+    elif 1 < count < FEW:
+        yield Finding("note", "few-images", f"There are only {count} training images: scores will be uncertain")
+
+
+def dark(survey: Survey) -> Iterator[Finding]:
+    """Constant and nearly black images, constant channels."""
+    read = [(f, f.image) for f in survey.files if f.image]
+    constant = [f for f, image in read if not any(image.std)]
+    if constant:
+        message = f"{many(len(constant), 'image')} of a single value"
+        yield Finding("warning", "constant-image", message, _images(constant), "see whether the export failed")
+    brightest = max((max(image.maximum) for _, image in read), default=0)
+    black = [f for f, image in read if any(image.std) and max(image.maximum) < BLACK * brightest]
+    if black:
+        message = f"{many(len(black), 'image')} nearly black: no value above {percent(BLACK)} of the brightest"
+        yield Finding("warning", "black-image", message, _images(black), "see whether the exposure failed")
+    usable = [image for _, image in read if any(image.std)]
+    channels = min((image.channels for image in usable), default=0)
+    flat = [c for c in range(channels) if all(image.std[c] == 0 for image in usable)]
+    if flat:
+        alpha = " (an alpha channel that hides nothing)" if flat == [3] and channels == 4 else ""
+        message = f"Channel {', '.join(str(c + 1) for c in flat)} of {channels} is constant in every image{alpha}"
+        yield Finding("note", "constant-channel", message, (), "export without it to save time; it tells nothing")
+
+
+def bits(survey: Survey) -> Iterator[Finding]:
+    """16-bit files that use fewer."""
+    deep = [f.image for f in survey.files if f.image and f.image.dtype == "uint16"]
+    largest = int(max((max(image.maximum) for image in deep), default=0))
+    if deep and largest < 2**15:
+        message = f"The 16-bit images use {largest.bit_length()} bits (largest value {largest:,})"
+        yield Finding("note", "bits-used", f"{message}; normalisation follows the data, so nothing is lost")
+
+
+def ignored(survey: Survey) -> Iterator[Finding]:
+    """Files of other kinds."""
+    if survey.ignored:
+        message = f"{many(len(survey.ignored), 'file')} of a kind that is not read, left out"
+        yield Finding("note", "ignored", message, survey.ignored, "images are PNG, JPEG, TIFF, WebP, BMP or GIF")
+
+
+def sizes(survey: Survey) -> Iterator[Finding]:
+    """How many images of which size."""
+    heights, widths = survey.image_sides()
+    if not heights or not widths:
+        return
+    kinds = Counter((f.image.channels, f.image.dtype) for f in survey.files if f.image)
+    (channels, dtype), _ = kinds.most_common(1)[0]
+    splits = Counter(file.split for file in survey.files)
+    counts = ", ".join(f"{n:,} {split}" for split, n in splits.items() if split != "all")
+    number = many(heights.count, "image") + (f" ({counts})" if counts else "")
+    message = f"{number} of {_span(heights)} x {_span(widths)} pixels, {many(channels, 'channel')}, {dtype}"
+    yield Finding("note", "sizes", message)
+
+
+def _images(files: Iterable[FileSurvey]) -> tuple[str, ...]:
+    return tuple(file.image_path for file in files)
+
+
+def _span(sides: Quantiles) -> str:
+    low, high = int(sides.smallest), int(sides.largest)
+    return f"{low}" if low == high else f"{low} to {high} (median {sides.median:.0f})"

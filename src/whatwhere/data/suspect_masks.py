@@ -1,0 +1,228 @@
+"""Findings about masks: what their values mean, and which classes are rare, missing or blurred.
+
+Each function takes a survey and yields findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from whatwhere.data.findings import Finding, Severity, many, percent, size_text
+from whatwhere.data.mapping import soft_values
+from whatwhere.data.survey import FileSurvey, Survey
+from whatwhere.records import MaskValue
+
+__all__ = [
+    "classes",
+    "empty_masks",
+    "mapping_failed",
+    "missing_classes",
+    "nothing_to_learn",
+    "object_numbers",
+    "objects",
+    "rare_classes",
+    "size_mismatch",
+    "soft_masks",
+    "unknown_values",
+]
+
+RARE_SHARE = 0.002
+"""A class with a smaller share of the training pixels is called rare."""
+
+RARE_FILES = 5
+"""A class that fewer training images show is called rare, where there are at least four times as many images."""
+
+
+def mapping_failed(survey: Survey) -> Iterator[Finding]:
+    """Classes that cannot be inferred."""
+    if survey.mapping_error:
+        yield Finding("error", "mapping", f"The classes cannot be inferred: {survey.mapping_error}")
+
+
+def unknown_values(survey: Survey) -> Iterator[Finding]:
+    """Mask values that are in no class."""
+    files = [f for f in survey.files if f.mask_error and f.mask]
+    if not files:
+        return
+    remedy = "list the values in classes.toml, under a class or under void"
+    if any(soft_values(file.mask.values) for file in files if file.mask):
+        remedy = (
+            "the values lie along edges, as antialiasing or JPEG leave them: export the masks as PNG without "
+            "smoothing, or write nearest = true in classes.toml"
+        )
+    message = f"{many(len(files), 'mask')} with values that are in no class: {files[0].mask_error}"
+    yield Finding("error", "unknown-value", message, _paths(files), remedy)
+
+
+def size_mismatch(survey: Survey) -> Iterator[Finding]:
+    """Masks of another size than their images."""
+    files = [f for f in survey.files if f.image and f.mask and f.image.size != f.mask.size]
+    if not files or not (image := files[0].image) or not (mask := files[0].mask):
+        return
+    remedy = "export the masks at the size of their images, without smoothing"
+    if all(f.image and f.mask and f.image.size == f.mask.size[::-1] for f in files):
+        remedy = "height and width are swapped, as when a photo's EXIF turn was ignored in labelling: turn the masks"
+    example = f"{files[0].name} is {size_text(image.size)}, its mask {size_text(mask.size)}"
+    message = f"{many(len(files), 'mask')} of another size than the image: {example}"
+    yield Finding("error", "size-mismatch", message, _paths(files), remedy)
+
+
+def nothing_to_learn(survey: Survey) -> Iterator[Finding]:
+    """No usable pair, or a single class."""
+    if not survey.training:
+        message = "No training image can be used together with its mask"
+        yield Finding("error", "no-usable", message, (), "correct the errors above, or add images with masks")
+    elif survey.classes:
+        seen = [name for name, n in zip(survey.classes.names, _training_pixels(survey)) if n]
+        if len(seen) < 2:
+            shown = ", ".join(seen) or "all is void"
+            message = f"The training masks show a single class ({shown}): nothing to tell apart"
+            yield Finding("error", "one-class", message, (), "check that the masks are the right files")
+
+
+def soft_masks(survey: Survey) -> Iterator[Finding]:
+    """Antialiased or JPEG-compressed masks."""
+    if not survey.classes or not survey.classes.nearest:
+        return
+    listed = {value for values in (*survey.classes.values, survey.classes.void) for value in values}
+    files = [f for f in survey.files if f.mask and any(_plain(c.value, listed) not in listed for c in f.mask.values)]
+    if files:
+        values = {_plain(c.value, listed) for f in files if f.mask for c in f.mask.values} - listed
+        yield Finding(
+            "warning",
+            "soft-mask",
+            f"{many(len(files), 'mask')} with {len(values):,} values along edges beside the {survey.classes.count} of "
+            "the classes, as antialiasing or JPEG leave them; each such pixel takes the class of the nearest value",
+            _paths(files),
+            "export the masks as PNG without smoothing to have exact edges",
+        )
+
+
+def object_numbers(survey: Survey) -> Iterator[Finding]:
+    """Masks that number objects."""
+    if not survey.classes or survey.declared or survey.classes.count < 8:
+        return
+    masks = [f.mask for f in survey.files if f.mask and f.mask.shapes]
+    shown = [[place for place, shape in enumerate(m.shapes) if shape.pixels and place] for m in masks]
+    single = [len(m.shapes[place].extents) == 1 for m, places in zip(masks, shown) for place in places]
+    in_a_row = [places == list(range(1, len(places) + 1)) for places in shown if places]
+    if single and sum(single) > 0.9 * len(single) and sum(in_a_row) > 0.8 * len(in_a_row):
+        yield Finding(
+            "warning",
+            "object-numbers",
+            f"The {survey.classes.count} mask values look like numbers of single objects, not classes: "
+            "in each mask they run from 1 up, and each is one connected area",
+            (),
+            "write masks as (mask > 0), or list the true classes in classes.toml",
+        )
+
+
+def missing_classes(survey: Survey) -> Iterator[Finding]:
+    """Classes missing from a split or from all."""
+    if not survey.classes:
+        return
+    everywhere = survey.class_pixels()
+    for split in survey.splits:
+        here = survey.class_pixels(split)
+        missing = [n for n, a, b in zip(survey.classes.names, here, everywhere) if b and not a]
+        if missing:
+            effect = "cannot be learnt" if split == "train" else "cannot be scored there"
+            message = f"Missing from {split}: {', '.join(missing)}; {effect}"
+            remedy = f"move images that show them to {split}/"
+            yield Finding("warning", "class-missing", message, (), remedy)
+    unused = [name for name, n in zip(survey.classes.names, everywhere) if not n]
+    if unused:
+        message = f"No mask shows {', '.join(unused)}"
+        yield Finding("warning", "class-unused", message, (), "remove it from classes.toml, or correct its value")
+
+
+def rare_classes(survey: Survey) -> Iterator[Finding]:
+    """Classes with few pixels or images."""
+    if not survey.classes or not survey.training:
+        return
+    pixels = _training_pixels(survey)
+    rare = []
+    for place, name in enumerate(survey.classes.names):
+        share = pixels[place] / max(1, sum(pixels))
+        files = sum(bool(f.mask and f.mask.shapes[place].pixels) for f in survey.training)
+        if files and (share < RARE_SHARE or (files < RARE_FILES and len(survey.training) >= 4 * RARE_FILES)):
+            rare.append(f"{name} ({percent(share)} of the pixels, in {many(files, 'image')})")
+    if rare:
+        remedy = "training draws crops where they are; add images that show them if their scores matter"
+        yield Finding("warning", "rare-class", f"Rare in training: {', '.join(rare)}", (), remedy)
+
+
+def empty_masks(survey: Survey) -> Iterator[Finding]:
+    """Masks of void or background alone."""
+    files = [f for f in survey.files if f.mask and f.mask.shapes]
+    void = [f for f in files if f.mask and f.mask.void == f.mask.size[0] * f.mask.size[1]]
+    if void:
+        message = f"{many(len(void), 'mask')} all void: nothing in them counts"
+        yield Finding("warning", "void-mask", message, _paths(void), "remove them, or label them")
+    pixels = survey.class_pixels()
+    if not survey.classes or sum(n > 0 for n in pixels) < 2:
+        return
+    usual = max(range(len(pixels)), key=lambda place: pixels[place])
+    empty = [f for f in files if f not in void and f.mask and _only(f, usual)]
+    if empty:
+        severity: Severity = "warning" if len(empty) * 2 > len(files) else "note"
+        message = f"{many(len(empty), 'mask')} of {survey.classes.names[usual]} alone"
+        remedy = "see that nothing was left unlabelled in them"
+        yield Finding(severity, "empty-mask", message, _paths(empty), remedy)
+
+
+def classes(survey: Survey) -> Iterator[Finding]:
+    """The value-to-class mapping, with shares of all pixels."""
+    if not survey.classes:
+        return
+    known = survey.classes
+    void = sum(f.mask.void for f in survey.files if f.mask)
+    rows = list(zip(known.names, known.values, survey.class_pixels()))
+    if known.void:
+        rows.append(("(does not count)", known.void, void))
+    total = max(1, sum(pixels for _, _, pixels in rows))
+    width = max(len(name) for name, _, _ in rows)
+    source = "from classes.toml" if survey.declared else "inferred from the masks; name them in classes.toml"
+    lines = [f"{many(known.count, 'class')} ({source})"]
+    for name, values, pixels in rows:
+        listed = ", ".join(map(_value, values))
+        lines.append(f"  {name:<{width}}  {percent(pixels / total):>7}  mask value {listed}")
+    yield Finding("note", "classes", "\n".join(lines))
+
+
+def objects(survey: Survey) -> Iterator[Finding]:
+    """How large objects are, and how thin."""
+    names = survey.classes.names if survey.classes else ()
+    width = max(map(len, names), default=0)
+    rows = []
+    for place, name in enumerate(names):
+        extents, by_area = survey.object_extents(place), survey.object_extents(place, by_area=True)
+        thick = survey.thickness(place)
+        if extents and by_area:
+            thin = f", {thick.median:.0f} thick ({thick.low:.0f} where thinnest)" if thick else ""
+            row = f"{extents.count:>7,} areas, typically {by_area.median:.0f} px long"
+            rows.append(f"  {name:<{width}}  {row}{thin}")
+    if rows:
+        yield Finding("note", "objects", "\n".join(["Objects, by class (connected areas; pixels):", *rows]))
+
+
+def _training_pixels(survey: Survey) -> tuple[int, ...]:
+    columns = zip(*([shape.pixels for shape in f.mask.shapes] for f in survey.training if f.mask))
+    return tuple(sum(column) for column in columns)
+
+
+def _only(file: FileSurvey, place: int) -> bool:
+    return bool(file.mask and all((shape.pixels > 0) == (k == place) for k, shape in enumerate(file.mask.shapes)))
+
+
+def _plain(value: MaskValue, listed: set[MaskValue]) -> MaskValue:
+    """A grey value as a colour where the classes are colours."""
+    return (value, value, value) if isinstance(value, int) and any(isinstance(v, tuple) for v in listed) else value
+
+
+def _value(value: MaskValue) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*value) if isinstance(value, tuple) else str(value)
+
+
+def _paths(files: Iterable[FileSurvey]) -> tuple[str, ...]:
+    return tuple(file.mask_path or "" for file in files)
