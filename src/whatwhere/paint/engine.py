@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from whatwhere.errors import ModelError
+from whatwhere.field import Field, field
 from whatwhere.network import Model, UNet, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Precision
 from whatwhere.paint.fold import folded
@@ -59,10 +59,8 @@ class Engine:
         return logits.float()
 
     @cached_property
-    def field(self) -> Any:
+    def field(self) -> Field:
         """Which pixels each pixel's label depends on. Takes a second or so, once."""
-        from whatwhere.field import field
-
         channels, side = self.model.normalisation.channels, _CANVAS
         original = copy.deepcopy(self.model.network).cpu().float().eval()
         return field(original, (channels, side, side))
@@ -78,7 +76,8 @@ class Engine:
     @property
     def halo(self) -> tuple[Pair, Pair]:
         """Pixels needed (before, after) a box with edges on multiples of the period, for rows and columns."""
-        raise NotImplementedError
+        rows, columns = self.field.halo()
+        return rows, columns
 
     @cached_property
     def bytes_per_pixel(self) -> float:
@@ -111,7 +110,8 @@ class Engine:
 
 def _eager(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """The network as torch runs it, channels last."""
-    prepared = copy.deepcopy(network).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    prepared = copy.deepcopy(network).to(device=device, dtype=dtype)
+    prepared = prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
     def run(batch: Tensor) -> Tensor:
         logits: Tensor = prepared(batch.to(dtype).contiguous(memory_format=torch.channels_last))

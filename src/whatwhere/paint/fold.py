@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it, for inference. Knows any torch module; keeps the user's untouched."""
+"""Batch norm folded into the convolution before it, for inference. Takes any torch module and leaves it untouched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
         candidate = copy.deepcopy(plain)
         for conv, norm in pairs:
             transposed = "Transpose" in type(plain.get_submodule(conv)).__name__
-            fused = fuse_conv_bn_eval(candidate.get_submodule(conv), candidate.get_submodule(norm), transposed)
+            before_norm, batch_norm = candidate.get_submodule(conv), candidate.get_submodule(norm)
+            fused = fuse_conv_bn_eval(before_norm, batch_norm, transposed)  # type: ignore[arg-type, type-var]
             candidate.set_submodule(conv, fused)
             candidate.set_submodule(norm, nn.Identity())
         after = candidate(example)

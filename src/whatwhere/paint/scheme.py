@@ -58,7 +58,7 @@ def scheme(
     fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or shrink else _within(whole.tile, asked)
     if fits:
         return Scheme(whole, exact=True)
-    if not engine.field.bounded:
+    if not engine.field.tileable:
         return _blended(engine, size, asked if asked and not shrink else None, pixels)
     halo = engine.halo
     chosen = asked if asked and not shrink else choose_tile(size, halo, engine.period, pixels=pixels, align=align)
@@ -89,8 +89,9 @@ def _affordable(engine: Engine) -> int:
 
 def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Scheme:
     side = math.isqrt(pixels)
-    height, width = size_up(asked or (side, side), engine.period)
+    whole = size_up(size, engine.period)
+    height, width = (min(t, n) for t, n in zip(size_up(asked or (side, side), engine.period), whole))
     quarter = height // 4, width // 4
     halo = ((quarter[0], quarter[0]), (quarter[1], quarter[1]))
-    note = f"approximate: {engine.field.explain()}; overlapping tiles are blended"
+    note = f"approximate, in overlapping tiles that are blended: {engine.field.explain().rstrip('.')}"
     return Scheme(Tiling(size, (height, width), halo, engine.period), exact=False, blended=True, note=note)

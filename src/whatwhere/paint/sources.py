@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from whatwhere.errors import DataError
 from whatwhere.records import Box
 
-__all__ = ["ArraySource", "Pixels", "Source", "Valid"]
+__all__ = ["ArraySource", "Pixels", "Source", "Valid", "extra"]
 
 Pixels = NDArray[Any]
 """A window of an image: ``(h, w, C)`` in the file's own dtype."""
@@ -60,3 +61,11 @@ class ArraySource:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def extra(module: str, name: str, why: str) -> Any:
+    """Imports the module of an optional extra, or says which extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(why, f"the package {module}", f'pip install "whatwhere[{name}]"') from error

@@ -3,7 +3,7 @@
 The rules that make tiling exact (the overlap-tile of Ronneberger et al. 2015, arXiv 1505.04597; the condition on
 strides by Majurski & Bajcsy 2021, doi 10.6028/jres.126.009):
 
-- the image is padded at its far edges to a multiple of the network's total stride (`period`), as the whole image would be;
+- the image is padded at its far edges to a multiple of the network's total stride (`period`), as the whole would be;
 - every read starts and ends on a multiple of the period, so that each tile meets every stride in the same phase;
 - a tile reads the halo around what it writes, but never beyond the padded image: there the network's own padding
   must act, exactly where it acts on the whole image;

@@ -102,8 +102,10 @@ def overlapped(
             for last in going:
                 last.result()
         finally:
-            for waiting in (*(ready for _, ready in coming), *going):
-                waiting.cancel()
+            for _, ready in coming:
+                ready.cancel()
+            for late in going:
+                late.cancel()
 
 
 def read_tile(engine: Engine, source: Source, tiling: Tiling, tile: Tile) -> tuple[Tensor, NDArray[np.bool_] | None]:

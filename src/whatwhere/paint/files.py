@@ -1,0 +1,96 @@
+"""An image file of any kind to something that reads windows. Knows formats; knows nothing of networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from whatwhere.data.images import IMAGE_SUFFIXES, image_size, read_image
+from whatwhere.errors import DataError, ModelError
+from whatwhere.paint.geotiff import GeoSource, is_geotiff
+from whatwhere.paint.sources import ArraySource, Pixels, Source, Valid
+from whatwhere.paint.tiff import TiffSource
+from whatwhere.paint.zarrs import ZarrSource, is_zarr
+from whatwhere.records import Box
+
+__all__ = ["LARGE", "Opaque", "find_images", "fitted", "is_image", "open_image"]
+
+LARGE = 2**24
+"""Images of more pixels than this are read and written by windows, and continue where an interrupted run stopped."""
+
+_TIFF = (".tif", ".tiff")
+
+
+def is_image(path: Path) -> bool:
+    """Whether a name looks like an image's; ``.zarr`` folders are images too."""
+    return is_zarr(path) or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def open_image(path: Path, *, fill_missing: bool = False) -> Source:
+    """Opens an image; ``DataError`` names what is wrong with it.
+
+    Args:
+        path: a picture (PNG, JPEG, WebP ...), TIFF, GeoTIFF, or the folder of a Zarr array or OME-Zarr image.
+        fill_missing: see :class:`ZarrSource`.
+    """
+    if is_zarr(path):
+        return ZarrSource(path, fill_missing=fill_missing)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder", "an image, or a Zarr folder", "name the images inside it")
+    if path.suffix.lower() in _TIFF and path.is_file():
+        if is_geotiff(path):
+            return GeoSource(path)
+        height, width = image_size(path)
+        if height * width > LARGE:
+            return TiffSource(path)
+    return ArraySource(read_image(path), str(path))
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted; what is inside a Zarr folder belongs to it. Hidden names are passed over."""
+    if is_zarr(folder):
+        return [folder]
+    found: list[Path] = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.name.endswith(".partial"):
+            continue
+        if entry.is_dir():
+            found += find_images(entry)
+        elif is_image(entry):
+            found.append(entry)
+    return found
+
+
+def fitted(source: Source, channels: int) -> Source:
+    """The source, without an alpha channel that says nothing where the model expects none."""
+    return Opaque(source) if channels in (1, 3) and source.channels == channels + 1 else source
+
+
+class Opaque:
+    """An image with an alpha channel that is opaque everywhere, as if it had none.
+
+    Raises:
+        ModelError: when a window is read that is not opaque.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.inside = source
+        self.name, self.size, self.dtype = source.name, source.size, source.dtype
+        self.channels = source.channels - 1
+
+    def read(self, box: Box) -> tuple[Pixels, Valid | None]:
+        pixels, valid = self.inside.read(box)
+        alpha = pixels[..., -1]
+        opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
+        if (alpha != opaque).any():
+            raise ModelError(
+                f"{self.name} has {pixels.shape[-1]} channels, the last of them (alpha) between {alpha.min()} and "
+                f"{alpha.max()}",
+                f"{self.channels} channels, as the images the model was trained on",
+                "flatten it onto a background",
+            )
+        return pixels[..., :-1], valid
+
+    def close(self) -> None:
+        self.inside.close()

@@ -1,0 +1,115 @@
+"""GeoTIFF by windows: pixels with a place on Earth, and where there are none. Needs the extra ``geo`` (rasterio)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from whatwhere.errors import DataError
+from whatwhere.paint.sources import Pixels, Valid, extra
+from whatwhere.paint.tiff import palette
+from whatwhere.records import VOID, Box, Classes
+
+__all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]
+
+_TIE_POINTS_AND_KEYS = (33550, 33922, 34264, 34735)  # the four tags by which a TIFF says where it lies
+_BAND = 512
+
+
+def is_geotiff(path: Path) -> bool:
+    """Whether a TIFF says where on Earth it lies, or which value means no data."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            tags = file.pages.first.tags
+            return any(code in tags for code in (*_TIE_POINTS_AND_KEYS, 42113))
+    except (tifffile.TiffFileError, OSError, IndexError):
+        return False
+
+
+class GeoSource:
+    """A GeoTIFF read by windows; pixels that are no data (by value, mask or alpha) are not valid."""
+
+    def __init__(self, path: Path) -> None:
+        rasterio = extra("rasterio", "geo", f"{path} is a GeoTIFF")
+        self.name = str(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                self._file = rasterio.open(path)
+        except rasterio.errors.RasterioError as error:
+            raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
+        self._window: Any = rasterio.windows.Window
+        self._error: Any = rasterio.errors.RasterioError
+        self.size = (self._file.height, self._file.width)
+        self.channels = self._file.count
+        self.dtype = np.dtype(self._file.dtypes[0])
+        self._complete = all("all_valid" in {flag.name for flag in flags} for flags in self._file.mask_flag_enums)
+
+    def read(self, box: Box) -> tuple[Pixels, Valid | None]:
+        (y0, y1), (x0, x1) = box
+        window = self._window(x0, y0, x1 - x0, y1 - y0)
+        try:
+            pixels = np.ascontiguousarray(self._file.read(window=window).transpose(1, 2, 0))
+            valid = None if self._complete else self._file.dataset_mask(window=window) > 0
+        except self._error as error:
+            raise DataError(
+                f"{self.name} has a damaged tile in rows {y0} to {y1}, columns {x0} to {x1} ({error})",
+                "an image that decodes to its end",
+                "copy or export it again",
+            ) from error
+        return pixels, valid
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """Coordinate system and transform, for what is painted from it."""
+        return {"crs": self._file.crs, "transform": self._file.transform}
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def write_geotiff(path: Path, source: GeoSource, read: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
+    """Writes labels as a tiled, compressed GeoTIFF in the coordinates of ``source``; VOID is no data."""
+    colors = {index: (*map(int, color), 255) for index, color in enumerate(palette(classes))}
+    with _create(path, source, 1, nodata=VOID, photometric="palette") as file:
+        file.write_colormap(1, colors)
+        file.update_tags(1, **{f"class_{index}": name for index, name in enumerate(classes.names)})
+        _fill(file, source.size, 1, lambda _, box: read(box))
+
+
+def write_planes_geotiff(
+    path: Path, source: GeoSource, planes: int, read: Callable[[int, Box], NDArray[np.uint8]]
+) -> None:
+    """Writes ``planes`` uint8 bands in the coordinates of ``source``."""
+    with _create(path, source, planes, nodata=None) as file:
+        _fill(file, source.size, planes, read)
+
+
+def _create(path: Path, source: GeoSource, count: int, **options: Any) -> Any:
+    import rasterio
+
+    height, width = source.size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(
+            path, "w", driver="GTiff", height=height, width=width, count=count, dtype="uint8", tiled=True,
+            blockxsize=_BAND, blockysize=_BAND, compress="deflate", bigtiff="if_safer", interleave="band",
+            **source.profile, **options,
+        )  # fmt: skip
+
+
+def _fill(file: Any, size: tuple[int, int], planes: int, read: Callable[[int, Box], NDArray[np.uint8]]) -> None:
+    from rasterio.windows import Window
+
+    height, width = size
+    for plane in range(planes):
+        for top in range(0, height, _BAND):
+            bottom = min(top + _BAND, height)
+            band = read(plane, ((top, bottom), (0, width)))
+            file.write(band, plane + 1, window=Window(0, top, width, bottom - top))

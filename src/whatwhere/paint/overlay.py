@@ -1,0 +1,66 @@
+"""A picture of the image with its labels laid over it, to look at. Knows nothing of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from whatwhere.paint.sources import Pixels, Source
+from whatwhere.paint.tiff import palette
+from whatwhere.records import VOID, Box, Classes
+
+__all__ = ["blend", "write_overlay"]
+
+_LONGEST = 4096
+"""Overlays of larger images are drawn smaller: every second, third ... pixel."""
+
+_TINT = 0.45
+_BAND = 512
+
+Picture = NDArray[np.uint8]
+
+
+def blend(image: Picture, labels: NDArray[np.uint8], classes: Classes) -> Picture:
+    """``(H, W, 3)`` image and ``(H, W)`` labels to one picture.
+
+    Each class but the first tints its pixels and has its outline in full colour; the first class (the ground) and void
+    leave the image as it is, so that what was found stands out.
+    """
+    tint = np.full(256, _TINT, np.float32)
+    tint[[0, VOID]] = 0
+    edge = np.zeros(labels.shape, bool)
+    edge[:-1] |= labels[:-1] != labels[1:]
+    edge[1:] |= labels[:-1] != labels[1:]
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edge[:, 1:] |= labels[:, :-1] != labels[:, 1:]
+    weight = np.where(edge & (tint[labels] > 0), np.float32(1), tint[labels])[..., None]
+    drawn: Picture = np.rint(image * (1 - weight) + palette(classes)[labels] * weight).astype(np.uint8)
+    return drawn
+
+
+def write_overlay(path: Path, source: Source, labels: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
+    """Writes the overlay as a PNG, read band by band, so that memory holds only what is drawn."""
+    height, width = source.size
+    step = -(-max(height, width) // _LONGEST)
+    images, ids = [], []
+    for top in range(0, height, _BAND * step):
+        box = ((top, min(top + _BAND * step, height)), (0, width))
+        images.append(np.ascontiguousarray(source.read(box)[0][::step, ::step]))
+        ids.append(labels(box)[::step, ::step])
+    drawn = blend(_for_eyes(np.concatenate(images)), np.concatenate(ids), classes)
+    Image.fromarray(drawn).save(path, format="PNG")
+
+
+def _for_eyes(pixels: Pixels) -> Picture:
+    """Any channels and depth to 8-bit RGB; deeper images are stretched between their 1st and 99th percentile."""
+    rgb = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=-1)
+    if rgb.dtype == np.uint8:
+        return np.asarray(rgb)
+    values = rgb.astype(np.float32)
+    low, high = np.percentile(values[np.isfinite(values)], (1, 99))
+    stretched: Picture = np.rint(np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    return stretched

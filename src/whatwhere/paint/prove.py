@@ -1,0 +1,132 @@
+"""The proof on the spot: tiled logits beside the whole image's, on a crop that fits; and what less halo would do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatwhere.network import Model
+from whatwhere.network.machine import Precision
+from whatwhere.paint.engine import Engine
+from whatwhere.paint.scheme import scheme, size_up
+from whatwhere.paint.sources import ArraySource, Source
+from whatwhere.paint.tiles import Tiling
+from whatwhere.paint.work import read_tile
+
+__all__ = ["Proof", "prove", "tiled_logits"]
+
+_TOLERANCE = {"float32": 1e-5, "bfloat16": 2**-4}
+"""Rounding, as a share of the largest logit: sums of some thousand products in another order."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What tiles change. Prints itself.
+
+    Attributes:
+        size: height and width of the crop.
+        tile: height and width of a tile; there are several.
+        halo: pixels (before, after) for rows and columns.
+        precision: what both were computed in.
+        difference: the largest absolute difference between tiled and whole-image logits.
+        largest: the largest absolute logit.
+        changed: pixels whose label differs.
+        unexplained: those of them whose margin between the best two classes exceeds twice the difference: none can.
+        less: the largest difference with one stride less of halo; None where there is no halo.
+    """
+
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    halo: tuple[tuple[int, int], tuple[int, int]]
+    precision: str
+    difference: float
+    largest: float
+    changed: int
+    unexplained: int
+    less: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is float rounding."""
+        return self.difference <= _TOLERANCE[self.precision] * max(1.0, self.largest) and not self.unexplained
+
+    def __str__(self) -> str:
+        verdict = "tiles equal the whole image" if self.passed else "TILES DIFFER from the whole image"
+        height, width = self.size
+        beyond = f"{self.unexplained} by more than rounding" if self.unexplained else "all within rounding"
+        changed = f"{self.changed} of {height * width:,} labels changed" + (f", {beyond}" if self.changed else "")
+        lines = [
+            f"{verdict}: on {height}x{width} pixels in tiles of {self.tile[0]}x{self.tile[1]} ({self.precision}), "
+            f"logits up to {self.largest:.3g} differ by at most {self.difference:.2g}; {changed}"
+        ]
+        if self.less is not None:
+            lines.append(f"with one stride less of halo they would differ by {self.less:.2g}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed}
+
+
+def prove(
+    model: Model | Engine,
+    image: NDArray[Any] | Source,
+    *,
+    precision: Precision = "float32",
+    tile: int | None = None,
+    crop: int = 1024,
+) -> Proof:
+    """Compares tiles with the whole image on the middle ``crop`` x ``crop`` pixels.
+
+    Args:
+        model: the model; an engine keeps its own precision.
+        image: ``(H, W, C)`` array or anything read by windows.
+        tile: what a tile reads; None takes the smallest that still writes as much as its halo.
+        crop: at most this many pixels a side pass in one piece.
+
+    Raises:
+        FieldError: a network that can't be tiled exactly; the error names the layer.
+    """
+    engine = model if isinstance(model, Engine) else Engine(model, precision)
+    source = image if not isinstance(image, np.ndarray) else ArraySource(image)
+    corner = [max(0, (n - crop) // 2) for n in source.size]
+    pixels, _ = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))
+    piece = ArraySource(pixels, source.name)
+    halo, period = engine.halo, engine.period
+    sides = [max(2 * sum(h), sum(h) + p) for h, p in zip(halo, period)] if tile is None else [tile, tile]
+    exact = scheme(engine, piece.size, tile=(sides[0], sides[1])).tiling
+    whole = tiled_logits(engine, piece, Tiling(piece.size, size_up(piece.size, period), period=period))
+    tiled = tiled_logits(engine, piece, exact)
+    difference = float((tiled - whole).abs().max())
+    changed = tiled.argmax(0) != whole.argmax(0)
+    best = whole.topk(min(2, whole.shape[0]), dim=0).values
+    margin = best[0] - best[-1]
+    return Proof(
+        piece.size, exact.tile, exact.halo, engine.precision, difference, float(whole.abs().max()), int(changed.sum()),
+        int((changed & (margin > 2 * difference)).sum()), _with_less(engine, piece, exact, whole),
+    )  # fmt: skip
+
+
+def _with_less(engine: Engine, source: Source, exact: Tiling, whole: Tensor) -> float | None:
+    """The largest difference when each side of the halo is one stride short."""
+    rows, columns = ((max(0, before - p), max(0, after - p)) for (before, after), p in zip(exact.halo, exact.period))
+    if (rows, columns) == exact.halo or len(exact) == 1:
+        return None
+    less = Tiling(exact.size, exact.tile, (rows, columns), exact.period)
+    return float((tiled_logits(engine, source, less) - whole).abs().max())
+
+
+def tiled_logits(engine: Engine, source: Source, tiling: Tiling) -> Tensor:
+    """Logits ``(classes, H, W)`` put together from tiles, on the CPU."""
+    out = torch.empty(0)
+    for tile in tiling:
+        logits = engine.logits(read_tile(engine, source, tiling, tile)[0][None])[0].cpu()
+        if not out.numel():
+            out = torch.empty(logits.shape[0], *tiling.size)
+        (y0, y1), (x0, x1) = tile.write
+        out[:, y0:y1, x0:x1] = logits[:, *tile.inner]
+    return out

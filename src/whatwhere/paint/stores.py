@@ -1,0 +1,228 @@
+"""Paintings too large for memory while they grow: boxes in, bands out, all beside the final place until the end.
+
+A store's folder is ``NAME.partial``. Finished boxes are noted in its journal; the final file is built in that folder
+and moved to its place by one rename, so that no unfinished file ever has a finished file's name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.errors import OutputError
+from whatwhere.paint.journal import Journal, sync_file, sync_folder, write_all
+from whatwhere.paint.scheme import Scheme
+from whatwhere.paint.work import Painted
+from whatwhere.paint.zarrs import ZarrSource, create_labels, create_planes, sync_box
+from whatwhere.records import Box, Classes
+
+__all__ = ["JournaledSink", "RawStore", "Store", "ZarrStore", "as_shares", "move", "writing"]
+
+Size = tuple[int, int]
+
+
+class Store(Protocol):
+    """Where the boxes of one painting are kept."""
+
+    def create(self, folder: Path) -> None:
+        """Makes empty storage in an empty folder."""
+        ...
+
+    def open(self, folder: Path) -> None:
+        """Opens the storage of an earlier run."""
+        ...
+
+    def write(self, painted: Painted) -> None:
+        """Takes a box; it is on disk when this returns."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class JournaledSink:
+    """A sink that survives being killed: what an earlier run of the same work finished is not done again.
+
+    Args:
+        folder: the partial folder.
+        work: what makes two runs the same work (model, image, precision ...), as JSON.
+        store: what holds the boxes inside the folder.
+    """
+
+    def __init__(self, folder: Path, work: dict[str, Any], store: Store) -> None:
+        self.folder, self.store = folder, store
+        self._work = work
+        self._journal: Journal | None = None
+
+    @property
+    def tile(self) -> Size | None:
+        """The tile an earlier run of this work had chosen: another one would begin anew."""
+        found = Journal.work(self._path)
+        tile = found.pop("tile", None)
+        found.pop("tiling", None)
+        return (tile[0], tile[1]) if tile and found == self._work else None
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "journal"
+
+    def begin(self, plan: Scheme) -> frozenset[int]:
+        self.close()
+        journal = Journal(self._path, {**self._work, "tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)})
+        with writing(self.folder):
+            if journal.fits:
+                self.store.open(self.folder)
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir(parents=True)
+                self.store.create(self.folder)
+                sync_folder(self.folder.parent)
+            self._journal = journal.__enter__()
+        return journal.done
+
+    def write(self, index: int, painted: Painted) -> None:
+        assert self._journal is not None
+        with writing(self.folder):
+            self.store.write(painted)
+            self._journal.add(index)
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.__exit__()
+            self.store.close()
+            self._journal = None
+
+
+class RawStore:
+    """Labels as ``H * W`` bytes, probabilities as ``C * H * W``, each box written to its place row by row."""
+
+    def __init__(self, size: Size, planes: int = 0) -> None:
+        self.size, self._planes = size, planes
+        self._labels = self._shares = -1
+
+    def create(self, folder: Path) -> None:
+        (folder / "labels.raw").touch()
+        (folder / "probabilities.raw").touch()
+        self.open(folder)
+        os.ftruncate(self._labels, self.size[0] * self.size[1])
+        os.ftruncate(self._shares, self._planes * self.size[0] * self.size[1])
+
+    def open(self, folder: Path) -> None:
+        self._labels = os.open(folder / "labels.raw", os.O_RDWR)
+        self._shares = os.open(folder / "probabilities.raw", os.O_RDWR)
+
+    def write(self, painted: Painted) -> None:
+        self._put(self._labels, 0, painted.box, painted.labels)
+        os.fsync(self._labels)
+        if painted.probabilities is not None:
+            for plane, shares in enumerate(as_shares(painted.probabilities)):
+                self._put(self._shares, plane, painted.box, shares)
+            os.fsync(self._shares)
+
+    def labels(self, box: Box) -> NDArray[np.uint8]:
+        """``(h, w)`` labels of a box."""
+        return self._get(self._labels, 0, box)
+
+    def probabilities(self, plane: int, box: Box) -> NDArray[np.uint8]:
+        """``(h, w)`` shares of 255 of one class."""
+        return self._get(self._shares, plane, box)
+
+    def close(self) -> None:
+        for handle in (self._labels, self._shares):
+            if handle >= 0:
+                os.close(handle)
+        self._labels = self._shares = -1
+
+    def _place(self, plane: int, y: int, x: int) -> int:
+        return (plane * self.size[0] + y) * self.size[1] + x
+
+    def _put(self, handle: int, plane: int, box: Box, values: NDArray[np.uint8]) -> None:
+        (y0, _), (x0, _) = box
+        for row, line in enumerate(np.ascontiguousarray(values)):
+            os.lseek(handle, self._place(plane, y0 + row, x0), os.SEEK_SET)
+            write_all(handle, line.data)
+
+    def _get(self, handle: int, plane: int, box: Box) -> NDArray[np.uint8]:
+        (y0, y1), (x0, x1) = box
+        out = np.empty((y1 - y0, x1 - x0), np.uint8)
+        for row, line in enumerate(out):
+            line[...] = np.frombuffer(os.pread(handle, x1 - x0, self._place(plane, y0 + row, x0)), np.uint8)
+        return out
+
+
+class ZarrStore:
+    """Labels and probabilities as the chunks of the final Zarr arrays."""
+
+    def __init__(self, size: Size, classes: Classes, source: ZarrSource | None, *, probabilities: bool = False) -> None:
+        self.size = size
+        self._classes, self._source, self._probabilities = classes, source, probabilities
+        self._arrays: tuple[Any, Any] = (None, None)
+
+    def create(self, folder: Path) -> None:
+        labels = create_labels(folder / "labels.zarr", self.size, self._classes, self._source)
+        shares = None
+        if self._probabilities:
+            form = self._source.format if self._source else 3
+            shares = create_planes(folder / "probabilities.zarr", (self._classes.count, *self.size), form)
+        self._arrays = labels, shares
+
+    def open(self, folder: Path) -> None:
+        import zarr
+
+        labels = zarr.open(str(folder / "labels.zarr"), mode="r+")
+        shares = zarr.open(str(folder / "probabilities.zarr"), mode="r+") if self._probabilities else None
+        self._arrays = labels if hasattr(labels, "shape") else labels["0"], shares
+
+    def write(self, painted: Painted) -> None:
+        labels, shares = self._arrays
+        rows, columns = (slice(*span) for span in painted.box)
+        labels[rows, columns] = painted.labels
+        sync_box(labels, painted.box)
+        if shares is not None and painted.probabilities is not None:
+            shares[:, rows, columns] = as_shares(painted.probabilities)
+            sync_box(shares, painted.box)
+
+    def labels(self, box: Box) -> NDArray[np.uint8]:
+        """``(h, w)`` labels of a box."""
+        return np.asarray(self._arrays[0][tuple(slice(*span) for span in box)])
+
+    def close(self) -> None:
+        self._arrays = None, None
+
+
+def as_shares(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probabilities in [0, 1] as shares of 255, as they are stored: off by at most 0.002.
+
+    >>> as_shares(np.array([0.0, 0.5, 1.0], np.float32)).tolist()
+    [0, 128, 255]
+    """
+    return np.rint(probabilities * 255).astype(np.uint8)
+
+
+def move(made: Path, target: Path) -> None:
+    """Puts a finished file or folder in its place, replacing what is there; on disk when this returns."""
+    if made.is_file():
+        sync_file(made)
+    elif target.exists():  # a folder can't be replaced by one rename: the old one leaves first
+        shutil.rmtree(target)
+    made.replace(target)
+    sync_folder(target.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says when it can't write into an `OutputError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} can't be written ({error.strerror or error})",
+            "a folder with write permission and free space",
+            "make room or choose another folder; what is finished is kept and not done again",
+        ) from error

@@ -1,0 +1,217 @@
+"""TIFF and BigTIFF by windows: tiles or strips decoded one at a time; label pictures of any size written by tiles.
+
+Reads plain, OME and pyramidal files (their largest level). Knows nothing of coordinates on Earth.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from whatwhere.data.images import DEFAULT_MAX_PIXELS, VOID_COLOR
+from whatwhere.errors import DataError
+from whatwhere.paint.sources import Pixels, Valid
+from whatwhere.records import VOID, Box, Classes
+
+__all__ = ["TiffSource", "palette", "write_planes_tiff", "write_tiff"]
+
+_CACHE_BYTES = 192 * 2**20
+"""Decoded segments kept for the next window: a row of tiles over a wide file of strips reads each strip once."""
+
+_TILE = 512
+
+
+class TiffSource:
+    """The first image of a TIFF file, its largest level, read by windows.
+
+    Pages or planes of a stack are channels. A segment of zero bytes is left out on purpose and reads as zeros.
+
+    Raises:
+        DataError: not a TIFF, axes beyond height, width and channels, or (when read) a damaged tile or strip.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        try:
+            self._file = tifffile.TiffFile(path)
+            series = self._file.series[0]
+        except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
+            raise DataError(f"{path} is not a whole TIFF file ({error})", "TIFF or BigTIFF", "copy it again") from error
+        pages = [page for page in series.pages if page is not None]
+        extra = [f"{axis} of {n}" for axis, n in zip(series.axes, series.shape) if axis in "TZRPV" and n > 1]
+        if extra or not pages:
+            raise DataError(
+                f"{path} has axes {series.axes} of {'x'.join(map(str, series.shape))}",
+                "height, width and at most one axis of channels",
+                f"split it along {', '.join(extra) or 'its axes'}",
+            )
+        self._planes = [_Plane(page, self.name) for page in pages]
+        first = self._planes[0]
+        self.size = first.size
+        self.channels = sum(plane.channels for plane in self._planes)
+        self.dtype = first.dtype
+        self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+
+    def read(self, box: Box) -> tuple[Pixels, Valid | None]:
+        parts = [plane.read(box, self._remember(number)) for number, plane in enumerate(self._planes)]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)), None
+
+    def close(self) -> None:
+        self._cache.clear()
+        self._file.close()
+
+    def _remember(self, plane: int) -> Callable[[int, Callable[[], Pixels]], Pixels]:
+        """A cache of decoded segments, the longest unused dropped first."""
+
+        def get(segment: int, decode: Callable[[], Pixels]) -> Pixels:
+            key = plane, segment
+            if key not in self._cache:
+                self._cache[key] = decode()
+                while len(self._cache) > 1 and sum(array.nbytes for array in self._cache.values()) > _CACHE_BYTES:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(key)
+            return self._cache[key]
+
+        return get
+
+
+class _Plane:
+    """One page: a grid of tiles or strips."""
+
+    def __init__(self, page: Any, name: str) -> None:
+        self._page, self._name = page, name
+        self._key = page.keyframe
+        self._separate = self._key.planarconfig == 2 and self._key.samplesperpixel > 1
+        self.size = (int(self._key.imagelength), int(self._key.imagewidth))
+        self.channels = int(self._key.samplesperpixel)
+        self.dtype = np.dtype(self._key.dtype).newbyteorder("=")
+        if self._key.imagedepth > 1:
+            raise DataError(f"{name} is a volume of {self._key.imagedepth} slices", "an image", "split it into slices")
+        tiled = self._key.is_tiled
+        rows = self._key.tilelength if tiled else min(self._key.rowsperstrip, self.size[0])
+        self._segment = int(rows), int(self._key.tilewidth if tiled else self.size[1])
+        self._grid = tuple(-(-n // s) for n, s in zip(self.size, self._segment))
+        self._raw = bool(page.is_contiguous) and not tiled
+        if not self._raw and self._segment[0] * self._segment[1] > DEFAULT_MAX_PIXELS:
+            raise DataError(
+                f"{name} is one compressed strip of {self.size[0]:,} x {self.size[1]:,} pixels",
+                "tiles or strips that can be decoded one at a time",
+                "write it again as a tiled TIFF",
+            )
+
+    def read(self, box: Box, remember: Callable[[int, Callable[[], Pixels]], Pixels]) -> Pixels:
+        if self._raw:
+            return self._read_rows(box)
+        (y0, y1), (x0, x1) = box
+        out = np.zeros((y1 - y0, x1 - x0, self.channels), self.dtype)
+        sy, sx = self._segment
+        samples = range(self.channels) if self._separate else range(1)
+        for row, column, sample in itertools.product(
+            range(y0 // sy, -(-y1 // sy)), range(x0 // sx, -(-x1 // sx)), samples
+        ):
+            index = (sample * self._grid[0] + row) * self._grid[1] + column
+            part = remember(index, lambda index=index: self._decode(index))  # type: ignore[misc]
+            top, left = row * sy, column * sx
+            y, x = max(y0, top), max(x0, left)
+            piece = part[y - top : y1 - top, x - left : x1 - left]
+            channels = slice(sample, sample + 1) if self._separate else slice(None)
+            out[y - y0 : y - y0 + piece.shape[0], x - x0 : x - x0 + piece.shape[1], channels] = piece
+        return out
+
+    def _decode(self, index: int) -> Pixels:
+        offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
+        tables = {"jpegtables": self._page.jpegtables, "jpegheader": self._key.jpegheader} if self._is_jpeg else {}
+        try:
+            data, _ = next(iter(self._page.parent.filehandle.read_segments([offset], [count])))
+            if count and (data is None or len(data) < count):
+                raise ValueError(f"the file ends within its {count} bytes")
+            part, _, shape = self._key.decode(data, index, _fullsize=False, **tables)
+        except Exception as error:
+            row, column = divmod(index % (self._grid[0] * self._grid[1]), self._grid[1])
+            kind = "tile" if self._key.is_tiled else "strip"
+            raise DataError(
+                f"{self._name} has a damaged {kind} at row {row * self._segment[0]}, "
+                f"column {column * self._segment[1]} ({error})",
+                "an image that decodes to its end",
+                "copy or export it again",
+            ) from error
+        if part is None:
+            part = np.full(shape, self._key.nodata or 0, self.dtype)
+        return np.asarray(part).reshape(shape[1:]).astype(self.dtype, copy=False)
+
+    @property
+    def _is_jpeg(self) -> bool:
+        return self._key.compression in {6, 7, 34892, 33007}
+
+    def _read_rows(self, box: Box) -> Pixels:
+        """Uncompressed strips lie in the file as in memory: each row's window is read from its place."""
+        (y0, y1), (x0, x1) = box
+        height, width = self.size
+        samples = 1 if self._separate else self.channels
+        stored = np.dtype(self._key.parent.byteorder + self.dtype.char)
+        planes = []
+        for plane in range(self.channels if self._separate else 1):
+            out = np.empty((y1 - y0, x1 - x0, samples), stored)
+            for y in range(y0, y1):
+                place = ((plane * height + y) * width + x0) * samples * stored.itemsize
+                self._fill(out[y - y0], self._page.dataoffsets[0] + place)
+            planes.append(out)
+        return np.concatenate(planes, axis=-1).astype(self.dtype, copy=False)
+
+    def _fill(self, row: Pixels, place: int) -> None:
+        handle = self._page.parent.filehandle
+        handle.seek(place)
+        data = handle.read(row.nbytes)
+        if len(data) < row.nbytes:
+            raise DataError(f"{self._name} ends within its pixels", "an image that decodes to its end", "copy it again")
+        row[...] = np.frombuffer(data, row.dtype).reshape(row.shape)
+
+
+def palette(classes: Classes) -> NDArray[np.uint8]:
+    """``(256, 3)`` RGB: the classes' colours, mid-grey for VOID, black for what is not used."""
+    colors = np.zeros((256, 3), np.uint8)
+    colors[: classes.count] = classes.colors
+    colors[VOID] = VOID_COLOR
+    return colors
+
+
+def write_tiff(path: Path, size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
+    """Writes ``(H, W)`` labels as a tiled, compressed TIFF with the classes' colours; BigTIFF when large."""
+    colormap = palette(classes).T.astype(np.uint16) * 257
+    with tifffile.TiffWriter(path, bigtiff=size[0] * size[1] > 2**31) as writer:
+        writer.write(
+            _tiles(size, read), shape=size, dtype=np.uint8, tile=(_TILE, _TILE), compression="zlib",
+            photometric="palette", colormap=colormap, maxworkers=1, metadata=None,
+        )  # fmt: skip
+
+
+def write_planes_tiff(path: Path, shape: tuple[int, int, int], read: Callable[[int, Box], NDArray[np.uint8]]) -> None:
+    """Writes ``(C, H, W)`` uint8 planes as a tiled, compressed TIFF."""
+    planes, size = shape[0], (shape[1], shape[2])
+    tiles = itertools.chain.from_iterable(
+        _tiles(size, lambda box, plane=plane: read(plane, box))  # type: ignore[misc]
+        for plane in range(planes)
+    )
+    with tifffile.TiffWriter(path, bigtiff=planes * size[0] * size[1] > 2**31) as writer:
+        writer.write(
+            tiles, shape=shape, dtype=np.uint8, tile=(_TILE, _TILE), compression="zlib", photometric="minisblack",
+            planarconfig="separate" if planes > 1 else None, maxworkers=1, metadata={"axes": "CYX"},
+        )  # fmt: skip
+
+
+def _tiles(size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """The image in TIFF's order, one row of tiles read at a time, edges filled up with zeros."""
+    for top in range(0, size[0], _TILE):
+        band = read(((top, min(top + _TILE, size[0])), (0, size[1])))
+        for left in range(0, size[1], _TILE):
+            tile = np.zeros((_TILE, _TILE), np.uint8)
+            part = band[:, left : left + _TILE]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile

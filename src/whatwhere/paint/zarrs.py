@@ -1,0 +1,213 @@
+"""Zarr (v2 and v3) and OME-Zarr by windows: images read, labels written chunk by chunk. Needs the extra ``zarr``.
+
+Output chunks are squares that tiles are aligned to, so that several processes can write one array without locks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whatwhere.errors import DataError
+from whatwhere.paint.sources import Pixels, Valid, extra
+from whatwhere.records import VOID, Box, Classes
+
+__all__ = ["CHUNK", "ZarrSource", "create_labels", "create_planes", "is_zarr", "sync_box"]
+
+CHUNK = 256
+"""Height and width of output chunks; tile write boxes meet at its multiples."""
+
+_MARKS = ("zarr.json", ".zarray", ".zgroup")
+
+
+def is_zarr(path: Path) -> bool:
+    return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
+
+
+class ZarrSource:
+    """An array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or the largest level of an OME-Zarr image.
+
+    Axes are taken from the file's own names where it has them; without names, the shortest of three is the channels.
+
+    Args:
+        path: the folder of the array or of the OME-Zarr group.
+        fill_missing: chunks that are not there mean the fill value; otherwise they are an error, as after a copy that
+            was cut off.
+    """
+
+    def __init__(self, path: Path, *, fill_missing: bool = False) -> None:
+        zarr = extra("zarr", "zarr", f"{path} is a Zarr folder")
+        self.name = str(path)
+        try:
+            node = zarr.open(str(path), mode="r")
+        except Exception as error:  # zarr's many versions raise many kinds
+            raise DataError(f"{path} is not a whole Zarr folder ({error})", "a Zarr array", "copy it again") from error
+        names: list[str] = []
+        self.ome: dict[str, Any] | None = None
+        if not hasattr(node, "shape"):
+            node, names, self.ome = _largest_level(node, path)
+        self._array = node
+        self._axes = _Axes(
+            tuple(node.shape), names or list(getattr(node.metadata, "dimension_names", None) or []), path
+        )
+        self.format = int(node.metadata.zarr_format)
+        self.size, self.channels = self._axes.size, self._axes.channels
+        self.dtype = np.dtype(node.dtype)
+        missing = [] if fill_missing else list(itertools.islice(_missing(node), 1))
+        if missing:
+            raise DataError(
+                f"{path} has no chunk {missing[0]}",
+                "all chunks of the array",
+                "copy it again, or say that missing chunks mean the fill value (fill_missing=True)",
+            )
+
+    def read(self, box: Box) -> tuple[Pixels, Valid | None]:
+        try:
+            return self._axes.upright(self._array[self._axes.select(box)]), None
+        except (OSError, ValueError, RuntimeError) as error:
+            (y0, y1), (x0, x1) = box
+            raise DataError(
+                f"{self.name} has a damaged chunk in rows {y0} to {y1}, columns {x0} to {x1} ({error})",
+                "chunks that decode to their end",
+                "copy it again",
+            ) from error
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+class _Axes:
+    """Where height, width and channels lie in an array."""
+
+    def __init__(self, shape: tuple[int, ...], names: list[str], path: Path) -> None:
+        if not names or len(names) != len(shape) or not {"y", "x"} <= {str(name).lower() for name in names}:
+            names = _guess(shape, path)
+        self._names = [str(name).lower() for name in names]
+        sizes = dict(zip(self._names, shape))
+        extra_axes = {name: n for name, n in sizes.items() if name not in ("y", "x", "c") and n > 1}
+        if extra_axes:
+            raise DataError(
+                f"{path} has axes {', '.join(f'{name} of {n}' for name, n in sizes.items())}",
+                "height, width and channels",
+                f"select one of {', '.join(extra_axes)} first",
+            )
+        self.size = sizes["y"], sizes["x"]
+        self.channels = sizes.get("c", 1)
+
+    def select(self, box: Box) -> tuple[Any, ...]:
+        slices = {"y": slice(*box[0]), "x": slice(*box[1]), "c": slice(None)}
+        return tuple(slices.get(name, 0) for name in self._names)
+
+    def upright(self, part: Any) -> Pixels:
+        kept = [name for name in self._names if name in ("y", "x", "c")]
+        pixels = np.asarray(part).transpose([kept.index(name) for name in ("y", "x", "c") if name in kept])
+        return np.ascontiguousarray(pixels if "c" in kept else pixels[..., None])
+
+
+def _guess(shape: tuple[int, ...], path: Path) -> list[str]:
+    if len(shape) == 2:
+        return ["y", "x"]
+    if len(shape) == 3:
+        place = int(np.argmin(shape))
+        return ["c", "y", "x"] if place == 0 else ["y", "c", "x"] if place == 1 else ["y", "x", "c"]
+    raise DataError(f"{path} has {len(shape)} axes without names", "height, width and channels", "name its axes")
+
+
+def _largest_level(group: Any, path: Path) -> tuple[Any, list[str], dict[str, Any]]:
+    attributes = dict(group.attrs)
+    scales = (attributes.get("ome") or attributes).get("multiscales")
+    if not scales:
+        inside = ", ".join(sorted(group.array_keys())) or "nothing"
+        raise DataError(
+            f"{path} is a Zarr group without an image (it holds {inside})",
+            "an array, or an OME-Zarr image",
+            "name the array inside it, as in folder.zarr/name",
+        )
+    first = scales[0]
+    axes = [axis["name"] if isinstance(axis, dict) else axis for axis in first.get("axes", [])]
+    level = first["datasets"][0]["path"]
+    if level not in group:
+        raise DataError(f"{path} has no level {level!r}", "the arrays that its own description names", "copy it again")
+    return group[level], axes, first
+
+
+def _missing(array: Any) -> Iterator[str]:
+    """Names of the stored chunks (shards, where it has them) that are not on disk."""
+    stored = getattr(array, "shards", None) or array.chunks
+    folder = Path(str(array.store.root)) / array.path
+    grid = (range(-(-n // c)) for n, c in zip(array.shape, stored))
+    for place in itertools.product(*grid):
+        key = array.metadata.encode_chunk_key(place)
+        if not (folder / key).is_file():
+            yield key
+
+
+def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: ZarrSource | None) -> Any:
+    """An empty ``(H, W)`` uint8 array for labels, of the Zarr format of ``source`` and as OME-Zarr if it is that."""
+    zarr = extra("zarr", "zarr", f"{path} is to be a Zarr folder")
+    form = source.format if source else 3
+    words: dict[str, Any] = {"classes": {"names": list(classes.names), "colors": [list(c) for c in classes.colors]}}
+    place: Any = str(path)
+    name = None
+    if source is not None and source.ome is not None:
+        place, name = zarr.open_group(str(path), mode="w", zarr_format=form), "0"
+        place.attrs.update(_ome_words(source.ome, classes, form))
+    maker = zarr.create_array if name is None else place.create_array
+    target = {"store": place} if name is None else {"name": name}
+    named = {"dimension_names": ["y", "x"]} if form == 3 else {}
+    return maker(
+        **target, shape=size, chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=VOID, overwrite=True,
+        attributes=words, config={"write_empty_chunks": True}, **named, **({} if name else {"zarr_format": form}),
+    )  # fmt: skip
+
+
+def create_planes(path: Path, shape: tuple[int, int, int], form: int) -> Any:
+    """An empty ``(C, H, W)`` uint8 array for probabilities."""
+    zarr = extra("zarr", "zarr", f"{path} is to be a Zarr folder")
+    named = {"dimension_names": ["c", "y", "x"]} if form == 3 else {}
+    return zarr.create_array(
+        store=str(path), shape=shape, chunks=(shape[0], CHUNK, CHUNK), dtype="uint8", fill_value=0, overwrite=True,
+        config={"write_empty_chunks": True}, zarr_format=form, **named,
+    )  # fmt: skip
+
+
+def sync_box(array: Any, box: Box) -> None:
+    """Waits until the chunks of a box (its last dimensions) are on disk."""
+    folder = Path(str(array.store.root)) / array.path
+    spans = [(0, 1)] * (len(array.shape) - len(box)) + [(a // CHUNK, -(-b // CHUNK)) for a, b in box]
+    for place in itertools.product(*(range(a, b) for a, b in spans)):
+        handle = os.open(folder / array.metadata.encode_chunk_key(place), os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _ome_words(ome: dict[str, Any], classes: Classes, form: int) -> dict[str, Any]:
+    """The description of a label image at the place of the image it was painted from (OME-NGFF 0.4 and 0.5)."""
+    names = [axis["name"] if isinstance(axis, dict) else axis for axis in ome.get("axes", [])]
+    kept = [i for i, name in enumerate(names) if name in ("y", "x")]
+    axes = [ome["axes"][i] if isinstance(ome["axes"][i], dict) else {"name": names[i], "type": "space"} for i in kept]
+    transforms = [
+        {**step, kind: [step[kind][i] for i in kept]}
+        for step in ome["datasets"][0].get("coordinateTransformations", [])
+        for kind in ("scale", "translation")
+        if kind in step
+    ] or [{"type": "scale", "scale": [1.0, 1.0]}]
+    version = "0.5" if form == 3 else "0.4"
+    multiscales = {
+        "version": version, "name": "labels", "axes": axes,
+        "datasets": [{"path": "0", "coordinateTransformations": transforms}],
+    }  # fmt: skip
+    colors = [{"label-value": i, "rgba": [*color, 255]} for i, color in enumerate(classes.colors)]
+    properties = [{"label-value": i, "class": name} for i, name in enumerate(classes.names)]
+    words = {
+        "multiscales": [multiscales],
+        "image-label": {"version": version, "colors": colors, "properties": properties},
+    }
+    return {"ome": {"version": version, **words}} if form == 3 else words
