@@ -1,1 +1,61 @@
-"""whatwhere."""
+"""whatwhere: train U-Nets on your own images, paint images of any size, and measure what the network knows and where.
+
+>>> from whatwhere import Segmenter, UNet, field
+
+Nothing heavy is imported until a name is used, so that ``whatwhere --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from whatwhere import field as field
+    from whatwhere.network import Model as Model
+    from whatwhere.network import UNet as UNet
+    from whatwhere.network import load_model as load_model
+    from whatwhere.network import save_model as save_model
+    from whatwhere.paint.predict import predict as predict
+    from whatwhere.records import VOID as VOID
+    from whatwhere.records import Classes as Classes
+    from whatwhere.records import Normalisation as Normalisation
+    from whatwhere.segmenter import Segmenter as Segmenter
+    from whatwhere.segmenter import check as check
+    from whatwhere.segmenter import compare as compare
+    from whatwhere.segmenter import evaluate as evaluate
+    from whatwhere.segmenter import plan as plan
+    from whatwhere.segmenter import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classes": "records",
+    "Model": "network",
+    "Normalisation": "records",
+    "Segmenter": "segmenter",
+    "UNet": "network",
+    "VOID": "records",
+    "check": "segmenter",
+    "compare": "segmenter",
+    "evaluate": "segmenter",
+    "load_model": "network",
+    "plan": "segmenter",
+    "predict": "paint.predict",
+    "save_model": "network",
+    "train": "segmenter",
+}
+
+__all__ = [*sorted(_HOMES), "field"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "field":  # a room that is called like its one function
+        return import_module("whatwhere.field")
+    if name not in _HOMES:
+        raise AttributeError(f"whatwhere has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"whatwhere.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

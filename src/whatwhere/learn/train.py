@@ -300,11 +300,13 @@ class _Trainer:
         budget = self.plan.training.seconds
         self.judged = spread(total, 32 if budget is None else 4)
         if budget is not None and self.world.leads:
+            engine = self._engine()
+            validate(engine, self.sets["val"], self.judged[:1])  # the first call of a network is slow
             began = time.perf_counter()
-            validate(self._engine(), self.sets["val"], self.judged)
+            validate(engine, self.sets["val"], self.judged)
             each = (time.perf_counter() - began) / len(self.judged)
             self.judged = spread(total, max(4, int(_VALIDATION_SHARE * budget / each)))
-            self.reserve = 1.2 * total * each + 1.0
+            self.reserve = 1.1 * total * each + 1.0
         self.reserve = self.world.agree(self.reserve)
         self.loop_began = time.perf_counter()
 

@@ -1,0 +1,327 @@
+"""The command line: a verb for each public function. Knows how to ask, show progress and report; computes nothing.
+
+Exit codes: 0 all went well; 1 some of the work failed, or a folder can't be trained on; 2 bad input, told in one line;
+130 interrupted, and what is there can be resumed. Rooms are imported when a verb runs, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from whatwhere import __version__
+from whatwhere.errors import OutputError, WhatwhereError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="whatwhere",
+    help="Paint every pixel of your images with its label, and see what your U-Net knows and where it knows it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_out, _err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines instead of a live screen.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+TimeBudget = Annotated[str | None, typer.Option("--time", help="Wall time of the whole run, such as 20m.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the training images, instead of --time.")]
+SkipLevels = Annotated[str, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+PrecisionChoice = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 (read by main)
+) -> None:
+    if version:
+        _out.print(f"whatwhere {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder with images/ and masks/, or train/ and val/ that hold them.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings here.")] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Say what in a data folder would hurt, before anything is trained. Exit code 1 if training can't work."""
+    from whatwhere import segmenter
+
+    with _progress("reading", quiet) as advance:
+        findings = segmenter.check(data, seed=seed, progress=advance)
+    _out.print(str(findings), markup=False)
+    if json_file is not None:
+        _write_json(json_file, findings.to_json())
+    if findings.fatal:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    data: Annotated[Path, typer.Argument(help="The data folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The plan to write.")] = Path("plan.toml"),
+    time_budget: TimeBudget = None,
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    skips: SkipLevels = "all",
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Choose everything about a training run, with a reason for each choice, and write it as an editable file."""
+    from whatwhere import segmenter
+    from whatwhere.learn.plan import write_plan
+
+    with _progress("reading", quiet) as advance:
+        made = segmenter.plan(
+            data, time=time_budget, epochs=epochs, seed=seed, skips=_levels(skips), device=device, progress=advance
+        )
+    write_plan(made, output)
+    _out.print(str(made), markup=False)
+    _out.print(f"\nwritten to {output}; edit it, then: whatwhere train {data} -o RUN --plan {output}", markup=False)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="The data folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.")],
+    time_budget: TimeBudget = None,
+    epochs: Epochs = None,
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    skips: SkipLevels = "all",
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train a U-Net. Leaves RUN/model.safetensors, previews, and a history; can be interrupted and resumed."""
+    started = _STARTED
+    from whatwhere import segmenter
+    from whatwhere.learn.plan import read_plan
+    from whatwhere.learn.view import make_view
+    from whatwhere.network import probe_machine
+
+    if resume:
+        made = read_plan(output / "plan.toml")
+    elif plan_file is not None:
+        made = _changed(read_plan(plan_file), time_budget, epochs, seed, _levels(skips))
+    else:
+        with _progress("reading", quiet) as advance:
+            made = segmenter.plan(
+                data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels(skips), device=device,
+                progress=advance,
+            )  # fmt: skip
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n", markup=False)
+    view = make_view(console, str(output), made.classes.colors, quiet=quiet)
+    record = segmenter.train(data, output, plan=made, resume=resume, view=view, started=started)
+    _out.print(str(record), markup=False)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, or globs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the painted images.")],
+    overlay: Annotated[bool, typer.Option(help="Also blend the labels over the image.")] = False,
+    probabilities: Annotated[bool, typer.Option(help="Also write class probabilities.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Paint again what is there.")] = False,
+    prove: Annotated[bool, typer.Option(help="Compare tiles with the whole image, on a crop that fits.")] = False,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of the tiles in pixels; chosen by memory if not given.")
+    ] = None,
+    precision: PrecisionChoice = "auto",
+    device: Device = "auto",
+    fill_missing: Annotated[bool, typer.Option(help="Missing Zarr chunks mean the fill value.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Dask scheduler (tcp://...) or local:N workers.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Paint images of any size. What is done is skipped on a rerun; exit code 1 if some images failed."""
+    from whatwhere.paint import predict as paint_all
+
+    if prove:
+        _prove(model, inputs, tile)
+        return
+    options: dict[str, Any] = {
+        "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
+        "tile": tile, "device": device, "fill_missing": fill_missing,
+    }  # fmt: skip
+    with _tile_progress(quiet) as advance:
+        if cluster is not None:
+            from whatwhere.paint.cluster import predict_on_cluster
+
+            done = predict_on_cluster(model, inputs, output, address=cluster, **options)
+        else:
+            done = paint_all(model, inputs, output, progress=advance, **options)
+    _out.print(str(done), markup=False)
+    if done.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
+    data: Annotated[Path, typer.Argument(help="A data folder.")],
+    split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Pixels within which an edge counts as found.")] = 2.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores here.")] = None,
+    picture: Annotated[Path, typer.Option(help="Picture of the worst images to write.")] = Path("worst.png"),
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on images with masks: a table, a picture of the worst images, and JSON on request."""
+    from whatwhere import segmenter
+
+    with _progress("painting", quiet) as advance:
+        scores = segmenter.evaluate(model, data, split=split, tolerance=tolerance, worst=picture, progress=advance)
+    _out.print(scores)
+    _out.print(f"worst images: {picture}", markup=False)
+    if json_file is not None:
+        from whatwhere.network import versions
+
+        _write_json(json_file, scores.to_json() | {"versions": versions()})
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
+    run_b: Annotated[Path, typer.Argument(help="Another.")],
+    data: Annotated[Path, typer.Argument(help="A data folder.")],
+    split: Annotated[str | None, typer.Option(help="test, val or train.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the differences here.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two models on the same images: paired bootstrap over images."""
+    from whatwhere import segmenter
+
+    with _progress("painting", quiet) as advance:
+        comparison = segmenter.compare(run_a, run_b, data, split=split, progress=advance)
+    _out.print(comparison)
+    if json_file is not None:
+        _write_json(json_file, comparison.to_json())
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("whatwhere-demo"),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Cats and cushions: make a data set, train on it, paint, and end with a picture and a page to open."""
+    from whatwhere.demo import run_demo
+
+    run_demo(output, seed=seed, console=Console(highlight=False, soft_wrap=True), quiet=quiet)
+
+
+def main() -> None:
+    """Runs a verb; turns errors a person can act on into one line and exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments, prog_name="whatwhere")
+    except WhatwhereError as error:
+        if debug:
+            raise
+        _err.print(f"error: {_one_line(error)}", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _err.print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        _err.print(
+            f"error: {type(error).__name__}: {_one_line(error)}\nThis is a fault of whatwhere, not of your input. "
+            "Run again with --debug to see where, and report it.",
+            markup=False,
+        )
+        sys.exit(3)
+
+
+_STARTED = time.perf_counter()
+"""A time budget counts from here, not from the first step."""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _levels(text: str) -> tuple[int, ...] | None:
+    if text == "all":
+        return None
+    if text == "none":
+        return ()
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise typer.BadParameter(f"--skips {text!r}: all, none, or levels such as 0,1") from None
+
+
+def _changed(made: Any, time_budget: str | None, epochs: float | None, seed: int | None, skips: Any) -> Any:
+    """A plan with what the command line says otherwise."""
+    from dataclasses import replace
+
+    if time_budget or epochs:
+        made = replace(made, training=replace(made.training, time=time_budget or "", epochs=epochs or 0.0))
+    if skips is not None:
+        made = replace(made, network=replace(made.network, skips=skips))
+    return made if seed is None else replace(made, seed=seed)
+
+
+def _prove(model: Path, inputs: list[str], tile: int | None) -> None:
+    from whatwhere.network import load_model
+    from whatwhere.paint import prove
+    from whatwhere.paint.files import open_image
+    from whatwhere.paint.predict import find_inputs
+
+    path, _ = find_inputs(inputs)[0]
+    loaded = load_model(model)
+    _out.print(str(prove(loaded, open_image(path), tile=tile)), markup=False)
+
+
+def _write_json(path: Path, record: Any) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written ({error.strerror})", "a writable place with room", "") from error
+
+
+@contextlib.contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar with the time left; nothing where there is no terminal."""
+    if quiet or not _err.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def _tile_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    if quiet or not _err.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda name, done, total: bar.update(task, description=Path(name).name, completed=done, total=total)

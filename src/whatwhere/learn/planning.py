@@ -1,0 +1,209 @@
+"""Makes a plan from what was measured of the data, the machine, and the time there is. Same input, same plan.
+
+Each choice is a small function that returns a value and its reason. Knows nothing of training itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from whatwhere.data.augment import Augmentation
+from whatwhere.data.survey import Survey
+from whatwhere.errors import DataError
+from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
+from whatwhere.network import Machine, UNet, cost
+from whatwhere.records import Classes
+
+__all__ = ["make_plan"]
+
+T = TypeVar("T")
+Reasoned = tuple[T, str]
+
+_DEFAULT_SECONDS = 20 * 60.0
+_WIDTHS = (64, 48, 32, 24, 16)
+_CROPS_WANTED = 6000
+"""Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
+_SPEED = {("cpu", "bfloat16"): 70e9, ("cpu", "float32"): 20e9, ("cuda", "bfloat16"): 30e12, ("mps", "float32"): 0.5e12}
+"""Multiply-adds a second (on a CPU: for each core) that training reaches; measured, rounded down."""
+
+
+def make_plan(
+    survey: Survey,
+    machine: Machine,
+    *,
+    seconds: float | None = None,
+    epochs: float | None = None,
+    seed: int = 0,
+    skips: Sequence[int] | None = None,
+) -> Plan:
+    """The plan for a surveyed and divided data folder.
+
+    Args:
+        survey: of a folder with ``train`` and ``val`` (see ``data.split``).
+        machine: where the network will be trained.
+        seconds, epochs: the budget; 20 minutes if neither is given.
+        seed: of the run.
+        skips: the levels that get a skip; all if None.
+
+    Raises:
+        DataError: there is nothing to train on.
+    """
+    if survey.classes is None or not survey.training:
+        raise DataError(
+            f"{survey.root} has no image that training could use", "images with masks", "see: whatwhere check"
+        )
+    reasons: dict[str, str] = {}
+
+    def decide(key: str, choice: Reasoned[T]) -> T:
+        value, reasons[key] = choice
+        return value
+
+    if seconds is None and epochs is None:
+        seconds = _DEFAULT_SECONDS
+    depth = decide("network.depth", _depth(survey))
+    crop = decide("training.crop", _crop(survey, depth))
+    batch = decide("training.batch", _batch(crop))
+    width = decide("network.width", _width(survey, machine, depth, crop, seconds))
+    levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
+    if skips is not None:
+        reasons["network.skips"] = "as asked"
+    time = duration_text(seconds) if seconds is not None and epochs is None else ""
+    reasons["training.epochs" if epochs else "training.time"] = "as asked"
+    normalisation = survey.normalisation()
+    reasons["normalisation"] = f"mean and deviation of {len(survey.training)} training images, never of one image"
+    reasons["classes"] = _classes_reason(survey.classes, survey.declared)
+    split = {name: tuple(f.name for f in survey.files if f.split == name and f.usable) for name in survey.splits}
+    reasons["split"] = ", ".join(f"{len(names)} {name}" for name, names in split.items())
+    return Plan(
+        seed=seed,
+        classes=survey.classes,
+        normalisation=normalisation,
+        network=NetworkPlan(width=width, depth=depth, skips=levels),
+        training=TrainingPlan(
+            time=time, epochs=epochs or 0.0, crop=crop, batch=batch,
+            learning_rate=decide("training.learning_rate", _rate()),
+            class_aware=decide("training.class_aware", _class_aware(survey)),
+            average=decide("training.average", _average(survey, epochs, crop, batch)),
+        ),
+        augmentation=_augmentation(survey, reasons),
+        split=split,
+        reasons=reasons,
+    )  # fmt: skip
+
+
+def _depth(survey: Survey) -> Reasoned[int]:
+    """Deep enough that a unit at the bottom sees a typical object whole, and its surroundings."""
+    side = _typical_side(survey)
+    extent, what = _telling_extent(survey, side)
+    deepest = max(2, min(6, math.floor(math.log2(max(side, 8) / 8))))
+    for depth in range(2, deepest + 1):
+        if _field(depth) >= 1.5 * extent or depth == deepest:
+            return depth, f"sees {_field(depth)} px; {what}; images are {side} px"
+    raise AssertionError("unreachable")
+
+
+def _field(depth: int) -> int:
+    """Receptive field of the plain U-Net's output in pixels."""
+    return 12 * (1 << depth) - 4
+
+
+def _telling_extent(survey: Survey, side: int) -> Reasoned[float]:
+    """The extent of the typical object: not of what fills the image, nor of thin nets, which need little context."""
+    assert survey.classes is not None
+    found: list[tuple[float, str]] = []
+    for class_id, name in enumerate(survey.classes.names):
+        extents, thickness = survey.object_extents(class_id, by_area=True), survey.thickness(class_id)
+        if extents is None or extents.median >= 0.9 * side:
+            continue
+        if thickness is not None and thickness.median < extents.median / 15:
+            continue
+        found.append((extents.median, name))
+    if not found:
+        return side / 4, "no class has separate objects, so a quarter of the image is taken"
+    extent, name = max(found)
+    return extent, f"the largest objects that recur are {name!r}, typically {extent:.0f} px"
+
+
+def _typical_side(survey: Survey) -> int:
+    heights, widths = survey.image_sides()
+    assert heights is not None
+    assert widths is not None
+    return int(min(heights.median, widths.median))
+
+
+def _crop(survey: Survey, depth: int) -> Reasoned[int]:
+    """Large enough to hold context, a size that the network halves evenly."""
+    step = 2**depth
+    side = _typical_side(survey)
+    crop = max(step, min(256, side // step * step))
+    return crop, f"{'nearly whole images' if crop > 0.7 * side else 'pieces'} of {side} px; a multiple of {step}"
+
+
+def _batch(crop: int) -> Reasoned[int]:
+    batch = 8
+    while batch < 32 and batch * crop * crop < 8 * 192 * 192:
+        batch *= 2
+    return batch, f"about {batch * crop * crop / 1e6:.1f} million pixels a step"
+
+
+def _width(survey: Survey, machine: Machine, depth: int, crop: int, seconds: float | None) -> Reasoned[int]:
+    """The widest network that still sees enough crops in the time."""
+    assert survey.classes is not None
+    if seconds is None:
+        return 32, "the usual width, as no time is set"
+    speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
+    if machine.device == "cpu":
+        speed *= machine.cores
+    channels = survey.normalisation().channels
+    seen = 0.0
+    for width in _WIDTHS:
+        network = UNet(channels, survey.classes.count, width=width, depth=depth, max_width=512)
+        work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
+        seen = seconds * speed / work
+        if seen >= _CROPS_WANTED:
+            break
+    return width, f"the widest that sees {_CROPS_WANTED} crops in time (about {seen:,.0f} here)"
+
+
+def _rate() -> Reasoned[float]:
+    return 3e-3, "AdamW with batch norm; what learnt most in a short time"
+
+
+def _class_aware(survey: Survey) -> Reasoned[float]:
+    """More crops by class where a class is rare."""
+    pixels = survey.class_pixels("train") if "train" in survey.splits else survey.class_pixels()
+    present = [count for count in pixels if count]
+    rarest = min(present) / max(1, sum(present))
+    share = 0.25 if rarest > 0.1 else 0.33 if rarest > 0.01 else 0.5
+    return share, f"the rarest class has {rarest:.1%} of the pixels"
+
+
+def _average(survey: Survey, epochs: float | None, crop: int, batch: int) -> Reasoned[float]:
+    steps = 500.0
+    if epochs:
+        pixels = sum(f.image.size[0] * f.image.size[1] for f in survey.training if f.image)
+        steps = epochs * pixels / (batch * crop * crop)
+    decay = min(0.999, max(0.9, 1 - 20 / max(steps, 1)))
+    return round(decay, 4), "the mean of about the last twentieth of the run"
+
+
+def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
+    upright = survey.photographs or survey.uprightness > 0.2
+    changes: dict[str, Any] = {}
+    if upright:
+        reasons["augmentation.rotation"] = "photographs: up is up, so only small turns and left-right mirroring"
+    else:
+        changes = {"flip_vertical": True, "quarter_turns": True, "rotation": 180.0}
+        reasons["augmentation.rotation"] = "the images do not agree on which way is up: all turns and mirrorings"
+    if not survey.photographs:
+        changes["color"] = 0.0
+        reasons["augmentation.color"] = "no colour photographs"
+    return Augmentation(**changes)
+
+
+def _classes_reason(classes: Classes, declared: bool) -> str:
+    shown = ", ".join(f"{'/'.join(map(str, values))} = {name}" for name, values in zip(classes.names, classes.values))
+    void = f"; void: {', '.join(map(str, classes.void))}" if classes.void else ""
+    return f"{shown}{void} ({'from classes.toml' if declared else 'inferred from the masks'})"

@@ -1,0 +1,325 @@
+"""The facade: a function for each step from a folder to painted images, and ``Segmenter``, which is a model in hand.
+
+Takes paths, arrays or records, returns records that print themselves; each command of the command line is one of these.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from whatwhere.data import Findings, Folder, Sample, find, read_image, split, survey
+from whatwhere.data import check as findings_of
+from whatwhere.data.mapping import class_colors
+from whatwhere.data.sets import ImageSet, from_samples
+from whatwhere.data.survey import Survey
+from whatwhere.errors import DataError, ModelError
+from whatwhere.judge import Comparison, Judge, Scores
+from whatwhere.judge import compare as compare_scores
+from whatwhere.judge.pictures import worst_images_sheet
+from whatwhere.learn.plan import Plan, parse_duration
+from whatwhere.learn.planning import make_plan
+from whatwhere.learn.train import RunRecord
+from whatwhere.learn.train import train as train_sets
+from whatwhere.learn.view import TrainingView
+from whatwhere.network import Model, load_model, probe_machine, save_model
+from whatwhere.paint import Engine, Painting, paint
+from whatwhere.records import Classes, Normalisation
+
+__all__ = ["Segmenter", "check", "compare", "evaluate", "plan", "train", "truth_of"]
+
+Progress = Callable[[int, int], None]
+PathLike = Path | str
+Skips = Sequence[int] | None
+
+
+def check(data: PathLike, *, seed: int = 0, progress: Progress | None = None) -> Findings:
+    """Findings about a data folder, before anything is trained. ``findings.fatal`` tells if training can't work."""
+    folder = find(data)
+    return findings_of(_divided(folder, survey(folder, progress=progress), seed)[1])
+
+
+def plan(
+    data: PathLike,
+    *,
+    time: str | None = None,
+    epochs: float | None = None,
+    seed: int = 0,
+    skips: Skips = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Plan:
+    """Every choice of a training run with its reason. The same data, machine and budget give the same plan."""
+    folder = find(data)
+    _, facts = _divided(folder, survey(folder, progress=progress), seed)
+    findings = findings_of(facts)
+    if findings.fatal:
+        worst = findings.items[0]
+        raise DataError(worst.message.splitlines()[0], "a folder that training can use", worst.remedy)
+    seconds = parse_duration(time) if time else None
+    return make_plan(facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips)
+
+
+def train(
+    data: PathLike,
+    out: PathLike,
+    *,
+    plan: Plan,
+    resume: bool = False,
+    view: TrainingView | None = None,
+    started: float | None = None,
+) -> RunRecord:
+    """Trains by a plan; leaves a run folder whose ``model.safetensors`` is the result. See ``learn.train``."""
+    return train_sets(plan, open_sets(find(data), plan), out, resume=resume, view=view, started=started)
+
+
+def evaluate(
+    model: PathLike | Model,
+    data: PathLike,
+    *,
+    split: str | None = None,
+    tolerance: float = 2.0,
+    worst: PathLike | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Scores of a model on a data folder's images with masks.
+
+    Args:
+        model: a model file, run folder, or model.
+        data: the folder.
+        split: ``"test"``, ``"val"`` or ``"train"``; if None, the first of test and val that there is, and in a folder
+            without splits the images that the model did not train on, or all if it never saw the folder.
+        tolerance: pixels within which an edge counts as found.
+        worst: a PNG to be written, the worst images first.
+        progress: is told how many images are done.
+    """
+    held = model if isinstance(model, Model) else load_model(model)
+    images = truth_of(held, data, split)
+    engine = Engine(held)
+    judge = Judge(held.classes, tolerance=tolerance)
+    for index, name in enumerate(images.names):
+        raw, truth = images.store[index]
+        painting = paint(engine, raw, probabilities=True)
+        judge.add(name, truth, painting.labels, painting.probabilities)
+        if progress is not None:
+            progress(index + 1, len(images))
+    scores = judge.result()
+    if worst is not None:
+        _draw_worst(engine, images, scores, Path(worst))
+    return scores
+
+
+def compare(
+    model_a: PathLike, model_b: PathLike, data: PathLike, *, split: str | None = None, progress: Progress | None = None
+) -> Comparison:
+    """Two models on the same images: the difference of every score, by paired bootstrap over images."""
+    scores = [evaluate(model, data, split=split, progress=progress) for model in (model_a, model_b)]
+    return compare_scores(scores[0], scores[1], names=(str(model_a), str(model_b)))
+
+
+class Segmenter:
+    """A model in hand: fit or load it, then predict, evaluate, save.
+
+    >>> squares = [np.kron(np.eye(2), np.ones((24, 24))).astype(np.uint8) * 200 for _ in range(2)]
+    >>> model = Segmenter.fit(squares, [square > 0 for square in squares], epochs=1, width=4, depth=2)
+    >>> model.predict(squares[0]).shape
+    (48, 48)
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._engine: Engine | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        data: PathLike | Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[Any]] | None = None,
+        *,
+        time: str | None = None,
+        epochs: float | None = None,
+        seed: int = 0,
+        skips: Skips = None,
+        out: PathLike | None = None,
+        view: TrainingView | None = None,
+        **network: Any,
+    ) -> Segmenter:
+        """Plans and trains.
+
+        Args:
+            data: a data folder, or images as arrays (``HxW`` or ``HxWxC``, one dtype and number of channels).
+            masks: with arrays: class ids, 0/255, booleans or RGB colours, one an image.
+            time, epochs: the budget (20 minutes if neither is given).
+            seed: of everything random.
+            skips: the levels that get a skip.
+            out: the run folder; a temporary one if None.
+            view: is told what happens; nothing is printed by default.
+            network: changes to the plan's network, such as ``width=16``.
+        """
+        started = clock.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="whatwhere-") as temporary:
+            root = data if isinstance(data, str | Path) else write_arrays(data, masks, Path(temporary) / "data")
+            made = plan(root, time=time, epochs=epochs, seed=seed, skips=skips)
+            if network:
+                depth = network.get("depth", made.network.depth)
+                levels = tuple(
+                    level for level in range(depth) if level in (made.network.skips if skips else range(depth))
+                )
+                made = replace(made, network=replace(made.network, **{"skips": levels, **network}))
+            record = train(root, out or Path(temporary) / "run", plan=made, view=view, started=started)
+            return cls(load_model(record.folder))
+
+    @classmethod
+    def load(cls, path: PathLike) -> Segmenter:
+        """From a model file or a run folder."""
+        return cls(load_model(path))
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        classes: Classes | Sequence[str] | int,
+        normalisation: Normalisation | tuple[Sequence[float], Sequence[float]],
+    ) -> Segmenter:
+        """Any torch module ``(N, C, H, W) -> (N, classes, H, W)`` gets exact tiles, scores and explanations.
+
+        Args:
+            module: of segmentation_models.pytorch, MONAI, or your own; switched to evaluation mode.
+            classes: names, a number, or a full record.
+            normalisation: means and standard deviations, a number a channel, in the units of the raw images.
+        """
+        if not isinstance(normalisation, Normalisation):
+            mean, std = normalisation
+            normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+        if isinstance(classes, int):
+            classes = [f"class {index}" for index in range(classes)]
+        if not isinstance(classes, Classes):
+            values = tuple((index,) for index in range(len(classes)))
+            classes = Classes(tuple(classes), class_colors(values), values)
+        return cls(Model(module.eval(), classes, normalisation))
+
+    def predict(self, image: NDArray[Any] | PathLike) -> NDArray[np.uint8]:
+        """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids."""
+        return self.paint(image).labels
+
+    def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False) -> Painting:
+        """Like :meth:`predict`, with the probabilities on request and a report of how it was done."""
+        array = read_image(image) if isinstance(image, str | Path) else np.asarray(image)
+        if self._engine is None:
+            self._engine = Engine(self.model)
+        return paint(self._engine, array, probabilities=probabilities)
+
+    def evaluate(self, data: PathLike, *, split: str | None = None) -> Scores:
+        """Scores on a data folder. See :func:`evaluate`."""
+        return evaluate(self.model, data, split=split)
+
+    def save(self, path: PathLike) -> Path:
+        """One ``.safetensors`` file with everything needed to use it."""
+        return save_model(self.model, path)
+
+
+def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
+    """The images that a plan's split names, out of a folder."""
+    by_name: dict[str, Sample] = {s.name: s for samples in folder.splits.values() for s in samples}
+    limit = probe_machine("cpu").memory // 3
+    sets = {}
+    for name, names in plan.split.items():
+        missing = [item for item in names if item not in by_name]
+        if missing:
+            raise DataError(
+                f"{folder.root} lacks {len(missing)} of the images that the plan names, such as {missing[0]!r}",
+                "the folder the plan was made for",
+                "make the plan anew: whatwhere plan",
+            )
+        samples = _of_split(folder, name, names)
+        sets[name] = from_samples(samples, plan.classes, limit)
+    for needed in ("train", "val"):
+        if not len(sets.get(needed, ())):
+            raise DataError(f"the plan has no images to {needed}", "names under [split]", "make the plan anew")
+    return sets
+
+
+def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet:
+    """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes."""
+    folder = find(data)
+    samples: Sequence[Sample] = folder.pairs(split) if split else _unseen(folder, model)
+    if not samples and "all" in folder.splits:  # the plan divided it
+        samples = _of_split(folder, "all", model.plan.get("split", {}).get(split, ()))
+    if not samples:
+        there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
+        raise DataError(
+            f"{data} has no images with masks in split {split!r}", f"one of: {there}", "choose with --split"
+        )
+    if folder.classes is not None and folder.classes.count != model.classes.count:
+        raise ModelError(
+            f"{data} has {folder.classes.count} classes ({', '.join(folder.classes.names[:4])}...)",
+            f"the model's {model.classes.count} ({', '.join(model.classes.names[:4])}...)",
+            "use data with the classes that the model was trained on",
+        )
+    return from_samples(samples, model.classes, limit=0)
+
+
+def _unseen(folder: Folder, model: Model) -> tuple[Sample, ...]:
+    for name in ("test", "val"):
+        if folder.pairs(name):
+            return folder.pairs(name)
+    everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
+    trained = set(model.plan.get("split", {}).get("train", ()))
+    unseen = tuple(sample for sample in everything if sample.name not in trained)
+    return unseen or everything
+
+
+def _of_split(folder: Folder, split: str, names: Sequence[str]) -> list[Sample]:
+    wanted = set(names)
+    pool = folder.splits.get(split) or tuple(s for samples in folder.splits.values() for s in samples)
+    return [sample for sample in pool if sample.name in wanted]
+
+
+def _divided(folder: Folder, facts: Survey, seed: int) -> tuple[Folder, Survey]:
+    if not facts.training:
+        return folder, facts
+    divided = split(folder, facts, seed=seed)
+    return divided, facts.divided(divided)
+
+
+def write_arrays(images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]] | None, root: Path) -> Path:
+    """Arrays as a data folder, so that they go the same way as files: found, checked, planned, read."""
+    if masks is None or len(images) != len(masks) or not len(images):
+        raise DataError(
+            f"{len(images)} images and {'no' if masks is None else len(masks)} masks",
+            "as many masks as images, and one at least",
+            "give both as sequences of arrays",
+        )
+    for index, (image, mask) in enumerate(zip(images, masks)):
+        for kind, array in (("images", np.asarray(image)), ("masks", np.asarray(mask))):
+            path = root / kind / f"{index:06d}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = array.astype(np.uint8) if array.dtype == bool else array
+            rgb = values.ndim == 3 and values.shape[-1] == 3 and values.dtype == np.uint8
+            tifffile.imwrite(path, values, photometric="rgb" if rgb else "minisblack", planarconfig=_planar(values))
+    return root
+
+
+def _planar(values: NDArray[Any]) -> str | None:
+    return "contig" if values.ndim == 3 else None
+
+
+def _draw_worst(engine: Engine, images: ImageSet, scores: Scores, path: Path, count: int = 6) -> None:
+    place = {name: index for index, name in enumerate(images.names)}
+    rows = []
+    for name, value in scores.worst(count):
+        raw, truth = images.store[place[name]]
+        rows.append((f"{name}   mean IoU {value:.3f}", raw, truth, paint(engine, raw).labels))
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(worst_images_sheet(rows, engine.model.classes)).save(path)
