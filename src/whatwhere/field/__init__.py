@@ -1,6 +1,7 @@
 """Which pixels of the image each unit of any torch module sees, and the halo that exact tiles need."""
 
-from whatwhere.field.field import Field, Halo, field
+from whatwhere.field.build import field
+from whatwhere.field.field import Field
 from whatwhere.field.grids import Grid
 from whatwhere.field.obstacles import Obstacle
 

@@ -1,7 +1,7 @@
-"""`field(module, image_shape)`: which pixels of the image each unit of any torch module sees.
+"""`Field`: which pixels of the image each unit of a torch module sees, and everything that follows from it.
 
-The answers come from integer arithmetic on the exported graph: no weights are read, no image is computed. They can be too
-large (an unknown operator is taken to see everything), never too small. Knows nothing of what a U-Net is.
+The answers come from integer arithmetic on the exported graph: no weights are read, no image is computed. They can be
+too large (an unknown operator is taken to see everything), never too small. Knows nothing of what a U-Net is.
 
 Receptive-field arithmetic by the layer: Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural
 Networks", Distill 2019, doi 10.23915/distill.00021. Halos for exact tiles: Majurski and Bajcsy 2021,
@@ -11,28 +11,26 @@ doi 10.6028/jres.126.009; overlap-tile: Ronneberger et al. 2015, arXiv 1505.0459
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from fractions import Fraction
 from functools import cached_property
-from math import ceil
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from numpy.typing import NDArray
 
 from whatwhere.errors import FieldError
-from whatwhere.field.graph import Graph, export_graph
-from whatwhere.field.grids import GROWTH, Canvas, Grid, common_period, grid_of
-from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle, middle_block
-from whatwhere.field.rules import has_rule
-from whatwhere.field.windows import Trace, trace
+from whatwhere.field.drawing import draw_field
+from whatwhere.field.graph import Graph
+from whatwhere.field.grids import Canvas, Grid, common_period, grid_of
+from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle
+from whatwhere.field.reach import Halo, halo_of, image_box, reach_of
+from whatwhere.field.table import FieldTable, by, make_table
+from whatwhere.field.windows import trace
 from whatwhere.records import Box
 
-__all__ = ["Field", "Halo", "field"]
-
-Halo = tuple[tuple[int, int], ...]
-"""Pixels ``(before, after)`` for each spatial dimension."""
+__all__ = ["Field"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Field:
 
     name: str
     image: tuple[int, ...]
-    graph: Graph
-    canvases: tuple[Canvas, Canvas] | None
+    graph: Graph = dataclass_field(repr=False)
+    canvases: tuple[Canvas, Canvas] | None = dataclass_field(repr=False)
     refusal: str = ""
 
     # ---- layers and their grids
@@ -104,6 +102,54 @@ class Field:
                 "give half-open ranges inside the layer's grid",
             )
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The outermost modules that the network runs one after the other, and ``"output"``: a table's rows."""
+        names = [name for name in self.layers if name.split(".")[0] != "output"]
+        outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+        while len(outer) == 1 and len(names) > 1:  # a wrapper round the real network
+            names = [name for name in names if name != outer[0]]
+            outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+        return (*outer, "output")
+
+    def table(self, layers: Sequence[str] | None = None) -> FieldTable:
+        """For each layer its grid, stride, receptive field per side, the cell it answers for, and "where" in words.
+
+        Args:
+            layers: names from `layers`; the network's outermost modules (`levels`) by default.
+        """
+        return make_table(self, self.levels if layers is None else layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table, and what tiles need to know."""
+        obstacle = self.obstacle()
+        return {
+            **self.table().to_json(),
+            "period": self.period,
+            "bounded": self.bounded,
+            "halo": self.halo() if obstacle is None else None,
+            "obstacle": None if obstacle is None else asdict(obstacle),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.table()}\n{self.explain()}"
+
+    def draw(
+        self,
+        path: str | Path,
+        pixel: Sequence[int] | None = None,
+        layers: Sequence[str] | None = None,
+        image: NDArray[Any] | None = None,
+    ) -> Path:
+        """Draw nested boxes over an image: the cell and receptive field of each layer's unit at `pixel` (the middle).
+
+        Args:
+            path: ``.png``, ``.svg`` or ``.pdf``.
+            image: ``HxW`` or ``HxWxC``, of the field's image size.
+        """
+        at = tuple(size // 2 for size in self.image) if pixel is None else tuple(pixel)
+        return draw_field(self, at, self.levels if layers is None else layers, Path(path), image)
+
     # ---- windows
 
     def window(self, layer: str, box: Box) -> Box:
@@ -116,20 +162,16 @@ class Field:
         Returns:
             half-open, in pixels of the image. ``((0, 0), ...)`` if no pixel is seen.
 
+        >>> from torch import nn
+        >>> from whatwhere.field import field
         >>> conv = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1))
         >>> field(conv, (1, 64, 64)).window("output", ((10, 11), (0, 1)))
         ((8, 13), (0, 3))
         """
         self._check_box(layer, box)
         place = self._place(layer)
-        return self._image_box(
-            trace(self.graph, place, block_spans(self.graph.steps[place].shape, self.grid(layer), box))
-        )
-
-    def _image_box(self, result: Trace) -> Box:
-        if result.image is None:
-            return ((0, 0),) * len(self.image)
-        return tuple((span.start, span.stop) for span in result.image[-len(self.image) :])
+        spans = block_spans(self.graph.steps[place].shape, self.grid(layer), box)
+        return image_box(trace(self.graph, place, spans), self.image)
 
     def receptive_field(self, layer: str, unit: Sequence[int]) -> Box:
         """The pixels that can influence one unit, cut to the image."""
@@ -138,6 +180,8 @@ class Field:
     def influenced(self, layer: str, pixel: Sequence[int]) -> Box:
         """The reverse question: the smallest box of a layer's units that holds all which see a pixel.
 
+        >>> from torch import nn
+        >>> from whatwhere.field import field
         >>> field(nn.MaxPool2d(2), (1, 8, 8)).influenced("output", (5, 2))
         ((2, 3), (1, 2))
         """
@@ -176,7 +220,9 @@ class Field:
         if layer not in self._obstacles:
             self._place(layer)
             if self.canvases is None:
-                found = Obstacle("", "forward", f"takes images of this one size only ({self.refusal})", unbounded=True)
+                found: Obstacle | None = Obstacle(
+                    "", "forward", f"takes images of this one size only ({self.refusal})", unbounded=True
+                )
             else:
                 found = find_obstacle(self.canvases, layer, self.grid(layer), self.layer_period(layer))
             self._obstacles[layer] = found
@@ -201,8 +247,9 @@ class Field:
         """In words: how far a layer sees, and which operator of which module lets it see everything."""
         obstacle = self.obstacle(layer)
         if obstacle is None:
-            sides = ", ".join(f"{before} before and {after} behind" for before, after in self.reach(layer) or ())
-            return f"{layer} sees a bounded window: its cell and, per dimension, up to {sides} pixels more."
+            row = self.table((layer,)).rows[0]
+            sides = "; ".join(f"{before} before, {after} after" for before, after in row.reach or ())
+            return f"{layer} sees a bounded window of {by(row.sees or ())} pixels; beyond its cell, {sides}."
         verdict = (
             "can see the whole image" if obstacle.unbounded else "sees a bounded window, but weighs it by its place"
         )
@@ -224,26 +271,25 @@ class Field:
         Returns:
             for each dimension (before, after) in pixels.
         """
+        measured = self._measure(layer)
+        return None if measured is None else measured[0]
+
+    def extent(self, layer: str = "output") -> tuple[int, ...] | None:
+        """The sides of the largest receptive field of a layer's units in an image without rim; None where unbounded."""
+        measured = self._measure(layer)
+        return None if measured is None else measured[1]
+
+    def _measure(self, layer: str) -> tuple[Halo, tuple[int, ...]] | None:
         obstacle = self.obstacle(layer)
         if self.canvases is None or (obstacle is not None and obstacle.unbounded):
             return None
-        canvas, grid = self.canvases[0], self.grid(layer)
-        place = canvas.graph.layers[layer]
-        shape = canvas.graph.steps[place].shape
-        strides = [stride if stride is not None else Fraction(1) for stride in grid.stride]
-        counts = [max(1, int(pixels / stride)) for pixels, stride in zip(self.layer_period(layer), strides)]
-        wide = Grid(grid.axes, tuple(shape[axis or 0] for axis in grid.axes), grid.stride, grid.origin)
-        sides = [(0, 0)] * len(self.image)
-        for phase in range(max(counts)):
-            first = [n // count // 2 * count for n, count in zip(wide.size, counts)]
-            unit = tuple(start + phase % count for start, count in zip(first, counts))
-            box = tuple((index, index + 1) for index in unit)
-            seen = self._image_box(trace(canvas.graph, place, block_spans(shape, grid, box)))
-            cell = wide.cell(unit, canvas.size)
-            sides = [
-                (max(before, c[0] - w[0]), max(after, w[1] - c[1])) for (before, after), c, w in zip(sides, cell, seen)
-            ]
-        return tuple(sides)
+        if layer not in self._reaches:
+            self._reaches[layer] = reach_of(self.canvases[0], layer, self.grid(layer), self.layer_period(layer))
+        return self._reaches[layer]
+
+    @cached_property
+    def _reaches(self) -> dict[str, tuple[Halo, tuple[int, ...]]]:
+        return {}
 
     def halo(self) -> Halo:
         """What a tile must read beyond what it writes, for each dimension (before, after), in pixels.
@@ -271,106 +317,4 @@ class Field:
     @cached_property
     def _halo(self) -> Halo:
         assert self.canvases is not None
-        canvas, grid = self.canvases[0], self.grid("output")
-        place = canvas.graph.layers["output"]
-        shape = canvas.graph.steps[place].shape
-        block = middle_block(shape, grid, self.period, (0,) * len(self.image))
-        seen = self._image_box(trace(canvas.graph, place, block))
-        sides = []
-        for d, (period, (start, stop)) in enumerate(zip(self.period, seen)):
-            axis, stride = grid.axes[d], grid.stride[d]
-            assert axis is not None and stride is not None
-            first = int(block[axis].start * stride) + grid.origin[d]
-            reach = (first - start, stop - first - period)
-            before, after = (max(self._rim(d, side), ceil(reach[side] / period)) for side in (0, 1))
-            sides.append((before * period, after * period))
-        return tuple(sides)
-
-    def _rim(self, d: int, side: int) -> int:
-        """How many periods a block of output must stand from one rim of the canvas so as not to touch it."""
-        assert self.canvases is not None
-        canvas, grid, periods = self.canvases[0], self.grid("output"), self.period
-        place = canvas.graph.layers["output"]
-        shape = canvas.graph.steps[place].shape
-        units = [int(pixels / stride) for pixels, stride in zip(periods, grid.stride) if stride is not None]
-        counts = [shape[axis] // n for axis, n in zip(grid.axes, units) if axis is not None]
-
-        def touches(distance: int) -> bool:
-            blocks = [count // 2 for count in counts]
-            blocks[d] = distance if side == 0 else counts[d] - 1 - distance
-            box = tuple((block * n, (block + 1) * n) for block, n in zip(blocks, units))
-            return trace(canvas.graph, place, block_spans(shape, grid, box)).touched
-
-        low, high = 0, counts[d] // 2
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if touches(middle) else (low, middle)
-        return low
-
-
-def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any] | None = None) -> Field:
-    """The windows of every layer of a module, on images of one size.
-
-    Args:
-        module: any `torch.nn.Module` whose operators depend on shapes only. It is looked at in eval mode and left as it was.
-        image_shape: ``(C, *space)`` or ``(N, C, *space)``, with 1, 2 or 3 dimensions of space.
-        inputs: the arguments of ``forward``, if it takes more than the image; the first tensor of that shape is the image.
-
-    Raises:
-        FieldError: the shape is no image, the module does not run on it or decides by values, or its output has no
-            axis of space.
-
-    >>> print(field(nn.Conv2d(3, 8, 3, padding=1), (3, 64, 64)).receptive_field("output", (32, 32)))
-    ((31, 34), (31, 34))
-    """
-    shape = _batched(module, tuple(int(size) for size in image_shape))
-    space = shape[2:]
-    graph = _export(module, shape, inputs)
-    canvases: tuple[Canvas, Canvas] | None = None
-    refusal = ""
-    if inputs is None or len(inputs) == 1:
-        base = tuple(size * 64 for size in space)
-        sizes = (base, tuple(size * factor for size, factor in zip(base, GROWTH)))
-        try:
-            one, two = (Canvas(size, _export(module, (*shape[:2], *size), None)) for size in sizes)
-            canvases = (one, two)
-        except FieldError as error:
-            refusal = error.given
-    else:
-        refusal = "several inputs were given"
-    found = Field(type(module).__name__, space, graph, canvases, refusal)
-    if all(axis is None for axis in found.grid("output").axes):
-        raise FieldError(
-            f"the output of {found.name} has shape {graph.steps[graph.layers['output']].shape} for an image of {space}",
-            "an output with axes of space, such as one value for each pixel",
-            "give the part of the network before its pooling and classifier",
-        )
-    return found
-
-
-def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | None) -> Graph:
-    if inputs is not None:
-        places = [k for k, item in enumerate(inputs) if isinstance(item, Tensor) and tuple(item.shape) == shape]
-        if not places:
-            raise FieldError(f"no tensor of shape {shape} in inputs", "the image among the inputs", "")
-        return export_graph(module, inputs, places[0], has_rule)
-    tensors = [*module.parameters(), *module.buffers()]
-    sample = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
-    with FakeTensorMode(allow_non_fake_inputs=True):  # shapes only: even an image of a terabyte costs nothing
-        image = torch.empty(shape, dtype=sample.dtype, device=sample.device)
-    return export_graph(module, (image,), 0, has_rule)
-
-
-def _batched(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``(N, C, *space)`` from a shape with or without the batch axis."""
-    kinds = [type(part).__name__ for part in module.modules()]
-    dims = next((int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d")), None)
-    if dims is None:
-        dims = {2: 1, 3: 2, 4: 2, 5: 3}.get(len(shape), 0)
-    if dims == 0 or len(shape) not in (dims + 1, dims + 2) or min(shape) < 1:
-        raise FieldError(
-            f"image_shape {shape} for {type(module).__name__}",
-            f"the shape of an image with {dims or '1 to 3'} dimensions of space: (C, *space) or (N, C, *space)",
-            "for an RGB image of 512x512 write (3, 512, 512)",
-        )
-    return shape if len(shape) == dims + 2 else (1, *shape)
+        return halo_of(self.canvases[0], self.grid("output"), self.period)

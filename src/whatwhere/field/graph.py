@@ -136,15 +136,50 @@ def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldEr
     return FieldError(
         f"{name} cannot be run on an image of shape {shape} ({type(error).__name__}: {words})",
         "a module and an image shape that go together",
-        f"check the channels ({shape[1] if len(shape) > 1 else 'none'} given) and whether the size is one the network takes",
+        f"check the channels ({shape[1] if len(shape) > 1 else 'none'} given) and the sizes that the network takes",
     )
 
 
-VIEWS = {"view", "reshape", "slice", "select", "permute", "transpose", "expand", "unsqueeze", "squeeze", "flatten",
-         "split", "chunk", "unbind", "narrow", "t", "movedim", "swapaxes", "alias", "detach", "unflatten", "getitem"}  # fmt: skip
-
-FILLS = {"zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
-         "scalar_tensor"}  # fmt: skip
+VIEWS = frozenset(
+    [
+        "view",
+        "reshape",
+        "slice",
+        "select",
+        "permute",
+        "transpose",
+        "expand",
+        "unsqueeze",
+        "squeeze",
+        "flatten",
+        "split",
+        "chunk",
+        "unbind",
+        "narrow",
+        "t",
+        "movedim",
+        "swapaxes",
+        "alias",
+        "detach",
+        "unflatten",
+        "getitem",
+    ]
+)
+FILLS = frozenset(
+    [
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "scalar_tensor",
+    ]
+)
 
 
 def _operator(node: Node) -> str:
@@ -215,7 +250,7 @@ class _Reader:
         value = node.meta.get("val")
         part, call = 0, node
         if node.target is operator.getitem and isinstance(node.args[0], Node):
-            call, part = node.args[0], int(node.args[1])  # type: ignore[call-overload]
+            call, part = node.args[0], int(str(node.args[1]))
             if not isinstance(call.meta.get("val"), list | tuple):
                 call = node
         arguments = self._arguments(call)
@@ -254,7 +289,7 @@ class _Reader:
         layers: dict[str, int] = {}
         for place, step in enumerate(self.steps):
             layers.update(dict.fromkeys(step.modules, place))  # the last step inside a module holds its result
-        results = [value for value in sources(self._value(output.args[0]))]
+        results = list(sources(self._value(output.args[0])))
         for place, value in enumerate(results):
             layers["output" if place == 0 else f"output.{place}"] = value.step
         return layers

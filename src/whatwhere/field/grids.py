@@ -12,7 +12,7 @@ from math import ceil, floor, lcm
 
 from whatwhere.field.graph import Graph
 
-__all__ = ["Canvas", "Grid", "GROWTH", "axis_strides", "common_period", "grid_of"]
+__all__ = ["GROWTH", "Canvas", "Grid", "axis_strides", "common_period", "grid_of"]
 
 GROWTH = (2, 3, 5)
 """How much larger the second canvas is, in each spatial dimension: factors that tell the dimensions apart."""
@@ -71,7 +71,8 @@ def axis_strides(
     for axis, (n, m) in enumerate(zip(small, large)):
         d = _dimension(n, m, len(one.size))
         if d is not None:
-            found.append((axis, d, Fraction(two.size[d] - one.size[d], m - n)))
+            # rounding to a simple ratio forgives a unit more or less at the rim
+            found.append((axis, d, Fraction(two.size[d] - one.size[d], m - n).limit_denominator(64)))
     return found
 
 

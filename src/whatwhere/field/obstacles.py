@@ -85,6 +85,9 @@ def find_obstacle(canvases: tuple[Canvas, Canvas], layer: str, grid: Grid, perio
     small, large = canvases
     if len(small.graph.steps) != len(large.graph.steps):
         return Obstacle("", "forward", "runs other operators at another image size", unbounded=True)
+    if all(axis is None for axis in grid.axes):
+        step = small.graph.steps[small.graph.layers[layer]]
+        return Obstacle(step.module, step.operator, f"has a result without an axis of space, shape {step.shape}", True)
     if None in grid.stride:
         return Obstacle(
             _maker(canvases, layer), "output", "has a number of units that does not grow with the image", True
@@ -109,7 +112,29 @@ def find_obstacle(canvases: tuple[Canvas, Canvas], layer: str, grid: Grid, perio
                     return Obstacle(step.module, step.operator, _why(step, window, small.graph.steps[earlier]), True)
     if found is None and here.touched:
         return Obstacle("", "forward", f"sees further than a canvas of {small.size} pixels", unbounded=True)
-    return found
+    return found or _round_trip(canvases, place, grid, period)
+
+
+def _round_trip(canvases: tuple[Canvas, Canvas], place: int, grid: Grid, period: tuple[int, ...]) -> Obstacle | None:
+    """The operator through which a block at the rim reads the opposite rim: circular padding, a roll."""
+    small, large = canvases
+    shape = small.graph.steps[place].shape
+    strides = zip(grid.axes, grid.stride, period)
+    blocks = [
+        shape[axis] // int(pixels / stride) // 2 for axis, stride, pixels in strides if axis is not None and stride
+    ]
+    for d in range(len(period)):
+        shift = tuple(-blocks[d] if other == d else 0 for other in range(len(period)))
+        rim = trace(small.graph, place, middle_block(shape, grid, period, shift))
+        for at in sorted(rim.windows, reverse=True)[:-1]:
+            step, own = small.graph.steps[at], rim.windows[at]
+            for earlier, window, touched in step_reads(small.graph, at, own):
+                sizes = zip(small.graph.steps[earlier].shape, large.graph.steps[earlier].shape)
+                ends = [w.stop - w.start == n != m for w, (n, m) in zip(window, sizes)]
+                if touched and any(end and s.stop - s.start < w.stop - w.start for end, s, w in zip(ends, own, window)):
+                    why = "wraps round: at one rim of the image it reads the opposite one"
+                    return Obstacle(step.module, step.operator, why, unbounded=True)
+    return None
 
 
 def _maker(canvases: tuple[Canvas, Canvas], layer: str) -> str:

@@ -27,7 +27,7 @@ def wholes(shape: tuple[int, ...]) -> Spans:
 def aligned(spans: Spans, shape: tuple[int, ...]) -> Spans:
     """Undo broadcasting: the last axes meet, and axes of size 1 are read whole."""
     tail = spans[len(spans) - len(shape) :] if shape else ()
-    return tuple(Span(0, 1) if size == 1 else Span(span.start, span.stop) for span, size in zip(tail, shape))
+    return tuple(Span(0, 1) if size == 1 else span for span, size in zip(tail, shape))
 
 
 def _source(step: Step) -> Source:
@@ -104,15 +104,17 @@ def reshape(step: Step, spans: Spans) -> Iterator[Read]:
 
     >>> view = Step("view", {"self": Source(0, (1, 8, 8))}, (1, 2, 4, 2, 4))
     >>> next(reshape(view, (Span(0, 1), Span(1, 2), Span(0, 4), Span(0, 1), Span(2, 3))))[1]
-    ... # doctest: +NORMALIZE_WHITESPACE
-    (Span(start=0, stop=1, touched=False), Span(start=4, stop=8, touched=False), Span(start=2, stop=3, touched=False))
+    (Span(0, 1), Span(4, 8), Span(2, 3))
     """
     source = _source(step)
     result: list[Span] = []
     for old, new in _groups(source.shape, step.shape):
         shape, box = source.shape[old.start : old.stop], spans[new.start : new.stop]
         sizes = step.shape[new.start : new.stop]
-        if all(span.start == 0 and span.stop == size for span, size in zip(box, sizes)):
+        if sum(size > 1 for size in shape) == 1 == sum(size > 1 for size in sizes):  # one axis, perhaps with axes of 1
+            kept = next(span for span, size in zip(box, sizes) if size > 1)
+            result.extend(kept if size > 1 else Span(0, 1) for size in shape)
+        elif all(span.start == 0 and span.stop == size for span, size in zip(box, sizes)):
             result.extend(wholes(shape))
         else:
             result.extend(_unflat(*_flat(box, sizes), shape))
@@ -147,7 +149,8 @@ def slices(step: Step, spans: Spans) -> Iterator[Read]:
     if step.operator == "narrow":
         start, stride = int(args["start"]) % size, 1
     span = spans[axis]
-    yield source, _replace(spans, axis, Span(start + span.start * stride, start + (span.stop - 1) * stride + 1))
+    first, last = start + span.start * stride, start + span.indices[-1] * stride
+    yield source, _replace(spans, axis, Span(first, last + 1, False, stride * span.step))
 
 
 def part_of(step: Step, spans: Spans) -> Iterator[Read]:
@@ -165,7 +168,7 @@ def part_of(step: Step, spans: Spans) -> Iterator[Read]:
         length = -(-size // int(args["chunks"])) if sections is None else int(sections)
         offset = step.part * length
     span = spans[axis]
-    yield source, _replace(spans, axis, Span(span.start + offset, span.stop + offset))
+    yield source, _replace(spans, axis, Span(span.start + offset, span.stop + offset, False, span.step))
 
 
 # ---- pads, joins, moves
@@ -187,13 +190,13 @@ def pad(step: Step, spans: Spans) -> Iterator[Read]:
 
 def join(step: Step, spans: Spans) -> Iterator[Read]:
     """Concatenation and stacking."""
-    parts = step.arguments.get("tensors", step.arguments.get("self"))
+    parts = step.arguments["tensors"]
     axis = _normal(int(step.arguments.get("dim", 0)), len(step.shape))
     span, offset = spans[axis], 0
     pieces = []
     for item in parts:
         length = 1 if step.operator == "stack" else item.shape[axis]
-        inner = clip(span.start - offset, span.stop - offset, length)
+        inner = clip(span.start - offset, span.stop - offset, length, span.step)
         offset += length
         if inner.stop > inner.start:
             pieces.append((item, inner))
@@ -203,7 +206,7 @@ def join(step: Step, spans: Spans) -> Iterator[Read]:
         if isinstance(item, Source) and step.operator == "stack":
             yield item, (*spans[:axis], *spans[axis + 1 :])
         elif isinstance(item, Source):
-            yield item, _replace(spans, axis, Span(inner.start, inner.stop, pads))
+            yield item, _replace(spans, axis, inner._replace(touched=pads))
 
 
 def roll(step: Step, spans: Spans) -> Iterator[Read]:
@@ -293,22 +296,26 @@ def channel_shuffle(step: Step, spans: Spans) -> Iterator[Read]:
     yield source, (spans[0], whole(source.shape[1]), *spans[2:])
 
 
+def _named(rule: Rule, names: str) -> dict[str, Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
 SHAPE_RULES: dict[str, Rule] = {
-    **dict.fromkeys(("permute", "transpose", "t", "numpy_T", "swapaxes"), permute),
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"), reshape),
-    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
-    **dict.fromkeys(("repeat", "tile"), repeat),
-    "select": select,
-    **dict.fromkeys(("slice", "narrow"), slices),
-    **dict.fromkeys(("split", "split_with_sizes", "chunk", "unbind"), part_of),
-    **dict.fromkeys(("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-                     "replication_pad1d", "replication_pad2d", "replication_pad3d", "_pad_circular"), pad),
-    **dict.fromkeys(("cat", "concat", "concatenate", "stack"), join),
-    "roll": roll,
-    "flip": flip,
-    "index_select": index_select,
-    "index": index,
-    "pixel_shuffle": pixel_shuffle,
-    "pixel_unshuffle": pixel_unshuffle,
-    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
-}  # fmt: skip
+    **_named(permute, "permute transpose t numpy_T swapaxes"),
+    **_named(reshape, "view reshape _unsafe_view flatten unflatten squeeze unsqueeze"),
+    **_named(expand, "expand expand_as broadcast_to"),
+    **_named(repeat, "repeat tile"),
+    **_named(select, "select"),
+    **_named(slices, "slice narrow"),
+    **_named(part_of, "split split_with_sizes chunk unbind"),
+    **_named(pad, "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d _pad_circular"),
+    **_named(pad, "replication_pad1d replication_pad2d replication_pad3d"),
+    **_named(join, "cat concat concatenate stack"),
+    **_named(roll, "roll"),
+    **_named(flip, "flip"),
+    **_named(index_select, "index_select"),
+    **_named(index, "index"),
+    **_named(pixel_shuffle, "pixel_shuffle"),
+    **_named(pixel_unshuffle, "pixel_unshuffle"),
+    **_named(channel_shuffle, "channel_shuffle native_channel_shuffle"),
+}

@@ -11,25 +11,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, gcd
 from typing import NamedTuple
 
 __all__ = ["Span", "adaptive", "clip", "cubic", "linear", "nearest", "padded", "smooth", "spread", "taps", "whole"]
 
 
 class Span(NamedTuple):
-    """The indices ``start .. stop - 1`` of an axis; empty when ``stop <= start``."""
+    """The indices ``start, start + step ... < stop`` of an axis; empty when ``stop <= start``."""
 
     start: int
     stop: int
     touched: bool = False
+    step: int = 1
+
+    def __repr__(self) -> str:
+        step = f", step={self.step}" if self.step != 1 else ""
+        return f"Span({self.start}, {self.stop}{step}{', touched=True' if self.touched else ''})"
+
+    @property
+    def indices(self) -> range:
+        return range(self.start, self.stop, self.step)
+
+    @property
+    def spacing(self) -> int:
+        """The step, or 0 for a single index: what `gcd` takes."""
+        return self.step if self.stop - self.start > 1 else 0
 
     def hull(self, other: Span) -> Span:
+        touched = self.touched or other.touched
         if self.stop <= self.start:
-            return Span(other.start, other.stop, self.touched or other.touched)
+            return other._replace(touched=touched)
         if other.stop <= other.start:
-            return Span(self.start, self.stop, self.touched or other.touched)
-        return Span(min(self.start, other.start), max(self.stop, other.stop), self.touched or other.touched)
+            return self._replace(touched=touched)
+        step = gcd(self.spacing, other.spacing, self.start - other.start) or 1
+        return Span(min(self.start, other.start), max(self.stop, other.stop), touched, step)
 
 
 EMPTY = Span(0, 0)
@@ -39,15 +55,19 @@ def whole(size: int) -> Span:
     return Span(0, size)
 
 
-def clip(start: int, stop: int, size: int) -> Span:
+def clip(start: int, stop: int, size: int, step: int = 1) -> Span:
     """Cut a run of indices to the axis and remember whether that took anything away.
 
     >>> clip(-1, 2, 8)
-    Span(start=0, stop=2, touched=True)
+    Span(0, 2, touched=True)
+    >>> clip(-3, 6, 8, step=2)
+    Span(1, 6, step=2, touched=True)
     """
-    if stop <= start:
-        return EMPTY
-    return Span(min(max(start, 0), size), max(min(stop, size), 0), start < 0 or stop > size)
+    run = range(start, stop, step)
+    low = start % step if start < 0 else start
+    inside = range(low, min(stop, size), step)
+    touched = bool(run) and (run[0] < 0 or run[-1] >= size)
+    return Span(inside[0], inside[-1] + 1, touched, step) if inside else Span(0, 0, touched)
 
 
 def _ends(run: Span, size: int, indices: Callable[[int], Iterable[int]]) -> tuple[int, int]:
@@ -64,8 +84,8 @@ def _ends(run: Span, size: int, indices: Callable[[int], Iterable[int]]) -> tupl
         return found
 
     # once an output's own first tap is inside, no later output reads anything smaller (taps rise with the output)
-    low = inside(range(run.start, run.stop), min, lambda output: min(indices(output), default=-1) >= 0)
-    high = inside(reversed(range(run.start, run.stop)), max, lambda output: max(indices(output), default=size) < size)
+    low = inside(run.indices, min, lambda output: min(indices(output), default=-1) >= 0)
+    high = inside(reversed(run.indices), max, lambda output: max(indices(output), default=size) < size)
     return (0, 0) if low is None or high is None else (low, high + 1)
 
 
@@ -73,32 +93,33 @@ def taps(run: Span, size: int, kernel: int, stride: int = 1, dilation: int = 1, 
     """A sliding kernel: output ``o`` reads ``o * stride - padding + t * dilation`` for ``t`` in ``range(kernel)``.
 
     >>> taps(Span(4, 5), size=16, kernel=3, padding=1)
-    Span(start=3, stop=6, touched=False)
+    Span(3, 6)
     >>> taps(Span(1, 2), size=16, kernel=3, dilation=2, padding=2)  # -1 is padding; 0 is skipped
-    Span(start=1, stop=4, touched=False)
+    Span(1, 4, step=2, touched=True)
     """
     start = run.start * stride - padding
-    stop = (run.stop - 1) * stride - padding + (kernel - 1) * dilation + 1
+    stop = run.indices[-1] * stride - padding + (kernel - 1) * dilation + 1
+    step = gcd(run.spacing * stride, dilation if kernel > 1 else 0) or 1
     if start >= 0 and stop <= size:
-        return Span(start, stop)
+        return Span(start, stop, False, step)
     low, high = _ends(
         run, size, lambda o: range(o * stride - padding, o * stride - padding + kernel * dilation, dilation)
     )
-    return Span(low, high, True)
+    return Span(low, high, True, step)
 
 
 def spread(run: Span, size: int, kernel: int, stride: int = 1, dilation: int = 1, padding: int = 0) -> Span:
     """A transposed kernel: input ``i`` writes ``i * stride - padding + t * dilation``; which inputs write `run`?
 
     >>> spread(Span(4, 5), size=8, kernel=2, stride=2)
-    Span(start=2, stop=3, touched=False)
+    Span(2, 3)
     """
     reach = (kernel - 1) * dilation
     first = ceil(Fraction(run.start + padding - reach, stride))
     last = floor(Fraction(run.stop - 1 + padding, stride))
 
     def writes(index: int) -> bool:
-        return any(run.start <= index * stride - padding + t * dilation < run.stop for t in range(kernel))
+        return any(index * stride - padding + t * dilation in run.indices for t in range(kernel))
 
     asked = [index for index in range(first, min(last + 1, 0)) if writes(index)]
     asked += [index for index in range(max(first, size), last + 1) if writes(index)]
@@ -113,7 +134,7 @@ def adaptive(run: Span, size: int, bins: int) -> Span:
     """Adaptive pooling: bin ``o`` reads ``floor(o * size / bins) .. ceil((o + 1) * size / bins)``.
 
     >>> adaptive(Span(1, 2), size=10, bins=3)
-    Span(start=3, stop=7, touched=False)
+    Span(3, 7)
     """
     return Span(run.start * size // bins, -(-run.stop * size // bins))
 
@@ -132,7 +153,7 @@ def nearest(run: Span, size: int, scale: Fraction, centred: bool = False) -> Spa
     """Nearest-neighbour interpolation: output ``o`` reads ``floor(o * scale)``, or the nearest centre (`centred`).
 
     >>> nearest(Span(5, 6), size=8, scale=Fraction(1, 2))
-    Span(start=2, stop=3, touched=False)
+    Span(2, 3)
     """
     slack, shift = _slack(scale, size), Fraction(1, 2) if centred else Fraction(0)
     low = floor((run.start + shift) * scale - slack)
@@ -160,7 +181,7 @@ def linear(run: Span, size: int, scale: Fraction, aligned: bool) -> Span:
     """Linear interpolation on one axis (bilinear, trilinear): the two neighbours whose weight is not zero.
 
     >>> linear(Span(4, 5), size=8, scale=Fraction(1, 2), aligned=False)
-    Span(start=1, stop=3, touched=False)
+    Span(1, 3)
     """
     return _interpolated(run, size, scale, aligned, before=0, after=1)
 
@@ -182,12 +203,12 @@ def padded(run: Span, size: int, before: int, mode: str) -> Span:
     """An axis padded by `before` in front (and whatever it takes behind), by `mode` as `torch.nn.functional.pad`.
 
     >>> padded(Span(0, 2), size=8, before=2, mode="reflect")
-    Span(start=1, stop=3, touched=True)
+    Span(1, 3, touched=True)
     >>> padded(Span(0, 2), size=8, before=2, mode="circular")
-    Span(start=6, stop=8, touched=True)
+    Span(6, 8, touched=True)
     """
     start, stop = run.start - before, run.stop - before
-    inner = clip(start, stop, size)
+    inner = clip(start, stop, size, run.step)
     if mode == "constant" or not inner.touched:
         return inner
     span = inner

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from whatwhere.field.graph import Graph, Source
 from whatwhere.field.rules import Spans, reads
-from whatwhere.field.spans import Span
+from whatwhere.field.spans import clip
 
 __all__ = ["Trace", "is_empty", "trace"]
 
@@ -42,8 +42,9 @@ class Trace:
 
 
 def _clipped(source: Source, spans: Spans) -> tuple[Spans, bool]:
-    touched = any(span.touched or span.start < 0 or span.stop > size for span, size in zip(spans, source.shape))
-    return tuple(Span(max(span.start, 0), min(span.stop, size)) for span, size in zip(spans, source.shape)), touched
+    cut = [clip(span.start, span.stop, size, span.step) for span, size in zip(spans, source.shape)]
+    touched = any(span.touched for span in spans) or any(span.touched for span in cut)
+    return tuple(span._replace(touched=False) for span in cut), touched
 
 
 def step_reads(graph: Graph, place: int, spans: Spans) -> Iterator[tuple[int, Spans, bool]]:

@@ -1,0 +1,102 @@
+"""`field(module, image_shape)`: export a module and hand back its `Field`.
+
+Knows how to bring a module and an image shape together; knows nothing of rules or windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import lcm
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from whatwhere.errors import FieldError
+from whatwhere.field.field import Field
+from whatwhere.field.graph import Graph, export_graph
+from whatwhere.field.grids import GROWTH, Canvas, common_period
+from whatwhere.field.rules import has_rule
+
+__all__ = ["field"]
+
+
+def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any] | None = None) -> Field:
+    """The windows of every layer of a module, on images of one size.
+
+    Args:
+        module: any `torch.nn.Module` whose operators depend on shapes only. It is looked at in eval mode and left as
+            it was.
+        image_shape: ``(C, *space)`` or ``(N, C, *space)``, with 1, 2 or 3 dimensions of space.
+        inputs: the arguments of ``forward``, if it takes more than the image; the first tensor of that shape is the
+            image.
+
+    Raises:
+        FieldError: the shape is no image, the module does not run on it or decides by values, or its output has no
+            axis of space.
+
+    >>> print(field(nn.Conv2d(3, 8, 3, padding=1), (3, 64, 64)).receptive_field("output", (32, 32)))
+    ((31, 34), (31, 34))
+    """
+    shape = _batched(module, tuple(int(size) for size in image_shape))
+    space = shape[2:]
+    graph = _export(module, shape, inputs)
+    canvases, refusal = None, "several inputs were given"
+    if inputs is None or len(inputs) == 1:
+        try:
+            canvases, refusal = _canvases(module, shape), ""
+        except FieldError as error:
+            refusal = error.given
+    found = Field(type(module).__name__, space, graph, canvases, refusal)
+    if all(axis is None for axis in found.grid("output").axes):
+        raise FieldError(
+            f"the output of {found.name} has shape {graph.steps[graph.layers['output']].shape} for an image of {space}",
+            "an output with axes of space, such as one value for each pixel",
+            "give the part of the network before its pooling and classifier",
+        )
+    return found
+
+
+def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas]:
+    """The module on two images much larger than itself, whose sizes are multiples of its period."""
+
+    def export(multiples: tuple[int, ...]) -> tuple[Canvas, Canvas]:
+        base = tuple(size * multiple for size, multiple in zip(shape[2:], multiples))
+        sizes = (base, tuple(size * factor for size, factor in zip(base, GROWTH)))
+        one, two = (Canvas(size, _export(module, (*shape[:2], *size), None)) for size in sizes)
+        return one, two
+
+    canvases = export((64,) * len(shape[2:]))
+    period = common_period(canvases, len(canvases[0].graph.steps) - 1)
+    if all(size % pixels == 0 for size, pixels in zip(canvases[0].size, period)):
+        return canvases
+    return export(tuple(lcm(64, pixels) for pixels in period))
+
+
+def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | None) -> Graph:
+    if inputs is not None:
+        places = [k for k, item in enumerate(inputs) if isinstance(item, Tensor) and tuple(item.shape) == shape]
+        if not places:
+            raise FieldError(f"no tensor of shape {shape} in inputs", "the image among the inputs", "")
+        return export_graph(module, inputs, places[0], has_rule)
+    tensors = [*module.parameters(), *module.buffers()]
+    sample = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    with FakeTensorMode(allow_non_fake_inputs=True):  # shapes only: even an image of a terabyte costs nothing
+        image = torch.empty(shape, dtype=sample.dtype, device=sample.device)
+    return export_graph(module, (image,), 0, has_rule)
+
+
+def _batched(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``(N, C, *space)`` from a shape with or without the batch axis."""
+    kinds = [type(part).__name__ for part in module.modules()]
+    dims = next((int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d")), None)
+    if dims is None:
+        dims = {2: 1, 3: 2, 4: 2, 5: 3}.get(len(shape), 0)
+    if dims == 0 or len(shape) not in (dims + 1, dims + 2) or min(shape) < 1:
+        raise FieldError(
+            f"image_shape {shape} for {type(module).__name__}",
+            f"the shape of an image with {dims or '1 to 3'} dimensions of space: (C, *space) or (N, C, *space)",
+            "for an RGB image of 512x512 write (3, 512, 512)",
+        )
+    return shape if len(shape) == dims + 2 else (1, *shape)

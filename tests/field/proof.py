@@ -1,0 +1,73 @@
+"""Which pixels really influence a unit: by gradients, in float64, with weights made positive so that nothing cancels.
+
+Gradients of max pooling reach one winner only, and of ReLU only living units, although the others could have won or lived.
+Both are swapped, for the measurement, by operators that read the very same entries smoothly: average pooling and softplus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def positive(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module in float64 and eval mode, all weights positive and small enough that nothing saturates."""
+    generator = torch.Generator().manual_seed(seed)
+    module = module.double().eval()
+    with torch.no_grad():
+        for tensor in module.parameters():
+            fan = max(1, tensor[0].numel()) if tensor.ndim > 1 else 1
+            tensor.copy_((torch.rand(tensor.shape, generator=generator, dtype=torch.double) + 0.5) / fan)
+        for name, tensor in module.named_buffers():
+            if name.endswith("running_var"):
+                tensor.fill_(1.0)
+    return module
+
+
+@contextmanager
+def smooth() -> Iterator[None]:
+    def pool(dims: int) -> Any:
+        average = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[dims - 1]
+
+        def swapped(
+            x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **kw: Any
+        ) -> Tensor:
+            assert dilation == 1
+            return average(x, kernel, stride, padding, kw.get("ceil_mode", False), count_include_pad=False)
+
+        return swapped
+
+    with ExitStack() as stack:
+        for dims in (1, 2, 3):
+            stack.enter_context(patch.object(F, f"max_pool{dims}d", pool(dims)))
+        stack.enter_context(patch.object(F, "relu", lambda x, inplace=False: F.softplus(x)))
+        yield
+
+
+def support(module: nn.Module, image: Tensor, axes: tuple[int, ...], unit: tuple[int, ...], layer: str = "output"):  # noqa: ANN201
+    """The smallest box of pixels with a gradient into one unit of a layer; None if there is none."""
+    kept: list[Tensor] = []
+    hook = None
+    if layer != "output":
+        hook = module.get_submodule(layer).register_forward_hook(lambda _m, _i, result: kept.append(result))
+    image = image.clone().requires_grad_()
+    with smooth():
+        output = module(image)
+    if hook is not None:
+        hook.remove()
+        output = kept[-1]
+    index: list[Any] = [slice(None)] * output.ndim
+    for axis, place in zip(axes, unit):
+        index[axis] = place
+    (gradient,) = torch.autograd.grad(output[tuple(index)].sum(), image)
+    seen = (gradient != 0).any(0).any(0)
+    if not seen.any():
+        return None
+    places = seen.nonzero()
+    return tuple((int(low), int(high) + 1) for low, high in zip(places.min(0).values, places.max(0).values))

@@ -1,0 +1,42 @@
+"""Windows against gradients: for every unit tried, the support lies inside its window and touches all its sides."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+from proof import positive, support
+from zoo_nets import ZOO, Specimen
+
+from whatwhere.field import Field, field
+
+
+def units_of(found: Field, layer: str, count: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Corners and random units of a layer's grid."""
+    size = found.grid(layer).size
+    corners = list(itertools.product(*[(0, n - 1) for n in size]))
+    draw = random.Random(seed)
+    return [*corners, *(tuple(draw.randrange(n) for n in size) for _ in range(count))]
+
+
+@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+def test_gradients_fill_the_window(specimen: Specimen) -> None:
+    torch.manual_seed(0)
+    module = positive(specimen.build())
+    found = field(module, specimen.shape)
+    assert found.bounded == specimen.bounded
+    image = torch.rand(1, *specimen.shape, dtype=torch.double) + 0.1
+    grid = found.grid("output")
+    axes = tuple(axis for axis in grid.axes if axis is not None)
+    for unit in units_of(found, "output", 6):
+        window = found.receptive_field("output", unit)
+        real = support(module, image, axes, unit)
+        if real is None:
+            assert all(start == stop == 0 for start, stop in window), unit
+            continue
+        inside = all(low <= start and stop <= high for (start, stop), (low, high) in zip(real, window))
+        assert inside, (unit, real, window)
+        if specimen.tight:
+            assert real == window, unit
