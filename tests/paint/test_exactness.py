@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
+import torch
 from painting import model_of, picture, unet, whole_logits
+from torch import nn
 
-from whatwhere.paint import Engine, Tiling
+from whatwhere.errors import FieldError, PlanError
+from whatwhere.paint import Engine, Tiling, paint
+from whatwhere.paint.blend import blend_tiles
+from whatwhere.paint.fold import folded
+from whatwhere.paint.paint import ArraySink
 from whatwhere.paint.prove import prove, tiled_logits
+from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.sources import ArraySource
 
+ARCHITECTURES = [
+    (depth, block, up) for depth in range(1, 6) for block in ("plain", "residual") for up in ("transpose", "bilinear")
+]
 
-def _case(number: int) -> None:
-    """One random network, size and tile, in float32, against the user's own module on the whole image."""
+
+@cache
+def _engine(depth: int, block: str, up: str) -> Engine:
+    return Engine(model_of(unet(width=2, depth=depth, max_width=16, block=block, up=up)), "float32")
+
+
+def _case(engine: Engine, number: int) -> None:
+    """One random size and tile, against the user's own module on the whole image."""
     draw = np.random.default_rng(number)
-    depth = int(draw.integers(1, 6))
-    options = {"block": draw.choice(["plain", "residual"]), "up": draw.choice(["transpose", "bilinear"])}
-    model = model_of(unet(seed=number, width=2, depth=depth, max_width=16, **options))
     height, width = (int(n) for n in draw.integers(1, 700, size=2))
     image = picture(height, width, seed=number)
-    engine = Engine(model, "float32")
     least = Tiling((height, width), (10**4, 10**4), engine.halo, engine.period).smallest
-    tile = tuple(int(side + draw.integers(0, 200)) for side in least)
+    tile = tuple(int(side + draw.integers(32, 200)) for side in least)
     tiling = Tiling((height, width), tile, engine.halo, engine.period)
     tiled = tiled_logits(engine, ArraySource(image), tiling)
-    np.testing.assert_allclose(tiled.numpy(), whole_logits(model, image).numpy(), atol=1e-4, err_msg=f"{tiling}")
+    np.testing.assert_allclose(tiled.numpy(), whole_logits(engine.model, image).numpy(), atol=1e-4, err_msg=f"{tiling}")
 
 
 @pytest.mark.parametrize("number", range(30))
 def test_tiles_equal_the_whole_image(number: int) -> None:
-    _case(number)
+    _case(_engine(*ARCHITECTURES[::4][number % 5]), number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(30, 200))
 def test_tiles_equal_the_whole_image_in_all_cases(number: int) -> None:
-    _case(number)
+    _case(_engine(*ARCHITECTURES[number % 20]), number)
 
 
 @pytest.mark.parametrize(("depth", "up"), [(1, "transpose"), (2, "bilinear"), (3, "transpose")])
@@ -47,3 +61,154 @@ def test_one_stride_less_of_halo_fails(depth: int, up: str) -> None:
     assert proof.less is not None
     assert proof.less > 100 * proof.difference
     assert proof.less > 1e-3
+
+
+def test_paint_gives_the_labels_of_the_whole_image_tile_by_tile() -> None:
+    engine = _engine(2, "plain", "transpose")
+    image = picture(201, 187)
+    whole = whole_logits(engine.model, image)
+    painting = paint(engine, image, tile=80, probabilities=True)
+    assert painting.report.tiles > 1
+    assert painting.report.exact
+    np.testing.assert_array_equal(painting.labels, whole.argmax(0).numpy())
+    assert painting.probabilities is not None
+    np.testing.assert_allclose(painting.probabilities, whole.softmax(0).numpy(), atol=1e-5)
+
+
+def test_tiles_that_pass_together_give_the_same() -> None:
+    engine = _engine(2, "plain", "transpose")
+    image = picture(201, 187)
+    np.testing.assert_array_equal(paint(engine, image, tile=80, batch=4).labels, paint(engine, image, tile=80).labels)
+
+
+def test_folding_the_norms_leaves_the_users_module_and_the_logits_alone() -> None:
+    model = model_of(unet())
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    engine, image = Engine(model, "float32"), picture(64, 64)
+    logits = engine.logits(model.normalise(image)[None])[0]
+    torch.testing.assert_close(logits, whole_logits(model, image), atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.network.state_dict().items())
+    folded_away = folded(model.network, torch.randn(1, 3, 64, 64))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded_away.modules())
+
+
+class _Shared(nn.Module):
+    """One convolution used twice, before a norm and alone: folding would be wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(6, 3, 1)
+        self.norm.running_var.fill_(4.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.conv(x)
+        return self.head(torch.cat([first, self.norm(first)], 1))
+
+
+def test_a_norm_that_can_not_be_folded_is_kept() -> None:
+    torch.manual_seed(0)
+    network, image = _Shared().eval(), torch.randn(1, 3, 20, 20)
+    kept = folded(network, image)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in kept.modules())
+    torch.testing.assert_close(kept(image), network(image))
+
+
+class _Global(nn.Module):
+    """Sees the whole image through an instance norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.InstanceNorm2d(8)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.stem(x)).relu())
+
+
+def test_a_network_that_sees_everything_is_whole_when_it_fits_and_blended_when_not() -> None:
+    torch.manual_seed(0)
+    engine = Engine(model_of(_Global()), "float32")
+    image = picture(150, 170)
+    whole, blended = paint(engine, image, probabilities=True), paint(engine, image, tile=64, probabilities=True)
+    assert whole.report.exact
+    assert not blended.report.exact
+    assert blended.report.tiles > 4
+    assert "norm" in str(blended.report)
+    assert "approximate" in str(blended.report)
+    assert whole.probabilities is not None
+    assert blended.probabilities is not None
+    np.testing.assert_allclose(blended.probabilities.sum(0), 1, atol=1e-5)
+    assert 0 < np.abs(blended.probabilities - whole.probabilities).max() < 0.5
+    with pytest.raises(FieldError, match="norm"):
+        prove(engine, image)
+
+
+def test_blending_a_local_network_is_close_to_the_truth_in_the_middle_of_tiles() -> None:
+    """The bands are put together in their places: with a pointwise network blending changes nothing."""
+    torch.manual_seed(0)
+    engine = Engine(model_of(nn.Conv2d(3, 3, 1)), "float32")
+    image = picture(150, 170)
+    plan = Scheme(Tiling((150, 170), (64, 64), ((16, 16), (16, 16))), exact=False, blended=True)
+    sink = ArraySink((150, 170), 3)
+    blend_tiles(engine, ArraySource(image), plan, sink, probabilities=True)
+    np.testing.assert_allclose(sink.probabilities, whole_logits(engine.model, image).softmax(0), atol=1e-5)
+
+
+def test_blending_continues_with_the_bands_that_are_missing() -> None:
+    torch.manual_seed(0)
+    engine = Engine(model_of(_Global()), "float32")
+    source = ArraySource(picture(190, 170))
+    plan = Scheme(Tiling((190, 170), (64, 64), ((16, 16), (16, 16))), exact=False, blended=True)
+    full, rest = ArraySink((190, 170), 3), ArraySink((190, 170), 3)
+    blend_tiles(engine, source, plan, full, probabilities=True)
+    blend_tiles(engine, source, plan, rest, probabilities=True, done=frozenset({0, 1}))
+    first = next(y for y in range(190) if rest.probabilities[:, y].any())
+    assert first > 32
+    np.testing.assert_array_equal(rest.probabilities[:, first:], full.probabilities[:, first:])
+
+
+def test_a_tile_too_small_for_the_halo_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"at least \d+x\d+ for this network"):
+        paint(_engine(2, "plain", "transpose"), picture(300, 300), tile=16)
+
+
+def test_one_sigmoid_channel_is_read_as_the_second_class() -> None:
+    torch.manual_seed(0)
+    model = model_of(nn.Conv2d(3, 1, 3, padding=1), classes=2)
+    image = picture(40, 50)
+    expected = model.network(model.normalise(image)[None])[0, 0] > 0
+    np.testing.assert_array_equal(paint(model, image, precision="float32").labels, expected.numpy())
+
+
+def test_bfloat16_is_said_and_close() -> None:
+    model, image = model_of(unet()), picture(90, 70)
+    painting = paint(model, image, precision="bfloat16", probabilities=True)
+    assert "bfloat16" in str(painting.report)
+    exact = whole_logits(model, image).softmax(0).numpy()
+    assert np.abs(painting.probabilities - exact).max() < 0.1
+
+
+def test_memory_that_runs_out_shrinks_the_tiles_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(2, "plain", "transpose")
+    image = picture(300, 300)
+    honest = engine.logits
+
+    def scarce(batch: torch.Tensor) -> torch.Tensor:
+        if batch.shape[-1] * batch.shape[-2] > 200 * 200:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: not enough memory")
+        return honest(batch)
+
+    monkeypatch.setattr(engine, "logits", scarce)
+    painting = paint(engine, image, tile=300)
+    assert painting.report.tiles > 1
+    assert "memory ran out with tiles of 300x300; went on with" in str(painting.report)
+    np.testing.assert_array_equal(painting.labels, whole_logits(engine.model, image).argmax(0).numpy())
+
+
+def test_memory_that_never_suffices_and_other_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(2, "plain", "transpose")
+    for error in (MemoryError("none"), RuntimeError("a bug")):
+        monkeypatch.setattr(engine, "logits", lambda _, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error), match=str(error)):
+            paint(engine, picture(100, 100))
