@@ -6,6 +6,7 @@ Knows a `Field` and matplotlib; knows nothing of graphs or rules.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from whatwhere.records import Box
 if TYPE_CHECKING:
     from whatwhere.field.field import Field
 
-__all__ = ["COLORS", "draw_field"]
+__all__ = ["COLORS", "coarser_and_coarser", "draw_field", "save_figure"]
 
 COLORS = ("#f2a541", "#e4572e", "#c2185b", "#7b3fa0", "#3f51b5", "#0288a8", "#2e7d5b", "#6b7280")
 """One colour a layer, warm (early) to cool (late); told apart in print too."""
@@ -47,19 +48,19 @@ def draw_field(
     from matplotlib.figure import Figure
 
     height, width = field.image
-    figure = Figure(figsize=(7.2, 5.2), dpi=160, layout="constrained")
+    figure = Figure(figsize=(7.6, 5.0), dpi=160, layout="constrained")
     axes = figure.add_subplot()
     if image is None:
         _paper(axes, height, width)
     else:
         axes.imshow(_shown(image), extent=(0, width, height, 0), cmap="gray", alpha=0.55)
-    for order, layer in enumerate(layers):
+    for order, layer in enumerate(layers):  # coarse cells lie under fine ones
         color = COLORS[order % len(COLORS)]
         unit = unit_at(field, layer, pixel)
         cell, seen = field.cell(layer, unit), field.receptive_field(layer, unit)
         inset = 0.18 * order  # boxes cut by the rim would lie on each other
-        _box(axes, seen, inset, edgecolor=color, facecolor="none", linewidth=2.0)
-        _box(axes, cell, 0, edgecolor="none", facecolor=color, alpha=0.45)
+        _box(axes, seen, inset, edgecolor=color, facecolor="none", linewidth=2.0, zorder=5)
+        _box(axes, cell, 0, edgecolor="none", facecolor=color, alpha=0.55, zorder=4 - order / 100)
         cut = "" if field.obstacle(layer) is None else ", without bound"
         axes.plot([], [], "s", color=color, label=f"{layer}\ncell {_sides(cell)}, sees {_sides(seen)}{cut}")
     axes.set(xlim=(-0.5, width + 0.5), ylim=(height + 0.5, -0.5), aspect="equal")
@@ -72,6 +73,18 @@ def draw_field(
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8, labelcolor=INK)
     legend.set_title("filled: the cell it answers for\noutline: what it sees")
     return save_figure(figure, path)
+
+
+def coarser_and_coarser(field: Field) -> tuple[str, ...]:
+    """The levels on the way down: each with a larger stride than all before."""
+    chosen: dict[Fraction, str] = {}
+    for layer in field.levels:
+        stride = field.stride(layer)[0]
+        if stride is not None and stride >= max(chosen, default=Fraction(0)):
+            chosen[stride] = layer  # the last of the first run at each stride
+        elif stride is not None:
+            break
+    return tuple(chosen.values())[: len(COLORS)]
 
 
 def unit_at(field: Field, layer: str, pixel: Sequence[int]) -> tuple[int, ...]:
@@ -126,6 +139,4 @@ def _box(axes: Any, box: Box, inset: float, **style: Any) -> None:
     from matplotlib.patches import Rectangle
 
     (top, bottom), (left, right) = box
-    axes.add_patch(
-        Rectangle((left + inset, top + inset), right - left - 2 * inset, bottom - top - 2 * inset, zorder=3, **style)
-    )
+    axes.add_patch(Rectangle((left + inset, top + inset), right - left - 2 * inset, bottom - top - 2 * inset, **style))

@@ -21,7 +21,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from whatwhere.errors import FieldError
-from whatwhere.field.drawing import draw_field
+from whatwhere.field.drawing import coarser_and_coarser, draw_field
 from whatwhere.field.graph import Graph
 from whatwhere.field.grids import Canvas, Grid, common_period, grid_of
 from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle
@@ -145,10 +145,11 @@ class Field:
 
         Args:
             path: ``.png``, ``.svg`` or ``.pdf``.
+            layers: names from `layers`; by default the `levels` on the way down, one for each stride.
             image: ``HxW`` or ``HxWxC``, of the field's image size.
         """
         at = tuple(size // 2 for size in self.image) if pixel is None else tuple(pixel)
-        return draw_field(self, at, self.levels if layers is None else layers, Path(path), image)
+        return draw_field(self, at, coarser_and_coarser(self) if layers is None else layers, Path(path), image)
 
     # ---- windows
 
