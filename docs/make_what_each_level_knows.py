@@ -51,7 +51,7 @@ def scene() -> NDArray[np.float64]:
     return picture
 
 
-def panel(axes, found: Field, layer: str, level: int) -> None:  # noqa: ANN001  (matplotlib has no types)
+def panel(axes, found: Field, layer: str, level: int) -> None:
     row = found.table((layer,)).rows[0]
     stride = SIZE // row.grid[0]
     unit = tuple(place // stride for place in PIXEL)
@@ -62,13 +62,12 @@ def panel(axes, found: Field, layer: str, level: int) -> None:  # noqa: ANN001  
             axes.axvline(place, color="white", linewidth=0.5, alpha=0.7)
     color = COLORS[level]
     (top, bottom), (left, right) = found.cell(layer, unit)
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor=color, alpha=0.7, edgecolor="none"))
-    (top, bottom), (left, right) = found.receptive_field(layer, unit)
     axes.add_patch(
-        Rectangle(
-            (left, top), right - left, bottom - top, facecolor="none", edgecolor=color, linewidth=2.6, clip_on=False
-        )
+        Rectangle((left, top), right - left, bottom - top, facecolor=color, alpha=0.7, edgecolor="none", zorder=3)
     )
+    (top, bottom), (left, right) = found.receptive_field(layer, unit)
+    outline = {"facecolor": "none", "edgecolor": color, "linewidth": 2.6, "clip_on": False, "zorder": 4}
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, **outline))
     axes.set(xlim=(0, SIZE), ylim=(SIZE, 0), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -97,8 +96,8 @@ def picture(found: Field) -> None:
 
 
 def levels_table(found: Field) -> str:
-    lines = ["| level | grid | one unit answers for | so it knows | and it truly sees | beyond its cell, each side |",
-             "|---:|---:|---:|---|---:|---:|"]  # fmt: skip
+    titles = ("level", "grid", "one unit answers for", "so it knows", "and it truly sees", "beyond its cell, each side")
+    lines = [f"| {' | '.join(titles)} |", "|---:|---:|---:|---|---:|---:|"]
     for level in range(7):
         row = found.table((f"conv{level}b",)).rows[0]
         (reach, _), _ = row.reach or ((0, 0), (0, 0))
@@ -133,30 +132,31 @@ pixel to the whole image.](what-each-level-knows.png)
 
 {levels_table(found)}
 
-After the first filter a unit knows its place to the pixel, but has seen only an edge. At level 5 the grid is 2x2: a unit may
-know "tree", but only "somewhere in this quarter of the image". At level 6 a single unit is left, and all it can say is
-"somewhere".
+After the first filter a unit knows its place to the pixel, but has seen only an edge. At level 5 the grid is 2x2: a
+unit may know "tree", but only "somewhere in this quarter of the image". At level 6 a single unit is left, and all it can
+say is "somewhere".
 
 ## Two different sizes
 
-**The cell** is the block of pixels that one unit answers for. Neighbouring units stand one *stride* apart, so cells tile the
-image: nothing finer than the cell can be told from *which* unit fired. Only pooling and strides make it larger, by two at
-each level.
+**The cell** is the block of pixels that one unit answers for. Neighbouring units stand one *stride* apart, so cells
+tile the image: *which* unit fired tells the place to one cell, and no finer. Only pooling and strides make it larger, by
+two at each level.
 
 **The receptive field** is the set of pixels that can change the unit's value. It is larger than the cell, because
 filters reach over into their neighbours' cells, and it grows at every filter:
 
 {growth_table(found)}
 
-A 3x3 filter adds one unit on either side, so two strides of pixels in all: 2 pixels at level 0, but 16 at level 3. Pooling by two adds
-one stride. That is why the receptive field runs ahead of the cell, and why neighbouring units, whose cells do not overlap,
-see mostly the same pixels: a pixel at {PIXEL} lies in one cell of level 4, yet changes {bottom - top} units along each
-axis of that level's 4x4 grid.
+A 3x3 filter adds one unit on either side, so two strides of pixels in all: 2 pixels at level 0, but 16 at level 3.
+Pooling by two adds one stride. That is why the receptive field runs ahead of the cell, and why neighbouring units, whose
+cells do not overlap, see mostly the same pixels: pixel {PIXEL} lies in one cell of level 4, yet it can change
+{bottom - top} units along each axis of that level's 4x4 grid.
 
-So a large receptive field is not a loss of place, and a small one is no proof of it. *What* a unit can recognise is bounded by the field
-it sees; *where* it can point to is bounded by its cell. From level 3 on the field is wider than this image, and its
-rim cuts it. The way up of the U-Net shrinks the cell again, down to one pixel, while the field keeps growing: the skips
-bring back the place that the cells had lost.
+So a large receptive field is no loss of place, and a small one no proof of it. *What* a unit can recognise is bounded by
+the field it sees; *where* the grid can point is bounded by its cell. (A unit's channels may carry a finer place inside
+its cell. Whether they do is no question of geometry: it has to be measured on the trained network.) From level 3 on
+the field is wider than this image, and its rim cuts it. The way up of the U-Net shrinks the cell again, down to one
+pixel, while the field keeps growing: the skips bring back the place that the grid had lost.
 
 These are the pixels that *can* count. Which of them do, in a trained network, is measured by the effective receptive
 field (Luo et al. 2016, arXiv 1701.04128): most of the weight lies near the middle.
@@ -173,8 +173,8 @@ found.influenced("bottleneck", (100, 200))      # the units one pixel changes
 found.draw("levels.png")
 ```
 
-The field follows the exported graph backward, operator by operator, in whole numbers. An operator without a rule is taken
-to see everything and is named by `found.explain()`, so an answer can be too large, never too small.
+The field follows the exported graph backward, operator by operator, in whole numbers. An operator without a rule is
+taken to see everything and is named by `found.explain()`, so an answer can be too large, never too small.
 """
 
 

@@ -70,7 +70,8 @@ def draw_field(
     axes.set_title(
         f"{field.name}: what units at pixel {tuple(pixel)} know of place", color=INK, fontsize=11, loc="left"
     )
-    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8, labelcolor=INK)
+    style = {"frameon": False, "fontsize": 8, "title_fontsize": 8, "labelcolor": INK, "alignment": "left"}
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), **style)
     legend.set_title("filled: the cell it answers for\noutline: what it sees")
     return save_figure(figure, path)
 
