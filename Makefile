@@ -1,0 +1,38 @@
+# Two commands are all a fresh machine needs: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+.PHONY: setup demo test test-all lint check bench clean
+
+setup: $(VENV)/.ready                   ## a virtual environment with the locked versions
+
+# torch first and by its exact version: a later resolver step must not pull another build of it
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -m1 '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup                             ## cats and cushions: three networks, a picture and a page
+	$(BIN)/whatwhere demo -o whatwhere-demo
+
+test: setup                             ## the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup                         ## also the slow ones
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test                        ## lint, format, types and tests; warnings are errors
+
+bench: setup                            ## one script a claim; prints tables for bench/RESULTS.md
+	for script in bench/[a-z]*.py; do case $$script in */common.py) ;; *) $(BIN)/python $$script --quick || exit 1;; esac; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info src/*.egg-info

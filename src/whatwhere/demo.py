@@ -1,0 +1,188 @@
+"""The demo: three networks learn to tell cats from cushions, and what each can't do is shown and measured.
+
+The same fur covers both, so a patch of fur tells nothing: only a head or a tail, a known distance away, does (context);
+tails and whiskers are one to three pixels wide (geometry). A *shallow* network sees too little to know; one *without
+skips* knows, but has lost where; the *U-Net* does both. Knows the verbs; computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+from rich.console import Console
+
+from whatwhere.data.scenes import CLASSES, THIN, Scene, render_scene, write_scenes
+from whatwhere.errors import OutputError
+from whatwhere.judge import Judge, Scores
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.view import make_view
+from whatwhere.network import load_model, versions
+from whatwhere.paint import Engine, paint, predict
+from whatwhere.segmenter import check, plan, train
+
+__all__ = ["NETWORKS", "DemoScore", "run_demo"]
+
+TRAIN, VAL = 240, 40
+_EPOCHS = 14.0
+
+
+@dataclass(frozen=True)
+class DemoNetwork:
+    """One of the three: its name in words, and how its plan differs."""
+
+    title: str
+    lesson: str
+    depth: int
+    skips: bool
+    epochs: float
+
+
+NETWORKS: Mapping[str, DemoNetwork] = {
+    "shallow": DemoNetwork("shallow", "sharp, but cannot tell cat from cushion", 1, True, _EPOCHS / 2),
+    "no-skips": DemoNetwork("no skips", "knows, but smears tails and whiskers", 4, False, _EPOCHS),
+    "unet": DemoNetwork("U-Net", "knows what, and where", 4, True, _EPOCHS),
+}
+
+
+@dataclass(frozen=True)
+class DemoScore:
+    """What was measured of one network on the validation scenes.
+
+    Attributes:
+        mean_iou: over background, cat and cushion.
+        cat_or_cushion: balanced accuracy of cat against cushion on body pixels more than 8 px from anything telling;
+            0.5 is chance. A pixel painted background counts as wrong.
+        thin_recall: share of the pixels of tails, whiskers and threads painted with their class.
+        seconds: training time.
+    """
+
+    mean_iou: float
+    cat_or_cushion: float
+    thin_recall: float
+    seconds: float
+
+
+def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str, DemoScore]:
+    """Makes the data, trains the three networks, paints, and writes one picture and one page."""
+    began = time.perf_counter()
+    data = out / "cats-and-cushions"
+    console.print(f"drawing {TRAIN + VAL} scenes of cats and cushions into {data}")
+    write_scenes(data, train=TRAIN, val=VAL, seed=seed)
+    console.print(str(check(data)), markup=False)
+    base = plan(data, epochs=_EPOCHS, seed=seed)
+    scenes = [render_scene(seed, TRAIN + index) for index in range(VAL)]
+    scores, painted = {}, {}
+    for name, network in NETWORKS.items():
+        console.print(f"\ntraining {network.title}: {network.lesson}")
+        scores[name], painted[name] = _train_one(data, out / "runs" / name, network, base, scenes, console, quiet)
+    predict(load_model(out / "runs" / "unet"), data / "val" / "images", out / "painted", overlay=True, overwrite=True)
+    picture = _draw(scenes, painted, out / "three-networks.png")
+    page = _write_page(out, scores, time.perf_counter() - began)
+    _say(console, scores, time.perf_counter() - began)
+    console.print(f"\npicture: {picture}\npage:    {page}\n\nnow your own: whatwhere check YOUR_FOLDER", markup=False)
+    return scores
+
+
+def _train_one(
+    data: Path, run: Path, network: DemoNetwork, base: Plan, scenes: list[Scene], console: Console, quiet: bool
+) -> tuple[DemoScore, list[np.ndarray]]:
+    made = _plan_for(network, base)
+    if not (run / "plan.toml").exists() or (run / "run.json").exists():
+        _forget(run)
+    resume = (run / "plan.toml").exists()
+    view = make_view(console, network.title, made.classes.colors, quiet=quiet)
+    record = train(data, run, plan=made, resume=resume, view=view, started=time.perf_counter())
+    engine = Engine(load_model(run))
+    labels = [paint(engine, scene.image).labels for scene in scenes]
+    return _score(scenes, labels, record.seconds), labels
+
+
+def _plan_for(network: DemoNetwork, base: Plan) -> Plan:
+    skips = tuple(range(network.depth)) if network.skips else ()
+    return replace(
+        base,
+        network=replace(base.network, width=16, depth=network.depth, skips=skips),
+        training=replace(base.training, crop=128, batch=8, epochs=network.epochs),
+        augmentation=replace(base.augmentation, rotation=10.0, scale=0.2, warp=0.3),
+    )
+
+
+def _forget(run: Path) -> None:
+    """A finished demo is made anew; nothing else in the folder is touched."""
+    for name in ("plan.toml", "run.json", "history.jsonl", "checkpoint.safetensors"):
+        (run / name).unlink(missing_ok=True)
+
+
+def _score(scenes: list[Scene], painted: list[np.ndarray], seconds: float) -> DemoScore:
+    judge = Judge(CLASSES, boundary=False)
+    for index, (scene, labels) in enumerate(zip(scenes, painted)):
+        judge.add(f"scene {index}", scene.labels, labels)
+    truth = np.concatenate([scene.labels.ravel() for scene in scenes])
+    answer = np.concatenate([labels.ravel() for labels in painted])
+    far = np.concatenate([scene.undecidable().ravel() for scene in scenes])
+    thin = np.concatenate([(scene.parts == THIN).ravel() for scene in scenes])
+    recalls = [float((answer[far & (truth == label)] == label).mean()) for label in (1, 2)]
+    result: Scores = judge.result()
+    return DemoScore(result.mean_iou, sum(recalls) / 2, float((answer[thin] == truth[thin]).mean()), seconds)
+
+
+def _draw(scenes: list[Scene], painted: Mapping[str, list[np.ndarray]], path: Path, rows: int = 4) -> Path:
+    """Image, truth and the three paintings of a few scenes side by side."""
+    from PIL import ImageDraw, ImageFont
+
+    palette = np.array(CLASSES.colors, np.uint8)
+    titles = ["image", "truth", *(NETWORKS[name].title for name in painted)]
+    side, gap, top = 256, 10, 34
+    sheet = Image.new("RGB", (len(titles) * (side + gap) + gap, top + rows * (side + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((gap + column * (side + gap), 8), title, fill="#222", font=ImageFont.load_default(18))
+    chosen = sorted(range(len(scenes)), key=lambda index: -len(np.unique(scenes[index].labels)))[:rows]
+    for row, index in enumerate(chosen):
+        panels = [
+            scenes[index].image,
+            palette[scenes[index].labels],
+            *(palette[done[index]] for done in painted.values()),
+        ]
+        for column, panel in enumerate(panels):
+            tile = Image.fromarray(panel).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(tile, (gap + column * (side + gap), top + row * (side + gap)))
+    sheet.save(path)
+    return path
+
+
+def _write_page(out: Path, scores: Mapping[str, DemoScore], seconds: float) -> Path:
+    environment = Environment(loader=PackageLoader("whatwhere", "pages"), autoescape=True)
+    page = environment.get_template("demo.html").render(
+        networks=NETWORKS, scores=scores, seconds=seconds, versions=versions(), train=TRAIN, val=VAL,
+        colors=dict(zip(CLASSES.names, CLASSES.colors)),
+    )  # fmt: skip
+    try:
+        path = out / "index.html"
+        path.write_text(page, encoding="utf-8")
+        record = {name: asdict(score) for name, score in scores.items()} | {"versions": versions()}
+        (out / "scores.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{out} can't be written ({error.strerror})", "a writable place with room", "") from error
+    return path
+
+
+def _say(console: Console, scores: Mapping[str, DemoScore], seconds: float) -> None:
+    from rich.table import Table
+
+    table = Table("network", "mean IoU", "cat or cushion?", "tails and whiskers", "training", title=f"{VAL} scenes")
+    for name, score in scores.items():
+        table.add_row(
+            NETWORKS[name].title, f"{score.mean_iou:.3f}", f"{score.cat_or_cushion:.3f}", f"{score.thin_recall:.3f}",
+            f"{score.seconds:.0f} s",
+        )  # fmt: skip
+    console.print(table)
+    console.print("cat or cushion?: balanced accuracy far from heads and tails, chance 0.5")
+    console.print(f"{seconds:.0f} s in all")
