@@ -50,7 +50,7 @@ def smooth() -> Iterator[None]:
         yield
 
 
-def support(module: nn.Module, image: Tensor, axes: tuple[int, ...], unit: tuple[int, ...], layer: str = "output"):  # noqa: ANN201
+def support(module: nn.Module, image: Tensor, axes: tuple[int, ...], unit: tuple[int, ...], layer: str = "output"):
     """The smallest box of pixels with a gradient into one unit of a layer; None if there is none."""
     kept: list[Tensor] = []
     hook = None

@@ -1,5 +1,6 @@
 """Small networks with every kind of layer that segmentation networks are made of. Used by the tests and by the bench."""
 
+# ruff: noqa: E501  (a specimen is one line)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -140,7 +141,8 @@ class AttentionGate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.low, self.key, self.query, self.score = nn.Conv2d(1, 2, 2, 2), nn.Conv2d(1, 2, 2, 2), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 1, 1)  # fmt: skip
+        self.low, self.key = nn.Conv2d(1, 2, 2, 2), nn.Conv2d(1, 2, 2, 2)
+        self.query, self.score = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = torch.sigmoid(self.score(F.relu(self.key(x) + self.query(self.low(x)))))
@@ -230,11 +232,6 @@ class Moves(nn.Module):
         even, odd = x[..., ::2, :], x[..., 1::2, :]
         y = self.conv(torch.stack([even, odd.flip(-1)], 1).flatten(1, 2))
         return F.pixel_unshuffle(F.pad(y.index_select(1, self.order), (1, -1, 2, 0)), 2)
-
-
-def _conv(dims: int, *layers: nn.Module) -> nn.Sequential:
-    del dims
-    return nn.Sequential(*layers)
 
 
 def _monai(name: str, **settings: object) -> Callable[[], nn.Module]:

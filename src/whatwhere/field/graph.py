@@ -140,15 +140,13 @@ def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldEr
     )
 
 
-VIEWS = frozenset(
-    ("view", "reshape", "flatten", "unflatten", "slice", "select", "narrow", "permute", "transpose", "t", "movedim")
-    + ("swapaxes", "expand", "unsqueeze", "squeeze", "split", "chunk", "unbind", "alias", "detach", "getitem")
-)
-FILLS = frozenset(
-    ("zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")
-)
-RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
-"""Composite, but taken apart they are one step for each place of a canvas; they see everything anyway."""
+VIEWS = frozenset({
+    "view", "reshape", "flatten", "unflatten", "slice", "select", "narrow", "permute", "transpose", "t", "movedim",
+    "swapaxes", "expand", "unsqueeze", "squeeze", "split", "chunk", "unbind", "alias", "detach", "getitem",
+})  # fmt: skip
+FILLS = frozenset({
+    "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
+})  # fmt: skip
 
 
 def _operator(node: Node) -> str:
@@ -177,8 +175,6 @@ def _must_take_apart(program: ExportedProgram, known: Callable[[str], bool]) -> 
         if written is not None and any(_operator(other) in VIEWS for other in (written, *written.users)):
             return True
         tags = getattr(node.target, "tags", ())
-        if _operator(node) in RECURRENT:
-            continue
         if not known(_operator(node)) and torch.Tag.pointwise not in tags and node.target is not operator.getitem:
             return True
     return False

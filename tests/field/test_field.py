@@ -1,0 +1,271 @@
+"""The answers that follow from windows: grids, cells, the reverse question, periods, halos, tables, drawings, errors."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from zoo_nets import FPN, ZOO, ConvNeXt, Interpolated, SqueezeExcite, UNet, UNetPlusPlus, ValidUNet
+
+from whatwhere.errors import FieldError, OutputError
+from whatwhere.field import field
+
+
+def test_known_receptive_fields() -> None:
+    found = field(UNet(2, 4), (1, 64, 64))
+    assert [found.extent(layer) for layer in ("encoder.0", "encoder.1", "bottleneck")] == [(5, 5), (14, 14), (140, 140)]
+    assert found.stride("bottleneck") == (16, 16)
+    assert found.cell("bottleneck", (1, 2)) == ((16, 32), (32, 48))
+    assert found.period == (16, 16)
+    assert found.halo() == ((96, 96), (96, 96))
+
+
+def test_reach_can_differ_between_sides_and_phases() -> None:
+    found = field(nn.Conv1d(1, 1, 4, padding=(0,)), (1, 32))
+    assert found.window("output", ((0, 1),)) == ((0, 4),)
+    up = field(nn.Sequential(nn.AvgPool1d(2), nn.Upsample(scale_factor=2)), (1, 32))
+    assert [up.window("output", ((u, u + 1),)) for u in (4, 5, 6)] == [((4, 6),), ((4, 6),), ((6, 8),)]
+    assert up.reach() == ((1, 1),)
+    assert up.extent() == (2,)
+
+
+def test_layers_finer_than_the_image() -> None:
+    found = field(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.PixelShuffle(2)), (1, 16, 16))
+    assert found.stride("output") == (Fraction(1, 2), Fraction(1, 2))
+    assert found.cell("output", (5, 6)) == ((2, 3), (3, 4))
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: UNet(1, 2), FPN, UNetPlusPlus, ConvNeXt, lambda: Interpolated("bicubic", 2.0, False)]
+)
+def test_influenced_is_the_hull_of_the_units_that_see_the_pixel(build) -> None:
+    found = field(build(), (1, 16, 16))
+    size = found.grid("output").size
+    windows = {unit: found.receptive_field("output", unit) for unit in itertools.product(*map(range, size))}
+    for pixel in ((0, 0), (7, 9), (15, 3)):
+        seers = [u for u, w in windows.items() if all(a <= p < b for p, (a, b) in zip(pixel, w))]
+        hull = tuple((min(places), max(places) + 1) for places in zip(*seers))
+        assert found.influenced("output", pixel) == hull
+
+
+def test_a_pixel_nobody_sees_influences_nothing() -> None:
+    assert field(nn.Conv2d(1, 1, 1, stride=2), (1, 8, 8)).influenced("output", (3, 2))[0] == (0, 0)
+
+
+TILED = [
+    s
+    for s in ZOO
+    if s.bounded and "align" not in s.name and "x1.5" not in s.name and len(s.shape) == 3 and "MONAI" not in s.name
+]
+
+
+@pytest.mark.parametrize("specimen", TILED, ids=lambda s: s.name)
+def test_tiles_with_the_halo_equal_the_whole_image(specimen) -> None:
+    torch.manual_seed(1)
+    module = specimen.build().double().eval()
+    found = field(module, specimen.shape)
+    assert found.tileable
+    (top, bottom), (left, right) = found.halo()
+    stride = found.stride("output")
+    origin = found.grid("output").origin
+    if any(origin):
+        pytest.skip("output smaller than the image: tiles of it are cut otherwise")
+    p, q = found.period
+    height, width = (top + bottom + 3 * p, left + right + 3 * q)
+    image = torch.randn(1, specimen.shape[0], height, width, dtype=torch.double)
+    with torch.no_grad():
+        whole = module(image)
+        for y, x in ((top + p, left + q), (0, left + q), (height - p, width - q)):  # inside, at the top, in the corner
+            y0, x0 = max(0, y - top), max(0, x - left)
+            tile = module(image[..., y0 : min(y + p + bottom, height), x0 : min(x + q + right, width)])
+            rows, columns = int(p / stride[0]), int(q / stride[1])
+            v, u = int((y - y0) / stride[0]), int((x - x0) / stride[1])
+            want = whole[..., int(y / stride[0]) :, int(x / stride[1]) :][..., :rows, :columns]
+            torch.testing.assert_close(tile[..., v : v + rows, u : u + columns], want, rtol=1e-9, atol=1e-9)
+
+
+def test_one_period_less_of_halo_fails() -> None:
+    torch.manual_seed(0)
+    module = UNet(2, 3).double().eval()
+    halo = field(module, (1, 64, 64)).halo()[0][0]
+    image = torch.randn(1, 1, 2 * halo + 24, 2 * halo + 24, dtype=torch.double)
+    with torch.no_grad():
+        whole = module(image)[..., halo : halo + 8, halo : halo + 8]
+        small = module(image[..., 8:-24, 8:-24])[..., halo - 8 : halo, halo - 8 : halo]
+    assert (whole - small).abs().max() > 0
+
+
+class Shifted(nn.Module):
+    """Moves right, then back: each unit sees one pixel, yet a tile without halo would lose its rim."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(F.pad(x, (5, -5)), (-5, 5))
+
+
+def test_a_halo_covers_detours_that_windows_do_not_show() -> None:
+    found = field(Shifted(), (1, 32, 32))
+    assert found.extent() == (1, 1)
+    assert found.halo()[1][1] >= 5
+
+
+class Coordinates(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(x.shape[-1], device=x.device)
+
+
+class Scan(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(1, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x.transpose(1, 2))[0].transpose(1, 2)
+
+
+def test_explain_names_the_operator_and_its_module() -> None:
+    norm = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.InstanceNorm2d(2), nn.Conv2d(2, 1, 1))
+    found = field(norm, (1, 16, 16))
+    assert not found.bounded
+    assert "instance_norm in `1`" in found.explain()
+    assert found.obstacle("0") is None
+    assert "sees a bounded window of 3x3 pixels" in found.explain("0")
+    assert "mean in the network's own forward" in field(SqueezeExcite(), (1, 16, 16)).explain()
+
+
+def test_bounded_windows_whose_weights_depend_on_place_are_not_tileable() -> None:
+    for module, words in (
+        (Interpolated("bilinear", 2.0, True), "align_corners=True"),
+        (Coordinates(), "coordinates"),
+    ):
+        found = field(module, (1, 32, 32))
+        assert found.bounded
+        assert not found.tileable
+        assert words in found.explain()
+        with pytest.raises(FieldError, match="has no exact halo"):
+            found.halo()
+
+
+def test_an_operator_without_a_rule_sees_everything_and_is_named() -> None:
+    found = field(Scan(), (1, 24))
+    assert found.window("output", ((3, 4),)) == ((0, 24),)
+    assert "lstm" in found.explain()
+
+
+def test_a_network_for_one_size_is_bounded_by_the_image() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Flatten(2), nn.Linear(64, 64), nn.Unflatten(2, (8, 8)))
+    found = field(module, (1, 8, 8))
+    assert not found.bounded
+    assert "one size only" in found.explain()
+    assert found.receptive_field("0", (4, 4)) == ((3, 6), (3, 6))
+
+
+def test_training_flags_and_weights_are_left_alone() -> None:
+    module = UNet(1, 1)
+    module.train()
+    module.head.eval()
+    before = [part.training for part in module.modules()]
+    field(module, (1, 16, 16))
+    assert [part.training for part in module.modules()] == before
+
+
+def test_in_place_operators_are_seen() -> None:
+    class Adds(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x * 1
+            y.add_(F.avg_pool2d(x, 3, 1, 1))
+            z = y * 1
+            z[..., 0:1, :].mul_(x.mean())
+            return y + z
+
+    found = field(Adds(), (1, 16, 16))
+    assert found.receptive_field("output", (0, 8)) == ((0, 16), (0, 16))
+
+
+def test_shapes_with_a_batch_axis_and_other_dtypes() -> None:
+    assert field(nn.Conv2d(2, 1, 3), (4, 2, 9, 9)).image == (9, 9)
+    assert field(nn.Conv1d(2, 1, 3).bfloat16(), (2, 30)).grid("output").size == (28,)
+    assert field(nn.Conv3d(1, 1, 3), (1, 8, 9, 10)).image == (8, 9, 10)
+
+
+def test_several_inputs() -> None:
+    class Conditioned(nn.Module):
+        def forward(self, scale: Tensor, image: Tensor) -> Tensor:
+            return F.max_pool2d(image * scale, 3, 1, 1)
+
+    found = field(Conditioned(), (1, 8, 8), inputs=(torch.ones(1), torch.zeros(1, 1, 8, 8)))
+    assert found.receptive_field("output", (4, 4)) == ((3, 6), (3, 6))
+    with pytest.raises(FieldError, match="no tensor of shape"):
+        field(Conditioned(), (1, 9, 9), inputs=(torch.ones(1), torch.zeros(1, 1, 8, 8)))
+
+
+class Decides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "words"),
+    [
+        (Decides(), (1, 8, 8), "Decides decides what to run by the values it computes.*torch.where"),
+        (
+            nn.Conv2d(3, 1, 3),
+            (1, 8, 8),
+            r"Conv2d cannot be run on an image of shape \(1, 1, 8, 8\).*check the channels",
+        ),
+        (nn.Conv2d(3, 1, 3), (8,), r"image_shape \(8,\) for Conv2d; expected the shape of an image"),
+        (nn.Conv2d(3, 1, 3), (3, 0, 8), r"image_shape \(3, 0, 8\)"),
+        (
+            nn.Sequential(nn.Conv2d(1, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            (1, 8, 8),
+            r"the output of Sequential has shape \(1, 1\).*before its pooling and classifier",
+        ),
+    ],
+)
+def test_bad_input(module: nn.Module, shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(FieldError, match=words):
+        field(module, shape)
+
+
+def test_bad_questions() -> None:
+    found = field(UNet(1, 1), (1, 16, 16))
+    with pytest.raises(FieldError, match=r"no layer 'encoder.9'.*encoder.0"):
+        found.window("encoder.9", ((0, 1), (0, 1)))
+    with pytest.raises(FieldError, match="not a box of units of 'output'"):
+        found.window("output", ((0, 17), (0, 1)))
+    with pytest.raises(FieldError, match="an image of size"):
+        found.influenced("output", (16, 0))
+
+
+def test_table_prints_itself_and_has_a_json_form() -> None:
+    found = field(UNet(1, 2), (1, 16, 16))
+    record = json.loads(json.dumps(found.to_json()))
+    assert [row["layer"] for row in record["rows"]][:3] == ["encoder.0", "encoder.1", "bottleneck"]
+    assert record["halo"] == [[24, 24], [24, 24]]
+    assert "somewhere in this 4x4 block" in str(found.table())
+    assert "the whole image" in str(field(SqueezeExcite(), (1, 16, 16)))
+
+
+def test_valid_convolutions_shift_the_cells() -> None:
+    found = field(ValidUNet(), (1, 32, 32))
+    (window, _), (cell, _) = found.receptive_field("output", (9, 9)), found.cell("output", (9, 9))
+    assert window[0] <= cell[0] < cell[1] <= window[1]
+
+
+def test_drawing(tmp_path: Path) -> None:
+    found = field(UNet(1, 2), (1, 32, 32))
+    for name in ("a.png", "b.svg"):
+        assert found.draw(tmp_path / name, image=np.zeros((32, 32, 3), np.uint8)).stat().st_size > 5000
+    with pytest.raises(OutputError, match="ends in .txt"):
+        found.draw(tmp_path / "c.txt")
+    with pytest.raises(OutputError, match="cannot be written"):
+        found.draw(tmp_path / "missing" / "c.png")
+    with pytest.raises(FieldError, match="an image of 8x8"):
+        found.draw(tmp_path / "d.png", image=np.zeros((8, 8)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.svg"]
