@@ -13,22 +13,24 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from whatwhere.data.images import replacing, write_label_image
-from whatwhere.network import Model
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import LARGE, Opaque
 from whatwhere.paint.geotiff import GeoSource, write_geotiff, write_planes_geotiff
 from whatwhere.paint.overlay import write_overlay
 from whatwhere.paint.paint import ArraySink, PaintReport, paint_source
 from whatwhere.paint.sources import ArraySource, Source
-from whatwhere.paint.stores import JournaledSink, RawStore, ZarrStore, as_shares, move, writing
+from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, move, writing
 from whatwhere.paint.tiff import write_planes_tiff, write_tiff
 from whatwhere.paint.work import Progress
-from whatwhere.paint.zarrs import CHUNK, ZarrSource
+from whatwhere.paint.zarrs import ZarrSource
+from whatwhere.records import Box, Classes
 
-__all__ = ["Names", "Options", "names", "paint_to_files"]
+__all__ = ["Names", "Options", "Painter", "is_small", "names", "paint_to_files"]
+
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -63,108 +65,104 @@ def names(stem: Path, source: Path, size: tuple[int, int]) -> Names:
     )
 
 
+class Painter(Protocol):
+    """What paints a source into a sink: this process (`paint_source`) or many."""
+
+    def __call__(
+        self, engine: Engine, source: Source, sink: JournaledSink, *, probabilities: bool, tile: int | Pair | None,
+        batch: int, align: int, progress: Progress | None,
+    ) -> PaintReport:  # fmt: skip
+        ...
+
+
+def is_small(source: Source) -> bool:
+    """Whether an image is read, painted and written in memory, at once."""
+    return isinstance(_inside(source), ArraySource) and source.size[0] * source.size[1] <= LARGE
+
+
 def paint_to_files(
-    engine: Engine, source: Source, target: Names, options: Options, work: dict[str, Any], progress: Progress | None
+    engine: Engine,
+    source: Source,
+    target: Names,
+    options: Options,
+    work: dict[str, Any],
+    progress: Progress | None = None,
+    *,
+    painter: Painter | None = None,
 ) -> PaintReport:
     """Paints one image to its files; the label file appears last, and only when all is done.
 
     Args:
         work: what makes two runs the same, for continuing an interrupted one.
+        painter: who paints large images; None is this process.
     """
-    inner = _inside(source)
-    small = isinstance(inner, ArraySource) and source.size[0] * source.size[1] <= LARGE
-    run = _paint_small if small else _paint_zarr if isinstance(inner, ZarrSource) else _paint_large
     with writing(target.labels.parent):
         target.labels.parent.mkdir(parents=True, exist_ok=True)
-    return run(engine, source, target, options, work, progress)
+    if is_small(source):
+        return _paint_small(engine, source, target, options, progress)
+    classes, inner = engine.model.classes, _inside(source)
+    store: Store = RawStore(source.size, classes.count if options.probabilities else 0)
+    if isinstance(inner, ZarrSource) or painter is not None:  # chunks that several processes can write
+        like = inner if isinstance(inner, ZarrSource) else None
+        store = ZarrStore(source.size, classes, like, probabilities=options.probabilities)
+    sink = JournaledSink(target.labels.with_name(target.labels.name + ".partial"), work, store)
+    try:
+        report = (painter or paint_source)(
+            engine, source, sink, probabilities=options.probabilities, tile=options.tile or sink.tile,
+            batch=options.batch, align=store.align, progress=progress,
+        )  # fmt: skip
+        with writing(target.labels):
+            _finish(sink, source, target, options, classes)
+    finally:
+        sink.close()
+    shutil.rmtree(sink.folder, ignore_errors=True)
+    return report
+
+
+def _paint_small(
+    engine: Engine, source: Source, target: Names, options: Options, progress: Progress | None
+) -> PaintReport:
+    classes = engine.model.classes
+    sink = ArraySink(source.size, classes.count if options.probabilities else None)
+    report = paint_source(
+        engine, source, sink, probabilities=options.probabilities, tile=options.tile, batch=options.batch,
+        progress=progress,
+    )  # fmt: skip
+    if sink.probabilities is not None:
+        shares = as_shares(sink.probabilities)
+        with replacing(target.probabilities) as part:
+            write_planes_tiff(part, shares.shape, lambda plane, box: shares[plane][_slices(box)])
+    if options.overlay:
+        with replacing(target.overlay) as part:
+            write_overlay(part, source, lambda box: sink.labels[_slices(box)], classes)
+    write_label_image(target.labels, sink.labels, classes)
+    return report
+
+
+def _finish(sink: JournaledSink, source: Source, target: Names, options: Options, classes: Classes) -> None:
+    """Builds the final files from the store, inside its folder, and moves them to their places, labels last."""
+    store, inner, folder = sink.store, _inside(source), sink.folder
+    ending = ".zarr" if isinstance(inner, ZarrSource) else ".tif"
+    shares, labels = folder / f"probabilities{ending}", folder / f"labels{ending}"
+    if isinstance(inner, GeoSource):
+        if options.probabilities:
+            write_planes_geotiff(shares, inner, classes.count, store.probabilities)
+        write_geotiff(labels, inner, store.labels, classes)
+    elif not isinstance(inner, ZarrSource):
+        if options.probabilities:
+            write_planes_tiff(shares, (classes.count, *source.size), store.probabilities)
+        write_tiff(labels, source.size, store.labels, classes)
+    if options.overlay:
+        write_overlay(folder / "overlay.png", source, store.labels, classes)
+        move(folder / "overlay.png", target.overlay)
+    if options.probabilities:
+        move(shares, target.probabilities)
+    move(labels, target.labels)
 
 
 def _inside(source: Source) -> Source:
     return source.inside if isinstance(source, Opaque) else source
 
 
-def _paint_small(
-    engine: Engine, source: Source, target: Names, options: Options, _: dict[str, Any], progress: Progress | None
-) -> PaintReport:
-    classes = engine.model.classes
-    sink = ArraySink(source.size, classes.count if options.probabilities else None)
-    report = _run(engine, source, sink, options, progress)
-    if sink.probabilities is not None:
-        shares = as_shares(sink.probabilities)
-        with replacing(target.probabilities) as part:
-            write_planes_tiff(part, shares.shape, lambda plane, box: shares[plane][tuple(slice(*s) for s in box)])
-    if options.overlay:
-        with replacing(target.overlay) as part:
-            write_overlay(part, source, lambda box: sink.labels[tuple(slice(*s) for s in box)], classes)
-    write_label_image(target.labels, sink.labels, classes)
-    return report
-
-
-def _paint_large(
-    engine: Engine, source: Source, target: Names, options: Options, work: dict[str, Any], progress: Progress | None
-) -> PaintReport:
-    classes, inner = engine.model.classes, _inside(source)
-    store = RawStore(source.size, classes.count if options.probabilities else 0)
-    folder = target.labels.with_name(target.labels.name + ".partial")
-    sink = JournaledSink(folder, work, store)
-    try:
-        report = _run(engine, source, sink, options, progress)
-        with writing(target.labels):
-            if options.probabilities:
-                made = folder / "probabilities.tif"
-                if isinstance(inner, GeoSource):
-                    write_planes_geotiff(made, inner, classes.count, store.probabilities)
-                else:
-                    write_planes_tiff(made, (classes.count, *source.size), store.probabilities)
-                move(made, target.probabilities)
-            _overlay(folder, source, target, options, store, engine.model)
-            made = folder / "labels.tif"
-            if isinstance(inner, GeoSource):
-                write_geotiff(made, inner, store.labels, classes)
-            else:
-                write_tiff(made, source.size, store.labels, classes)
-            move(made, target.labels)
-    finally:
-        sink.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    return report
-
-
-def _paint_zarr(
-    engine: Engine, source: Source, target: Names, options: Options, work: dict[str, Any], progress: Progress | None
-) -> PaintReport:
-    inner = _inside(source)
-    assert isinstance(inner, ZarrSource)
-    store = ZarrStore(source.size, engine.model.classes, inner, probabilities=options.probabilities)
-    folder = target.labels.with_name(target.labels.name + ".partial")
-    sink = JournaledSink(folder, work, store)
-    try:
-        report = _run(engine, source, sink, options, progress, align=CHUNK)
-        with writing(target.labels):
-            _overlay(folder, source, target, options, store, engine.model)
-            if options.probabilities:
-                move(folder / "probabilities.zarr", target.probabilities)
-            move(folder / "labels.zarr", target.labels)
-    finally:
-        sink.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    return report
-
-
-def _overlay(
-    folder: Path, source: Source, target: Names, options: Options, store: RawStore | ZarrStore, model: Model
-) -> None:
-    if options.overlay:
-        write_overlay(folder / "overlay.png", source, store.labels, model.classes)
-        move(folder / "overlay.png", target.overlay)
-
-
-def _run(
-    engine: Engine, source: Source, sink: ArraySink | JournaledSink, options: Options, progress: Progress | None,
-    align: int = 1,
-) -> PaintReport:  # fmt: skip
-    earlier = sink.tile if isinstance(sink, JournaledSink) and options.tile is None else None
-    return paint_source(
-        engine, source, sink, probabilities=options.probabilities, tile=options.tile or earlier, batch=options.batch,
-        align=align, progress=progress,
-    )  # fmt: skip
+def _slices(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(*span) for span in box)

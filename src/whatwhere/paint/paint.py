@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles
 
-__all__ = ["PaintReport", "Painting", "paint", "paint_source"]
+__all__ = ["PaintReport", "Painting", "paint", "paint_source", "report_of"]
 
 Pair = tuple[int, int]
 
@@ -168,9 +169,14 @@ def paint_source(
                 raise
             notes = [f"memory ran out with tiles of {lost[0]}x{lost[1]}; went on with {kept[0]}x{kept[1]}"]
             plan = smaller
+    return report_of(engine, plan, time.perf_counter() - start, notes)
+
+
+def report_of(engine: Engine, plan: Scheme, seconds: float, notes: Sequence[str] = ()) -> PaintReport:
+    """What a scheme came to."""
     tiling = plan.tiling
     return PaintReport(
-        size=source.size, tile=tiling.tile, tiles=len(tiling), halo=tiling.halo, overlap=tiling.overlap,
-        precision=engine.precision, device=engine.device.type, seconds=time.perf_counter() - start, exact=plan.exact,
+        size=tiling.size, tile=tiling.tile, tiles=len(tiling), halo=tiling.halo, overlap=tiling.overlap,
+        precision=engine.precision, device=engine.device.type, seconds=seconds, exact=plan.exact,
         notes=(*notes, *([plan.note] if plan.note else [])),
     )  # fmt: skip

@@ -8,9 +8,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -19,10 +20,13 @@ from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import find_images, fitted, is_image, open_image
-from whatwhere.paint.outputs import Names, Options, names, paint_to_files
+from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Source
 from whatwhere.paint.stores import writing
+
+if TYPE_CHECKING:
+    from whatwhere.paint.cluster import Workers
 
 __all__ = ["Prediction", "Predictions", "find_inputs", "predict"]
 
@@ -88,6 +92,7 @@ def predict(
     batch: int = 1,
     device: str = "auto",
     fill_missing: bool = False,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Paints files, folders and globs into ``out_dir``. A bad image is reported, and the others are done.
@@ -105,9 +110,12 @@ def predict(
         precision, device: as for :class:`Engine`.
         tile, batch: as for :func:`paint`.
         fill_missing: Zarr chunks that are not there mean the fill value.
+        cluster: ``"local:4"`` for four worker processes, or the address of a Dask scheduler (``"tcp://..."``) whose
+            workers see the same files; the model must then be a file. Needs the extra ``cluster``.
 
     Raises:
         DataError: no image among the inputs.
+        ClusterError: workers that don't answer, or that all died.
         OutputError: ``out_dir`` can't be written.
         ModelError: the model's file can't be used.
     """
@@ -115,11 +123,11 @@ def predict(
     engine = model if isinstance(model, Engine) else Engine(_loaded(model), precision, device)
     ledger = _Ledger(Path(out_dir), _fingerprint(engine), overwrite)
     options = Options(overlay, probabilities, tile, batch)
-    items = []
-    for path, stem in found:
-        report = _reporter(progress, str(path))
-        items.append(_predict_one(engine, path, Path(out_dir) / stem, options, ledger, fill_missing, report))
-    return Predictions(tuple(items))
+    with nullcontext() if cluster is None else _workers(cluster, model, precision, device) as workers:
+        job = _Job(engine, options, ledger, fill_missing, progress, workers)
+        # with workers, small images are all on their way before the first is waited for
+        waiting = [job.start(path, Path(out_dir) / stem) for path, stem in found]
+        return Predictions(tuple(wait() for wait in waiting))
 
 
 def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, Path]]:
@@ -162,29 +170,75 @@ def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
     return [(path, stem.with_name(path.name) if counts[stem] > 1 else stem) for path, stem in stems.items()]
 
 
-def _predict_one(
-    engine: Engine, path: Path, stem: Path, options: Options, ledger: _Ledger, fill_missing: bool,
-    progress: Callable[[int, int], None] | None,
-) -> Prediction:  # fmt: skip
-    try:
-        source = open_image(path, fill_missing=fill_missing)
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for all images of one call."""
+
+    engine: Engine
+    options: Options
+    ledger: _Ledger
+    fill_missing: bool
+    progress: Progress | None
+    workers: Workers | None
+
+    def start(self, path: Path, stem: Path) -> Callable[[], Prediction]:
+        """Begins an image, if others can do it meanwhile; what is returned ends it."""
+        if self.workers is None:
+            return lambda: self._guarded(path, lambda: self._paint(path, stem))
         try:
-            target = names(stem, path, source.size)
-            work = ledger.work(path, source, options)
-            if ledger.has(target, options, work):
+            source, target, work = self._look(path, stem)
+            source.close()
+            if is_small(source) and not self.ledger.has(target, self.options, work):
+                coming = self.workers.submit(path, target, self.options, work, self.fill_missing)
+                return lambda: self._guarded(path, lambda: self._noted(path, target, work, coming()))
+        except _OF_ONE_IMAGE as error:
+            failed = Prediction(str(path), None, "failed", str(error))
+            return lambda: failed
+        return lambda: self._guarded(path, lambda: self._paint(path, stem))
+
+    def _guarded(self, path: Path, end: Callable[[], Prediction]) -> Prediction:
+        try:
+            return end()
+        except _OF_ONE_IMAGE as error:
+            return Prediction(str(path), None, "failed", str(error))
+
+    def _look(self, path: Path, stem: Path) -> tuple[Source, Names, dict[str, Any]]:
+        source = open_image(path, fill_missing=self.fill_missing)
+        return source, names(stem, path, source.size), self.ledger.work(path, source, self.options)
+
+    def _paint(self, path: Path, stem: Path) -> Prediction:
+        source, target, work = self._look(path, stem)
+        try:
+            if self.ledger.has(target, self.options, work):
                 return Prediction(str(path), str(target.labels), "skipped")
-            ready = fitted(source, engine.model.normalisation.channels)
-            report = paint_to_files(engine, ready, target, options, work, progress)
-            ledger.add(target, work)
+            ready = fitted(source, self.engine.model.normalisation.channels)
+            painter = None if self.workers is None else self.workers.painter(path, self.fill_missing)
+            report = paint_to_files(
+                self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
+            )
         finally:
             source.close()
-    except (DataError, ModelError, FieldError, PlanError, _TakenError) as error:
-        return Prediction(str(path), None, "failed", str(error))
-    return Prediction(str(path), str(target.labels), "done", report=report)
+        return self._noted(path, target, work, report)
+
+    def _noted(self, path: Path, target: Names, work: dict[str, Any], report: PaintReport) -> Prediction:
+        self.ledger.add(target, work)
+        return Prediction(str(path), str(target.labels), "done", report=report)
+
+
+def _workers(cluster: str, model: object, precision: Precision, device: str) -> Workers:
+    from whatwhere.paint.cluster import Workers
+
+    if not isinstance(model, str | Path):
+        raise ModelError("a model in memory", "a model file that all workers can read", "save it and give its path")
+    return Workers(cluster, Path(model), precision, device)
 
 
 class _TakenError(OutputError):
     """The place of one painting is taken by another."""
+
+
+_OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, _TakenError)
+"""Errors that concern one image: the others are painted all the same."""
 
 
 class _Ledger:

@@ -20,7 +20,7 @@ from whatwhere.errors import OutputError
 from whatwhere.paint.journal import Journal, sync_file, sync_folder, write_all
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.work import Painted
-from whatwhere.paint.zarrs import ZarrSource, create_labels, create_planes, sync_box
+from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, sync_box
 from whatwhere.records import Box, Classes
 
 __all__ = ["JournaledSink", "RawStore", "Store", "ZarrStore", "as_shares", "move", "writing"]
@@ -29,7 +29,9 @@ Size = tuple[int, int]
 
 
 class Store(Protocol):
-    """Where the boxes of one painting are kept."""
+    """Where the boxes of one painting are kept. Boxes meet at multiples of ``align``."""
+
+    align: int
 
     def create(self, folder: Path) -> None:
         """Makes empty storage in an empty folder."""
@@ -41,6 +43,14 @@ class Store(Protocol):
 
     def write(self, painted: Painted) -> None:
         """Takes a box; it is on disk when this returns."""
+        ...
+
+    def labels(self, box: Box) -> NDArray[np.uint8]:
+        """``(h, w)`` labels of a box."""
+        ...
+
+    def probabilities(self, plane: int, box: Box) -> NDArray[np.uint8]:
+        """``(h, w)`` shares of 255 of one class."""
         ...
 
     def close(self) -> None: ...
@@ -90,6 +100,12 @@ class JournaledSink:
         assert self._journal is not None
         with writing(self.folder):
             self.store.write(painted)
+        self.note(index)
+
+    def note(self, index: int) -> None:
+        """Box ``index`` is on disk, whoever wrote it."""
+        assert self._journal is not None
+        with writing(self.folder):
             self._journal.add(index)
 
     def close(self) -> None:
@@ -103,7 +119,7 @@ class RawStore:
     """Labels as ``H * W`` bytes, probabilities as ``C * H * W``, each box written to its place row by row."""
 
     def __init__(self, size: Size, planes: int = 0) -> None:
-        self.size, self._planes = size, planes
+        self.size, self.align, self._planes = size, 1, planes
         self._labels = self._shares = -1
 
     def create(self, folder: Path) -> None:
@@ -160,7 +176,7 @@ class ZarrStore:
     """Labels and probabilities as the chunks of the final Zarr arrays."""
 
     def __init__(self, size: Size, classes: Classes, source: ZarrSource | None, *, probabilities: bool = False) -> None:
-        self.size = size
+        self.size, self.align = size, CHUNK
         self._classes, self._source, self._probabilities = classes, source, probabilities
         self._arrays: tuple[Any, Any] = (None, None)
 
@@ -191,6 +207,10 @@ class ZarrStore:
     def labels(self, box: Box) -> NDArray[np.uint8]:
         """``(h, w)`` labels of a box."""
         return np.asarray(self._arrays[0][tuple(slice(*span) for span in box)])
+
+    def probabilities(self, plane: int, box: Box) -> NDArray[np.uint8]:
+        """``(h, w)`` shares of 255 of one class."""
+        return np.asarray(self._arrays[1][(plane, *(slice(*span) for span in box))])
 
     def close(self) -> None:
         self._arrays = None, None

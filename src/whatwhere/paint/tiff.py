@@ -41,9 +41,16 @@ class TiffSource:
         self.name = str(path)
         try:
             self._file = tifffile.TiffFile(path)
-            series = self._file.series[0]
         except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
             raise DataError(f"{path} is not a whole TIFF file ({error})", "TIFF or BigTIFF", "copy it again") from error
+        try:
+            self._describe(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _describe(self, path: Path) -> None:
+        series = self._file.series[0]
         pages = [page for page in series.pages if page is not None]
         extra = [f"{axis} of {n}" for axis, n in zip(series.axes, series.shape) if axis in "TZRPV" and n > 1]
         if extra or not pages:
@@ -55,13 +62,22 @@ class TiffSource:
         self._planes = [_Plane(page, self.name) for page in pages]
         first = self._planes[0]
         self.size = first.size
-        self.channels = sum(plane.channels for plane in self._planes)
-        self.dtype = first.dtype
+        colormap = self._planes[0].colormap if len(pages) == 1 else None
+        self._colors: Pixels | None = None
+        if colormap is not None:
+            self._colors = (colormap.T // (257 if colormap.max() > 255 else 1)).astype(np.uint8)
+        self.channels = 3 if colormap is not None else sum(plane.channels for plane in self._planes)
+        self.dtype = np.dtype(np.uint8) if colormap is not None or first.dtype == bool else first.dtype
         self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         parts = [plane.read(box, self._remember(number)) for number, plane in enumerate(self._planes)]
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)), None
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        if self._colors is not None:
+            pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
+        elif pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8) * np.uint8(255)
+        return pixels, None
 
     def close(self) -> None:
         self._cache.clear()
@@ -91,6 +107,7 @@ class _Plane:
         self._separate = self._key.planarconfig == 2 and self._key.samplesperpixel > 1
         self.size = (int(self._key.imagelength), int(self._key.imagewidth))
         self.channels = int(self._key.samplesperpixel)
+        self.colormap: Pixels | None = self._key.colormap
         self.dtype = np.dtype(self._key.dtype).newbyteorder("=")
         if self._key.imagedepth > 1:
             raise DataError(f"{name} is a volume of {self._key.imagedepth} slices", "an image", "split it into slices")

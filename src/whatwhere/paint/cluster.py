@@ -1,0 +1,210 @@
+"""The same tiles on many machines: Dask workers that each prepare the model once and write their own chunks.
+
+A tile is one task, and its chunks of the Zarr output belong to it alone; what a killed worker had not finished is done
+by another. Needs the extra ``cluster`` (dask.distributed); scheduler and workers must see the same files.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from whatwhere.errors import ClusterError, WhatwhereError
+from whatwhere.network import load_model
+from whatwhere.network.machine import Precision
+from whatwhere.paint.engine import Engine
+from whatwhere.paint.files import fitted, open_image
+from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
+from whatwhere.paint.paint import PaintReport, paint_source, report_of
+from whatwhere.paint.scheme import scheme
+from whatwhere.paint.sources import Source, extra
+from whatwhere.paint.stores import JournaledSink, ZarrStore
+from whatwhere.paint.tiles import Tile, Tiling
+from whatwhere.paint.work import Progress, finish, read_tile
+
+__all__ = ["Workers"]
+
+_PATIENCE = 5
+"""Seconds to wait for a scheduler, and then for its first worker."""
+
+
+class Workers:
+    """Dask workers that paint; a context that ends local ones.
+
+    Args:
+        address: ``"local:N"`` starts N processes of one thread each; else the address of a scheduler.
+        model: a model file that all workers can read.
+        precision, device: as for :class:`Engine`.
+
+    Raises:
+        ClusterError: nobody answers at the address, or there are no workers.
+    """
+
+    def __init__(self, address: str, model: Path, precision: Precision = "auto", device: str = "auto") -> None:
+        self._distributed = extra("distributed", "cluster", f"painting on {address!r} needs Dask")
+        self._recipe = (str(model.resolve()), precision, device)
+        self._local: Any = None
+        if address.startswith("local:"):
+            count = address.removeprefix("local:")
+            if not count.isdecimal() or int(count) < 1:
+                raise ClusterError(f"cluster is {address!r}", "local:N with N at least 1, or tcp://host:port", "")
+            self._local = self._distributed.LocalCluster(
+                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None
+            )
+        try:
+            self.client = self._distributed.Client(self._local or address, timeout=_PATIENCE, set_as_default=False)
+            self.client.wait_for_workers(1, timeout=60 if self._local else _PATIENCE)
+        except (OSError, TimeoutError, ValueError) as error:
+            self.close()
+            raise ClusterError(
+                f"no workers at {address} ({error})",
+                "the address of a running Dask scheduler with at least one worker",
+                "start `dask scheduler` and `dask worker`, or use local:N",
+            ) from error
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for part in (getattr(self, "client", None), self._local):
+            if part is not None:
+                part.close()
+
+    def submit(
+        self, path: Path, target: Names, options: Options, work: dict[str, Any], fill_missing: bool
+    ) -> Callable[[], PaintReport]:
+        """Sends a small image to a worker; what is returned waits for it."""
+        future = self.client.submit(
+            _paint_file, self._recipe, path.resolve(), _absolute(target), options, work, fill_missing, pure=False
+        )
+        return lambda: self._result(future)
+
+    def painter(self, path: Path, fill_missing: bool) -> Painter:
+        """Paints the large image at ``path`` tile by tile on all workers, into a sink with a Zarr store."""
+
+        def paint(
+            engine: Engine, source: Source, sink: JournaledSink, *, probabilities: bool, tile: Any, batch: int,
+            align: int, progress: Progress | None,
+        ) -> PaintReport:  # fmt: skip
+            start = time.perf_counter()
+            plan = scheme(engine, source.size, tile=tile, align=align)
+            if plan.blended:  # bands depend on each other
+                return paint_source(
+                    engine, source, sink, probabilities=probabilities, tile=tile, batch=batch, align=align,
+                    progress=progress,
+                )  # fmt: skip
+            done = sink.begin(plan)
+            todo = [tile for tile in plan.tiling if tile.index not in done]
+            place = (path.resolve(), fill_missing, sink.folder.resolve(), probabilities)
+            futures = [self.client.submit(_paint_tile, self._recipe, place, plan.tiling, t, pure=False) for t in todo]
+            try:
+                for count, future in enumerate(self._distributed.as_completed(futures), len(done) + 1):
+                    sink.note(self._result(future))
+                    if progress:
+                        progress(count, len(plan.tiling))
+            finally:
+                self.client.cancel(futures)
+            count = len(self.client.scheduler_info()["workers"])
+            return report_of(engine, plan, time.perf_counter() - start, [f"on {count} workers"])
+
+        return paint
+
+    def _result(self, future: Any) -> Any:
+        try:
+            return future.result()
+        except WhatwhereError:
+            raise
+        except Exception as error:  # whatever Dask or a lost connection raises
+            raise ClusterError(
+                f"the workers gave up ({type(error).__name__}: {error})",
+                "workers that stay alive and see the same files",
+                "look at their logs, then run again: finished tiles are kept",
+            ) from error
+
+
+def _absolute(target: Names) -> Names:
+    return Names(target.labels.resolve(), target.overlay.resolve(), target.probabilities.resolve())
+
+
+def _paint_file(
+    recipe: tuple[str, Precision, str],
+    path: Path,
+    target: Names,
+    options: Options,
+    work: dict[str, Any],
+    fill_missing: bool,
+) -> PaintReport:
+    """On a worker: one small image from file to files."""
+    engine = _bench(recipe).engine
+    source = open_image(path, fill_missing=fill_missing)
+    try:
+        return paint_to_files(engine, fitted(source, engine.model.normalisation.channels), target, options, work)
+    finally:
+        source.close()
+
+
+def _paint_tile(
+    recipe: tuple[str, Precision, str], place: tuple[Path, bool, Path, bool], tiling: Tiling, tile: Tile
+) -> int:
+    """On a worker: one tile from the image's file to its chunks of the output. Returns the tile's number."""
+    path, fill_missing, folder, probabilities = place
+    bench = _bench(recipe)
+    with bench.lock:
+        source = bench.source(path, fill_missing)
+        tensor, valid = read_tile(bench.engine, source, tiling, tile)
+    logits = bench.engine.logits(tensor[None])[0][:, *tile.inner]
+    inner: np.ndarray[Any, Any] | None = None if valid is None else valid[tile.inner]
+    painted = finish(logits, tile.write, inner, probabilities)
+    store = ZarrStore(tiling.size, bench.engine.model.classes, None, probabilities=probabilities)
+    store.open(folder)
+    store.write(painted)
+    return tile.index
+
+
+class _Bench:
+    """What a worker keeps between tasks: the prepared model and the last image it opened."""
+
+    def __init__(self, recipe: tuple[str, Precision, str], threads: int) -> None:
+        path, precision, device = recipe
+        torch.set_num_threads(threads)
+        self.engine = Engine(load_model(path), precision, device)
+        self.lock = threading.Lock()
+        self._key: tuple[Path, bool] | None = None
+        self._source: Source | None = None
+
+    def source(self, path: Path, fill_missing: bool) -> Source:
+        if self._source is None or self._key != (path, fill_missing):
+            if self._source is not None:
+                self._source.close()
+            opened = open_image(path, fill_missing=fill_missing)
+            self._source = fitted(opened, self.engine.model.normalisation.channels)
+            self._key = path, fill_missing
+        return self._source
+
+
+def _bench(recipe: tuple[str, Precision, str]) -> _Bench:
+    """The bench of the worker this runs on, made at its first task."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    with _setup:
+        benches: dict[Any, _Bench] = worker.__dict__.setdefault("whatwhere_benches", {})
+        if recipe not in benches:
+            benches[recipe] = _Bench(recipe, worker.state.nthreads)
+        return benches[recipe]
+
+
+_setup = threading.Lock()
+"""Two threads of one worker do not prepare the model twice."""

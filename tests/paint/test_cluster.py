@@ -1,0 +1,98 @@
+"""The same tiles on worker processes: the same bytes, also when a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from painting import model_of, picture, unet
+from PIL import Image
+
+from whatwhere.errors import ClusterError, ModelError
+from whatwhere.network import save_model
+from whatwhere.paint import Engine, predict
+from whatwhere.paint.cluster import Workers
+
+distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(model_of(unet()), tmp_path_factory.mktemp("model") / "m.safetensors")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers:
+        yield workers
+
+
+def _content(path: Path) -> dict[str, bytes]:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster: Any) -> None:
+    image = picture(1500, 1400)
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(256, 256, 3), dtype="uint8")[...] = image
+    killed = []
+
+    def kill(_: str, done: int, __: int) -> None:
+        if done == 3:
+            victim = next(iter(cluster.workers.values())).process.process.pid
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+
+    options: dict[str, Any] = {"tile": 320, "precision": "float32"}
+    spread = predict(
+        model_file, tmp_path / "a.zarr", tmp_path / "spread", cluster=cluster.scheduler_address, progress=kill, **options
+    )
+    assert killed
+    assert not spread.failed, str(spread)
+    assert "on" in str(spread)
+    alone = predict(model_file, tmp_path / "a.zarr", tmp_path / "alone", **options)
+    assert not alone.failed
+    assert _content(tmp_path / "spread/a.zarr") == _content(tmp_path / "alone/a.zarr")
+
+
+@pytest.mark.slow
+def test_many_small_images_go_the_same_way(tmp_path: Path, model_file: Path, cluster: Any) -> None:
+    for index in range(6):
+        Image.fromarray(picture(50, 60, seed=index)).save(tmp_path / f"{index}.png")
+    (tmp_path / "bad.png").write_text("no image")
+    options: dict[str, Any] = {"precision": "float32"}
+    spread = predict(model_file, tmp_path, tmp_path / "spread", cluster=cluster.scheduler_address, **options)
+    assert [Path(item.input).name for item in spread.failed] == ["bad.png"]
+    engine = Engine(model_of(unet()), "float32")
+    for index in range(6):
+        predict(engine, tmp_path / f"{index}.png", tmp_path / "alone")
+        name = f"{index}.png"
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(tmp_path / "spread" / name)), np.asarray(Image.open(tmp_path / "alone" / name))
+        )
+    again = predict(model_file, tmp_path, tmp_path / "spread", cluster=cluster.scheduler_address, **options)
+    assert sum(item.status == "skipped" for item in again.items) == 6
+
+
+def test_an_address_that_does_not_answer_is_said_in_seconds(model_file: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(ClusterError, match=r"no workers at tcp://127.0.0.1:1 .*use local:N"):
+        Workers("tcp://127.0.0.1:1", model_file)
+    assert time.monotonic() - start < 30
+    with pytest.raises(ClusterError, match="local:N with N at least 1"):
+        Workers("local:none", model_file)
+
+
+def test_workers_need_the_model_as_a_file(tmp_path: Path) -> None:
+    Image.fromarray(picture(20, 20)).save(tmp_path / "a.png")
+    with pytest.raises(ModelError, match="a model file that all workers can read"):
+        predict(model_of(unet()), tmp_path / "a.png", tmp_path / "out", cluster="local:1")

@@ -1,0 +1,297 @@
+"""Windows of files hold what the whole file holds, in every layout; what is written is read back, with its colours."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from painting import model_of, picture, unet
+from PIL import Image
+
+from whatwhere.errors import DataError, ModelError
+from whatwhere.paint.files import fitted, open_image
+from whatwhere.paint.geotiff import GeoSource, write_geotiff
+from whatwhere.paint.sources import ArraySource, Source, extra
+from whatwhere.paint.tiff import TiffSource, write_planes_tiff, write_tiff
+from whatwhere.paint.zarrs import ZarrSource, create_labels
+
+rasterio = pytest.importorskip("rasterio")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use `@` matmul:PendingDeprecationWarning"
+)  # rasterio's own use of affine
+CLASSES = model_of(unet()).classes
+
+TIFFS: dict[str, dict[str, Any]] = {
+    "tiled": {"tile": (64, 32)},
+    "tiled deflate": {"tile": (64, 64), "compression": "zlib", "predictor": True},
+    "strips": {"rowsperstrip": 7, "compression": "lzw"},
+    "one raw strip": {},
+    "planes": {"planarconfig": "separate", "tile": (32, 32)},
+    "raw planes": {"planarconfig": "separate"},
+    "big and big-endian": {"bigtiff": True, "byteorder": ">", "tile": (48, 48)},
+    "big-endian raw": {"byteorder": ">"},
+}
+
+
+def windows_agree(source: Source, image: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    assert source.size == (height, width)
+    assert source.dtype == image.dtype
+    assert source.channels == image.shape[2]
+    for box in [
+        ((0, height), (0, width)),
+        ((3, 60), (70, 71)),
+        ((height - 1, height), (5, width)),
+        ((31, 65), (31, 97)),
+    ]:
+        pixels, valid = source.read(box)
+        assert valid is None
+        assert pixels.dtype == image.dtype
+        np.testing.assert_array_equal(pixels, image[box[0][0] : box[0][1], box[1][0] : box[1][1]])
+    source.close()
+
+
+@pytest.mark.parametrize("layout", TIFFS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_tiff_layouts_are_read_by_windows(tmp_path: Path, layout: str, dtype: str) -> None:
+    options = dict(TIFFS[layout])
+    if dtype == "float32":
+        options.pop("predictor", None)
+    image = picture(100, 130, dtype=dtype)
+    stored = image.transpose(2, 0, 1) if options.get("planarconfig") else image
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", **options)
+    source = TiffSource(tmp_path / "a.tif")
+    windows_agree(source, image)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_window_of_a_tiled_tiff(tmp_path: Path, data: st.DataObject) -> None:
+    image = picture(90, 75, 1)
+    path = tmp_path / "a.tif"
+    if not path.exists():
+        tifffile.imwrite(path, image[..., 0], tile=(32, 16), compression="zlib")
+    spans = []
+    for side in image.shape[:2]:
+        start = data.draw(st.integers(0, side - 1))
+        spans.append((start, data.draw(st.integers(start + 1, side))))
+    source = TiffSource(path)
+    (y0, y1), (x0, x1) = spans
+    np.testing.assert_array_equal(source.read(tuple(spans))[0], image[y0:y1, x0:x1])
+    source.close()
+
+
+def test_pages_grey_palette_and_jpeg_tiffs(tmp_path: Path) -> None:
+    image = picture(100, 130, 5, dtype="uint16")
+    tifffile.imwrite(tmp_path / "c.ome.tif", image.transpose(2, 0, 1), metadata={"axes": "CYX"}, tile=(32, 32))
+    windows_agree(TiffSource(tmp_path / "c.ome.tif"), image)
+    smooth = np.linspace(0, 255, 100 * 130 * 3).reshape(100, 130, 3).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "j.tif", smooth, tile=(64, 64), compression="jpeg", photometric="rgb")
+    windows_agree(TiffSource(tmp_path / "j.tif"), tifffile.imread(tmp_path / "j.tif"))
+    colors = np.arange(768, dtype=np.uint16).reshape(3, 256) * 80
+    index = picture(100, 130, 1)[..., 0]
+    tifffile.imwrite(tmp_path / "p.tif", index, photometric="palette", colormap=colors, tile=(64, 64))
+    windows_agree(TiffSource(tmp_path / "p.tif"), (colors.T // 257).astype(np.uint8)[index])
+    tifffile.imwrite(tmp_path / "b.tif", index > 99, tile=(64, 64))
+    windows_agree(TiffSource(tmp_path / "b.tif"), ((index > 99) * np.uint8(255))[..., None])
+
+
+def test_the_largest_level_of_a_pyramid_is_read(tmp_path: Path) -> None:
+    image = picture(200, 300)
+    with tifffile.TiffWriter(tmp_path / "p.ome.tif", bigtiff=True) as writer:
+        writer.write(image, subifds=1, tile=(64, 64), photometric="rgb", metadata={"axes": "YXS"})
+        writer.write(image[::2, ::2], subfiletype=1, tile=(64, 64), photometric="rgb")
+    windows_agree(TiffSource(tmp_path / "p.ome.tif"), image)
+
+
+def test_a_damaged_tile_is_named_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "bad.tif"
+    tifffile.imwrite(path, picture(128, 128), tile=(64, 64), compression="zlib", photometric="rgb")
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[3]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    source = TiffSource(path)
+    source.read(((0, 64), (0, 128)))
+    with pytest.raises(DataError, match=r"bad.tif has a damaged tile at row 64, column 64.*copy or export it again"):
+        source.read(((60, 70), (60, 70)))
+    source.close()
+
+
+def test_a_truncated_raw_tiff_and_a_volume_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "cut.tif", picture(100, 100), photometric="rgb")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "cut.tif").read_bytes()[:20000])
+    with closing(TiffSource(tmp_path / "cut.tif")) as source, pytest.raises(DataError, match="ends within its pixels"):
+        source.read(((90, 100), (0, 100)))
+    tifffile.imwrite(tmp_path / "z.ome.tif", np.zeros((5, 30, 40), np.uint8), metadata={"axes": "ZYX"})
+    with pytest.raises(DataError, match=r"axes ZYX.*split it along Z of 5"):
+        TiffSource(tmp_path / "z.ome.tif")
+    (tmp_path / "no.tif").write_bytes(b"hello")
+    with pytest.raises(DataError, match="not a whole TIFF"):
+        TiffSource(tmp_path / "no.tif")
+
+
+def test_labels_go_to_a_tiled_tiff_with_colours_and_back(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (1100, 700)).astype(np.uint8)
+    labels[5, 5] = 255
+    write_tiff(tmp_path / "l.tif", labels.shape, lambda box: labels[box[0][0] : box[0][1]], CLASSES)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "l.tif"), labels)
+    with tifffile.TiffFile(tmp_path / "l.tif") as file:
+        page = file.pages[0]
+        assert page.is_tiled
+        assert page.photometric.name == "PALETTE"
+        np.testing.assert_array_equal(page.colormap[:, 1] // 257, CLASSES.colors[1])
+    planes = np.random.default_rng(0).integers(0, 255, (3, 600, 530)).astype(np.uint8)
+    write_planes_tiff(tmp_path / "p.tif", planes.shape, lambda c, box: planes[c, box[0][0] : box[0][1]])
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "p.tif"), planes)
+
+
+def _geotiff(path: Path, image: np.ndarray, **options: Any) -> None:
+    transform = rasterio.transform.from_origin(500000, 4600000, 10, 10)
+    height, width, channels = image.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=channels, dtype=image.dtype, crs="EPSG:32633",
+        transform=transform, tiled=True, blockxsize=64, blockysize=64, **options,
+    ) as file:  # fmt: skip
+        file.write(image.transpose(2, 0, 1))
+
+
+def test_a_geotiff_keeps_its_place_and_its_missing_pixels(tmp_path: Path) -> None:
+    image = np.maximum(picture(100, 130), 1)
+    image[:30, :40] = 0
+    _geotiff(tmp_path / "g.tif", image, nodata=0)
+    source = open_image(tmp_path / "g.tif")
+    assert isinstance(source, GeoSource)
+    pixels, valid = source.read(((10, 60), (20, 90)))
+    np.testing.assert_array_equal(pixels, image[10:60, 20:90])
+    assert valid is not None
+    np.testing.assert_array_equal(valid, image[10:60, 20:90].any(-1))
+    labels = (image[..., 0] > 99).astype(np.uint8)
+    write_geotiff(tmp_path / "out.tif", source, lambda box: labels[box[0][0] : box[0][1]], CLASSES)
+    source.close()
+    with rasterio.open(tmp_path / "g.tif") as a, rasterio.open(tmp_path / "out.tif") as b:
+        assert (a.crs, a.transform) == (b.crs, b.transform)
+        assert b.nodata == 255
+        assert b.colormap(1)[1] == (*CLASSES.colors[1], 255)
+        np.testing.assert_array_equal(b.read(1), labels)
+
+
+def test_a_damaged_geotiff_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "g.tif"
+    _geotiff(path, picture(128, 128), compress="deflate")
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[0]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 60] = b"\xff" * 60
+    path.write_bytes(content)
+    with (
+        closing(open_image(path)) as source,
+        pytest.raises(DataError, match=r"g.tif has a damaged tile in rows 0 to 50, columns 0 to 50"),
+    ):
+        source.read(((0, 50), (0, 50)))
+
+
+ZARRS = [
+    (2, (100, 130, 3), None), (3, (100, 130, 3), None), (3, (3, 100, 130), None), (2, (100, 130), None),
+    (3, (100, 3, 130), ("y", "c", "x")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "shape", "names"), ZARRS)
+def test_zarr_arrays_are_read_by_windows(tmp_path: Path, form: Any, shape: Any, names: Any) -> None:
+    image = picture(100, 130, 3 if len(shape) == 3 else 1)
+    place = shape.index(3) if 3 in shape else -1
+    stored = np.moveaxis(image, -1, place) if len(shape) == 3 else image[..., 0]
+    named = {"dimension_names": names} if names else {}
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=shape, chunks=(32,) * len(shape), dtype="uint8", zarr_format=form, **named
+    )
+    array[...] = stored
+    windows_agree(open_image(tmp_path / "a.zarr"), image)
+
+
+def _ome(path: Path, image: np.ndarray, form: Any) -> None:
+    group = zarr.open_group(str(path), mode="w", zarr_format=form)
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, {"name": "y", "type": "space"},
+            {"name": "x", "type": "space"}]  # fmt: skip
+    scale = [{"type": "scale", "scale": [1.0, 1.0, 0.25, 0.5]}]
+    scales = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    group.attrs.update({"ome": {"version": "0.5", "multiscales": scales}} if form == 3 else {"multiscales": scales})
+    array = group.create_array("0", shape=(1, 3, *image.shape[:2]), chunks=(1, 1, 64, 64), dtype="uint8")
+    array[0] = image.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_ome_zarr_is_read_and_its_labels_are_ome_zarr(tmp_path: Path, form: Any) -> None:
+    image = picture(100, 130)
+    _ome(tmp_path / "i.zarr", image, form)
+    source = open_image(tmp_path / "i.zarr")
+    assert isinstance(source, ZarrSource)
+    windows_agree(source, image)
+    labels = create_labels(tmp_path / "l.zarr", source.size, CLASSES, source)
+    labels[...] = 1
+    again = zarr.open_group(str(tmp_path / "l.zarr"), mode="r")
+    words = dict(again.attrs)["ome"] if form == 3 else dict(again.attrs)
+    assert words["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.25, 0.5]
+    assert words["image-label"]["colors"][1] == {"label-value": 1, "rgba": [*CLASSES.colors[1], 255]}
+    assert ZarrSource(tmp_path / "l.zarr").read(((0, 9), (0, 9)))[0].all()
+
+
+def test_missing_chunks_are_named_unless_they_mean_the_fill_value(tmp_path: Path) -> None:
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(100, 100), chunks=(50, 50), dtype="uint8", zarr_format=3)
+    array[:50] = 1
+    array[50:, 50:] = 2
+    with pytest.raises(DataError, match=r"a.zarr has no chunk c/1/0.*fill_missing=True"):
+        open_image(tmp_path / "a.zarr")
+    pixels, _ = open_image(tmp_path / "a.zarr", fill_missing=True).read(((0, 100), (0, 100)))
+    np.testing.assert_array_equal(pixels[..., 0], array[...])
+
+
+def test_a_damaged_chunk_and_groups_without_images_are_named(tmp_path: Path) -> None:
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(64, 64), chunks=(32, 32), dtype="uint8", zarr_format=3)
+    array[...] = picture(64, 64, 1)[..., 0]
+    (tmp_path / "a.zarr/c/0/1").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"a.zarr has a damaged chunk in rows 0 to 64"):
+        open_image(tmp_path / "a.zarr").read(((0, 64), (0, 64)))
+    group = zarr.open_group(str(tmp_path / "g.zarr"), mode="w")
+    group.create_array("raw", shape=(8, 8), chunks=(8, 8), dtype="uint8")
+    with pytest.raises(DataError, match=r"group without an image \(it holds raw\)"):
+        open_image(tmp_path / "g.zarr")
+    (tmp_path / "b.zarr").mkdir()
+    (tmp_path / "b.zarr/zarr.json").write_text("{")
+    with pytest.raises(DataError, match="not a whole Zarr folder"):
+        open_image(tmp_path / "b.zarr")
+    zarr.create_array(str(tmp_path / "t.zarr"), shape=(4, 3, 8, 8), chunks=(4, 3, 8, 8), dtype="uint8")
+    with pytest.raises(DataError, match="4 axes without names"):
+        open_image(tmp_path / "t.zarr", fill_missing=True)
+
+
+def test_pictures_and_a_plain_folder(tmp_path: Path) -> None:
+    Image.fromarray(picture(40, 50)).save(tmp_path / "a.PNG")
+    windows = open_image(tmp_path / "a.PNG")
+    np.testing.assert_array_equal(windows.read(((0, 40), (0, 50)))[0], picture(40, 50))
+    with pytest.raises(DataError, match="is a folder"):
+        open_image(tmp_path)
+
+
+def test_an_alpha_channel_that_says_nothing_is_dropped() -> None:
+    image = np.dstack([picture(20, 30), np.full((20, 30), 255, np.uint8)])
+    source = fitted(ArraySource(image), 3)
+    np.testing.assert_array_equal(source.read(((0, 20), (0, 30)))[0], image[..., :3])
+    image[5, 5, 3] = 9
+    with pytest.raises(ModelError, match=r"alpha\) between 9 and 255.*flatten it"):
+        source.read(((0, 20), (0, 30)))
+    assert fitted(ArraySource(image), 4).channels == 4
+
+
+def test_a_missing_extra_names_what_to_install() -> None:
+    with pytest.raises(DataError, match=r'a.zarr is a Zarr folder.*pip install "whatwhere\[zarr\]"'):
+        extra("no_such_module", "zarr", "a.zarr is a Zarr folder")

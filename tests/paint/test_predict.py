@@ -1,0 +1,352 @@
+"""From files to painted files: names, formats, what is skipped, what fails, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from painting import COLORS, model_of, picture, unet, whole_logits
+from PIL import Image
+
+from whatwhere.errors import DataError, ModelError, OutputError
+from whatwhere.network import Model, save_model
+from whatwhere.paint import Engine, predict, stores
+from whatwhere.paint.journal import Journal
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use `@` matmul:PendingDeprecationWarning"
+)  # rasterio's own use of affine
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(model_of(unet()), "float32")
+
+
+@pytest.fixture
+def _windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything counts as large, so that small files take the way of large ones."""
+    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+        monkeypatch.setattr(f"{module}.LARGE", 100)
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+def expected(model: Model, image: np.ndarray) -> np.ndarray:
+    return whole_logits(model, image).argmax(0).numpy().astype(np.uint8)
+
+
+def test_pictures_folders_and_globs(tmp_path: Path, engine: Engine) -> None:
+    images = {name: picture(40 + i, 50, seed=i) for i, name in enumerate(["a.png", "deep/b.PNG", "deep/c ü.png"])}
+    for name, image in images.items():
+        save(tmp_path / "in" / name, image)
+    (tmp_path / "in/notes.txt").write_text("no image")
+    done = predict(engine, tmp_path / "in", tmp_path / "out")
+    assert [item.status for item in done.items] == ["done"] * 3
+    for name, image in images.items():
+        with Image.open((tmp_path / "out" / name).with_suffix(".png")) as painted:
+            assert painted.mode == "P"
+            assert tuple(painted.getpalette()[3:6]) == COLORS[1]
+            np.testing.assert_array_equal(np.asarray(painted), expected(engine.model, image))
+    found = predict(engine, str(tmp_path / "in" / "deep" / "*"), tmp_path / "glob")
+    assert sorted(Path(item.output or "").name for item in found.items) == ["b.png", "c ü.png"]
+    assert "3 images: 3 done" in str(done)
+    assert "painted whole" in str(done)
+
+
+def test_done_images_are_skipped_and_others_are_not_overwritten(tmp_path: Path, engine: Engine) -> None:
+    one, two = save(tmp_path / "x/a.png", picture(30, 30)), save(tmp_path / "y/a.png", picture(30, 30, seed=2))
+    out = tmp_path / "out"
+    assert predict(engine, one, out).items[0].status == "done"
+    before = (out / "a.png").stat().st_mtime_ns
+    assert predict(engine, one, out).items[0].status == "skipped"
+    assert (out / "a.png").stat().st_mtime_ns == before
+    assert predict(engine, one, out, overlay=True).items[0].status == "done"
+    assert (out / "a.overlay.png").exists()
+    other = predict(engine, two, out).items[0]
+    assert other.status == "failed"
+    assert "a.png is there already, from another image or model" in other.error
+    assert "--overwrite" in other.error
+    assert predict(engine, two, out, overwrite=True).items[0].status == "done"
+    (tmp_path / "mine").mkdir()
+    save(tmp_path / "mine/a.png", picture(5, 5))
+    assert "made elsewhere" in predict(engine, one, tmp_path / "mine").items[0].error
+
+
+def test_equal_names_do_not_collide(tmp_path: Path, engine: Engine) -> None:
+    paths = [tmp_path / "x/a.png", tmp_path / "y/a.png", tmp_path / "x/b.png", tmp_path / "x/b.bmp"]
+    for i, path in enumerate(paths):
+        save(path, picture(20, 20, seed=i))
+    done = predict(engine, paths, tmp_path / "out")
+    names = [Path(item.output or "").relative_to(tmp_path / "out").as_posix() for item in done.items]
+    assert names[:2] == ["x/a.png", "y/a.png"]
+    assert len(set(names)) == 4
+    assert not done.failed
+
+
+def test_a_bad_image_is_reported_and_the_others_are_done(tmp_path: Path, engine: Engine) -> None:
+    save(tmp_path / "in/a.png", picture(30, 30))
+    save(tmp_path / "in/grey.png", picture(30, 30)[..., 0])
+    save(tmp_path / "in/clear.png", np.dstack([picture(30, 30), picture(30, 30, 1)]))
+    save(tmp_path / "in/opaque.png", np.dstack([picture(30, 30), np.full((30, 30), 255, np.uint8)]))
+    (tmp_path / "in/text.png").write_text("no image")
+    tifffile.imwrite(tmp_path / "in/deep.tif", picture(30, 30, dtype="uint16"), photometric="rgb")
+    nan = picture(30, 30, dtype="float32")
+    nan[3, 4] = np.nan
+    tifffile.imwrite(tmp_path / "in/nan.tif", nan, photometric="rgb")
+    done = predict(engine, tmp_path / "in", tmp_path / "out")
+    by_name = {Path(item.input).name: item for item in done.items}
+    assert {name for name, item in by_name.items() if item.status == "done"} == {"a.png", "opaque.png"}
+    assert "1 channel; expected 3 channels" in by_name["grey.png"].error
+    assert "alpha" in by_name["clear.png"].error
+    assert "is not an image" in by_name["text.png"].error
+    assert "uint16" in by_name["deep.tif"].error
+    assert "row 3, column 4" in by_name["nan.tif"].error
+    assert not (tmp_path / "out/grey.png").exists()
+    assert "7 images: 2 done, 5 failed" in str(done)
+    assert done.to_json()["items"][0]["status"] == "done"
+
+
+def test_nothing_to_paint_is_said(tmp_path: Path, engine: Engine) -> None:
+    for nothing in (tmp_path / "no.png", str(tmp_path / "*.png")):
+        with pytest.raises(DataError, match=r"there is no .*png"):
+            predict(engine, nothing, tmp_path / "out")
+    with pytest.raises(DataError, match="no image in"):
+        predict(engine, tmp_path, tmp_path / "out")
+    with pytest.raises(ModelError, match=r"there is no file .*m.safetensors"):
+        predict(tmp_path / "m.safetensors", save(tmp_path / "a.png", picture(9, 9)), tmp_path / "out")
+
+
+@pytest.mark.usefixtures("_windows")
+def test_large_pictures_become_tiled_tiffs_with_everything_asked_for(tmp_path: Path, engine: Engine) -> None:
+    image = picture(300, 280)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64), compression="zlib")
+    save(tmp_path / "b.png", image)
+    out = tmp_path / "out"
+    done = predict(engine, [tmp_path / "a.tif", tmp_path / "b.png"], out, tile=128, overlay=True, probabilities=True)
+    assert not done.failed, str(done)
+    assert done.items[0].report is not None
+    assert done.items[0].report.tiles > 4
+    whole = whole_logits(engine.model, image)
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(tifffile.imread(out / f"{name}.tif"), whole.argmax(0).numpy())
+        shares = tifffile.imread(out / f"{name}.probabilities.tif") / 255
+        np.testing.assert_allclose(shares, whole.softmax(0).numpy(), atol=0.0025)
+        with Image.open(out / f"{name}.overlay.png") as overlay:
+            assert overlay.size == (280, 300)
+    assert not list(out.glob("*.partial"))
+
+
+@pytest.mark.usefixtures("_windows")
+def test_geotiff_in_geotiff_out(tmp_path: Path, engine: Engine) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    image = np.maximum(picture(200, 190), 1)
+    image[:50, :60] = 0
+    transform = rasterio.transform.from_origin(500000, 4600000, 10, 10)
+    with rasterio.open(
+        tmp_path / "g.tif", "w", driver="GTiff", height=200, width=190, count=3, dtype="uint8", crs="EPSG:32633",
+        transform=transform, nodata=0,
+    ) as file:  # fmt: skip
+        file.write(image.transpose(2, 0, 1))
+    done = predict(engine, tmp_path / "g.tif", tmp_path / "out", tile=96, probabilities=True)
+    assert not done.failed, str(done)
+    with rasterio.open(tmp_path / "out/g.tif") as file:
+        labels = file.read(1)
+        assert (file.crs.to_epsg(), file.transform, file.nodata) == (32633, transform, 255)
+    assert (labels[:50, :60] == 255).all()
+    assert (labels[50:] != 255).all()
+    filled = engine.model.normalise(image)
+    filled[:, :50, :60] = 0
+    truth = engine.logits(filled[None])[0].argmax(0).numpy()
+    np.testing.assert_array_equal(labels[50:], truth[50:])
+    with rasterio.open(tmp_path / "out/g.probabilities.tif") as file:
+        assert file.count == 3
+        assert not file.read()[:, :50, :60].any()
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_zarr_in_zarr_out(tmp_path: Path, engine: Engine, form: Any) -> None:
+    image = picture(700, 600)
+    array = zarr.create_array(
+        str(tmp_path / "i.zarr"), shape=image.shape, chunks=(128, 128, 3), dtype="uint8", zarr_format=form
+    )
+    array[...] = image
+    done = predict(engine, tmp_path / "i.zarr", tmp_path / "out", tile=400, probabilities=True, overlay=True)
+    assert not done.failed, str(done)
+    labels = zarr.open_array(str(tmp_path / "out/i.zarr"), mode="r")
+    assert labels.metadata.zarr_format == form
+    whole = whole_logits(engine.model, image)
+    np.testing.assert_array_equal(labels[...], whole.argmax(0).numpy())
+    assert labels.attrs["classes"]["names"] == list(engine.model.classes.names)
+    shares = zarr.open_array(str(tmp_path / "out/i.probabilities.zarr"), mode="r")[...] / 255
+    np.testing.assert_allclose(shares, whole.softmax(0).numpy(), atol=0.0025)
+    assert predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].status == "skipped"
+
+
+def test_a_journal_drops_a_line_that_was_cut_off_and_other_work(tmp_path: Path) -> None:
+    path, work = tmp_path / "journal", {"a": 1}
+    with Journal(path, work) as journal:
+        journal.add(3)
+        journal.add(12)
+    path.write_bytes(path.read_bytes() + b"4")
+    with Journal(path, work) as journal:
+        assert journal.done == {3, 12}
+        journal.add(5)
+    assert Journal(path, work).done == {3, 5, 12}
+    assert not Journal(path, {"a": 2}).fits
+    path.write_bytes(b"not ours\n3\n")
+    assert not Journal(path, work).fits
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import whatwhere.paint.files, whatwhere.paint.outputs
+whatwhere.paint.files.LARGE = whatwhere.paint.outputs.LARGE = 100
+from painting import model_of, unet
+from whatwhere.paint import Engine, predict
+def progress(name, done, total):
+    if done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+predict(Engine(model_of(unet()), "float32"), sys.argv[2], sys.argv[3], tile=int(sys.argv[4]), progress=progress)
+"""
+
+
+@pytest.mark.parametrize("kind", ["tif", "zarr"])
+@pytest.mark.usefixtures("_windows")
+def test_a_killed_run_leaves_nothing_that_looks_done_and_goes_on_where_it_stopped(
+    tmp_path: Path, engine: Engine, kind: str
+) -> None:
+    source = tmp_path / f"a.{kind}"
+    image, tile = picture(700, 600), 160 if kind == "tif" else 320
+    if kind == "tif":
+        tifffile.imwrite(source, image, photometric="rgb", tile=(64, 64))
+    else:
+        zarr.create_array(str(source), shape=image.shape, chunks=(128, 128, 3), dtype="uint8")[...] = image
+    arguments = [str(Path(__file__).parent), str(source), str(tmp_path / "killed"), str(tile)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == [f"a.{kind}.partial"]
+    seen: list[int] = []
+    again = predict(engine, source, tmp_path / "killed", tile=tile, progress=lambda _, done, __: seen.append(done))
+    straight = predict(engine, source, tmp_path / "straight", tile=tile)
+    assert not again.failed + straight.failed
+    assert seen[0] > 2  # it did not begin with the first tile
+    assert _content(tmp_path / f"killed/a.{kind}") == _content(tmp_path / f"straight/a.{kind}")
+    assert not (tmp_path / f"killed/a.{kind}.partial").exists()
+
+
+def _content(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.mark.usefixtures("_windows")
+def test_a_full_disk_is_one_clear_error_and_what_is_done_is_kept(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture(300, 280), photometric="rgb")
+    written: list[int] = []
+
+    def full(handle: int, data: bytes) -> None:
+        written.append(handle)
+        if len(written) > 500:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        honest(handle, data)
+
+    honest = stores.write_all
+    monkeypatch.setattr(stores, "write_all", full)
+    with pytest.raises(OutputError, match=r"No space left on device.*make room.*what is finished is kept"):
+        predict(engine, tmp_path / "a.tif", tmp_path / "out", tile=96)
+    monkeypatch.setattr(stores, "write_all", honest)
+    seen: list[int] = []
+    assert not predict(
+        engine, tmp_path / "a.tif", tmp_path / "out", tile=96, progress=lambda *a: seen.append(a[1])
+    ).failed
+    assert seen[0] > 1
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "out/a.tif"), expected(engine.model, tifffile.imread(tmp_path / "a.tif"))
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if not mount or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("a small file system can't be mounted here")
+    yield place
+    subprocess.run([shutil.which("umount") or "umount", str(place)], check=True)
+
+
+@pytest.mark.usefixtures("_windows")
+@pytest.mark.parametrize("kind", ["tif", "geotiff", "zarr"])
+def test_a_really_full_disk(tmp_path: Path, small_disk: Path, kind: str) -> None:
+    image = picture(700, 600)
+    source = tmp_path / ("a.zarr" if kind == "zarr" else "a.tif")
+    if kind == "zarr":
+        zarr.create_array(str(source), shape=image.shape, chunks=(128, 128, 3), dtype="uint8")[...] = image
+    else:
+        extra = [(42113, "s", 0, "0", True)] if kind == "geotiff" else []
+        tifffile.imwrite(source, image, photometric="rgb", extratags=extra)
+    engine = Engine(model_of(unet()), "float32")
+    (small_disk / "ballast").write_bytes(b"0" * 200_000)
+    with pytest.raises(OutputError, match="No space left"):
+        predict(engine, source, small_disk / "out", tile=400, probabilities=True)
+    assert not (small_disk / "out/a.tif").exists()
+    assert not (small_disk / "out/a.zarr").exists()
+
+
+def test_a_place_that_is_a_file_is_said(tmp_path: Path, engine: Engine) -> None:
+    save(tmp_path / "a.png", picture(20, 20))
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match=r"out can't be written.*choose another folder"):
+        predict(engine, tmp_path / "a.png", tmp_path / "out")
+
+
+@pytest.mark.usefixtures("_windows")
+def test_a_tile_damaged_in_the_middle_fails_that_image_only(tmp_path: Path, engine: Engine) -> None:
+    path = tmp_path / "in/bad.tif"
+    path.parent.mkdir()
+    for name in ("bad", "good"):
+        tifffile.imwrite(
+            tmp_path / f"in/{name}.tif", picture(256, 256), tile=(64, 64), compression="zlib", photometric="rgb"
+        )
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[9]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    done = predict(engine, tmp_path / "in", tmp_path / "out", tile=96)
+    assert [item.status for item in done.items] == ["failed", "done"]
+    assert "damaged tile at row 128, column 64" in done.items[0].error
+    assert not (tmp_path / "out/bad.tif").exists()
+
+
+def test_a_model_file_works_as_a_model(tmp_path: Path) -> None:
+    model = model_of(unet())
+    save_model(model, tmp_path / "m.safetensors")
+    save(tmp_path / "a.png", picture(33, 44))
+    done = predict(tmp_path / "m.safetensors", tmp_path / "a.png", tmp_path / "out", precision="float32")
+    assert "float32" in str(done)
+    with Image.open(tmp_path / "out/a.png") as painted:
+        np.testing.assert_array_equal(np.asarray(painted), expected(model, picture(33, 44)))
