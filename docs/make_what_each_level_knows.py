@@ -90,8 +90,10 @@ def picture(found: Field) -> None:
     key.text(12, 10, "the cell it answers for", color=INK, fontsize=10, va="center")
     key.add_patch(Rectangle((0, 22), 8, 8, facecolor="none", edgecolor=QUIET, linewidth=2.6))
     key.text(12, 26, "the receptive field:\npixels that can change it", color=INK, fontsize=10, va="center")
-    key.text(0, 42, "64x64 image; two 3x3 filters\nat each level, then pooling\nby two. From level 3 on the\nimage cuts the field.",
-             color=QUIET, fontsize=9, va="top", linespacing=1.35)  # fmt: skip
+    note = (
+        "64x64 image; two 3x3 filters\nat each level, then pooling\nby two. From level 3 on the\nimage cuts the field."
+    )
+    key.text(0, 42, note, color=QUIET, fontsize=9, va="top", linespacing=1.35)
     save_figure(figure, HERE / "what-each-level-knows.png")
 
 
@@ -124,8 +126,8 @@ def page(found: Field) -> str:
 
 *Made by `docs/make_what_each_level_knows.py`; every number below is computed by `whatwhere.field`.*
 
-Take an image of 64x64 pixels and the way down of a U-Net: at each level two 3x3 filters, then a pooling by two. What can
-one unit say about *where* something is?
+Take an image of 64x64 pixels and the way down of a U-Net: at each level two 3x3 filters, then a pooling by two. What
+can one unit say about *where* something is?
 
 ![Seven copies of a small scene. In each, one unit's cell is filled and its receptive field outlined. Both grow from one
 pixel to the whole image.](what-each-level-knows.png)
@@ -133,14 +135,14 @@ pixel to the whole image.](what-each-level-knows.png)
 {levels_table(found)}
 
 After the first filter a unit knows its place to the pixel, but has seen only an edge. At level 5 the grid is 2x2: a
-unit may know "tree", but only "somewhere in this quarter of the image". At level 6 a single unit is left, and all it can
-say is "somewhere".
+unit may know "tree", but only "somewhere in this quarter of the image". At level 6 a single unit is left, and all it
+can say is "somewhere".
 
 ## Two different sizes
 
 **The cell** is the block of pixels that one unit answers for. Neighbouring units stand one *stride* apart, so cells
-tile the image: *which* unit fired tells the place to one cell, and no finer. Only pooling and strides make it larger, by
-two at each level.
+tile the image: *which* unit fired tells the place to one cell, and no finer. Only pooling and strides make it larger,
+by two at each level.
 
 **The receptive field** is the set of pixels that can change the unit's value. It is larger than the cell, because
 filters reach over into their neighbours' cells, and it grows at every filter:
@@ -148,12 +150,12 @@ filters reach over into their neighbours' cells, and it grows at every filter:
 {growth_table(found)}
 
 A 3x3 filter adds one unit on either side, so two strides of pixels in all: 2 pixels at level 0, but 16 at level 3.
-Pooling by two adds one stride. That is why the receptive field runs ahead of the cell, and why neighbouring units, whose
-cells do not overlap, see mostly the same pixels: pixel {PIXEL} lies in one cell of level 4, yet it can change
+Pooling by two adds one stride. That is why the receptive field runs ahead of the cell, and why neighbouring units,
+whose cells do not overlap, see mostly the same pixels: pixel {PIXEL} lies in one cell of level 4, yet it can change
 {bottom - top} units along each axis of that level's 4x4 grid.
 
-So a large receptive field is no loss of place, and a small one no proof of it. *What* a unit can recognise is bounded by
-the field it sees; *where* the grid can point is bounded by its cell. (A unit's channels may carry a finer place inside
+So a large receptive field is no loss of place, and a small one no proof of it. *What* a unit can recognise is bounded
+by the field it sees; *where* the grid can point is bounded by its cell. (A unit's channels may carry a finer place inside
 its cell. Whether they do is no question of geometry: it has to be measured on the trained network.) From level 3 on
 the field is wider than this image, and its rim cuts it. The way up of the U-Net shrinks the cell again, down to one
 pixel, while the field keeps growing: the skips bring back the place that the grid had lost.

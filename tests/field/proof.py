@@ -1,7 +1,8 @@
 """Which pixels really influence a unit: by gradients, in float64, with weights made positive so that nothing cancels.
 
-Gradients of max pooling reach one winner only, and of ReLU only living units, although the others could have won or lived.
-Both are swapped, for the measurement, by operators that read the very same entries smoothly: average pooling and softplus.
+Gradients of max pooling reach one winner only, and of ReLU only living units, although the others could have won or
+lived. Both are swapped, for the measurement, by operators that read the very same entries smoothly: average pooling and
+softplus.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def smooth() -> Iterator[None]:
     with ExitStack() as stack:
         for dims in (1, 2, 3):
             stack.enter_context(patch.object(F, f"max_pool{dims}d", pool(dims)))
-        stack.enter_context(patch.object(F, "relu", lambda x, inplace=False: F.softplus(x)))
+        stack.enter_context(patch.object(F, "relu", lambda x, **_: F.softplus(x)))
         yield
 
 
