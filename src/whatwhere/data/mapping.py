@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.data.values import ValueCount, code_of, codes_of, soft_values, value_of
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes, MaskValue, parse_color
 
-__all__ = ["ValueCount", "class_colors", "count_values", "encode_mask", "infer_classes", "read_classes", "soft_values"]
+__all__ = [
+    "class_colors",
+    "encode_mask",
+    "infer_classes",
+    "read_classes",
+]
 
 MOST_COLORS = 100
 """More colours than this in masks are taken for a mistake, unless ``classes.toml`` lists them."""
-
-SOLID = 0.02
-"""A value of which this share lies in solid 3x3 blocks can be a class of an antialiased mask; others are its edges."""
 
 _CLASS_KEYS = ("value", "values", "name", "color")
 _UNKNOWN = VOID - 1  # class ids end below it
@@ -33,40 +36,6 @@ _UNKNOWN = VOID - 1  # class ids end below it
 # Okabe & Ito, "Color Universal Design" (2008): told apart under every common colour blindness
 _OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 _BACKGROUND = "#1f2430"
-
-
-@dataclass(frozen=True)
-class ValueCount:
-    """How often a mask holds a value.
-
-    Attributes:
-        value: an integer or an RGB colour.
-        pixels: how many pixels hold it.
-        solid: how many of them lie amid eight neighbours of the same value.
-    """
-
-    value: MaskValue
-    pixels: int
-    solid: int
-
-
-def count_values(mask: NDArray[Any]) -> tuple[ValueCount, ...]:
-    """Count the values of a mask, smallest first.
-
-    Args:
-        mask: ``HxW`` integers or ``HxWx3`` uint8 colours, as `read_mask` gives them.
-
-    >>> [c.value for c in count_values(np.array([[0, 0], [0, 7]]))]
-    [0, 7]
-    """
-    colors = mask.ndim == 3
-    codes = _codes(mask) if colors else mask
-    values, pixels = _tally(codes)
-    solid = dict.fromkeys(values.tolist(), 0)
-    if min(codes.shape) >= 3:
-        amid, counts = _tally(codes[1:-1, 1:-1][_solid(codes)])
-        solid |= zip(amid.tolist(), counts.tolist())
-    return tuple(ValueCount(_value(v, colors), n, solid[v]) for v, n in zip(values.tolist(), pixels.tolist()))
 
 
 def read_classes(path: str | Path) -> Classes:
@@ -129,6 +98,8 @@ def infer_classes(masks: Mapping[str, Sequence[ValueCount]], palettes: Iterable[
     pooled = _pool(masks)
     colored = any(isinstance(value, tuple) for value in pooled)
     soft = soft_values(pooled.values())
+    if any(_share(counts, soft, colored) > 0.5 for counts in masks.values()):
+        soft = frozenset()  # no edges are that wide
     kept = sorted(value for value in pooled if value not in soft)
     void: tuple[MaskValue, ...] = ()
     if not colored and len(kept) >= 3 and kept == [*range(len(kept) - 1), VOID]:
@@ -142,21 +113,6 @@ def infer_classes(masks: Mapping[str, Sequence[ValueCount]], palettes: Iterable[
         own = [_rgb(palette[v]) if isinstance(v, int) and v < 256 else c for v, c in zip(kept, colors)]
         colors = tuple(own) if len(set(own)) == len(own) else colors
     return Classes(_names(kept), colors, values, void, nearest=bool(soft))
-
-
-def soft_values(counts: Iterable[ValueCount]) -> frozenset[MaskValue]:
-    """The values that only occur along the edges between others, as antialiasing and JPEG make them; else empty."""
-    counts = tuple(counts)
-    total = sum(count.pixels for count in counts)
-    loose = [c for c in counts if c.solid < SOLID * c.pixels or c.pixels < 1e-4 * total]
-    few = len(counts) - len(loose)
-    explained = (
-        few >= 2
-        and len(loose) >= max(4, few)
-        and sum(c.pixels for c in loose) < 0.1 * total
-        and sum(c.solid for c in loose) < 0.02 * sum(c.pixels for c in loose)
-    )
-    return frozenset(c.value for c in loose) if explained else frozenset()
 
 
 def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDArray[np.uint8]:
@@ -184,16 +140,16 @@ def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDA
         )
     if mask.dtype == np.uint8 and mask.ndim == 2:
         levels = np.arange(256, dtype=np.uint8)
-        ids: NDArray[np.uint8] = table.ids(_codes(levels, table.colors))[mask]
+        ids: NDArray[np.uint8] = table.ids(codes_of(levels, table.colors))[mask]
     else:
-        ids = table.ids(_codes(mask, table.colors))
+        ids = table.ids(codes_of(mask, table.colors))
     missing = ids == _UNKNOWN
     if not missing.any():
         return ids
-    values, counts = np.unique(_codes(mask, table.colors)[missing], return_counts=True)
+    values, counts = np.unique(codes_of(mask, table.colors)[missing], return_counts=True)
     most = int(np.argmax(counts))
     raise DataError(
-        f"{name} has {int(counts[most]):,} pixels of value {_value(int(values[most]), table.colors)}"
+        f"{name} has {int(counts[most]):,} pixels of value {value_of(int(values[most]), table.colors)}"
         + (f" and {len(values) - 1} other values" if len(values) > 1 else "")
         + " in no class",
         f"one of {_listing(classes)}",
@@ -249,55 +205,14 @@ class _Table:
 @lru_cache(maxsize=8)
 def _table(classes: Classes) -> _Table:
     colors = any(isinstance(value, tuple) for items in (*classes.values, classes.void) for value in items)
-    listed = [(_code(v, colors), place) for place, items in enumerate(classes.values) for v in items]
-    listed += [(_code(v, colors), VOID) for v in classes.void]
+    listed = [(code_of(v, colors), place) for place, items in enumerate(classes.values) for v in items]
+    listed += [(code_of(v, colors), VOID) for v in classes.void]
     codes, targets = zip(*sorted(listed))
     return _Table(np.array(codes, np.int64), np.array(targets, np.uint8), colors, classes.nearest)
 
 
-def _code(value: MaskValue, colors: bool) -> int:
-    if isinstance(value, tuple):
-        return value[0] << 16 | value[1] << 8 | value[2]
-    return value * 0x010101 if colors else value
-
-
-def _value(code: int, colors: bool) -> MaskValue:
-    return (code >> 16, code >> 8 & 255, code & 255) if colors else code
-
-
-def _codes(mask: NDArray[Any], as_color: bool = False) -> NDArray[np.int64]:
-    """One integer a pixel: the value itself, or 0xRRGGBB."""
-    codes: NDArray[np.int64] = mask.astype(np.int64)
-    if mask.ndim == 3:
-        codes = codes[:, :, 0] << 16 | codes[:, :, 1] << 8 | codes[:, :, 2]
-    elif as_color:
-        codes *= 0x010101
-    return codes
-
-
 def _channels(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1)
-
-
-def _tally(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The distinct values, sorted, and how often each occurs. Quick for masks: a run of one value is sorted once."""
-    flat = codes.ravel()
-    if flat.dtype == np.uint8:
-        counts = np.bincount(flat, minlength=256)
-        values = np.flatnonzero(counts)
-        return values, counts[values]
-    starts = np.flatnonzero(np.concatenate([[flat.size > 0], flat[1:] != flat[:-1]]))
-    values, inverse = np.unique(flat[starts], return_inverse=True)
-    lengths = np.diff(np.append(starts, flat.size))
-    return values, np.bincount(inverse, weights=lengths, minlength=len(values)).astype(np.int64)
-
-
-def _solid(codes: NDArray[Any]) -> NDArray[np.bool_]:
-    """For each pixel off the border, whether its eight neighbours hold its value."""
-    across = (codes[:, 1:-1] == codes[:, :-2]) & (codes[:, 1:-1] == codes[:, 2:])
-    down = (codes[1:-1] == codes[:-2]) & (codes[1:-1] == codes[2:])
-    solid: NDArray[np.bool_] = across[:-2] & across[1:-1] & across[2:] & down[:, 1:-1]
-    return solid
 
 
 def _pool(masks: Mapping[str, Sequence[ValueCount]]) -> dict[MaskValue, ValueCount]:
@@ -305,10 +220,16 @@ def _pool(masks: Mapping[str, Sequence[ValueCount]]) -> dict[MaskValue, ValueCou
     colored = any(isinstance(count.value, tuple) for counts in masks.values() for count in counts)
     pooled: dict[MaskValue, ValueCount] = {}
     for count in (count for counts in masks.values() for count in counts):
-        value = _value(_code(count.value, colored), colored)
+        value = value_of(code_of(count.value, colored), colored)
         before = pooled.get(value, ValueCount(value, 0, 0))
         pooled[value] = ValueCount(value, before.pixels + count.pixels, before.solid + count.solid)
     return pooled
+
+
+def _share(counts: Sequence[ValueCount], values: frozenset[MaskValue], colored: bool) -> float:
+    """The share of a mask's pixels that hold one of some pooled values."""
+    held = sum(c.pixels for c in counts if value_of(code_of(c.value, colored), colored) in values)
+    return held / sum(c.pixels for c in counts)
 
 
 def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) -> DataError:

@@ -23,9 +23,10 @@ def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0
     """Leave out what cannot be used, and give the folder ``"train"`` and ``"val"`` unless it has both.
 
     Images that are alike stay on one side. Classes are spread over both sides in the wanted share, the rarest first
-    (iterative stratification, Sechidis et al. 2011, doi 10.1007/978-3-642-23808-6_10). A class that occurs in one
-    image only goes to training. Where most images are alike (a video, a time series) they are cut into stretches by
-    name instead. A ``test`` stays as it is. A single image is both trained on and validated on; `check` says so.
+    (iterative stratification, Sechidis et al. 2011, doi 10.1007/978-3-642-23808-6_10). A class that a single image
+    shows is trained on, where other images are left to validate on. Where most images are alike (a video, a time
+    series) they are cut into stretches by name instead. A ``test`` stays as it is. A single image is both trained on
+    and validated on; `check` says so.
 
     Args:
         survey: of this folder.

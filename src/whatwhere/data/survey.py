@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.images import Palette, read_image, read_mask_and_palette
 from whatwhere.data.likeness import fingerprint, uprightness
-from whatwhere.data.mapping import ValueCount, count_values, encode_mask, infer_classes
+from whatwhere.data.mapping import encode_mask, infer_classes
 from whatwhere.data.shapes import ClassShape, class_shapes
+from whatwhere.data.values import ValueCount, count_values
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes, Normalisation
 

@@ -1,0 +1,150 @@
+"""The values that masks hold: counting them, as plain integers, and telling classes from blurred edges.
+
+Knows nothing of what values mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.records import MaskValue
+
+__all__ = ["ValueCount", "code_of", "codes_of", "count_values", "soft_values", "value_of"]
+
+SOLID = 0.1
+"""In antialiased and JPEG masks a class has this share of its pixels amid eight of its own; values at edges do not."""
+
+MANY_LOOSE = 16
+"""So many values that only occur along edges are no classes."""
+
+NEAR = 12
+"""Values no further apart can be one class in a JPEG mask."""
+
+BLENDED = 48
+"""Colours at edges lie this near the line between two classes: 99 % of them in JPEG at quality 60 and above."""
+
+
+@dataclass(frozen=True)
+class ValueCount:
+    """How often a mask holds a value.
+
+    Attributes:
+        value: an integer or an RGB colour.
+        pixels: how many pixels hold it.
+        solid: how many of them lie amid eight neighbours of the same value.
+    """
+
+    value: MaskValue
+    pixels: int
+    solid: int
+
+
+def count_values(mask: NDArray[Any]) -> tuple[ValueCount, ...]:
+    """Count the values of a mask, smallest first.
+
+    Args:
+        mask: ``HxW`` integers or ``HxWx3`` uint8 colours, as `read_mask` gives them.
+
+    >>> [c.value for c in count_values(np.array([[0, 0], [0, 7]]))]
+    [0, 7]
+    """
+    colors = mask.ndim == 3
+    codes = codes_of(mask) if colors else mask
+    values, pixels = _tally(codes)
+    solid = dict.fromkeys(values.tolist(), 0)
+    if min(codes.shape) >= 3:
+        amid, counts = _tally(codes[1:-1, 1:-1][_solid(codes)])
+        solid |= zip(amid.tolist(), counts.tolist())
+    return tuple(ValueCount(value_of(v, colors), n, solid[v]) for v, n in zip(values.tolist(), pixels.tolist()))
+
+
+def soft_values(counts: Iterable[ValueCount]) -> frozenset[MaskValue]:
+    """The values that only occur along the edges between others, as antialiasing and JPEG make them; else empty."""
+    counts = sorted(counts, key=lambda count: -count.pixels)
+    total = sum(count.pixels for count in counts)
+    firm, astray, loose = list[ValueCount](), list[ValueCount](), list[ValueCount]()
+    for count in counts:
+        if count.solid < SOLID * count.pixels or count.pixels < 1e-4 * total:
+            loose.append(count)
+        elif any(_is_astray(count, other) for other in firm):  # a block that JPEG left a little off
+            astray.append(count)
+        else:
+            firm.append(count)
+    pixels = sum(c.pixels for c in loose)
+    if len(firm) < 2 or pixels > total / 2 or sum(c.solid for c in loose) > SOLID / 2 * pixels:
+        return frozenset()
+    if len(loose) < 3 or not _blend(loose, firm):
+        return frozenset()
+    return frozenset(c.value for c in (*loose, *astray))
+
+
+def _is_astray(count: ValueCount, other: ValueCount) -> bool:
+    apart = int(np.abs(np.subtract(count.value, other.value)).max())
+    # ids lie side by side, colours of classes do not
+    return apart <= NEAR and (isinstance(count.value, tuple) or count.pixels < 0.1 * other.pixels)
+
+
+def _blend(loose: Sequence[ValueCount], firm: Sequence[ValueCount]) -> bool:
+    """Whether loose values are many blends of firm ones: between two of them, or scattered as ids would not be."""
+    values = np.array([c.value for c in loose], np.float64).reshape(len(loose), -1)
+    ends = np.array([c.value for c in firm], np.float64).reshape(len(firm), -1)
+    if ends.shape[1] == 1:
+        inner = ((values > ends.min()) & (values < ends.max())).all()
+        scattered = inner and np.ptp(ends) > 2 * (len(firm) + len(loose))
+        return len(loose) >= MANY_LOOSE or bool(scattered)
+    away = np.full(len(values), np.inf)
+    for first, second in combinations(ends, 2):
+        along = second - first
+        share = ((values - first) @ along / (along @ along)).clip(0, 1)
+        away = np.minimum(away, np.linalg.norm(values - first - share[:, None] * along, axis=1))
+    pixels = np.array([c.pixels for c in loose])
+    return len(loose) >= MANY_LOOSE and bool(pixels[away <= BLENDED].sum() > 0.9 * pixels.sum())
+
+
+def code_of(value: MaskValue, colors: bool) -> int:
+    """The integer that stands for a value; a grey value among colours is the colour of three such channels."""
+    if isinstance(value, tuple):
+        return value[0] << 16 | value[1] << 8 | value[2]
+    return value * 0x010101 if colors else value
+
+
+def value_of(code: int, colors: bool) -> MaskValue:
+    """What `code_of` was given."""
+    return (code >> 16, code >> 8 & 255, code & 255) if colors else code
+
+
+def codes_of(mask: NDArray[Any], as_color: bool = False) -> NDArray[np.int64]:
+    """`code_of` for every pixel of ``HxW`` values or ``HxWx3`` colours: the value itself, or 0xRRGGBB."""
+    codes: NDArray[np.int64] = mask.astype(np.int64)
+    if mask.ndim == 3:
+        codes = codes[:, :, 0] << 16 | codes[:, :, 1] << 8 | codes[:, :, 2]
+    elif as_color:
+        codes *= 0x010101
+    return codes
+
+
+def _tally(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The distinct values, sorted, and how often each occurs. Quick for masks: a run of one value is sorted once."""
+    flat = codes.ravel()
+    if flat.dtype == np.uint8:
+        counts = np.bincount(flat, minlength=256)
+        values = np.flatnonzero(counts)
+        return values, counts[values]
+    starts = np.flatnonzero(np.concatenate([[flat.size > 0], flat[1:] != flat[:-1]]))
+    values, inverse = np.unique(flat[starts], return_inverse=True)
+    lengths = np.diff(np.append(starts, flat.size))
+    return values, np.bincount(inverse, weights=lengths, minlength=len(values)).astype(np.int64)
+
+
+def _solid(codes: NDArray[Any]) -> NDArray[np.bool_]:
+    """For each pixel off the border, whether its eight neighbours hold its value."""
+    across = (codes[:, 1:-1] == codes[:, :-2]) & (codes[:, 1:-1] == codes[:, 2:])
+    down = (codes[1:-1] == codes[:-2]) & (codes[1:-1] == codes[2:])
+    solid: NDArray[np.bool_] = across[:-2] & across[1:-1] & across[2:] & down[:, 1:-1]
+    return solid

@@ -1,0 +1,302 @@
+"""Every finding: a folder in which it fires, and an ordinary one in which it does not."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from scipy import ndimage
+from tiny_folders import disc, photo, save, write_folder
+
+from whatwhere.data import Findings, check, find, split, survey
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+TOML = "[[class]]\nvalue = 0\nname = 'ground'\n[[class]]\nvalue = 1\nname = 'disc'\n"
+
+
+def findings(root: Path) -> Findings:
+    return check(survey(find(root)))
+
+
+def unreadable_image(root: Path) -> None:
+    (root / "train/images/00.png").write_text("I am text")
+
+
+def unreadable_mask(root: Path) -> None:
+    data = (root / "train/masks/00.png").read_bytes()
+    (root / "train/masks/00.png").write_bytes(data[:60])
+
+
+def size_mismatch(root: Path) -> None:
+    save(root / "train/masks/00.png", disc()[:30])
+
+
+def swapped_sides(root: Path) -> None:
+    save(root / "train/masks/00.png", disc().T)
+
+
+def no_mask(root: Path) -> None:
+    (root / "val/masks/12.png").unlink()
+
+
+def no_image(root: Path) -> None:
+    (root / "val/images/12.png").unlink()
+
+
+def too_many_colors(root: Path) -> None:
+    save(root / "train/masks/00.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+
+
+def unknown_value(root: Path) -> None:
+    (root / "classes.toml").write_text(TOML)
+    save(root / "train/masks/00.png", disc() * np.uint8(2))
+
+
+def soft_and_declared(root: Path) -> None:
+    (root / "classes.toml").write_text(TOML.replace("value = 1", "value = 255"))
+    blur_masks(root)
+
+
+def blur_masks(root: Path) -> None:
+    for path in root.glob("*/masks/*.png"):
+        truth = np.asarray(Image.open(path)) * 255.0
+        save(path, ndimage.gaussian_filter(truth, 1).round().astype(np.uint8))
+
+
+def channels_differ(root: Path) -> None:
+    save(root / "train/images/00.png", photo(0)[:, :, 0])
+
+
+def depth_differs(root: Path) -> None:
+    (root / "train/images/00.png").unlink()
+    tifffile.imwrite(root / "train/images/00.tif", photo(0).astype(np.uint16) * 257, photometric="rgb")
+
+
+def tiny(root: Path) -> None:
+    save(root / "train/images/00.png", photo(0)[:1, :1])
+    save(root / "train/masks/00.png", np.zeros((1, 1), np.uint8))
+
+
+def no_usable(root: Path) -> None:
+    for path in root.glob("train/masks/*"):
+        path.write_text("broken")
+
+
+def one_class(root: Path) -> None:
+    for path in root.glob("*/masks/*"):
+        save(path, disc() * 0)
+
+
+def object_numbers(root: Path) -> None:
+    for k, path in enumerate(sorted(root.glob("*/masks/*"))):
+        mask = np.zeros((48, 64), np.uint8)
+        for number in range(9 + k % 3):
+            mask[4 * number : 4 * number + 3, 10:20] = number + 1
+        save(path, mask)
+
+
+def missing_class(root: Path) -> None:
+    save(root / "train/masks/00.png", disc() * np.uint8(2))
+
+
+def unused_class(root: Path) -> None:
+    (root / "classes.toml").write_text(TOML + "[[class]]\nvalue = 2\nname = 'moon'\n")
+
+
+def rare_class(root: Path) -> None:
+    for path in root.glob("*/masks/*"):
+        mask = np.array(Image.open(path))
+        mask[0, :4] = 2
+        save(path, mask)
+
+
+def copy_across(root: Path) -> None:
+    shutil.copy(root / "train/images/00.png", root / "val/images/12.png")
+    shutil.copy(root / "train/masks/00.png", root / "val/masks/12.png")
+
+
+def near_copy_across(root: Path) -> None:
+    Image.open(root / "train/images/00.png").save(root / "val/images/12.jpg", quality=60)
+    (root / "val/images/12.png").unlink()
+
+
+def copy_within(root: Path) -> None:
+    shutil.copy(root / "train/images/00.png", root / "train/images/01.png")
+    shutil.copy(root / "train/masks/00.png", root / "train/masks/01.png")
+
+
+def copy_with_another_mask(root: Path) -> None:
+    shutil.copy(root / "train/images/00.png", root / "train/images/01.png")
+
+
+def one_image(root: Path) -> None:
+    for path in (root / "train").glob("*/*"):
+        if path.stem != "00":
+            path.unlink()
+
+
+def few_images(root: Path) -> None:
+    for path in (root / "train").glob("*/*"):
+        if path.stem > "04":
+            path.unlink()
+
+
+def empty_mask(root: Path) -> None:
+    save(root / "train/masks/00.png", disc() * 0)
+
+
+def mostly_empty(root: Path) -> None:
+    for k in range(10):
+        save(root / f"train/masks/{k:02}.png", disc() * 0)
+
+
+def void_mask(root: Path) -> None:
+    (root / "classes.toml").write_text("void = [9]\n" + TOML)
+    save(root / "train/masks/00.png", disc() * 0 + np.uint8(9))
+
+
+def constant_image(root: Path) -> None:
+    save(root / "train/images/00.png", photo(0) * 0 + np.uint8(7))
+
+
+def black_image(root: Path) -> None:
+    save(root / "train/images/00.png", photo(0) // 60)
+
+
+def opaque_alpha(root: Path) -> None:
+    for path in root.glob("*/images/*"):
+        image = np.asarray(Image.open(path))
+        save(path, np.concatenate([image, np.full((48, 64, 1), 255, np.uint8)], 2))
+
+
+def twelve_bits(root: Path) -> None:
+    for path in root.glob("*/images/*"):
+        save(path, np.asarray(Image.open(path))[:, :, 0].astype(np.uint16) * 16 + 15)
+
+
+def other_files(root: Path) -> None:
+    (root / "train/images/notes.docx").write_text("x")
+
+
+FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
+    (unreadable_image, "error", "unreadable-image", ["1 image cannot be read", "00.png is not an image", "-> copy"]),
+    (unreadable_mask, "error", "unreadable-mask", ["1 mask cannot be read", "damaged", "train/masks/00.png"]),
+    (size_mismatch, "error", "size-mismatch", ["1 mask of another size", "48 x 64, its mask 30 x 64", "-> export"]),
+    (swapped_sides, "error", "size-mismatch", ["48 x 64, its mask 64 x 48", "EXIF"]),
+    (no_mask, "warning", "image-without-mask", ["1 image without a mask, left out", "val/images/12.png"]),
+    (no_image, "warning", "mask-without-image", ["1 mask without an image, left out", "val/masks/12.png"]),
+    (too_many_colors, "error", "mapping", ["cannot be inferred", "different colours", "train/masks/00.png"]),
+    (unknown_value, "error", "unknown-value", ["00.png has", "pixels of value 2 in no class", "-> list the values"]),
+    (soft_and_declared, "error", "unknown-value", ["16 masks with values", "nearest = true in classes.toml"]),
+    (blur_masks, "warning", "soft-mask", ["16 masks with", "values along edges beside the 2 of the classes"]),
+    (channels_differ, "error", "channels-differ", ["1 have channels 1, 15 have channels 3", "train/images/00.png"]),
+    (depth_differs, "error", "depth-differs", ["dtype uint16", "-> convert these to dtype uint8"]),
+    (tiny, "error", "tiny", ["1 image under 16 pixels a side, such as 1 x 1", "-> remove"]),
+    (no_usable, "error", "no-usable", ["No training image can be used together with its mask"]),
+    (one_class, "error", "one-class", ["a single class (class 0)", "nothing to tell apart"]),
+    (object_numbers, "warning", "object-numbers", ["12 mask values look like numbers of single objects", "(mask > 0)"]),
+    (missing_class, "warning", "class-missing", ["Missing from val: class 2; cannot be scored there"]),
+    (unused_class, "warning", "class-unused", ["No mask shows moon"]),
+    (rare_class, "warning", "rare-class", ["Rare in training: class 2 (0.13 % of the pixels, in 12 images)"]),
+    (copy_across, "warning", "duplicate-across-splits", ["1 image also in another split", "val/images/12.png"]),
+    (near_copy_across, "warning", "near-duplicate-across-splits", ["1 image nearly the same", "train/images/00.png"]),
+    (copy_within, "note", "duplicate", ["1 image twice in one split", "train/images/01.png"]),
+    (copy_with_another_mask, "warning", "masks-disagree", ["1 image more than once, with different masks"]),
+    (one_image, "warning", "one-image", ["a single training image", "nothing about new images"]),
+    (few_images, "note", "few-images", ["only 5 training images"]),
+    (empty_mask, "note", "empty-mask", ["1 mask of background alone", "train/masks/00.png"]),
+    (mostly_empty, "warning", "empty-mask", ["10 masks of background alone", "and 6 more"]),
+    (void_mask, "warning", "void-mask", ["1 mask all void"]),
+    (constant_image, "warning", "constant-image", ["1 image of a single value", "train/images/00.png"]),
+    (black_image, "warning", "black-image", ["1 image nearly black", "3 % of the brightest"]),
+    (opaque_alpha, "note", "constant-channel", ["Channel 4 of 4 is constant", "alpha channel"]),
+    (twelve_bits, "note", "bits-used", ["use 12 bits (largest value ", "nothing is lost"]),
+    (other_files, "note", "ignored", ["1 file of a kind that is not read", "notes.docx"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "severity", "code", "words"), FIRES, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_it_fires(good: Path, spoil: Callable[[Path], None], severity: str, code: str, words: list[str]) -> None:
+    spoil(good)
+    found = findings(good)
+    (finding,) = found.of(code)
+    assert finding.severity == severity
+    for word in words:
+        assert word in str(finding)
+    assert found.fatal or severity != "error"
+
+
+def test_an_ordinary_folder_has_but_the_three_summaries(good: Path) -> None:
+    found = findings(good)
+    assert [item.code for item in found.items] == ["sizes", "classes", "objects"]
+    assert not found.fatal
+    text = str(found)
+    assert "16 images (12 train, 4 val) of 48 x 64 pixels, 3 channels, uint8" in text
+    assert "2 classes (inferred from the masks; name them in classes.toml)" in text
+    assert "foreground    8.2 %  mask value 1" in text
+    assert "16 areas, typically 19 px long" in text
+    assert text.endswith("0 errors, 0 warnings, 3 notes")
+
+
+def test_summaries_need_something_to_sum_up(good: Path) -> None:
+    for path in good.glob("*/*/*"):
+        path.write_text("broken")
+    codes = [item.code for item in findings(good).items]
+    assert codes == ["unreadable-image", "unreadable-mask", "no-usable"]
+
+
+def test_all_at_once_the_worst_first_and_as_json(good: Path) -> None:
+    for spoil in (unreadable_image, no_image, other_files, copy_within):
+        spoil(good)
+    (good / "train/masks/05.png").unlink()
+    found = findings(good)
+    order = [item.severity for item in found.items]
+    assert order == sorted(order, key=["error", "warning", "note"].index)
+    assert {"unreadable-image", "mask-without-image", "image-without-mask", "ignored"} <= {i.code for i in found.items}
+    record = json.loads(json.dumps(found.to_json()))
+    assert record["fatal"]
+    assert record["findings"][0]["code"] == "unreadable-image"
+    assert record["findings"][0]["count"] == 2
+
+
+def test_declared_classes_and_void_are_shown(good: Path) -> None:
+    (good / "classes.toml").write_text("void = [9]\n" + TOML)
+    mask = disc()
+    mask[:12] = 9
+    save(good / "train/masks/00.png", mask)
+    text = str(findings(good).of("classes")[0])
+    assert "2 classes (from classes.toml)" in text
+    assert "(does not count)    1.6 %  mask value 9" in text
+
+
+def test_colors_are_shown_as_hex(tmp_path: Path) -> None:
+    palette = np.array([[0, 0, 0], [255, 128, 0]], np.uint8)
+    root = write_folder(tmp_path, {f"{k}": (photo(k), palette[disc()]) for k in range(3)})
+    assert "mask value #ff8000" in str(findings(root).of("classes")[0])
+
+
+def test_a_division_of_its_own_has_no_leaks(tmp_path: Path) -> None:
+    pairs = {f"{k:02}": (photo(k // 2), disc(12 + k // 2)) for k in range(20)}  # each image twice
+    folder = find(write_folder(tmp_path, pairs))
+    seen = survey(folder)
+    divided = seen.divided(split(folder, seen))
+    assert set(divided.splits) == {"train", "val"}
+    codes = {item.code for item in check(divided).items}
+    assert "duplicate" in codes
+    assert not {"duplicate-across-splits", "near-duplicate-across-splits", "class-missing"} & codes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not beside the project")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cats", {"masks-disagree"}), ("camvid", set()), ("isbi_membrane", set())]
+)
+def test_real_data_raise_no_false_alarm(name: str, expected: set[str]) -> None:
+    found = findings(DATA / name)
+    assert {item.code for item in found.items if item.severity != "note"} == expected

@@ -1,0 +1,124 @@
+"""Finding files and pairing them by name."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whatwhere.data.folder import Folder, find
+from whatwhere.errors import DataError
+
+LETTERS = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cn", "Co"), exclude_characters="/\\:\0")
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def names(folder: Folder, split: str = "all") -> dict[str, str | None]:
+    return {s.name: s.mask.name if s.mask else None for s in folder.splits[split]}
+
+
+def test_pairs_by_stem_whatever_the_ending(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "images/b c.JPG", "masks/b c.png", "images/a.1.tif", "masks/a.1.PNG", "images/é.webp", "masks/é.tif"
+    )
+    folder = find(tmp_path)
+    assert names(folder) == {"a.1": "a.1.PNG", "b c": "b c.png", "é": "é.tif"}
+    assert folder.lone_masks == ()
+    assert folder.classes is None
+
+
+def test_splits_and_their_synonyms(tmp_path: Path) -> None:
+    for split in ("Test", "valid", "training"):
+        touch(tmp_path, f"{split}/imgs/a.png", f"{split}/labels/a.png")
+    assert list(find(tmp_path).splits) == ["train", "val", "test"]
+
+
+def test_splits_inside_images_and_masks(tmp_path: Path) -> None:
+    touch(tmp_path, "images/train/a.png", "masks/train/a.png", "images/val/b.png", "masks/val/b.png")
+    folder = find(tmp_path)
+    assert {split: [s.name for s in folder.splits[split]] for split in folder.splits} == {"train": ["a"], "val": ["b"]}
+
+
+def test_nested_folders_are_mirrored(tmp_path: Path) -> None:
+    touch(tmp_path, "images/plate 1/a.png", "masks/plate 1/a.png", "images/plate 2/a.png", "masks/plate 2/a.png")
+    assert names(find(tmp_path)) == {"plate 1/a": "a.png", "plate 2/a": "a.png"}
+
+
+def test_a_suffix_counts_only_without_an_exact_stem(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/a_mask.png", "masks/b_mask.png")
+    folder = find(tmp_path)
+    assert names(folder) == {"a": "a.png", "b": "b_mask.png"}
+    assert [path.name for path in folder.lone_masks] == ["a_mask.png"]
+
+
+def test_unpaired_and_other_files_are_kept_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png", "images/b.png", "masks/c.png")
+    touch(tmp_path, "images/notes.txt", "images/.DS_Store", "images/._a.png", "masks/Thumbs.db")
+    folder = find(tmp_path)
+    assert names(folder) == {"a": "a.png", "b": None}
+    assert [s.name for s in folder.pairs("all")] == ["a"]
+    assert folder.pairs("test") == ()
+    assert [path.name for path in folder.lone_masks] == ["c.png"]
+    assert [path.name for path in folder.ignored] == ["notes.txt"]
+
+
+def test_accents_pair_however_they_are_written(tmp_path: Path) -> None:
+    touch(tmp_path, f"images/{unicodedata.normalize('NFD', 'Zürich')}.png")
+    touch(tmp_path, f"masks/{unicodedata.normalize('NFC', 'Zürich')}.png")
+    assert list(names(find(tmp_path))) == ["Zürich"]
+
+
+@given(st.sets(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_odd_names_pair(tmp_path_factory: pytest.TempPathFactory, stems: set[str]) -> None:
+    stems = {unicodedata.normalize("NFC", stem) for stem in stems if not stem.startswith(".")}
+    stems = {stem for stem in stems if len(stem.encode()) < 240 and stem not in ("", " ")}
+    root = tmp_path_factory.mktemp("odd")
+    for stem in stems:
+        touch(root, f"images/{stem}.png", f"masks/{stem}.TIF")
+    if not stems:
+        return
+    folder = find(root)
+    assert {sample.name for sample in folder.pairs("all")} == stems
+    assert folder.lone_masks == ()
+
+
+def test_classes_toml_is_read(good: Path) -> None:
+    (good / "classes.toml").write_text("[[class]]\nvalue = 0\n[[class]]\nvalue = 1\nname = 'disc'\n")
+    classes = find(good).classes
+    assert classes is not None
+    assert classes.names == ("class 0", "disc")
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], r" holds nothing; expected images/ and masks/ with equal file stems, or train/, val/"),
+        (["a.png", "b.png", "sub/c.png"], r"holds a.png, b.png, sub/; expected images/"),
+        (["images/a.png"], r"holds images/; expected images/ and masks/"),
+        (["images/a.npy", "masks/a.npy"], r"no image in them \(2 other files, such as a.npy\)"),
+        (["images/a.png", "masks/b.png"], r"has 1 images and 1 masks, but no name in common \(a.png and b.png\)"),
+        (["images/a.png", "images/a.jpg", "masks/a.png"], r"images has a.jpg and a.png; expected one file a name"),
+        (["val/images/a.png", "val/masks/a.png", "valid/images/a.png", "valid/masks/a.png"], "two folders for 'val'"),
+    ],
+)
+def test_what_is_no_data_folder(tmp_path: Path, files: list[str], words: str) -> None:
+    touch(tmp_path, *files)
+    with pytest.raises(DataError, match=words):
+        find(tmp_path)
+
+
+def test_missing_folder_and_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone does not exist; expected a folder with images/ and masks/"):
+        find(tmp_path / "gone")
+    np.save(tmp_path / "x.npy", np.zeros(1))
+    with pytest.raises(DataError, match=r"x.npy is a file"):
+        find(tmp_path / "x.npy")

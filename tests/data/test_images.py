@@ -1,0 +1,279 @@
+"""Reading and writing: every kind of file to the array it means, every damaged one to a clear error."""
+
+import resource
+import signal
+import struct
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from whatwhere.data.images import image_size, read_image, read_mask, read_mask_and_palette, write_label_image
+from whatwhere.errors import DataError, OutputError
+from whatwhere.records import Classes
+
+RANDOM = np.random.default_rng(0)
+GRAY = RANDOM.integers(0, 256, (12, 17), np.uint8)
+RGB = RANDOM.integers(0, 256, (12, 17, 3), np.uint8)
+DEEP = RANDOM.integers(0, 65536, (12, 17), np.uint16)
+THREE = Classes(("sky", "road", "car"), ((10, 20, 30), (200, 0, 0), (0, 200, 0)), ((0,), (1,), (2,)))
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp", "PNG", "webp"])
+@pytest.mark.parametrize("array", [GRAY, RGB], ids=["gray", "rgb"])
+def test_lossless_files_give_their_pixels(tmp_path: Path, ending: str, array: NDArray[np.uint8]) -> None:
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(array).save(path, **({"lossless": True} if ending == "webp" else {}))
+    expected = array[:, :, None] if array.ndim == 2 else array
+    if ending == "webp" and array.ndim == 2:  # WebP has no grey
+        expected = np.repeat(expected, 3, 2)
+    got = read_image(path)
+    assert got.dtype == np.uint8
+    assert np.array_equal(got, expected)
+    assert image_size(path) == (12, 17)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_sixteen_bits_are_kept(tmp_path: Path, ending: str) -> None:
+    Image.fromarray(DEEP).save(tmp_path / f"a.{ending}")
+    assert np.array_equal(read_image(tmp_path / f"a.{ending}")[:, :, 0], DEEP)
+    assert np.array_equal(read_mask(tmp_path / f"a.{ending}"), DEEP)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bit_color_png_is_not_cut_to_eight(tmp_path: Path, channels: int) -> None:
+    array = RANDOM.integers(0, 65536, (9, 7, channels), np.uint16)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(array))
+    assert np.array_equal(read_image(tmp_path / "a.png"), array)
+
+
+def test_jpeg_is_near_and_upright(tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8) * 2
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.jpg"
+        Image.fromarray(smooth).save(path, quality=95, exif=exif)
+        with Image.open(path) as picture:
+            expected = np.asarray(ImageOps.exif_transpose(picture))
+        assert np.array_equal(read_image(path)[:, :, 0], expected), orientation
+        assert image_size(path) == expected.shape
+
+
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_lossless_orientation_is_honoured(tmp_path: Path, ending: str) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned = tmp_path / "a.png"
+        Image.fromarray(GRAY).save(turned, exif=exif)
+        with Image.open(turned) as picture:  # Pillow itself turns some TIFFs wrongly
+            expected = np.asarray(ImageOps.exif_transpose(picture))
+        if ending == "tif":
+            turned = tmp_path / "a.tif"
+            tifffile.imwrite(turned, GRAY, extratags=[(274, "H", 1, orientation, True)])
+        assert np.array_equal(read_image(turned)[:, :, 0], expected), orientation
+        assert np.array_equal(read_mask(turned), expected), orientation
+        assert image_size(turned) == expected.shape
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 12])
+@pytest.mark.parametrize("layout", ["planar", "pages", "contiguous", "bare"])
+def test_many_channels_come_last(tmp_path: Path, count: int, layout: str) -> None:
+    array = RANDOM.integers(0, 4096, (20, 31, count), np.uint16)
+    path = tmp_path / "a.tif"
+    if layout == "planar":
+        tifffile.imwrite(path, np.moveaxis(array, 2, 0), planarconfig="separate", photometric="minisblack")
+    elif layout == "pages":
+        tifffile.imwrite(path, np.moveaxis(array, 2, 0), photometric="minisblack")
+    elif layout == "contiguous":
+        tifffile.imwrite(path, array, planarconfig="contig", photometric="minisblack")
+    else:
+        tifffile.imwrite(path, array, photometric="minisblack")
+    assert np.array_equal(read_image(path), array)
+    assert image_size(path) == (20, 31)
+
+
+def test_big_endian_and_float_tiffs(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "big.tif", DEEP, byteorder=">")
+    got = read_image(tmp_path / "big.tif")
+    assert got.dtype == np.dtype("uint16")
+    assert np.array_equal(got[:, :, 0], DEEP)
+    floats = RANDOM.normal(size=(5, 6)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "float.tif", floats)
+    assert np.array_equal(read_image(tmp_path / "float.tif")[:, :, 0], floats)
+
+
+def test_palette_png_is_rgb_as_image_and_indices_as_mask(tmp_path: Path) -> None:
+    indices = RANDOM.integers(0, 4, (6, 8), np.uint8)
+    palette = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [9, 8, 7]], np.uint8)
+    picture = Image.fromarray(indices)
+    picture.putpalette(palette.tobytes())
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), palette[indices])
+    mask, colors = read_mask_and_palette(tmp_path / "a.png")
+    assert np.array_equal(mask, indices)
+    assert colors is not None
+    assert np.array_equal(colors[:4], palette)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_one_bit_is_black_and_white(tmp_path: Path, ending: str) -> None:
+    bits = RANDOM.random((7, 9)) < 0.5
+    Image.fromarray(bits).save(tmp_path / f"a.{ending}")
+    assert np.array_equal(read_image(tmp_path / f"a.{ending}")[:, :, 0], bits * 255)
+    assert np.array_equal(read_mask(tmp_path / f"a.{ending}"), bits * 255)
+
+
+def test_alpha_is_a_channel_of_an_image_and_dropped_from_a_mask(tmp_path: Path) -> None:
+    rgba = np.concatenate([RGB, GRAY[:, :, None]], 2)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), rgba)
+    assert np.array_equal(read_mask(tmp_path / "a.png"), RGB)
+
+
+def test_gray_stored_as_color_is_a_gray_mask(tmp_path: Path) -> None:
+    Image.fromarray(np.stack([GRAY] * 3, 2)).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), GRAY)
+
+
+def test_whole_floats_are_a_mask_and_fractions_are_not(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "whole.tif", np.array([[0, 1], [2, 0]], np.float32))
+    assert read_mask(tmp_path / "whole.tif").tolist() == [[0, 1], [2, 0]]
+    tifffile.imwrite(tmp_path / "part.tif", np.array([[0, 0.37], [1, 0]], np.float32))
+    with pytest.raises(DataError, match=r"part.tif has 1 values that are no whole numbers, such as 0.37; .*class ids"):
+        read_mask(tmp_path / "part.tif")
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    for ending in ("png", "tif", "jpg"):
+        Image.fromarray(np.full((1, 1, 3), 77, np.uint8)).save(tmp_path / f"a.{ending}")
+        assert read_image(tmp_path / f"a.{ending}").shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("text.png", b"hello world, I am text", r"text.png is not an image \(it begins with b'hello world,'\)"),
+        ("void.png", b"", r"void.png is 0 bytes"),
+        ("riff.webp", b"RIFF\x00\x00\x00\x00WAVEfmt ", r"riff.webp is not an image"),
+        ("head.png", b"\x89PNG\r\n\x1a\n", r"head.png is damaged"),
+        ("head.tif", b"II*\0", r"head.tif is damaged"),
+    ],
+)
+def test_what_is_no_image(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(DataError, match=words):
+            read(tmp_path / name)
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none.png does not exist; expected an image file; check the path"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(DataError, match="cannot be opened"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp", "bmp"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_files_name_themselves(tmp_path: Path, ending: str, share: float) -> None:
+    array = RANDOM.integers(0, 256, (80, 90, 3), np.uint8)
+    path = tmp_path / f"cut.{ending}"
+    Image.fromarray(array).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=rf"cut.{ending} is (damaged or )?incomplete"):
+        read_image(path)
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def test_decompression_bomb_is_refused_from_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(_png_header(30_000, 30_000))
+    words = r"bomb.png is 30,000 x 30,000 pixels; expected at most 200,000,000 .*\(path, max_pixels=900000000\)"
+    with pytest.raises(DataError, match=words):
+        read_image(path)
+    assert image_size(path) == (30_000, 30_000)
+
+
+def test_limit_counts_a_stack_and_can_be_raised(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 40, 50), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match="40 x 50 pixels x 8 channels"):
+        read_image(tmp_path / "a.tif", max_pixels=3999)
+    assert read_image(tmp_path / "a.tif", max_pixels=4000).shape == (40, 50, 8)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_names_count_and_place(tmp_path: Path, bad: float) -> None:
+    array = np.zeros((6, 7), np.float32)
+    array[2, 5] = array[4, 1] = bad
+    tifffile.imwrite(tmp_path / "nan.tif", array)
+    with pytest.raises(DataError, match=r"nan.tif has 2 values that are NaN or infinite, the first at row 2, column 5"):
+        read_image(tmp_path / "nan.tif")
+
+
+def test_volumes_and_one_hot_masks_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "four.tif", np.zeros((3, 4, 20, 20), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match=r"four.tif holds axes \w+ of 3x4x20x20"):
+        read_image(tmp_path / "four.tif")
+    tifffile.imwrite(tmp_path / "hot.tif", np.zeros((6, 20, 20), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match=r"hot.tif has 6 channels; .*argmax"):
+        read_mask(tmp_path / "hot.tif")
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([".png", ".tif"]), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_label_images_read_back(
+    tmp_path_factory: pytest.TempPathFactory, h: int, w: int, ending: str, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), (h, w))
+    path = tmp_path_factory.mktemp("labels") / f"ä b{ending}"
+    write_label_image(path, labels, THREE)
+    assert np.array_equal(read_mask(path), labels)
+    shown = np.asarray(Image.open(path).convert("RGB"))
+    assert np.array_equal(shown, np.array([*THREE.colors, *[(0, 0, 0)] * 252, (128, 128, 128)])[labels])
+
+
+def test_unwritable_places(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    labels = np.zeros((4, 4), np.uint8)
+    with pytest.raises(OutputError, match=r"a.png could not be written .*choose another folder"):
+        write_label_image(tmp_path / "file" / "a.png", labels, THREE)
+    with pytest.raises(OutputError, match=r"a.jpg cannot hold labels; expected a name ending with .png or .tif"):
+        write_label_image(tmp_path / "a.jpg", labels, THREE)
+    with pytest.raises(ValueError, match="expected HxW uint8"):
+        write_label_image(tmp_path / "a.png", labels[None], THREE)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    write_label_image(path, np.zeros((4, 4), np.uint8), THREE)
+    before = path.read_bytes()
+    noise = RANDOM.integers(0, 3, (400, 400), np.uint8)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # as a full disk: writes fail half-way
+    try:
+        with pytest.raises(OutputError, match=rf"a.{ending} could not be written \(File too large\)"):
+            write_label_image(path, noise, THREE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,221 @@
+"""What mask values mean: inference, classes.toml, encoding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from tiny_folders import disc
+
+from whatwhere.data.images import read_mask
+from whatwhere.data.mapping import class_colors, encode_mask, infer_classes, read_classes
+from whatwhere.data.values import count_values, soft_values
+from whatwhere.errors import DataError
+from whatwhere.records import VOID, Classes
+
+
+def infer(*masks: NDArray[np.generic]) -> Classes:
+    return infer_classes({f"{k}.png": count_values(mask) for k, mask in enumerate(masks)})
+
+
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3)))
+@settings(deadline=None)
+def test_counts_equal_brute_force(mask: NDArray[np.uint8]) -> None:
+    wide = mask.astype(np.int32) * 70_000
+    colors = np.stack([mask * 5, 30 - mask, mask * 0], 2)
+    for array in (mask, wide, colors):
+        flat = array.reshape(mask.size, -1)
+        for count in count_values(array):
+            same = (flat == count.value).all(1).reshape(mask.shape)
+            assert count.pixels == same.sum()
+            assert count.solid == ndimage.binary_erosion(same, np.ones((3, 3)), border_value=0).sum()
+        assert sum(count.pixels for count in count_values(array)) == mask.size
+
+
+def test_ids_black_and_white_and_names() -> None:
+    assert infer(disc()).values == ((0,), (1,))
+    assert infer(disc() * 255).values == ((0,), (255,))
+    assert infer(disc() * 255).names == ("background", "foreground")
+    assert infer(disc() * 2, disc() * 7).names == ("class 0", "class 2", "class 7")
+    assert not infer(disc() * 255).nearest
+    assert infer(disc() * 0).count == 1
+
+
+def test_255_beside_consecutive_ids_is_void_and_else_a_class() -> None:
+    mask = disc() + disc(radius=3)
+    mask[:4] = 255
+    classes = infer(mask)
+    assert classes.values == ((0,), (1,), (2,))
+    assert classes.void == (255,)
+    assert (encode_mask(mask, classes)[:4] == VOID).all()
+    gray = np.where(disc() == 1, 255, disc(radius=15) * 128).astype(np.uint8)
+    assert infer(gray).values == ((0,), (128,), (255,))
+
+
+def test_rgb_colors_and_a_gray_file_among_them() -> None:
+    palette = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 255]], np.uint8)
+    colored = palette[disc()]
+    gray = disc() * np.uint8(255)  # a colour mask in which only black and white occur is read as grey
+    classes = infer(colored, gray)
+    assert classes.values == (((0, 0, 0),), ((255, 0, 0),), ((255, 255, 255),))
+    assert classes.colors == ((0, 0, 0), (255, 0, 0), (255, 255, 255))
+    assert classes.names[1] == "class #ff0000"
+    assert np.array_equal(encode_mask(gray, classes), disc() * 2)
+    assert np.array_equal(encode_mask(colored, classes), disc())
+
+
+def test_palette_gives_the_colors() -> None:
+    palette = np.zeros((256, 3), np.uint8)
+    palette[:2] = (1, 2, 3), (200, 100, 0)
+    assert infer_classes({"a": count_values(disc())}, [palette]).colors == ((1, 2, 3), (200, 100, 0))
+    same = np.zeros((256, 3), np.uint8)  # a palette that tells nothing apart
+    assert len(set(infer_classes({"a": count_values(disc())}, [same]).colors)) == 2
+
+
+def soft_masks(tmp_path: Path) -> dict[str, NDArray[np.generic]]:
+    truth = disc(60, 70, 40, (120, 160)) * np.uint8(255)
+    blurred = ndimage.gaussian_filter(truth.astype(float), 1).round().astype(np.uint8)
+    Image.fromarray(truth).save(tmp_path / "gray.jpg", quality=85)
+    colors = np.array([[0, 0, 0], [250, 0, 0], [0, 0, 250]], np.uint8)
+    ids = disc(60, 40, 25, (120, 160)) + 2 * disc(60, 120, 25, (120, 160))
+    Image.fromarray(colors[ids]).save(tmp_path / "color.jpg", quality=85)
+    return {
+        "antialiased": blurred,
+        "gray jpeg": read_mask(tmp_path / "gray.jpg"),
+        "color jpeg": read_mask(tmp_path / "color.jpg"),
+    }
+
+
+def test_antialiased_and_jpeg_masks_have_few_classes(tmp_path: Path) -> None:
+    truth = disc(60, 70, 40, (120, 160))
+    ids = disc(60, 40, 25, (120, 160)) + 2 * disc(60, 120, 25, (120, 160))
+    for kind, mask in soft_masks(tmp_path).items():
+        classes = infer(mask)
+        assert classes.nearest, kind
+        assert classes.count == (3 if kind == "color jpeg" else 2), kind
+        labels = encode_mask(mask, classes)
+        if kind == "color jpeg":  # classes are sorted by colour: black, blue, red
+            labels = np.array([0, 2, 1], np.uint8)[labels]
+        assert (labels != (ids if kind == "color jpeg" else truth)).mean() < 0.01, kind
+
+
+def test_a_mask_scaled_with_smoothing_has_two_classes() -> None:
+    small = Image.fromarray(disc() * np.uint8(255))
+    mask = np.asarray(small.resize((128, 96), Image.Resampling.BILINEAR))
+    assert 5 <= len(np.unique(mask)) <= 12
+    assert infer(mask).values == ((0,), (255,))
+    assert infer(mask).nearest
+
+
+def test_thin_classes_are_not_taken_for_soft_edges() -> None:
+    mask = np.zeros((60, 60), np.uint8)
+    mask[:, 30:] = 1
+    for k in range(3):
+        mask[5 + 10 * k, :] = 2 + k  # lines of one pixel, each its own class
+    assert not soft_values(count_values(mask))
+    assert infer(mask).count == 5
+
+
+def test_hundreds_of_colors_are_refused_with_count_and_file() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    with pytest.raises(DataError, match=r"hold 1,\d\d\d different colours, 1,\d\d\d of them in 0.png; .*at most 100"):
+        infer(noise)
+    cells = np.arange(700, dtype=np.uint16).repeat(4).reshape(40, 70)
+    with pytest.raises(DataError, match=r"700 different values, .*if the values number single objects"):
+        infer(cells)
+
+
+def test_one_bad_mask_among_good_ones_is_not_taken_for_edges() -> None:
+    colors = np.array([[0, 0, 0], [250, 0, 0]], np.uint8)[disc()]
+    scattered = colors.copy()
+    rng = np.random.default_rng(0)
+    place = rng.choice(48 * 64, 700, replace=False)
+    scattered.reshape(-1, 3)[place] = rng.integers(0, 256, (700, 3))
+    noise = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    for bad in (scattered, noise):
+        with pytest.raises(DataError, match=r"different colours, [\d,]+ of them in 9.png"):
+            infer(*[colors] * 9, bad)
+
+
+def test_colors_are_distinct_and_start_dark() -> None:
+    colors = class_colors([(k,) for k in range(60)])
+    assert len(set(colors)) == 60
+    assert sum(colors[0]) < 150
+    nearest = min(sum(abs(a - b) for a, b in zip(p, q)) for k, p in enumerate(colors[:12]) for q in colors[:k])
+    assert nearest > 40
+
+
+ANY = Classes(("a", "b"), ((0, 0, 0), (1, 1, 1)), ((3, 5), (900,)), (7, -1))
+
+
+@given(hnp.arrays(np.int32, (5, 6), elements=st.sampled_from([3, 5, 900, 7, -1])))
+def test_encoding_equals_a_dictionary(mask: NDArray[np.int32]) -> None:
+    meaning = {3: 0, 5: 0, 900: 1, 7: VOID, -1: VOID}
+    assert encode_mask(mask, ANY).tolist() == [[meaning[v] for v in row] for row in mask.tolist()]
+
+
+@given(hnp.arrays(np.uint8, (4, 5, 3)), st.booleans())
+def test_encoding_never_invents_and_takes_the_nearest(mask: NDArray[np.uint8], flat: bool) -> None:
+    colors = ((0, 0, 0), (255, 0, 0), (40, 90, 200))
+    classes = Classes(("a", "b"), colors[:2], ((colors[0],), (colors[1],)), (colors[2],), nearest=True)
+    array = mask[:, :, 0] if flat else mask
+    labels = encode_mask(array, classes)
+    assert set(np.unique(labels)) <= {0, 1, VOID}
+    full = np.repeat(array[:, :, None], 3, 2) if flat else array
+    apart = [((full.astype(int) - color) ** 2).sum(-1) for color in colors]
+    ids = np.array([0, 1, VOID])
+    chosen = np.choose(np.searchsorted(ids, labels), apart)
+    assert (chosen == np.min(apart, axis=0)).all()
+
+
+def test_unknown_values_are_named_with_count_and_file() -> None:
+    mask = disc()
+    mask[0, :5] = 9
+    with pytest.raises(DataError, match=r"x.png has 5 pixels of value 9 in no class; expected one of 0, 1; add the"):
+        encode_mask(mask, infer(disc()), "x.png")
+    with pytest.raises(DataError, match=r"x.png is a colour mask; expected the integers 0, 1"):
+        encode_mask(np.zeros((2, 2, 3), np.uint8), infer(disc()), "x.png")
+
+
+def test_classes_toml(tmp_path: Path) -> None:
+    path = tmp_path / "classes.toml"
+    path.write_text(
+        'void = [11, "#ffffff"]\nnearest = true\n'
+        '[[class]]\nvalue = 0\nname = "sky"\ncolor = "#808080"\n'
+        "[[class]]\nvalues = [1, 2, 3]\n[[class]]\nvalue = [10, 20, 30]\ncolor = [1, 2, 3]\n",
+        "utf-8",
+    )
+    classes = read_classes(path)
+    assert classes.names == ("sky", "class 1", "class #0a141e")
+    assert classes.values == ((0,), (1, 2, 3), ((10, 20, 30),))
+    assert classes.void == (11, (255, 255, 255))
+    assert classes.colors[0] == (128, 128, 128)
+    assert classes.colors[2] == (1, 2, 3)
+    assert classes.nearest
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[class]\n", "classes.toml: "),
+        ("colour = 3\n", "unknown key 'colour'"),
+        ("[[class]]\nvalue = 1\nnam = 'x'\n", r"unknown key 'class.nam'"),
+        ("[[class]]\nname = 'x'\n", "the class 'x' has not one of value and values"),
+        ("[[class]]\nvalue = 1.5\n", r"1.5 is not a mask value \(an integer, '#rrggbb' or \[r, g, b\]\)"),
+        ("void = [1]\n[[class]]\nvalue = 1\n", "the value 1 is listed twice"),
+        ("[[class]]\nvalue = [1, 2, 300]\n", r"\[1, 2, 300\] is not a colour"),
+        ("[[class]]\nvalue = '#12345'\n", "'#12345' is not a colour"),
+        ("", "0 classes"),
+    ],
+)
+def test_bad_classes_toml(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "classes.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(DataError, match=words) as caught:
+        read_classes(path)
+    assert "or remove it to have the classes inferred" in str(caught.value)

@@ -1,0 +1,168 @@
+"""Division into train and val, and likeness of images."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_folders import disc, photo, save, write_folder
+
+from whatwhere.data.folder import Folder, Sample, find
+from whatwhere.data.likeness import fingerprint, groups, near_duplicates
+from whatwhere.data.shapes import ClassShape
+from whatwhere.data.split import split
+from whatwhere.data.survey import FileSurvey, ImageFacts, MaskFacts, Survey, survey
+from whatwhere.errors import DataError
+from whatwhere.records import Classes
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def divide(root: Path, **settings: float) -> Folder:
+    folder = find(root)
+    return split(folder, survey(folder), **settings)  # type: ignore[arg-type]
+
+
+def sides(folder: Folder) -> tuple[set[str], set[str]]:
+    return {s.name for s in folder.splits["train"]}, {s.name for s in folder.splits["val"]}
+
+
+def test_share_seed_and_completeness(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {f"{k:02}": (photo(k), disc()) for k in range(20)})
+    train, val = sides(divide(root))
+    assert (len(train), len(val)) == (16, 4)
+    assert not train & val
+    assert sides(divide(root)) == (train, val)
+    assert sides(divide(root, seed=1)) != (train, val)
+    assert len(sides(divide(root, val_share=0.5))[1]) == 10
+
+
+def test_given_splits_stay_but_for_unusable_files(good: Path) -> None:
+    (good / "train/images/03.png").write_text("broken")
+    folder = find(good)
+    train, val = sides(split(folder, survey(folder)))
+    assert train == {f"{k:02}" for k in range(12)} - {"03"}
+    assert val == {f"{k:02}" for k in range(12, 16)}
+
+
+def test_train_without_val_is_divided_and_test_stays(tmp_path: Path) -> None:
+    pairs = {f"train/{k}": (photo(k), disc()) for k in range(10)} | {"test/x": (photo(99), disc())}
+    folder = divide(write_folder(tmp_path, pairs))
+    assert {name: len(items) for name, items in folder.splits.items()} == {"train": 8, "val": 2, "test": 1}
+
+
+def test_one_image_is_on_both_sides_and_none_is_an_error(tmp_path: Path) -> None:
+    folder = divide(write_folder(tmp_path / "one", {"a": (photo(0), disc())}))
+    assert sides(folder) == ({"a"}, {"a"})
+    with pytest.raises(DataError, match="no usable image to train on"):
+        divide(write_folder(tmp_path / "none", {"val/a": (photo(0), disc()), "test/b": (photo(1), disc())}))
+
+
+def _survey(presence: list[tuple[bool, ...]], prints: list[bytes]) -> tuple[Folder, Survey]:
+    """A survey without files: which image shows which class, and its fingerprint."""
+    count = len(presence[0])
+    classes = Classes(tuple(f"class {k}" for k in range(count)), ((0, 0, 0),) * count, ((0,),) * count)
+    files = []
+    for k, (shows, print_) in enumerate(zip(presence, prints)):
+        image = ImageFacts((8, 8), "uint8", (0,), (1,), (0.5,), (0.5,), False, str(k), print_)
+        mask = MaskFacts((8, 8), (), tuple(ClassShape(int(shown)) for shown in shows))
+        files.append(FileSurvey(f"{k:03}", "all", f"images/{k:03}.png", f"masks/{k:03}.png", image, mask))
+    samples = tuple(Sample(file.name, Path(file.image_path), Path(file.name)) for file in files)
+    return Folder(Path("data"), {"all": samples}), Survey("data", tuple(files), classes)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=2, max_size=40), st.integers(0, 5))
+@settings(max_examples=80, deadline=None)
+def test_every_class_is_on_both_sides_where_two_images_show_it(presence: list[tuple[bool, ...]], seed: int) -> None:
+    folder, seen = _survey(presence, [b""] * len(presence))
+    train, val = sides(split(folder, seen, seed=seed))
+    assert val
+    assert train
+    assert len(train) + len(val) == len(presence)
+    counts = [sum(shows[place] for shows in presence) for place in range(3)]
+    for place in range(3):
+        shown = {f"{k:03}" for k, shows in enumerate(presence) if shows[place]}
+        if len(shown) == 1:
+            # a lone class may be validated on only where a commoner class, or val itself, would else go without
+            (only,) = shown
+            common = any(shows and count > 1 for shows, count in zip(presence[int(only)], counts))
+            lone_everywhere = all(any(counts[c] == 1 for c in range(3) if shows[c]) for shows in presence)
+            assert shown <= train or common or lone_everywhere
+        elif shown:
+            assert shown & train
+            assert shown & val
+
+
+def test_rare_classes_are_shared_out_in_proportion() -> None:
+    presence = [(True, k < 10) for k in range(100)]
+    folder, seen = _survey(presence, [b""] * 100)
+    for seed in range(5):
+        _, val = sides(split(folder, seen, seed=seed))
+        assert len(val) == 20
+        assert len(val & {f"{k:03}" for k in range(10)}) == 2
+
+
+def test_near_duplicates_stay_together(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {f"{k:02}": (photo(k), disc()) for k in range(20)})
+    for k in range(0, 20, 2):  # each even image once more, as a brighter JPEG of another size
+        twin = Image.fromarray(photo(k)).resize((80, 60)).point(lambda v: min(255, v + 10))
+        twin.save(root / f"images/{k:02}b.jpg", quality=70)
+        save(root / f"masks/{k:02}b.png", np.zeros((60, 80), np.uint8) + 1)
+    for seed in range(4):
+        train, val = sides(divide(root, seed=seed))
+        for k in range(0, 20, 2):
+            assert {f"{k:02}", f"{k:02}b"} <= train or {f"{k:02}", f"{k:02}b"} <= val
+
+
+def test_a_video_is_cut_into_stretches() -> None:
+    frames = [fingerprint(np.roll(photo(0, (96, 96)), k, 1)) for k in range(40)]
+    assert all((i, j) in near_duplicates(frames) for i, j in pairwise(range(40)))
+    folder, seen = _survey([(True,)] * 40, frames)
+    train, val = sides(split(folder, seen))
+    assert (len(train), len(val)) == (32, 8)
+    places = sorted(int(name) for name in val)
+    assert places == list(range(places[0], places[0] + 8))
+
+
+def test_likeness_of_noise_flat_and_unlike_images() -> None:
+    images = [photo(k) for k in range(30)]
+    prints = [fingerprint(image) for image in images]
+    assert near_duplicates(prints) == []
+    assert near_duplicates([*prints, prints[3]]) == [(3, 30)]
+    assert near_duplicates([b"", b""]) == []
+    assert fingerprint(np.full((9, 9, 1), 40, np.uint8)) == b""
+    gray = photo(0)[:, :, :1]
+    assert near_duplicates([fingerprint(gray.astype(np.uint16) * 200), fingerprint(gray)]) == [(0, 1)]
+
+
+def test_light_that_all_images_share_makes_no_duplicates() -> None:
+    y, x = np.mgrid[:128, :128]
+    shade = 230 - 0.02 * ((y - 64) ** 2 + (x - 64) ** 2)
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(20):
+        image = shade + rng.normal(0, 3, shade.shape)
+        row, column = rng.integers(20, 100, 2)
+        image[row : row + 12, column : column + 12] -= 40
+        images.append(image.clip(0, 255).astype(np.uint8)[:, :, None])
+    assert near_duplicates([fingerprint(image) for image in images]) == []
+
+
+@given(st.integers(1, 12), st.data())
+def test_groups_are_the_connected_parts(count: int, data: st.DataObject) -> None:
+    place = st.integers(0, count - 1)
+    pairs = data.draw(st.lists(st.tuples(place, place), max_size=12))
+    parts = groups(count, pairs)
+    assert sorted(member for part in parts for member in part) == list(range(count))
+    assert all(any({i, j} <= set(part) for part in parts) for i, j in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not beside the project")
+def test_few_photographs_of_cats_are_alike() -> None:
+    files = sorted((DATA / "cats/val/images").iterdir())
+    prints = [fingerprint(np.asarray(Image.open(path))) for path in files]
+    assert 2 <= len(near_duplicates(prints)) <= 4  # three known pairs

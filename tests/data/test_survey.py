@@ -1,0 +1,148 @@
+"""A survey's numbers against brute force over the files' pixels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from scipy import ndimage
+from tiny_folders import disc, photo, save, write_folder
+
+from whatwhere.data.folder import find
+from whatwhere.data.shapes import class_shapes
+from whatwhere.data.survey import Quantiles, survey
+from whatwhere.errors import DataError
+from whatwhere.records import VOID
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def test_normalisation_is_that_of_all_training_pixels(tmp_path: Path) -> None:
+    images = [photo(k, (30 + 7 * k, 40 - 3 * k)) for k in range(4)]
+    pairs = {f"train/{k}": (image, disc(10, 10, 5, image.shape[:2])) for k, image in enumerate(images)}
+    other = {"val/x": (photo(9) // 3, disc())}
+    result = survey(find(write_folder(tmp_path, {**pairs, **other}))).normalisation()
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(float)
+    assert np.allclose(result.mean, pixels.mean(0), rtol=1e-12)
+    assert np.allclose(result.std, pixels.std(0), rtol=1e-12)
+    assert result.dtype == "uint8"
+
+
+def test_normalisation_of_deep_and_of_constant_channels(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (20, 20, 2), np.uint16)
+    deep[:, :, 1] = 7
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    tifffile.imwrite(tmp_path / "images/a.tif", deep, photometric="minisblack")
+    save(tmp_path / "masks/a.png", disc(10, 10, 4, (20, 20)))
+    result = survey(find(tmp_path)).normalisation()
+    assert result.mean == pytest.approx((deep[:, :, 0].mean(), 7))
+    assert result.std == pytest.approx((deep[:, :, 0].std(), 1))
+    assert result.dtype == "uint16"
+
+
+def test_facts_of_the_files(good: Path) -> None:
+    seen = survey(find(good))
+    first = seen.files[0]
+    image = photo(0)
+    assert first.image is not None
+    assert first.mask is not None
+    assert first.image.size == (48, 64)
+    assert first.image.minimum == tuple(image.min((0, 1)))
+    assert first.image.maximum == tuple(image.max((0, 1)))
+    assert not first.image.gray
+    assert [shape.pixels for shape in first.mask.shapes] == np.bincount(disc(12, 20).ravel()).tolist()
+    assert seen.classes is not None
+    assert seen.classes.names == ("background", "foreground")
+    total = sum(disc(12 + k, 20 + 2 * k).sum() for k in range(12))
+    assert seen.class_pixels("train")[1] == total
+    assert seen.photographs
+    assert seen.object_extents(1) == Quantiles(16, 19, 19, 19, 19, 19)
+    json.dumps(seen.to_json())
+
+
+def test_reading_order_does_not_depend_on_threads(good: Path) -> None:
+    counts: list[tuple[int, int]] = []
+    alone = survey(find(good), workers=1, progress=lambda done, total: counts.append((done, total)))
+    assert alone == survey(find(good), workers=4)
+    assert counts == [(k, 16) for k in range(1, 17)]
+
+
+def test_bad_files_do_not_stop_it(good: Path) -> None:
+    (good / "train/images/00.png").write_text("no image")
+    (good / "train/masks/01.png").write_text("no mask")
+    seen = survey(find(good))
+    assert "00.png is not an image" in seen.files[0].image_error
+    assert "01.png is not an image" in seen.files[1].mask_error
+    assert [file.usable for file in seen.files[:3]] == [False, False, True]
+
+
+def test_nothing_usable(tmp_path: Path) -> None:
+    seen = survey(find(write_folder(tmp_path, {"train/a": (photo(0), disc()[:10])})))
+    assert not seen.training
+    with pytest.raises(DataError, match="no usable training image"):
+        seen.normalisation()
+    assert seen.to_json()["normalisation"] is None
+
+
+def test_objects_equal_labelling_by_class() -> None:
+    rng = np.random.default_rng(1)
+    labels = (ndimage.gaussian_filter(rng.normal(size=(60, 70)), 2) * 20).astype(int).clip(0, 3).astype(np.uint8)
+    labels[:5, :5] = VOID
+    for place, shape in enumerate(class_shapes(labels, 5)):
+        parts, count = ndimage.label(labels == place, np.ones((3, 3)))
+        boxes = ndimage.find_objects(parts)
+        assert shape.pixels == (labels == place).sum()
+        assert len(shape.areas) == len(shape.extents) == count
+        assert sorted(shape.areas) == sorted(np.bincount(parts.ravel())[1:])
+        assert sorted(shape.extents) == sorted(max(b.stop - b.start for b in box) for box in boxes)
+
+
+@pytest.mark.parametrize("width", [1, 3, 5, 9])
+def test_thickness_of_a_bar_is_its_width(width: int) -> None:
+    labels = np.zeros((60, 60), np.uint8)
+    labels[20 : 20 + width, 5:55] = 1
+    thick = class_shapes(labels, 2)[1].thickness
+    assert max(thick) == width
+    assert max(class_shapes(labels.T.copy(), 2)[1].thickness) == width
+    assert sum(n for value, n in thick.items() if value < width) <= 4
+
+
+def test_thickness_of_one_class_is_not_known() -> None:
+    assert class_shapes(np.zeros((9, 9), np.uint8), 1)[0].thickness == {}
+
+
+def test_weighted_quantiles_are_those_of_repeated_values() -> None:
+    values, weights = [5, 1, 9, 2], [1, 7, 2, 90]
+    repeated = np.repeat(values, weights)
+    got = Quantiles.of(values, weights)
+    assert got is not None
+    assert got.count == 100
+    expected = np.quantile(repeated, [0, 0.05, 0.5, 0.95, 1], method="inverted_cdf")
+    assert [got.smallest, got.low, got.median, got.high, got.largest] == expected.tolist()
+    assert Quantiles.of([]) is None
+
+
+def test_uprightness_of_skies_and_of_noise(tmp_path: Path) -> None:
+    def landscape(k: int) -> np.ndarray:
+        return (photo(k) // 3 + np.linspace(150, 0, 48)[:, None, None]).astype(np.uint8)
+
+    up = survey(find(write_folder(tmp_path / "up", {f"{k}": (landscape(k), disc()) for k in range(12)})))
+    any_way = survey(find(write_folder(tmp_path / "any", {f"{k}": (photo(k), disc()) for k in range(12)})))
+    assert up.uprightness > 0.5
+    assert any_way.uprightness < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not beside the project")
+def test_real_membranes_agree_with_brute_force() -> None:
+    folder = find(DATA / "isbi_membrane")
+    pixels = np.concatenate([np.asarray(Image.open(s.image)).ravel() for s in folder.splits["train"]]).astype(float)
+    found = survey(folder)
+    assert found.normalisation().mean[0] == pytest.approx(pixels.mean())
+    assert found.normalisation().std[0] == pytest.approx(pixels.std())
+    thick = found.thickness(1)
+    assert thick is not None
+    assert 3 <= thick.median <= 9
