@@ -54,7 +54,12 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster
 
     options: dict[str, Any] = {"tile": 320, "precision": "float32"}
     spread = predict(
-        model_file, tmp_path / "a.zarr", tmp_path / "spread", cluster=cluster.scheduler_address, progress=kill, **options
+        model_file,
+        tmp_path / "a.zarr",
+        tmp_path / "spread",
+        cluster=cluster.scheduler_address,
+        progress=kill,
+        **options,
     )
     assert killed
     assert not spread.failed, str(spread)

@@ -1,0 +1,93 @@
+"""What all measurements share: the machine, the versions, timing in interleaved rounds, and a table to print.
+
+Rounds are interleaved (a b c, a b c, ...) so that a machine that slows down does so for every peer, and medians are
+taken over rounds. Nothing here knows what is measured.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from torch import nn
+
+from whatwhere.network import Model, UNet, probe_machine
+from whatwhere.records import Classes, Normalisation
+
+__all__ = ["header", "interleaved", "model_of", "rows", "table", "unet"]
+
+
+def header(*packages: str) -> str:
+    """The machine and the versions that a number is true for."""
+    found = [f"Python {platform.python_version()}"]
+    for package in ("torch", "numpy", *packages):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} not installed")
+    return f"{probe_machine()}\n{torch.get_num_threads()} threads; {', '.join(found)}"
+
+
+def interleaved(peers: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each peer over ``rounds`` interleaved rounds, after what one call each warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(rounds):
+        for name, run in peers.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A Markdown table, aligned to be read as plain text too.
+
+    >>> print(table(["what", "s"], [["a", 1.5], ["bb", 22.25]]))
+    | what |    s |
+    |------|-----:|
+    | a    |  1.5 |
+    | bb   | 22.2 |
+    """
+    cells = [[_text(value) for value in line] for line in lines]
+    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    right = [all(isinstance(line[i], int | float) for line in lines) for i in range(len(columns))]
+
+    def row(parts: Sequence[str]) -> str:
+        padded = (part.rjust(w) if r else part.ljust(w) for part, w, r in zip(parts, widths, right))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right))
+    return "\n".join([row(columns), f"|{rule}|", *(row(line) for line in cells)])
+
+
+def _text(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else f"{value}"
+
+
+def rows(size: int) -> torch.Tensor:
+    """A synthetic image ``(3, size, size)``, uint8: smooth shapes and noise, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, size // 32 + 2, size // 32 + 2, generator=generator)
+    smooth = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")[0]
+    return ((0.7 * smooth + 0.3 * torch.rand(3, size, size, generator=generator)) * 255).to(torch.uint8)
+
+
+def unet(width: int = 32, depth: int = 4, classes: int = 2) -> UNet:
+    """A U-Net whose norms have statistics, as after training, so that signals stay of size one through all levels."""
+    torch.manual_seed(0)
+    network = UNet(3, classes, width=width, depth=depth)
+    network.train()
+    with torch.no_grad():
+        for _ in range(8):
+            network(torch.randn(2, 3, 16 * 2**depth, 16 * 2**depth))
+    return network.eval()
+
+
+def model_of(network: nn.Module, classes: int = 2) -> Model:
+    colors = ((20, 20, 30), (242, 165, 65), (60, 140, 200))[:classes]
+    record = Classes(tuple(f"class {i}" for i in range(classes)), colors, tuple((i,) for i in range(classes)))
+    return Model(network, record, Normalisation((127.5,) * 3, (64.0,) * 3))
