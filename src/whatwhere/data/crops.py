@@ -138,7 +138,8 @@ class Crops:
             images, labels = zip(*(self.crop_number(first + index) for index in range(local)))
             return torch.stack(images), torch.stack(labels)
 
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
+        # one thread each: a second team of threads for crops would fight the network for the cores (half the speed)
+        pool = ThreadPoolExecutor(workers, "crops", initializer=torch.set_num_threads, initargs=(1,))
         waiting: list[Future[tuple[Tensor, Tensor]]] = []
         try:
             step = start
