@@ -155,10 +155,10 @@ whose cells do not overlap, see mostly the same pixels: pixel {PIXEL} lies in on
 {bottom - top} units along each axis of that level's 4x4 grid.
 
 So a large receptive field is no loss of place, and a small one no proof of it. *What* a unit can recognise is bounded
-by the field it sees; *where* the grid can point is bounded by its cell. (A unit's channels may carry a finer place inside
-its cell. Whether they do is no question of geometry: it has to be measured on the trained network.) From level 3 on
-the field is wider than this image, and its rim cuts it. The way up of the U-Net shrinks the cell again, down to one
-pixel, while the field keeps growing: the skips bring back the place that the grid had lost.
+by the field it sees; *where* the grid can point is bounded by its cell. (A unit's channels may carry a finer place
+inside its cell. Whether they do is no question of geometry: it has to be measured on the trained network.) From level
+3 on the field is wider than this image, and its rim cuts it. The way up of the U-Net shrinks the cell again, down to
+one pixel, while the field keeps growing: the skips bring back the place that the grid had lost.
 
 These are the pixels that *can* count. Which of them do, in a trained network, is measured by the effective receptive
 field (Luo et al. 2016, arXiv 1701.04128): most of the weight lies near the middle.
