@@ -7,7 +7,6 @@ Exit codes: 0 all went well; 1 some of the work failed, or a folder can't be tra
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from whatwhere import __version__
-from whatwhere.errors import OutputError, WhatwhereError
+from whatwhere.errors import WhatwhereError
+from whatwhere.writing import write_json
 
 __all__ = ["app", "main"]
 
@@ -66,7 +66,7 @@ def check(
         findings = segmenter.check(data, seed=seed, progress=advance)
     _out.print(str(findings), markup=False)
     if json_file is not None:
-        _write_json(json_file, findings.to_json())
+        write_json(json_file, findings.to_json())
     if findings.fatal:
         raise typer.Exit(1)
 
@@ -192,7 +192,7 @@ def evaluate(
     if json_file is not None:
         from whatwhere.network import versions
 
-        _write_json(json_file, scores.to_json() | {"versions": versions()})
+        write_json(json_file, scores.to_json() | {"versions": versions()})
 
 
 @app.command()
@@ -211,7 +211,7 @@ def compare(
         comparison = segmenter.compare(run_a, run_b, data, split=split, progress=advance)
     _out.print(comparison)
     if json_file is not None:
-        _write_json(json_file, comparison.to_json())
+        write_json(json_file, comparison.to_json())
 
 
 @app.command()
@@ -292,16 +292,6 @@ def _prove(model: Path, inputs: list[str], tile: int | None) -> None:
     path, _ = find_inputs(inputs)[0]
     loaded = load_model(model)
     _out.print(str(prove(loaded, open_image(path), tile=tile)), markup=False)
-
-
-def _write_json(path: Path, record: Any) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error.strerror})", "a writable place with room", "") from error
 
 
 @contextlib.contextmanager

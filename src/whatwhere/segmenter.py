@@ -29,7 +29,7 @@ from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
 from whatwhere.learn.plan import Plan, parse_duration
 from whatwhere.learn.planning import make_plan
-from whatwhere.learn.train import RunRecord
+from whatwhere.learn.run_folder import RunRecord
 from whatwhere.learn.train import train as train_sets
 from whatwhere.learn.view import TrainingView
 from whatwhere.network import Model, load_model, probe_machine, save_model
@@ -230,18 +230,17 @@ class Segmenter:
 
 def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
     """The images that a plan's split names, out of a folder."""
-    by_name: dict[str, Sample] = {s.name: s for samples in folder.splits.values() for s in samples}
-    limit = probe_machine("cpu").memory // 3
+    limit = probe_machine("cpu").memory // 4
     sets = {}
     for name, names in plan.split.items():
-        missing = [item for item in names if item not in by_name]
+        samples = _of_split(folder, name, names)
+        missing = sorted(set(names) - {sample.name for sample in samples})
         if missing:
             raise DataError(
-                f"{folder.root} lacks {len(missing)} of the images that the plan names, such as {missing[0]!r}",
+                f"{folder.root} lacks {len(missing)} of the {name} images that the plan names, such as {missing[0]!r}",
                 "the folder the plan was made for",
                 "make the plan anew: whatwhere plan",
             )
-        samples = _of_split(folder, name, names)
         sets[name] = from_samples(samples, plan.classes, limit)
     for needed in ("train", "val"):
         if not len(sets.get(needed, ())):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from whatwhere.records import VOID
 
-__all__ = ["Losses", "segmentation_loss"]
+__all__ = ["Losses", "counted_shares", "segmentation_loss"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,17 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.
     pixels = _everywhere(counted.sum().float()).clamp_min(1)
     cross_entropy = _everywhere(summed) / pixels
     if dice_weight == 0:
-        return Losses(cross_entropy * _world(), cross_entropy.detach(), torch.zeros(()))
+        return Losses(cross_entropy * _world(), cross_entropy.detach(), torch.zeros_like(cross_entropy))
     dice = _dice_loss(logits, target, counted, classes)
     total = (cross_entropy + dice_weight * dice) * _world()
     return Losses(total, cross_entropy.detach(), dice.detach())
+
+
+def counted_shares(target: Tensor, parts: int) -> Tensor:
+    """Of the pixels that count in a (global) batch, the share that each of its ``parts`` holds."""
+    counted = torch.stack([(part != VOID).sum() for part in target.chunk(parts)]).float()
+    counted = _everywhere(counted)
+    return counted / counted.sum().clamp_min(1)
 
 
 def _dice_loss(logits: Tensor, target: Tensor, counted: Tensor, classes: int) -> Tensor:
@@ -68,8 +75,8 @@ def _dice_loss(logits: Tensor, target: Tensor, counted: Tensor, classes: int) ->
     overlap, predicted, true = _everywhere(sums)
     present = true > 0
     dice = 2 * overlap / (predicted + true).clamp_min(1e-6)
-    mean: Tensor = (dice * present).sum() / present.sum().clamp_min(1)
-    return 1 - mean
+    loss: Tensor = ((1 - dice) * present).sum() / present.sum().clamp_min(1)
+    return loss
 
 
 def _world() -> int:

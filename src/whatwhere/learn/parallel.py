@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from whatwhere.errors import PlanError
+from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
 __all__ = ["World", "joined", "wrapped"]
@@ -33,20 +34,23 @@ class World:
         """Only the first process judges, writes and speaks."""
         return self.rank == 0
 
-    def agree(self, value: float) -> float:
-        """The first process's value, in every process: clocks differ, and all must stop at the same step."""
+    def agree(self, *values: float) -> tuple[float, ...]:
+        """The first process's values, in every process: clocks differ, and all must stop at the same step."""
         if self.size == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64)
+            return values
+        shared = torch.tensor(values, dtype=torch.float64)
         if dist.get_backend() == "nccl":
             shared = shared.cuda()
         dist.broadcast(shared, 0)
-        return float(shared.item())
+        return tuple(shared.tolist())
 
-    def check_batch(self, batch: int) -> None:
-        if batch % self.size:
+    def check_batch(self, plan: TrainingPlan) -> None:
+        """``PlanError`` if the processes can't share a batch evenly."""
+        if plan.batch % (self.size * plan.accumulate):
             raise PlanError(
-                f"batch = {batch} for {self.size} processes", "a batch that divides evenly", "change training.batch"
+                f"batch = {plan.batch} and accumulate = {plan.accumulate} for {self.size} processes",
+                f"a batch that divides by {self.size * plan.accumulate}",
+                "change training.batch in the plan",
             )
 
 

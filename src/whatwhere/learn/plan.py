@@ -18,8 +18,9 @@ from typing import Any, Literal
 import tomlkit
 
 from whatwhere.data.augment import Augmentation
-from whatwhere.errors import OutputError, PlanError
+from whatwhere.errors import PlanError
 from whatwhere.records import Classes, Normalisation, parse_color
+from whatwhere.writing import whole_file
 
 T = typing.TypeVar("T")
 
@@ -175,13 +176,8 @@ def duration_text(seconds: float) -> str:
 def write_plan(plan: Plan, path: Path | str) -> Path:
     """Writes the plan as TOML with its reasons as comments; at once or not at all."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
         partial.write_text(_toml(plan), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error.strerror})", "a writable place with room", "") from error
     return path
 
 

@@ -1,4 +1,6 @@
-"""The run folder: what lies where, and the history that a resumed run goes on with. Knows nothing of networks.
+"""The run folder: what lies where, the history that a resumed run goes on with, and what came of it.
+
+Knows nothing of networks.
 
 RUN/plan.toml                the plan the run was started with
 RUN/history.jsonl            a line for every hundredth of the run and for every validation
@@ -13,13 +15,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from whatwhere.errors import OutputError, TrainingError
+from whatwhere.writing import to_json, whole_file
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "RunRecord"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,11 @@ class RunFolder:
 
     def record(self, entry: dict[str, Any]) -> None:
         """Adds a line to the history."""
-        with self.history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(entry)) + "\n")
+        try:
+            with self.history.open("a", encoding="utf-8") as file:
+                file.write(to_json(entry) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.history} can't be written ({error.strerror})", "room on the disk", "") from error
 
     def past(self) -> list[dict[str, Any]]:
         """The history so far; a last line that a killed run left unfinished is dropped."""
@@ -100,20 +107,56 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drops what the history says of steps that are going to be made again."""
         kept = [entry for entry in self.past() if entry["step"] <= step]
-        partial = self.history.with_name(".history.partial")
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        partial.replace(self.history)
-
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        partial = self.summary.with_name(".run.json.partial")
-        partial.write_text(json.dumps(plain(summary), indent=1), encoding="utf-8")
-        partial.replace(self.summary)
+        with whole_file(self.history) as partial:
+            partial.write_text("".join(to_json(entry) + "\n" for entry in kept), encoding="utf-8")
 
 
-def plain(value: Any) -> Any:
-    """JSON has no NaN: a number that is not defined is null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was and what came of it.
+
+    Attributes:
+        folder: the run folder; its ``model.safetensors`` is the result.
+        mean_iou, iou: of the saved model on all validation images; NaN for a class that none of them holds.
+        images: number of validation images.
+        steps, seconds: how long it trained, over all its resumptions.
+        images_per_second: crops a second while training.
+        waiting_share: share of the time in which training waited for data.
+        peak_memory: largest resident memory of the process, bytes.
+        machine: what it was trained on.
+    """
+
+    folder: Path
+    mean_iou: float
+    iou: Mapping[str, float]
+    images: int
+    steps: int
+    seconds: float
+    images_per_second: float
+    waiting_share: float
+    peak_memory: int
+    machine: str
+
+    def __str__(self) -> str:
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in self.iou.items())
+        return (
+            f"mean IoU {self.mean_iou:.3f} on {self.images} validation images ({scores})\n"
+            f"{self.steps} steps in {self.seconds:.0f} s, {self.images_per_second:.1f} images/s, "
+            f"{self.waiting_share:.1%} of the time waiting for data, peak memory {self.peak_memory / 2**30:.1f} GiB\n"
+            f"model: {RunFolder(self.folder).model}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"folder": str(self.folder), "iou": dict(self.iou)}
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> RunRecord:
+        """What a finished run wrote into its folder."""
+        record = json.loads(folder.summary.read_text(encoding="utf-8"))
+        known = {field.name: record[field.name] for field in fields(cls)}
+        iou = {name: _number(value) for name, value in record["iou"].items()}
+        return cls(**known | {"folder": folder.root, "mean_iou": _number(record["mean_iou"]), "iou": iou})
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

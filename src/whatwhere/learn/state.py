@@ -7,7 +7,6 @@ what is there is always whole. Nothing random is kept, for crop n of a seed is a
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from whatwhere.errors import OutputError, TrainingError
+from whatwhere.errors import TrainingError
 from whatwhere.learn.average import Average
+from whatwhere.writing import whole_file
 
 __all__ = ["Counters", "State"]
 
@@ -69,16 +69,9 @@ class State:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def save(self, path: Path) -> None:
-        partial = path.with_name(f".{path.name}.partial")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
-        try:
+        with whole_file(path, failures=SafetensorError) as partial:
             save_file(tensors, partial, metadata={"counters": json.dumps(asdict(self.counters))})
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise OutputError(f"{path} can't be written ({error})", "a writable place with room", "") from error
 
     def load(self, path: Path) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from whatwhere.learn.loss import segmentation_loss
+from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
@@ -57,16 +56,27 @@ def train_step(
     dice_weight: float = 1.0,
     accumulate: int = 1,
 ) -> StepResult:
-    """Updates ``network`` once. ``images`` ``(N, C, H, W)`` float32, ``target`` ``(N, H, W)`` uint8."""
+    """Updates ``network`` once.
+
+    Args:
+        network: in training mode; may be wrapped for several processes.
+        optimizer: of its parameters.
+        images, target: ``(N, C, H, W)`` float32 and ``(N, H, W)`` uint8.
+        machine: where it runs, and in which precision.
+        dice_weight: see :func:`segmentation_loss`.
+        accumulate: the batch is computed in this many parts, which saves memory. The cross-entropy is that of the whole
+            batch; Dice and batch norm are those of each part.
+    """
     optimizer.zero_grad(set_to_none=True)
     parts = torch.zeros(3, device=images.device)
-    for index, (some, truth) in enumerate(_parts(images, target, accumulate)):
-        last = index == accumulate - 1
-        with _together(network, last), _autocast(machine):
+    shares = counted_shares(target, accumulate)
+    for index, (some, truth) in enumerate(zip(images.chunk(accumulate), target.chunk(accumulate))):
+        with _together(network, last=index == accumulate - 1), _autocast(machine):
             logits = network(some.contiguous(memory_format=torch.channels_last))
         losses = segmentation_loss(logits, truth, dice_weight=dice_weight)
-        (losses.total / accumulate).backward()  # type: ignore[no-untyped-call]
-        parts += torch.stack([losses.total.detach(), losses.cross_entropy, losses.dice.to(images.device)]) / accumulate
+        (losses.total * shares[index]).backward()  # type: ignore[no-untyped-call]
+        found = losses.cross_entropy + dice_weight * losses.dice, losses.cross_entropy, losses.dice
+        parts += torch.stack(found) * shares[index]
     length = nn.utils.clip_grad_norm_(network.parameters(), _CLIP, foreach=True)
     loss, cross_entropy, dice, norm = torch.cat([parts, length.reshape(1)]).tolist()
     finite = math.isfinite(loss) and math.isfinite(norm)
@@ -75,11 +85,7 @@ def train_step(
     return StepResult(loss, cross_entropy, dice, finite)
 
 
-def _parts(images: Tensor, target: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    yield from zip(images.chunk(count), target.chunk(count))
-
-
-def _together(network: nn.Module, last: bool) -> nullcontext[None]:
+def _together(network: nn.Module, *, last: bool) -> nullcontext[None]:
     """Processes exchange gradients once a step, not once a part."""
     if isinstance(network, DistributedDataParallel) and not last:
         return network.no_sync()  # type: ignore[return-value]

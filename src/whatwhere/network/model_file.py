@@ -6,7 +6,6 @@ Nothing is ever unpickled. Knows nothing of training; the plan and the training 
 from __future__ import annotations
 
 import json
-import math
 import platform
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -19,10 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from whatwhere.errors import ModelError, OutputError
+from whatwhere.errors import ModelError
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.unet import UNet
 from whatwhere.records import Classes, Normalisation
+from whatwhere.writing import to_json, whole_file
 
 __all__ = ["Model", "build", "load_model", "save_model", "versions"]
 
@@ -121,14 +121,8 @@ def save_model(model: Model, path: Path | str) -> Path:
         "versions": model.versions,
     }  # fmt: skip
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, partial, metadata={"whatwhere": json.dumps(_plain(record))})
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} can't be written ({error})", "a writable place with room", "") from error
+    with whole_file(path, failures=SafetensorError) as partial:
+        save_file(weights, partial, metadata={"whatwhere": to_json(record)})
     return path
 
 
@@ -167,14 +161,3 @@ def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Mo
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path} does not describe a whole model ({reason})", "", "save or copy it again") from error
     return Model(network.eval(), classes, normalisation, record["plan"], record["training"], record["versions"])
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinities: a score that is not defined is null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,0 +1,33 @@
+"""Ctrl-C while a network learns: the step that runs is finished first, so that what is kept is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["patient"]
+
+
+@contextmanager
+def patient() -> Iterator[Callable[[], bool]]:
+    """Within the block a first Ctrl-C is only noted, and the function tells so; a second one does not wait.
+
+    In a thread other than the first Python has no say about signals, and the function always says no.
+    """
+    asked = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

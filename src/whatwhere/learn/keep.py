@@ -1,0 +1,92 @@
+"""Judges the averaged network while it learns, and keeps the best. Knows nothing of steps, rates or clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from whatwhere.data.sets import ImageSet
+from whatwhere.judge import Scores
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.run_folder import RunFolder
+from whatwhere.learn.state import State
+from whatwhere.learn.validate import collapsed, draw_preview, spread, validate
+from whatwhere.network import Machine, Model, load_model, save_model
+from whatwhere.paint import Engine
+
+__all__ = ["Keeper"]
+
+_USUAL_IMAGES = 32
+"""Images of a validation in between when no clock runs."""
+_SHARE = 0.01
+"""Largest share of a time budget that one validation in between may take; the last one judges every image."""
+_FEWEST_IMAGES = 4
+
+
+class Keeper:
+    """Validations of one run: whole images, a preview picture each, a model file whenever it is the best so far."""
+
+    def __init__(
+        self, plan: Plan, images: ImageSet, folder: RunFolder, machine: Machine, say: Callable[[str], None]
+    ) -> None:
+        self._plan, self._images, self._folder, self._machine, self._say = plan, images, folder, machine, say
+        self._judged = spread(len(images), _USUAL_IMAGES)
+
+    def fit(self, state: State, budget: float) -> float:
+        """Chooses how many images a validation in between judges, and returns the seconds the last one will take."""
+        engine, few = self._engine(self._model(state)), spread(len(self._images), _FEWEST_IMAGES)
+        validate(engine, self._images, few[:1])  # the first call of a network is slow
+        began = time.perf_counter()
+        validate(engine, self._images, few)
+        each = (time.perf_counter() - began) / len(few)
+        self._judged = spread(len(self._images), max(_FEWEST_IMAGES, int(_SHARE * budget / each)))
+        return 1.1 * len(self._images) * each + 1.0
+
+    def judge(self, state: State) -> dict[str, Any]:
+        """Judges the network as it is now; the history's entry."""
+        counters = state.counters
+        model = self._model(state)
+        engine = self._engine(model)
+        scores = validate(engine, self._images, self._judged)
+        entry = self._noted(scores, state)
+        if entry["collapsed"] is not None:
+            self._say(
+                f"alarm at step {counters.step}: every pixel is painted {entry['collapsed']!r}; if this lasts, check "
+                "masks and mapping with whatwhere check, or lower learning_rate"
+            )
+        draw_preview(engine, self._images, self._judged[0], self._folder.preview(counters.step))
+        if scores.mean_iou > counters.best_score:
+            counters.best_score, counters.best_step = scores.mean_iou, counters.step
+            save_model(model, self._folder.model)
+        return entry
+
+    def finish(self, state: State) -> dict[str, Any]:
+        """Keeps the last weights, or earlier ones if they were better, judged on every image."""
+        last = best = self._model(state)
+        if state.counters.best_score > validate(self._engine(last), self._images, self._judged).mean_iou:
+            best = load_model(self._folder.model)
+        engine = self._engine(best)
+        scores = validate(engine, self._images, range(len(self._images)))
+        entry = self._noted(scores, state)
+        draw_preview(engine, self._images, self._judged[0], self._folder.preview(entry["step"]))
+        best.training |= {key: entry[key] for key in ("mean_iou", "iou", "validated")}
+        save_model(best, self._folder.model)
+        save_model(last, self._folder.last)
+        return entry
+
+    def _noted(self, scores: Scores, state: State) -> dict[str, Any]:
+        entry = {
+            "step": state.counters.step, "elapsed": state.counters.elapsed, "validated": len(scores.images),
+            "mean_iou": scores.mean_iou, "iou": scores.iou, "collapsed": collapsed(scores),
+        }  # fmt: skip
+        self._folder.record(entry)
+        return entry
+
+    def _model(self, state: State) -> Model:
+        record = {"step": state.counters.step, "elapsed": state.counters.elapsed, "machine": str(self._machine)}
+        plan = self._plan
+        return Model(state.average.network, plan.classes, plan.normalisation, plan.to_json(), record)
+
+    def _engine(self, model: Model) -> Engine:
+        return Engine(model, self._plan.training.precision, self._machine.device)

@@ -1,0 +1,79 @@
+"""Files that are there whole or not at all, and JSON that every reader reads. Knows nothing of what they mean."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from whatwhere.errors import OutputError
+
+__all__ = ["to_json", "whole_file", "write_json"]
+
+
+@contextmanager
+def whole_file(path: Path | str, *, failures: type[Exception] = OSError) -> Iterator[Path]:
+    """A name beside ``path`` to write to; when the block ends, the file there takes the place of ``path``.
+
+    Folders on the way are made. When anything goes wrong, nothing is left behind and an older file stays as it was.
+
+    Args:
+        path: the file.
+        failures: what the block's own library raises when it can't write, beside ``OSError``.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode
+        yield partial
+        if partial.stat().st_mode != mode:  # some libraries write files that only their owner may read
+            partial.chmod(mode)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, failures) as error:
+        _remove(partial)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(f"{path} can't be written ({reason})", "a writable place with room", "") from error
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def _remove(partial: Path) -> None:
+    try:
+        partial.unlink(missing_ok=True)
+    except OSError:
+        return  # where nothing can be written there is nothing to remove
+
+
+def write_json(path: Path | str, record: Any) -> None:
+    """Writes a record of dictionaries, lists, texts and numbers; what is not a finite number is null."""
+    with whole_file(path) as partial:
+        partial.write_text(to_json(record, indent=1), encoding="utf-8")
+
+
+def to_json(record: Any, indent: int | None = None) -> str:
+    """JSON has no infinities and no NaN: a number that is not defined is null.
+
+    >>> to_json({"iou": (0.5, float("nan"))})
+    '{"iou": [0.5, null]}'
+    """
+    return json.dumps(_finite(record), indent=indent, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
