@@ -1,0 +1,169 @@
+"""A network as levels and paths: what there is to read, and what could be absent.
+
+Knows a network's structure; nothing of images, labels or what is measured. `UNetAnatomy` is for the networks of
+whatwhere, which name their levels; `graph_anatomy` finds the same parts in any other module.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from whatwhere.network import UNet, build
+
+__all__ = ["Anatomy", "Layer", "Path", "UNetAnatomy", "both_logits", "untrained_like"]
+
+Role = Literal["pixel", "encoder", "bottleneck", "decoder"]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in the network whose features can be read.
+
+    Attributes:
+        name: ``"pixel"``, ``"encoder.0"``, ``"bottleneck"``, ``"decoder.0"``...
+        role: which side of the U.
+        level: at 1/2**level of the image's resolution.
+        module: the path of the module whose output it is, for `field`; empty for the raw pixel.
+        stride: input pixels between neighbouring units.
+        channels: features of a unit.
+        origin: input pixels before the first unit's cell, for rows and columns.
+    """
+
+    name: str
+    role: Role
+    level: int
+    module: str
+    stride: int
+    channels: int
+    origin: tuple[int, int] = (0, 0)
+
+    @property
+    def title(self) -> str:
+        """For charts and tables."""
+        return {"pixel": "raw pixel", "bottleneck": "bottleneck"}.get(self.role, f"{self.role} {self.level}")
+
+    def units(self, rows: Array, columns: Array, grid: Sequence[int]) -> tuple[Array, Array]:
+        """The units that answer for pixels, in a grid of ``(h, w)`` units.
+
+        >>> rows, columns = np.array([0, 7, 8, 40]), np.array([0, 0, 0, 9])
+        >>> Layer("encoder.3", "encoder", 3, "", 8, 64).units(rows, columns, (4, 4))
+        (array([0, 0, 1, 3]), array([0, 0, 0, 1]))
+        """
+        down, across = ((at - origin) // self.stride for at, origin in zip((rows, columns), self.origin))
+        return down.clip(0, grid[-2] - 1), across.clip(0, grid[-1] - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way on which features reach the decoder: a skip, or the bottleneck.
+
+    Attributes:
+        name: ``"skip 0"``, ... or ``"bottleneck"``.
+        level: where it leaves the encoder.
+    """
+
+    name: str
+    level: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Anatomy(Protocol):
+    """What every network must offer to be explained."""
+
+    network: nn.Module
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """In the order of the computation, the raw pixel first."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """From the top skip down to the bottleneck; only the bottleneck if the network has no skips."""
+
+    def read(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """``(1, C, H, W)`` -> logits and the features of every layer."""
+
+    def carried(self, image: Tensor) -> tuple[Tensor, ...]:
+        """What each path carries, in the order of `paths`. The decoder gets nothing else."""
+
+    def decode(self, carried: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Logits from what the paths carry, at the image's size."""
+
+
+class UNetAnatomy:
+    """The U-Net of whatwhere.
+
+    >>> anatomy = UNetAnatomy(UNet(width=4, depth=2).eval())
+    >>> [layer.name for layer in anatomy.layers]
+    ['pixel', 'encoder.0', 'encoder.1', 'bottleneck', 'decoder.1', 'decoder.0']
+    >>> [path.name for path in anatomy.paths]
+    ['skip 0', 'skip 1', 'bottleneck']
+    """
+
+    def __init__(self, network: UNet) -> None:
+        self.network: UNet = network
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        network, config = self.network, self.network.config
+        found = [Layer("pixel", "pixel", 0, "", 1, config["in_channels"])]
+        for name in network.feature_names:
+            role, _, level = name.partition(".")
+            if role == "head":
+                continue
+            k = int(level) if level else network.depth
+            channels = min(config["width"] * 2**k, max(config["max_width"], config["width"]))
+            found.append(Layer(name, role, k, name, 2**k, channels))  # type: ignore[arg-type]
+        return tuple(found)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        skips = [Path(f"skip {level}", level) for level in self.network.skips]
+        return (*skips, Path("bottleneck", self.network.depth))
+
+    def read(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        names = [layer.name for layer in self.layers if layer.role != "pixel"]
+        logits, features = self.network(image, features=names)
+        return both_logits(logits), {"pixel": image, **features}
+
+    def carried(self, image: Tensor) -> tuple[Tensor, ...]:
+        levels = self.network.encode(image)
+        return tuple(levels[path.level] for path in self.paths)
+
+    def decode(self, carried: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        by_level = {path.level: features for path, features in zip(self.paths, carried)}
+        nothing = carried[-1].new_empty(0)  # levels without a skip are not looked at
+        levels = [by_level.get(level, nothing) for level in range(self.network.depth + 1)]
+        return both_logits(self.network.decode(levels, size=size))
+
+
+def both_logits(logits: Tensor) -> Tensor:
+    """One sigmoid channel is the logit of the second of two classes."""
+    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+
+
+def untrained_like(network: nn.Module, seed: int) -> nn.Module:
+    """The same architecture with fresh random weights; the caller's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(network, UNet):
+            return build(network.config).eval()
+        fresh = copy.deepcopy(network)
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        return fresh.eval()

@@ -1,0 +1,160 @@
+"""The images to explain with: chosen, checked against the model, cut to a bearable size, and made network input.
+
+Knows models and image sets; nothing of what will be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatwhere.data.sets import ImageSet
+from whatwhere.errors import DataError
+from whatwhere.judge.boundaries import contour
+from whatwhere.network import Model
+from whatwhere.records import VOID
+
+__all__ = ["LARGEST", "Case", "Pixel", "choose_cases"]
+
+LARGEST = 512
+"""px; of larger images a square of this side is taken, around a label edge."""
+
+Pixel = tuple[str, int, int]
+"""An image's name, and x and y in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image to explain with.
+
+    Attributes:
+        name: of the image.
+        raw: ``H x W x C`` in the files' units, cut.
+        truth: ``H x W`` uint8 class ids, or None without a mask.
+        image: ``(1, C, H, W)`` float32 network input.
+        corner: row and column of the cut in the whole image.
+    """
+
+    name: str
+    raw: NDArray[Any]
+    truth: NDArray[np.uint8] | None
+    image: Tensor
+    corner: tuple[int, int] = (0, 0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.raw.shape[0], self.raw.shape[1]
+
+
+def choose_cases(
+    model: Model, data: ImageSet, count: int, *, seed: int, device: str, pixel: Pixel | None = None
+) -> tuple[tuple[Case, ...], list[str]]:
+    """At most ``count`` images, spread evenly over the set, and what is to be said about the choice.
+
+    Images without a mask are left out where others have one. The image of ``pixel`` is always among them.
+
+    Raises:
+        DataError: no images, labels that are no class of the model, a pixel or image that is not there.
+        ModelError: images of other channels or units than the model was trained on.
+    """
+    if count < 1 or not len(data):
+        raise DataError(
+            f"{len(data)} images to explain with, {count} asked for", "at least one", "give a folder with images"
+        )
+    chosen = sorted({int(i) for i in np.linspace(0, len(data) - 1, min(count, len(data))).round()})
+    if pixel is not None:
+        if pixel[0] not in data.names:
+            some = ", ".join(data.names[:3])
+            raise DataError(f"no image is named {pixel[0]!r}", f"one of {some}...", "give a name of this data set")
+        chosen = sorted({*chosen, data.names.index(pixel[0])})
+    cases = [_load(model, data, index, seed, device, pixel) for index in chosen]
+    notes = []
+    masked = [case for case in cases if case.truth is not None]
+    if masked and len(masked) < len(cases):
+        notes.append(f"{len(cases) - len(masked)} of {len(cases)} images have no mask and were left out.")
+        if pixel is None or any(case.name == pixel[0] for case in masked):
+            cases = masked
+    if any(case.size != tuple(_shape(data, index)) for case, index in zip(cases, chosen)):
+        notes.append(f"Of images larger than {LARGEST} px a square of that side was taken, around a label edge.")
+    return tuple(cases), notes
+
+
+def _shape(data: ImageSet, index: int) -> tuple[int, int]:
+    raw, _ = _pair(data, index)
+    return raw.shape[0], raw.shape[1]
+
+
+def _pair(data: ImageSet, index: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    item: Any = data.store[index]
+    raw, labels = (item, None) if isinstance(item, np.ndarray) else item
+    raw = raw if raw.ndim == 3 else raw[..., None]
+    return raw, None if labels is None or (labels == VOID).all() else labels
+
+
+def _load(model: Model, data: ImageSet, index: int, seed: int, device: str, pixel: Pixel | None) -> Case:
+    name = data.names[index]
+    raw, truth = _pair(data, index)
+    if truth is not None:
+        _check_labels(model, name, raw, truth)
+    around = None
+    if pixel is not None and pixel[0] == name:
+        height, width = raw.shape[:2]
+        if not (0 <= pixel[1] < width and 0 <= pixel[2] < height):
+            raise DataError(
+                f"pixel x={pixel[1]}, y={pixel[2]} of {name}",
+                f"x from 0 to {width - 1} and y from 0 to {height - 1}",
+                "count from the top left corner, x to the right",
+            )
+        around = (pixel[2], pixel[1])
+    top, left = _corner(raw.shape[:2], truth, seed + index, around)
+    cut = np.s_[top : top + LARGEST, left : left + LARGEST]
+    image = model.normalise(raw[cut], name)[None].to(device)
+    return Case(name, raw[cut], None if truth is None else truth[cut], image, (top, left))
+
+
+def _corner(
+    size: Sequence[int], truth: NDArray[np.uint8] | None, seed: int, around: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Where to cut: so that a label edge (or the asked pixel) lies in the middle, if the image is too large."""
+    if max(size) <= LARGEST:
+        return 0, 0
+    if around is None:
+        edges = np.argwhere(contour(truth)) if truth is not None else np.zeros((0, 2), int)
+        rng = np.random.default_rng(seed)
+        around = tuple(edges[rng.integers(len(edges))]) if len(edges) else (size[0] // 2, size[1] // 2)
+    top, left = (int(np.clip(at - LARGEST // 2, 0, max(0, n - LARGEST))) for at, n in zip(around, size))
+    return top, left
+
+
+def _check_labels(model: Model, name: str, raw: NDArray[Any], truth: NDArray[np.uint8]) -> None:
+    if truth.shape != raw.shape[:2]:
+        raise DataError(
+            f"{name}: an image of {raw.shape[:2]} and labels of {truth.shape}", "one size", "export the mask again"
+        )
+    strange = sorted({int(i) for i in np.unique(truth)} - set(range(model.classes.count)) - {VOID})
+    if strange:
+        names = ", ".join(model.classes.names)
+        raise DataError(
+            f"{name} holds the class ids {', '.join(map(str, strange[:5]))}",
+            f"0 to {model.classes.count - 1}: the model knows {model.classes.count} classes ({names})",
+            "explain the model with data of its own classes",
+        )
+
+
+def check_answer(model: Model, logits: Tensor, size: tuple[int, int]) -> None:
+    """``DataError`` if the network does not answer with one logit a class and pixel."""
+    expected = (1, model.classes.count, *size)
+    if tuple(logits.shape) != expected:
+        raise DataError(
+            f"the network answers an image of {size[0]}x{size[1]} with logits of shape {tuple(logits.shape)}",
+            f"{expected}: one logit a class, at the image's size",
+            "give the classes the network was trained for",
+        )
+    if not torch.isfinite(logits).all():
+        raise DataError("the network answers with NaN or infinity", "finite logits", "train it again")

@@ -1,0 +1,347 @@
+"""How far each layer sees, in fact: by gradients and by occlusion, beside the theoretical receptive field.
+
+Knows an anatomy, its windows and network inputs; nothing of labels but the sizes of their objects.
+
+Gradients: Luo et al. 2016, arXiv 1701.04128. Occlusion: all but a square around the unit is hidden behind the data-set
+mean, and the square grows until the unit answers as it does for the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatwhere.explain.anatomy import Anatomy, Layer
+from whatwhere.explain.measured import Measured, interval, resample_weights
+from whatwhere.field import Field, field
+
+__all__ = ["Leak", "Sight", "Sights", "check_windows", "containing", "influence_maps", "measure_sight", "ring_profile"]
+
+SHARES = (0.5, 0.95)
+"""Shares of the influence whose extent is told."""
+
+Array = NDArray[Any]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How far one layer sees. All sizes are sides of squares in pixels, centred on the unit's cell.
+
+    Attributes:
+        layer: its name, or ``"output"``.
+        theoretical: side of the window that *can* influence a unit; None where nothing bounds it.
+        half, most: side of the square with 50 and 95 % of the influence, by gradients.
+        restored: side of the visible square from which on 95 % of the unit's answer is there, by occlusion.
+        share: ``most`` as a share of ``theoretical``.
+        words: the theoretical window in words.
+    """
+
+    layer: str
+    title: str
+    theoretical: int | None
+    half: Measured
+    most: Measured
+    restored: Measured
+    words: str
+
+    @property
+    def share(self) -> float | None:
+        if self.theoretical is None or self.most.value is None:
+            return None
+        return self.most.value / self.theoretical
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {name: value.to_json() if isinstance(value, Measured) else value for name, value in vars(self).items()}
+        return plain | {"share": self.share}
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The check that nothing outside the theoretical window matters.
+
+    Attributes:
+        layer: whose window.
+        tried: how many units.
+        outside: the largest change of any of them when all pixels outside the window are replaced by noise.
+        inside: the smallest change when those inside are: the control that a change would be seen.
+        untestable: units whose window covers the whole image.
+    """
+
+    layer: str
+    tried: int
+    outside: float
+    inside: float
+    untestable: int
+
+    @property
+    def holds(self) -> bool:
+        """Nothing outside moved a unit, but for float rounding (fast convolutions mix neighbouring results)."""
+        return self.outside <= 1e-4 * self.inside
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"holds": self.holds}
+
+
+@dataclass(frozen=True)
+class Sights:
+    """How far every layer and the output see.
+
+    Attributes:
+        sights: in the order of the computation, the output last.
+        leaks: the check of each window.
+        maps: for each layer the mean influence of the pixels around a unit, ``(2 R + 1, 2 R + 1)``.
+    """
+
+    sights: tuple[Sight, ...]
+    leaks: tuple[Leak, ...]
+    maps: dict[str, Array]
+
+    def __getitem__(self, layer: str) -> Sight:
+        for sight in self.sights:
+            if sight.layer == layer:
+                return sight
+        raise KeyError(f"{layer!r}; there are {', '.join(sight.layer for sight in self.sights)}")
+
+    def __str__(self) -> str:
+        lines = [f"{'':<14}{'can see':>8}{'50 % in':>9}{'95 % in':>9}"]
+        for one in self.sights:
+            can = "all" if one.theoretical is None else str(one.theoretical)
+            lines.append(f"{one.title:<14}{can:>8}{one.half.value or 0:>9.0f}{one.most.value or 0:>9.0f}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"sights": [one.to_json() for one in self.sights], "leaks": [one.to_json() for one in self.leaks]}
+
+
+def ring_profile(influence: Array) -> Array:
+    """Influence by chessboard distance from the centre of a square map with odd side, ``(R + 1,)``.
+
+    >>> ring_profile(np.ones((3, 3)))
+    array([1., 8.])
+    """
+    radius = influence.shape[0] // 2
+    away = np.abs(np.arange(-radius, radius + 1))
+    rings = np.maximum(away[:, None], away[None, :])
+    found: Array = np.bincount(rings.ravel(), weights=influence.ravel(), minlength=radius + 1)
+    return found
+
+
+def containing(profiles: Array, share: float) -> Array:
+    """Side of the square that holds this share of the influence, interpolated between rings; ``(..., R + 1)`` profiles.
+
+    >>> float(containing(np.array([1.0, 8.0]), 1.0)), float(containing(np.array([1.0, 0.0]), 0.5))
+    (3.0, 0.5)
+    """
+    inside = np.cumsum(profiles, -1)
+    inside = inside / np.maximum(inside[..., -1:], 1e-300)
+    ring = (inside < share - 1e-12).sum(-1)
+    below = np.where(ring > 0, np.take_along_axis(inside, np.maximum(ring - 1, 0)[..., None], -1)[..., 0], 0.0)
+    here = np.take_along_axis(inside, np.minimum(ring, inside.shape[-1] - 1)[..., None], -1)[..., 0]
+    part = np.divide(share - below, here - below, out=np.ones_like(here), where=here > below)
+    sides: Array = np.where(ring == 0, part, 2 * (ring - 1) + 1 + 2 * part)
+    return sides
+
+
+def measure_sight(anatomy: Anatomy, images: Sequence[Tensor], *, seed: int, progress: Progress) -> Sights:
+    """Measure every hidden layer and the output on ``(1, C, H, W)`` network inputs, one unit an image and layer."""
+    layers = [layer for layer in anatomy.layers if layer.role != "pixel"]
+    rng = np.random.default_rng(seed)
+    radius = max(max(image.shape[-2:]) for image in images) - 1
+    sides = _sides(min(min(image.shape[-2:]) for image in images))
+    influences: dict[str, list[Array]] = {}
+    answers: dict[str, list[Array]] = {}
+    for place, image in enumerate(images):
+        pixel = _middle_pixel(image, rng)
+        for name, influence in influence_maps(anatomy, layers, image, pixel, rng).items():
+            influences.setdefault(name, []).append(_around(influence, pixel, radius))
+        for name, shares in _restored(anatomy, layers, image, pixel, sides).items():
+            answers.setdefault(name, []).append(shares)
+        progress((place + 1) / (len(images) + 1))
+    windows = field(anatomy.network, tuple(images[0].shape))
+    sights = [
+        _sight(layer, windows, np.stack(influences[_name(layer)]), np.stack(answers[_name(layer)]), sides, seed)
+        for layer in (*layers, None)
+    ]
+    leaks = check_windows(anatomy, images[0], seed)
+    progress(1.0)
+    return Sights(tuple(sights), leaks, {name: _mean_share(maps) for name, maps in influences.items()})
+
+
+def _name(layer: Layer | None) -> str:
+    return "output" if layer is None else layer.name
+
+
+def _middle_pixel(image: Tensor, rng: np.random.Generator) -> tuple[int, int]:
+    """A pixel of the middle quarter of the image, so that little of a window is cut by the rim."""
+    height, width = image.shape[-2:]
+    return int(rng.integers(height * 3 // 8, height * 5 // 8 + 1)), int(
+        rng.integers(width * 3 // 8, width * 5 // 8 + 1)
+    )
+
+
+def _sides(smallest: int) -> list[int]:
+    """Sides of the visible squares: 0 hides all; the last stands for the whole image."""
+    tried = [0, 1, 3, 5, 9, 15, 23, 33, 49, 65, 97, 129, 193, 257, 385]
+    return [side for side in tried if side < smallest] + [2 * smallest]
+
+
+def influence_maps(
+    anatomy: Anatomy, layers: Sequence[Layer], image: Tensor, pixel: tuple[int, int], rng: np.random.Generator
+) -> dict[str, Array]:
+    """``H x W`` sum over channels of the absolute gradient, of each layer's unit at a pixel and of the output there.
+
+    A unit's features are mixed with random signs; of the output, the logit of the painted class less the next one.
+    """
+    image = image.detach().clone().requires_grad_(True)
+    logits, features = anatomy.read(image)
+    two = logits[0, :, pixel[0], pixel[1]].topk(2).values
+    targets = {"output": two[0] - two[1]}
+    for layer in layers:
+        tensor = features[layer.name]
+        row, column = layer.units(np.array([pixel[0]]), np.array([pixel[1]]), tensor.shape)
+        signs = torch.from_numpy(rng.choice([-1.0, 1.0], tensor.shape[1]).astype(np.float32)).to(tensor.device)
+        targets[layer.name] = (tensor[0, :, row[0], column[0]] * signs).sum()
+    found = {}
+    for name, target in targets.items():
+        (gradient,) = torch.autograd.grad(target, image, retain_graph=True)
+        found[name] = gradient[0].abs().sum(0).double().cpu().numpy()
+    return found
+
+
+def _around(influence: Array, pixel: tuple[int, int], radius: int) -> Array:
+    """The map moved so that the pixel lies in the middle of a square of side ``2 radius + 1``."""
+    canvas = np.zeros((2 * radius + 1, 2 * radius + 1))
+    height, width = influence.shape
+    top, left = radius - pixel[0], radius - pixel[1]
+    canvas[top : top + height, left : left + width] = influence
+    return canvas
+
+
+def _mean_share(maps: Sequence[Array]) -> Array:
+    """Mean of the maps, each counted as shares of its sum; a unit that nothing moves (dead) counts nothing."""
+    moved = [one / one.sum() for one in maps if one.sum() > 0]
+    return np.mean(moved, axis=0) if moved else np.zeros_like(maps[0])
+
+
+@torch.inference_mode()
+def _restored(
+    anatomy: Anatomy, layers: Sequence[Layer], image: Tensor, pixel: tuple[int, int], sides: Sequence[int]
+) -> dict[str, Array]:
+    """For each layer which share of the unit's answer is there when only a square of each side is visible."""
+    answers: dict[str, list[Tensor]] = {}
+    hidden = image.mean((-2, -1), keepdim=True)
+    for side in sides:
+        seen = hidden.expand_as(image).clone()
+        (top, bottom), (left, right) = ((max(0, at - side // 2), at + (side + 1) // 2) for at in pixel)
+        seen[..., top:bottom, left:right] = image[..., top:bottom, left:right]
+        logits, features = anatomy.read(image if side == sides[-1] else seen)
+        answers.setdefault("output", []).append(logits[0, :, pixel[0], pixel[1]])
+        for layer in layers:
+            tensor = features[layer.name]
+            row, column = layer.units(np.array([pixel[0]]), np.array([pixel[1]]), tensor.shape)
+            answers.setdefault(layer.name, []).append(tensor[0, :, row[0], column[0]])
+    return {name: _share_restored(torch.stack(of).float()) for name, of in answers.items()}
+
+
+def _share_restored(answers: Tensor) -> Array:
+    """1 less the distance to the whole answer (the last row), as a share of where it started (the first row)."""
+    distance = (answers - answers[-1]).norm(dim=1)
+    if float(distance[0]) == 0:
+        return np.ones(len(answers))
+    shares: Array = (1 - distance / distance[0]).double().cpu().numpy()
+    return shares
+
+
+def _side_restoring(shares: Array, sides: Sequence[int], wanted: float = SHARES[1]) -> Array:
+    """Side from which on the share stays above ``wanted``; ``(..., sides)`` shares."""
+    kept = np.minimum.accumulate(shares[..., ::-1], -1)[..., ::-1]
+    first = (kept < wanted).sum(-1)
+    sides_ = np.asarray(sides, float)
+    above = np.minimum(first, len(sides) - 1)
+    below = np.maximum(above - 1, 0)
+    low = np.take_along_axis(kept, below[..., None], -1)[..., 0]
+    high = np.take_along_axis(kept, above[..., None], -1)[..., 0]
+    part = np.clip(np.divide(wanted - low, high - low, out=np.zeros_like(low), where=high > low), 0, 1)
+    found: Array = sides_[below] + part * (sides_[above] - sides_[below])
+    return found
+
+
+def _sight(layer: Layer | None, windows: Field, maps: Array, answers: Array, sides: Sequence[int], seed: int) -> Sight:
+    module = "output" if layer is None else layer.module
+    reach = windows.reach(module)
+    stride = 1 if layer is None else layer.stride
+    alive = maps.sum((1, 2)) > 0
+    profiles = np.stack([ring_profile(one / one.sum()) for one in maps[alive]]) if alive.any() else np.zeros((0, 1))
+    how = "side in px of the square around a unit with {} of the absolute gradient, mean over images; one unit an image"
+    seen = "side in px of the visible square from which on 95 % of a unit's answer is restored; one unit an image"
+    return Sight(
+        layer=_name(layer),
+        title="output" if layer is None else layer.title,
+        theoretical=None if reach is None else max(before + stride + after for before, after in reach),
+        half=_measured(profiles, lambda p: containing(p, SHARES[0]), how.format("50 %"), seed),
+        most=_measured(profiles, lambda p: containing(p, SHARES[1]), how.format("95 %"), seed),
+        restored=_measured(answers, lambda a: _side_restoring(a, sides), seen, seed),
+        words=windows.explain(module),
+    )
+
+
+def _measured(rows: Array, statistic: Callable[[Array], Array], method: str, seed: int) -> Measured:
+    """A statistic of the mean row, bootstrapped over rows (one an image)."""
+    if not len(rows):
+        return Measured(None, None, None, 0, 0, method, seed)
+    low = high = None
+    if len(rows) > 1:
+        weights = resample_weights(len(rows), seed)
+        low, high = interval(statistic(weights @ rows / len(rows)))
+    return Measured(float(statistic(rows.mean(0))), low, high, len(rows), len(rows), method, seed)
+
+
+@torch.inference_mode()
+def check_windows(anatomy: Anatomy, image: Tensor, seed: int, tries: int = 2) -> tuple[Leak, ...]:
+    """Replace everything outside a unit's window by noise, and everything inside: only the latter may move the unit."""
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    canvas = _canvas(anatomy, image)
+    windows = field(anatomy.network, tuple(canvas.shape))
+    logits, features = anatomy.read(canvas)
+    leaks = []
+    for layer in [*(one for one in anatomy.layers if one.role != "pixel"), None]:
+        whole = logits if layer is None else features[layer.name]
+        outside, inside, untestable = [], [], 0
+        for _ in range(tries):
+            unit = tuple(int(rng.integers(size // 3, max(size // 3 + 1, 2 * size // 3))) for size in whole.shape[-2:])
+            (top, bottom), (left, right) = windows.receptive_field("output" if layer is None else layer.module, unit)
+            if (bottom - top, right - left) == tuple(canvas.shape[-2:]):
+                untestable += 1
+                continue
+            mask = torch.zeros(canvas.shape[-2:], dtype=torch.bool)
+            mask[top:bottom, left:right] = True
+            noise = torch.randn(canvas.shape, generator=generator).to(canvas) * 3
+            for kept, changes in ((mask, outside), (~mask, inside)):
+                answer, read = anatomy.read(torch.where(kept.to(canvas.device), canvas, noise))
+                now = answer if layer is None else read[layer.name]
+                there = (..., *unit)
+                changes.append(float((now[there] - whole[there]).abs().max()))
+        leaks.append(Leak(_name(layer), len(outside), max(outside, default=0.0), min(inside, default=0.0), untestable))
+    return tuple(leaks)
+
+
+def _canvas(anatomy: Anatomy, image: Tensor, largest: int = 1024) -> Tensor:
+    """The image, repeated or cut to a size that is a little larger than the output's window, if that is bounded."""
+    windows = field(anatomy.network, tuple(image.shape))
+    reach = windows.reach("output")
+    if reach is None:
+        return image
+    size = [
+        min(largest, -(-(before + after + 2 * period) // period) * period)
+        for (before, after), period in zip(reach, windows.period)
+    ]
+    times = [-(-want // have) for want, have in zip(size, image.shape[-2:])]
+    return image.repeat(1, 1, *times)[..., : size[0], : size[1]].contiguous()

@@ -1,0 +1,211 @@
+"""Charts of what was measured, as matplotlib figures: for notebooks, and, with `TOKENS` as colours, for the report.
+
+Colours are told apart with every kind of colour vision (Okabe & Ito 2008); series also differ in marker or line.
+Knows the records of this room only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from whatwhere.explain.anatomy import Layer
+from whatwhere.explain.evidence import Sights
+from whatwhere.explain.levels import Levels
+from whatwhere.explain.measured import Measured
+from whatwhere.explain.objects import ObjectSize
+from whatwhere.explain.presence import Presence
+from whatwhere.explain.skips import Worths
+
+__all__ = ["LIGHT", "TOKENS", "Palette", "draw_levels", "draw_presence", "draw_sight", "draw_skips"]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours by what they mean."""
+
+    ink: str
+    quiet: str
+    line: str
+    what: str
+    where: str
+    third: str
+
+
+LIGHT = Palette("#1f2328", "#667079", "#d5d9de", "#0072b2", "#c8500a", "#00875f")
+TOKENS = Palette("#010203", "#020304", "#030405", "#040506", "#050607", "#060708")
+"""Placeholders that the report replaces by its style sheet's colours, which change with light and dark."""
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0.0)
+    return figure
+
+
+def _plain(axes: Any, palette: Palette, *, grid: str = "y") -> None:
+    axes.set_facecolor("none")
+    for side in ("top", "right", "left" if grid == "y" else "bottom"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(palette.line)
+    axes.tick_params(colors=palette.quiet, length=0, labelsize=9)
+    axes.grid(axis=grid, color=palette.line, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _errors(values: Sequence[Measured]) -> tuple[list[float], list[list[float]]]:
+    """Values and the lengths of their error bars, for matplotlib."""
+    centre = [np.nan if one.value is None else one.value for one in values]
+    low = [0.0 if one.low is None else max(0.0, c - one.low) for one, c in zip(values, centre)]
+    high = [0.0 if one.high is None else max(0.0, one.high - c) for one, c in zip(values, centre)]
+    return centre, [low, high]
+
+
+def _label(layer: Layer) -> str:
+    return {"pixel": "raw\npixel", "bottleneck": "bottle-\nneck"}.get(layer.role, f"{layer.role}\n{layer.level}")
+
+
+def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
+    """What and where along the U, with the controls as faint lines."""
+    figure = _figure(8.6, 3.7)
+    axes = figure.subplots()
+    _plain(axes, palette)
+    places = np.arange(len(levels.readings) + 1)
+    series = (
+        ("what (interior pixels)", palette.what, "o", "what", levels.answer_what, levels.chance),
+        ("where (boundary pixels)", palette.where, "s", "where", levels.answer_where, 0.5),
+    )
+    for name, colour, marker, key, answer, chance in series:
+        values = [getattr(one, key) for one in levels.readings] + [answer]
+        centre, errors = _errors(values)
+        axes.errorbar(places, centre, errors, color=colour, marker=marker, ms=6, lw=2.2, elinewidth=1.2, label=name)
+        untrained = [getattr(one, f"untrained_{key}") for one in levels.readings]
+        pairs = [
+            (place, one.value) for place, one in zip(places, untrained) if one is not None and one.value is not None
+        ]
+        if pairs:
+            axes.plot(*zip(*pairs), color=colour, ls=(0, (1, 2)), lw=1.2, label=f"{name.split()[0]}, untrained")
+        axes.axhline(chance, color=colour, lw=0.8, ls=(0, (6, 4)), alpha=0.6)
+        axes.annotate(
+            f"chance {chance:.2g}", (places[-1] + 0.45, chance), color=colour, fontsize=8, va="bottom", ha="right"
+        )
+    down = sum(one.layer.role in ("pixel", "encoder") for one in levels.readings)
+    axes.axvspan(down - 0.5, down + 0.5, color=palette.line, alpha=0.35, lw=0)
+    axes.set_xticks(places, [_label(one.layer) for one in levels.readings] + ["the\nanswer"])
+    axes.set_xlim(-0.5, places[-1] + 0.5)
+    lowest = min(levels.chance, 0.5)
+    axes.set_ylim(max(0, lowest - 0.08), 1.02)
+    axes.set_ylabel("balanced accuracy", color=palette.quiet, fontsize=9)
+    _legend(axes, palette, 4)
+    return figure
+
+
+def _legend(axes: Any, palette: Palette, columns: int) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=9, labelcolor=palette.ink,
+        handlelength=1.8, columnspacing=1.6, borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def draw_sight(sights: Sights, objects: Sequence[ObjectSize], palette: Palette = LIGHT) -> Figure:
+    """For each layer what it can see, and in how much of it the influence lies; objects of the data below."""
+    shown = [one for one in objects if one.objects >= 2][:8] or list(objects)[:8]
+    rows = len(sights.sights) + len(shown)
+    figure = _figure(8.6, 0.6 + 0.34 * rows)
+    axes = figure.subplots()
+    _plain(axes, palette, grid="x")
+    for row, one in enumerate(sights.sights):
+        can = one.theoretical
+        if can is not None:
+            axes.add_patch(Rectangle((0, row - 0.34), can, 0.68, fill=False, ec=palette.quiet, lw=1))
+        for value, height, alpha in ((one.most, 0.5, 0.4), (one.half, 0.5, 1.0)):
+            axes.barh(row, value.value or 0.0, height, color=palette.what, alpha=alpha, lw=0)
+        if one.restored.value is not None:
+            axes.plot([one.restored.value], [row], marker="D", ms=5.5, color=palette.where, ls="")
+        label = f"{can} px" if can is not None else "unbounded"
+        end = max(can or 0, one.most.value or 0, one.restored.value or 0)
+        axes.annotate(label, (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
+                      color=palette.quiet)  # fmt: skip
+    for place, one in enumerate(shown):
+        row = len(sights.sights) + place
+        axes.plot([0, one.typical], [row, row], color=palette.third, lw=2.2)
+        axes.plot([one.typical, one.largest], [row, row], color=palette.third, lw=1, ls=(0, (2, 2)))
+        axes.plot([one.typical], [row], marker="|", ms=10, mew=2.2, color=palette.third)
+    names = [one.title for one in sights.sights] + [f"objects: {one.name}" for one in shown]
+    axes.set_yticks(range(rows), names)
+    axes.set_ylim(rows - 0.4, -0.6)
+    axes.set_xlim(0, None)
+    axes.margins(x=0.08)
+    axes.set_xlabel("side in pixels", color=palette.quiet, fontsize=9)
+    handles = [
+        Rectangle((0, 0), 1, 1, fill=False, ec=palette.quiet),
+        Rectangle((0, 0), 1, 1, color=palette.what, alpha=0.4, lw=0),
+        Rectangle((0, 0), 1, 1, color=palette.what, lw=0),
+        axes.plot([], [], marker="D", ms=5.5, color=palette.where, ls="")[0],
+    ]
+    axes.legend(handles, ["can see", "95 % of the influence", "half of it", "enough to answer as with the whole image"],
+                loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=9,
+                labelcolor=palette.ink, handlelength=1.2, columnspacing=1.4)  # fmt: skip
+    return figure
+
+
+def draw_skips(worths: Worths, scores: Sequence[str], palette: Palette = LIGHT) -> Figure:
+    """For each score a staircase from nothing to everything, one step a path (its Shapley value)."""
+    figure = _figure(8.6, 2.9)
+    names = [path.name for path in worths.paths][::-1]
+    for axes, score in zip(figure.subplots(1, len(scores), sharey=True, squeeze=False)[0], scores):
+        _plain(axes, palette, grid="x")
+        start = worths.none[score].value or 0.0
+        base = start
+        for row, worth in enumerate(worths.worth[score][::-1], start=1):
+            gain = worth.shapley.value or 0.0
+            colour = palette.what if worth.path.name == "bottleneck" else palette.where
+            axes.barh(row, gain, left=start, height=0.62, color=colour, lw=0)
+            _, errors = _errors([worth.shapley])
+            axes.errorbar([start + gain], [row], xerr=errors, color=palette.ink, elinewidth=1, ls="")
+            axes.plot([start + gain] * 2, [row - 0.31, row + 1.31], color=palette.quiet, lw=0.8)
+            axes.annotate(f"{gain:+.2f}", (max(start, start + gain), row), xytext=(5, 9), textcoords="offset points",
+                          fontsize=8, color=palette.ink, va="center")  # fmt: skip
+            start += gain
+        last = len(names) + 1
+        for row, end, text in ((0, base, "none"), (last, worths.full[score].value or 0.0, "all")):
+            axes.barh(row, end, height=0.62, color=palette.line, lw=0)
+            axes.annotate(f"{end:.2f}", (end, row), xytext=(4, 0), textcoords="offset points", fontsize=8,
+                          color=palette.ink, va="center", label=text)  # fmt: skip
+        axes.set_title(score, fontsize=10, color=palette.ink, loc="left")
+        axes.set_yticks(range(last + 1), ["no path", *names, "all paths"])
+        axes.set_ylim(last + 0.5, -0.5)
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks([0, 0.5, 1])
+    return figure
+
+
+def draw_presence(
+    presence: Presence, layers: Sequence[Layer], levels: Levels | None, palette: Palette = LIGHT
+) -> Figure:
+    """How well each pooled level tells whether a class is there, beside *what* of its single units."""
+    figure = _figure(8.6, 2.7)
+    axes = figure.subplots()
+    _plain(axes, palette)
+    places = np.arange(len(layers))
+    centre, errors = _errors([presence.accuracy[layer.name] for layer in layers])
+    axes.errorbar(places, centre, errors, color=palette.third, marker="^", ms=6, lw=2.2, elinewidth=1.2,
+                  label=f"is it there? (pooled over the {presence.region})")  # fmt: skip
+    if levels is not None:
+        where, _ = _errors([one.where for one in levels.readings])
+        axes.plot(
+            places, where, color=palette.where, marker="s", ms=4, lw=1.2, ls=(0, (4, 2)), label="where is its edge?"
+        )
+    axes.axhline(0.5, color=palette.third, lw=0.8, ls=(0, (6, 4)), alpha=0.6)
+    axes.set_xticks(places, [_label(layer) for layer in layers])
+    axes.set_xlim(-0.5, len(layers) - 0.5)
+    axes.set_ylim(0.42, 1.02)
+    axes.set_ylabel("balanced accuracy", color=palette.quiet, fontsize=9)
+    _legend(axes, palette, 2)
+    return figure

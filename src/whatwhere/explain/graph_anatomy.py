@@ -1,0 +1,225 @@
+"""Levels and paths of a network that whatwhere did not make, found in its exported graph.
+
+The bottleneck is the last result at the coarsest resolution. What was computed before it and is read again after it
+came by a skip. Knows graphs; nothing of images, labels or what is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, fx, nn
+
+from whatwhere.errors import ModelError
+from whatwhere.explain.anatomy import Layer, Path, both_logits
+from whatwhere.field import Field, field
+
+__all__ = ["GraphAnatomy"]
+
+
+class GraphAnatomy:
+    """Any module ``(N, C, H, W) -> (N, classes, H, W)`` that can be exported.
+
+    Args:
+        network: the module, in evaluation mode.
+        shape: ``(1, C, H, W)`` of an example; other sizes are exported when they come.
+    """
+
+    def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
+        self.network = network
+        self._shape = tuple(shape)
+        self._programs: dict[tuple[int, ...], _Program] = {}
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        program, windows = self._program(self._shape), field(self.network, self._shape)
+        found = [Layer("pixel", "pixel", 0, "", 1, self._shape[1])]
+        for name, node in program.parts.layers.items():
+            found.append(_layer(name, node, program, windows))
+        return tuple(found)
+
+    @cached_property
+    def paths(self) -> tuple[Path, ...]:
+        parts = self._program(self._shape).parts
+        levels = [parts.level(node) for node in parts.skips]
+        names = [f"skip {level}" for level in levels]
+        # two skips from one level are told apart by where they leave
+        names = [f"{name} ({node.name})" if names.count(name) > 1 else name for name, node in zip(names, parts.skips)]
+        skips = [Path(name, level) for name, level in zip(names, levels)]
+        return (*skips, Path("bottleneck", parts.level(parts.bottleneck)))
+
+    def read(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        program = self._program(image.shape)
+        nodes = program.parts.layers
+        logits, *features = program.run({program.image: image}, [program.logits, *nodes.values()])
+        return both_logits(logits), {"pixel": image, **dict(zip(nodes, features))}
+
+    def carried(self, image: Tensor) -> tuple[Tensor, ...]:
+        program = self._program(image.shape)
+        return tuple(program.run({program.image: image}, program.parts.cut))
+
+    def decode(self, carried: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        program = self._program((*self._shape[:2], *size))
+        (logits,) = program.run(dict(zip(program.parts.cut, carried)), [program.logits])
+        return both_logits(logits)
+
+    def _program(self, shape: Sequence[int]) -> _Program:
+        key = tuple(shape)
+        if key not in self._programs:
+            self._programs[key] = _Program(self.network, key)
+        return self._programs[key]
+
+
+class _Program:
+    """The module as a graph for images of one size, of which any part can be run."""
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+        example = next((p for p in network.parameters()), torch.empty(0))
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                exported = torch.export.export(network, (torch.zeros(shape, device=example.device),), strict=False)
+            self.module = exported.module()
+        except Exception as error:
+            raise ModelError(
+                f"{type(network).__name__} can't be followed ({str(error).splitlines()[0]})",
+                "a module that torch.export takes",
+                "remove what depends on values of the image",
+            ) from error
+        assert isinstance(self.module, fx.GraphModule)
+        self.nodes = list(self.module.graph.nodes)
+        self.image = next(node for node in self.nodes if node.op == "placeholder")
+        self.logits = _first(self.nodes[-1].args[0])
+        self.parts = _Parts.of(self.nodes, self.image, self.logits)
+
+    def run(self, known: dict[fx.Node, Tensor], wanted: Sequence[fx.Node]) -> list[Tensor]:
+        """The results of some nodes, from those of others; only what is needed for it is computed."""
+        needed, stack = set(known), list(wanted)
+        while stack:
+            node = stack.pop()
+            if node not in needed:
+                needed.add(node)
+                stack.extend(node.all_input_nodes)
+        interpreter = fx.Interpreter(self.module, garbage_collect_values=False)
+        interpreter.env.update(known)
+        for node in self.nodes:
+            if node in needed and node not in known:
+                interpreter.env[node] = interpreter.run_node(node)
+        return [interpreter.env[node] for node in wanted]
+
+    def module_path(self, node: fx.Node, known: Iterable[str]) -> str:
+        """The outermost module whose last result this is; else the innermost that it is computed in."""
+        names = set(known)
+        paths = [path for path in _stack(node) if path in names]
+        for path in paths:
+            if [other for other in self.nodes if path in _stack(other)][-1] is node:
+                return path
+        return paths[-1] if paths else ""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Which nodes are what.
+
+    Attributes:
+        height: of the image.
+        layers: by name, in the order of the computation.
+        skips: nodes before the bottleneck that are read after it, from the finest to the coarsest.
+        bottleneck: the last node at the coarsest resolution.
+    """
+
+    height: int
+    layers: dict[str, fx.Node]
+    skips: tuple[fx.Node, ...]
+    bottleneck: fx.Node
+
+    @property
+    def cut(self) -> tuple[fx.Node, ...]:
+        return (*self.skips, self.bottleneck)
+
+    def level(self, node: fx.Node) -> int:
+        return _level(node, self.height)
+
+    @classmethod
+    def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts:
+        height = image.meta["val"].shape[-2]
+        after_image, before_logits = _descendants(nodes, {image}), _ancestors({logits})
+        maps = [node for node in nodes if node in after_image and node in before_logits and _is_map(node)]
+        classes = logits.meta["val"].shape[1]
+        hidden = [node for node in maps if node.meta["val"].shape[1] != classes] or maps
+        coarsest = max(_level(node, height) for node in hidden)
+        bottleneck = [node for node in hidden if _level(node, height) == coarsest][-1]
+        before, after = _ancestors({bottleneck}), _descendants(nodes, {bottleneck})
+        skips = [
+            node
+            for node in [image, *maps]
+            if node not in after and node is not bottleneck and any(user in after for user in node.users)
+        ]
+        layers: dict[str, fx.Node] = {}
+        for level in range(coarsest):
+            found = [node for node in hidden if node in before and _level(node, height) == level]
+            if found:
+                layers[f"encoder.{level}"] = found[-1]
+        layers["bottleneck"] = bottleneck
+        for level in reversed(range(coarsest)):
+            found = [node for node in hidden if node in after and _level(node, height) == level]
+            if found:
+                layers[f"decoder.{level}"] = found[-1]
+        return cls(height, layers, tuple(sorted(skips, key=lambda node: _level(node, height))), bottleneck)
+
+
+def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer:
+    role, _, _ = name.partition(".")
+    level = program.parts.level(node)
+    module = program.module_path(node, windows.layers)
+    stride, origin = 2**level, (0, 0)
+    if module:
+        grid = windows.grid(module)
+        if grid.stride[0] is not None:
+            stride, origin = max(1, int(grid.stride[0])), (grid.origin[0], grid.origin[1])
+    channels = node.meta["val"].shape[1]
+    return Layer(name, role, level, module or "output", stride, channels, origin)  # type: ignore[arg-type]
+
+
+def _level(node: fx.Node, height: int) -> int:
+    return max(0, round(math.log2(height / node.meta["val"].shape[-2])))
+
+
+def _is_map(node: fx.Node) -> bool:
+    """Whether a node's result is features over space (not a vector pooled over it)."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[-2:]) > 1
+
+
+def _stack(node: fx.Node) -> list[str]:
+    """Paths of the modules that a node is computed in, outermost first."""
+    paths = [str(path) for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    return [path.removeprefix("L['self']").strip(".") for path in paths if path.removeprefix("L['self']").strip(".")]
+
+
+def _first(result: object) -> fx.Node:
+    while isinstance(result, tuple | list):
+        result = result[0]
+    assert isinstance(result, fx.Node)
+    return result
+
+
+def _descendants(nodes: Sequence[fx.Node], start: set[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    for node in nodes:
+        if any(source in start or source in found for source in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _ancestors(start: set[fx.Node]) -> set[fx.Node]:
+    found, stack = set(start), list(start)
+    while stack:
+        for source in stack.pop().all_input_nodes:
+            if source not in found:
+                found.add(source)
+                stack.append(source)
+    return found

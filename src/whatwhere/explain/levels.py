@@ -1,0 +1,236 @@
+"""What and where, level by level: how well the class of a pixel can be read from each level's features.
+
+*What* is asked of interior pixels, among all classes. *Where* is asked of boundary pixels, between the two classes that
+meet there (chance 0.5). Three controls: shuffled labels (chance), the same architecture untrained (what the wiring
+alone gives), and equally many features at every level by random projection (deeper is wider). Knows features and
+labels; nothing of files or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatwhere.explain.anatomy import Layer
+from whatwhere.explain.measured import Measured, measured_accuracy
+from whatwhere.explain.pixels import BOUNDARY_WIDTH, Spots
+from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out_logits, projected
+
+__all__ = ["Levels", "Reading", "Samples", "gather", "measure_levels", "paint_by_probe", "painting_probes"]
+
+Array = NDArray[Any]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a probe reads at one layer.
+
+    Attributes:
+        layer: where.
+        what, where: balanced accuracy on interior and boundary pixels of held-out images.
+        shuffled: *what* of a probe fitted on shuffled labels: chance.
+        untrained_what, untrained_where: the same layer of an untrained network; None for the raw pixel.
+        equal_what, equal_where: with as many random projections at each level as the narrowest level has features.
+    """
+
+    layer: Layer
+    what: Measured
+    where: Measured
+    shuffled: Measured
+    untrained_what: Measured | None
+    untrained_where: Measured | None
+    equal_what: Measured
+    equal_where: Measured
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _json(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What and where of every layer, in the order of the computation.
+
+    Attributes:
+        readings: one a layer.
+        answer_what, answer_where: the same scores of the network's own answer.
+        distance: interior pixels lie farther than this many px from an edge.
+        chance: balanced accuracy of guessing *what*.
+        equal_features: how many features each level keeps in the control of equal counts.
+    """
+
+    readings: tuple[Reading, ...]
+    answer_what: Measured
+    answer_where: Measured
+    distance: int
+    chance: float
+    equal_features: int
+
+    def __getitem__(self, name: str) -> Reading:
+        for reading in self.readings:
+            if reading.layer.name == name:
+                return reading
+        raise KeyError(f"{name!r}; there are {', '.join(reading.layer.name for reading in self.readings)}")
+
+    def __str__(self) -> str:
+        lines = [f"{'':<14}{'what (interior)':<22}where (boundary)"]
+        lines += [f"{one.layer.title:<14}{one.what!s:<22}{one.where}" for one in self.readings]
+        return "\n".join([*lines, f"{'the answer':<14}{self.answer_what!s:<22}{self.answer_where}"])
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _json(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Features at sampled pixels: interior and boundary, by layer name ``(n, channels)``.
+
+    Attributes:
+        spots: interior and boundary pixels.
+        features: for each of the two, by layer name.
+        groups: for each of the two, what is held out together (images).
+    """
+
+    spots: tuple[Spots, Spots]
+    features: tuple[Mapping[str, Array], Mapping[str, Array]]
+    groups: tuple[Array, Array]
+
+
+def gather(layer: Layer, features: Tensor, rows: Array, columns: Array) -> Array:
+    """Features ``(n, channels)`` float32 of the units that answer for pixels; ``features`` is ``(1, C, h, w)``."""
+    down, across = layer.units(rows, columns, features.shape)
+    found: Array = features[0, :, down, across].float().T.cpu().numpy()
+    return found
+
+
+def measure_levels(
+    layers: Sequence[Layer],
+    samples: Samples,
+    untrained: Samples,
+    answers: tuple[Array, Array],
+    *,
+    classes: int,
+    distance: int,
+    seed: int,
+    progress: Progress,
+) -> Levels:
+    """Fit and score the probes of every layer.
+
+    Args:
+        samples, untrained: of the network and of its untrained twin, at the same spots.
+        answers: the network's logits ``(n, classes)`` at interior and boundary spots.
+    """
+    hidden = [layer.channels for layer in layers if layer.role != "pixel"]
+    count = min(hidden)
+    readings = []
+    for place, layer in enumerate(layers):
+        readings.append(_read(layer, samples, untrained, count, classes, distance, seed))
+        progress((place + 1) / len(layers))
+    said = "the network's own answer on the same pixels"
+    present = len(np.unique(samples.spots[0].label))
+    return Levels(
+        tuple(readings),
+        _score_what(answers[0], samples.spots[0], classes, f"{_what(distance)}; {said}", seed),
+        _score_where(answers[1], samples.spots[1], classes, f"{_where()}; {said}", seed),
+        distance,
+        1 / max(1, present),
+        count,
+    )
+
+
+def _read(
+    layer: Layer, samples: Samples, untrained: Samples, count: int, classes: int, distance: int, seed: int
+) -> Reading:
+    interior, boundary = samples.spots
+    probe = f"linear probe (logistic regression, C={STRENGTH}), {FOLDS}-fold over images, held-out pixels"
+
+    def what(source: Samples, how: str, equal: bool = False, shuffle: bool = False) -> Measured:
+        x = source.features[0][layer.name]
+        x = projected(x, count, seed) if equal else x
+        logits = held_out_logits(x, interior.label, source.groups[0], classes, seed if shuffle else None)
+        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe}{how}", seed)
+
+    def where(source: Samples, how: str, equal: bool = False) -> Measured:
+        x = source.features[1][layer.name]
+        x = projected(x, count, seed) if equal else x
+        logits = held_out_logits(x, boundary.label, source.groups[1], classes)
+        return _score_where(logits, boundary, classes, f"{_where()}; {probe}{how}", seed)
+
+    hidden, wide = layer.role != "pixel", layer.channels > count
+    fresh, same = "; untrained network", f"; {count} random projections of the features"
+    plain_what, plain_where = what(samples, ""), where(samples, "")
+    return Reading(
+        layer=layer,
+        what=plain_what,
+        where=plain_where,
+        shuffled=what(samples, "; labels shuffled", shuffle=True),
+        untrained_what=what(untrained, fresh) if hidden else None,
+        untrained_where=where(untrained, fresh) if hidden else None,
+        equal_what=what(samples, same, equal=True) if wide else plain_what,
+        equal_where=where(samples, same, equal=True) if wide else plain_where,
+    )
+
+
+def _what(distance: int) -> str:
+    return f"share of interior pixels (more than {distance} px from a label edge) given their class, mean over classes"
+
+
+def _where() -> str:
+    return (
+        f"share of boundary pixels (within {BOUNDARY_WIDTH} px of a label edge) given their class rather than the one "
+        "that meets it there, mean over classes"
+    )
+
+
+def _score_what(logits: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
+    return _tally(logits.argmax(1) == spots.label, spots, classes, method, seed)
+
+
+def _score_where(logits: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
+    each = np.arange(len(spots))
+    return _tally(logits[each, spots.label] > logits[each, spots.rival], spots, classes, method, seed)
+
+
+def _tally(right: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
+    if not len(spots):
+        return Measured(None, None, None, 0, 0, method, seed)
+    images = int(spots.image.max()) + 1
+    cell = spots.image * classes + spots.label
+    total = np.bincount(cell, minlength=images * classes).reshape(images, classes)
+    hits = np.bincount(cell, weights=right, minlength=images * classes).reshape(images, classes)
+    return measured_accuracy(hits, total, method, seed)
+
+
+def painting_probes(
+    layers: Sequence[Layer], samples: Samples, held_out: Sequence[int], classes: int
+) -> dict[str, Probe]:
+    """For each layer one probe, fitted on interior and boundary pixels of all images but those to be painted."""
+    interior, boundary = samples.spots
+    kept = [~np.isin(spots.image, held_out) for spots in (interior, boundary)]
+    if not (kept[0].any() or kept[1].any()):
+        kept = [np.ones(len(spots), bool) for spots in (interior, boundary)]  # one image: nothing is held out
+    labels = np.concatenate([interior.label[kept[0]], boundary.label[kept[1]]])
+    probes = {}
+    for layer in layers:
+        x = np.concatenate([of[layer.name][mask] for of, mask in zip(samples.features, kept)])
+        probes[layer.name] = fit_probe(x, labels, classes)
+    return probes
+
+
+def paint_by_probe(layer: Layer, probe: Probe, features: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture that a probe paints from a layer's features, ``H x W`` class ids: each unit colours its cell."""
+    values = features[0].float().cpu().numpy()
+    painted = probe.logits(values.reshape(len(values), -1).T).argmax(1).reshape(values.shape[1:]).astype(np.uint8)
+    down, across = layer.units(np.arange(size[0]), np.arange(size[1]), values.shape)
+    return painted[np.ix_(down, across)]
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_json(item) for item in value]
+    return value.to_json() if hasattr(value, "to_json") else value

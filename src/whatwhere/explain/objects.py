@@ -1,0 +1,56 @@
+"""How large the objects of the data are, to hold beside how far a network sees. Knows label arrays only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.data.shapes import class_shapes
+from whatwhere.records import Classes
+
+__all__ = ["ObjectSize", "object_sizes"]
+
+
+@dataclass(frozen=True)
+class ObjectSize:
+    """The objects (connected parts) of one class.
+
+    Attributes:
+        class_id, name: which class.
+        objects: how many.
+        typical: px, the longer side of the object that a random pixel of the class lies in: the median by area.
+        largest: px, the largest longer side.
+        share: of all pixels that count.
+    """
+
+    class_id: int
+    name: str
+    objects: int
+    typical: float
+    largest: int
+    share: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def object_sizes(labels: Sequence[NDArray[np.uint8]], classes: Classes) -> tuple[ObjectSize, ...]:
+    """One record for each class that occurs."""
+    shapes = [class_shapes(one, classes.count) for one in labels]
+    pixels = np.array([[shape.pixels for shape in of] for of in shapes], float).sum(0)
+    found = []
+    for class_id, name in enumerate(classes.names):
+        extents = np.array([extent for of in shapes for extent in of[class_id].extents])
+        areas = np.array([area for of in shapes for area in of[class_id].areas])
+        if not len(extents):
+            continue
+        order = np.argsort(extents)
+        middle = np.searchsorted(np.cumsum(areas[order]), areas.sum() / 2)
+        typical = float(extents[order][min(middle, len(order) - 1)])
+        share = float(pixels[class_id] / max(1.0, pixels.sum()))
+        found.append(ObjectSize(class_id, name, len(extents), typical, int(extents.max()), share))
+    return tuple(found)

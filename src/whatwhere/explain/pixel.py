@@ -1,0 +1,261 @@
+"""Where does the answer for this pixel come from? Windows, probes, evidence, and the skips it hangs on.
+
+Evidence is by integrated gradients (Sundararajan, Taly & Yan 2017, arXiv 1703.01365) of the logit of the painted class
+less that of the runner-up, from an image of the data-set mean to the image. Knows an anatomy and one case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatwhere.explain.anatomy import Anatomy
+from whatwhere.explain.cases import Case
+from whatwhere.explain.evidence import containing, ring_profile
+from whatwhere.explain.levels import gather
+from whatwhere.explain.probes import Probe
+from whatwhere.explain.skips import coalition_players
+from whatwhere.field import Field, field
+from whatwhere.records import Box
+
+__all__ = ["Cut", "PixelStory", "integrated_gradients", "tell_pixel"]
+
+COMPLETE = 0.01
+"""Integrated gradients are refined until they add up to the logit difference within this share of it."""
+
+_STEPS = (27, 81, 243)
+"""Midpoints on the path; each set holds the one before."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What the pixel becomes when some paths bring only their data-set mean.
+
+    Attributes:
+        absent: names of the paths.
+        label: the class painted then.
+        probability: of the class that was painted with everything there.
+    """
+
+    absent: tuple[str, ...]
+    label: int
+    probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"absent": list(self.absent), "label": self.label, "probability": self.probability}
+
+
+@dataclass(frozen=True, eq=False)
+class PixelStory:
+    """One pixel's answer, taken apart.
+
+    Attributes:
+        image, x, y: which pixel, in the whole image.
+        truth: its class, None if not known.
+        prediction, probability: the class painted, and its softmax.
+        rival: the runner-up.
+        windows: by layer, the box of pixels that its unit can see (in the image as cut, see `Case`).
+        readings: by layer, the probabilities of the classes that its probe reads there.
+        cuts: what happens when each path is absent.
+        flip: the smallest set of absent paths that changes the label; None if no set does.
+        evidence: ``H x W``, how much each pixel speaks for the painted class against the runner-up.
+        margin, baseline: that logit difference on the image and on the image of the data-set mean.
+        completeness: by how much the evidence misses ``margin - baseline``, as a share of it.
+        steps: of the integration.
+        half, most: side in px of the square around the pixel with 50 and 95 % of the absolute evidence.
+    """
+
+    image: str
+    x: int
+    y: int
+    truth: int | None
+    prediction: int
+    probability: float
+    rival: int
+    windows: dict[str, Box]
+    readings: dict[str, tuple[float, ...]]
+    cuts: tuple[Cut, ...]
+    flip: Cut | None
+    evidence: Array
+    margin: float
+    baseline: float
+    completeness: float
+    steps: int
+    half: float
+    most: float
+    case: Case
+    painting: NDArray[np.uint8]
+
+    def to_json(self) -> dict[str, Any]:
+        kept = {
+            name: value for name, value in vars(self).items() if name not in ("evidence", "case", "painting", "cuts")
+        }
+        kept["cuts"] = [cut.to_json() for cut in self.cuts]
+        kept["flip"] = self.flip.to_json() if self.flip else None
+        kept["method"] = "integrated gradients of the logit difference from the data-set mean; see steps, completeness"
+        return kept
+
+
+def tell_pixel(
+    anatomy: Anatomy,
+    case: Case,
+    pixel: tuple[int, int],
+    means: Sequence[Tensor],
+    baseline: Tensor,
+    probes: Mapping[str, Probe],
+) -> PixelStory:
+    """Take one pixel's answer apart.
+
+    Args:
+        pixel: row and column in the case.
+        means: for each path its data-set mean.
+        baseline: ``(1, C, 1, 1)``, the data-set mean of the network input.
+        probes: by layer name; empty without probes.
+    """
+    row, column = pixel
+    with torch.inference_mode():
+        logits, features = anatomy.read(case.image)
+    here = logits[0, :, row, column]
+    prediction, rival = (int(i) for i in here.topk(2).indices)
+    windows = field(anatomy.network, tuple(case.image.shape))
+    boxes, readings = {}, {}
+    for layer in anatomy.layers[1:]:
+        down, across = layer.units(np.array([row]), np.array([column]), features[layer.name].shape)
+        boxes[layer.name] = windows.receptive_field(layer.module, (int(down[0]), int(across[0])))
+    boxes["output"] = windows.receptive_field("output", pixel)
+    for layer in anatomy.layers:
+        if layer.name in probes:
+            x = gather(layer, features[layer.name], np.array([row]), np.array([column]))
+            readings[layer.name] = _softmax(probes[layer.name].logits(x)[0])
+    cuts, flip = _cut_everywhere(anatomy, case, pixel, means, prediction)
+    evidence, completeness, steps, (margin, at_baseline) = _evidence(
+        anatomy, windows, case.image, baseline, pixel, prediction, rival
+    )
+    radius = max(case.size) - 1
+    canvas = np.zeros((2 * radius + 1, 2 * radius + 1))
+    canvas[radius - row : radius - row + case.size[0], radius - column : radius - column + case.size[1]] = abs(evidence)
+    profile = ring_profile(canvas)
+    return PixelStory(
+        image=case.name,
+        x=column + case.corner[1],
+        y=row + case.corner[0],
+        truth=None if case.truth is None or case.truth[row, column] == 255 else int(case.truth[row, column]),
+        prediction=prediction,
+        probability=float(here.softmax(0)[prediction]),
+        rival=rival,
+        windows=boxes,
+        readings=readings,
+        cuts=cuts,
+        flip=flip,
+        evidence=evidence,
+        margin=margin,
+        baseline=at_baseline,
+        completeness=completeness,
+        steps=steps,
+        half=float(containing(profile, 0.5)),
+        most=float(containing(profile, 0.95)),
+        case=case,
+        painting=logits[0].argmax(0).to(torch.uint8).cpu().numpy(),
+    )
+
+
+@torch.inference_mode()
+def _cut_everywhere(
+    anatomy: Anatomy, case: Case, pixel: tuple[int, int], means: Sequence[Tensor], prediction: int
+) -> tuple[tuple[Cut, ...], Cut | None]:
+    """Each path absent alone, and the smallest set of absent paths that flips the label (the surest of that size)."""
+    carried = anatomy.carried(case.image)
+    players = len(carried)
+    singles: list[Cut] = []
+    flip: Cut | None = None
+    for absent in sorted(range(1, 2**players), key=lambda coalition: (coalition.bit_count(), coalition)):
+        if flip is not None and absent.bit_count() > len(flip.absent):
+            break
+        out = coalition_players(absent, players)
+        given = [mean.expand_as(own) if gone else own for own, mean, gone in zip(carried, means, out)]
+        answer = anatomy.decode(given, case.size)[0, :, pixel[0], pixel[1]].float().softmax(0)
+        names = tuple(path.name for path, gone in zip(anatomy.paths, out) if gone)
+        cut = Cut(names, int(answer.argmax()), float(answer[prediction]))
+        if len(names) == 1:
+            singles.append(cut)
+        if cut.label != prediction and (flip is None or cut.probability < flip.probability):
+            flip = cut
+    return tuple(singles), flip
+
+
+def _evidence(
+    anatomy: Anatomy,
+    windows: Field,
+    image: Tensor,
+    baseline: Tensor,
+    pixel: tuple[int, int],
+    prediction: int,
+    rival: int,
+) -> tuple[Array, float, int, tuple[float, float]]:
+    """Integrated gradients on the part of the image that the pixel can see (nothing else matters)."""
+    size = (image.shape[-2], image.shape[-1])
+    box = [
+        (start // period * period, min(n, -(-stop // period) * period))
+        for (start, stop), period, n in zip(windows.receptive_field("output", pixel), windows.period, size)
+    ]
+    (top, bottom), (left, right) = box if windows.tileable else ((0, size[0]), (0, size[1]))
+    at = (pixel[0] - top, pixel[1] - left)
+    part = image[..., top:bottom, left:right]
+
+    def margin(batch: Tensor) -> Tensor:
+        logits = anatomy.read(batch)[0][:, :, at[0], at[1]]
+        return logits[:, prediction] - logits[:, rival]
+
+    attribution, completeness, steps, ends = integrated_gradients(margin, part, baseline)
+    found = np.zeros(size)
+    found[top:bottom, left:right] = attribution[0].sum(0).cpu().numpy()
+    return found, completeness, steps, ends
+
+
+def integrated_gradients(
+    score: Callable[[Tensor], Tensor], image: Tensor, baseline: Tensor
+) -> tuple[Tensor, float, int, tuple[float, float]]:
+    """Attribution of ``score(image) - score(baseline)`` to every input value.
+
+    Midpoints on the straight path; their number is tripled until the attributions add up within 1 %, or is 243.
+
+    Args:
+        score: ``(N, C, H, W) -> (N,)``.
+        image: ``(1, C, H, W)``.
+        baseline: broadcasts to it.
+
+    Returns:
+        attribution like ``image``, by how much it misses completeness (a share), steps, and the score at both ends.
+    """
+    start = baseline.expand_as(image)
+    with torch.no_grad():
+        end, begin = float(score(image)), float(score(start))
+    gradients = torch.zeros_like(image)
+    done: set[int] = set()
+    finest = _STEPS[-1]
+    for steps in _STEPS:
+        stride = finest // steps
+        places = [stride // 2 + stride * step for step in range(steps)]  # in units of the finest midpoints
+        for place in (place for place in places if place not in done):
+            share = (place + 0.5) / finest
+            point = (start + share * (image - start)).detach().requires_grad_(True)
+            gradients += torch.autograd.grad(score(point).sum(), point)[0]
+        done.update(places)
+        attribution = gradients / steps * (image - start)
+        missed = abs(float(attribution.double().sum()) - (end - begin)) / max(abs(end - begin), 1e-6)
+        if missed <= COMPLETE:
+            break
+    return attribution, missed, steps, (end, begin)
+
+
+def _softmax(logits: Array) -> tuple[float, ...]:
+    powers = np.exp(logits - logits.max())
+    return tuple(float(p) for p in powers / powers.sum())

@@ -1,0 +1,100 @@
+"""What if it only had to say yes or no? How well "is there a cat?" can be read from each level, pooled.
+
+The 1x1 case: features averaged over the whole image, or over its parts where every image holds the class. Knows pooled
+features and labels; nothing of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.explain.measured import Measured, measured_accuracy
+from whatwhere.explain.probes import FOLDS, held_out_logits
+from whatwhere.records import VOID
+
+__all__ = ["Presence", "cell_counts", "measure_presence"]
+
+_LEAST = 5
+"""Regions with and without the class that there must be."""
+_VISIBLE = 0.005
+"""Share of a region's pixels from which a class counts as there."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whether classes are there, read from pooled features.
+
+    Attributes:
+        region: ``"image"``, ``"quarter"`` or ``"sixteenth"``: what was pooled and asked about.
+        classes: ids of the classes asked for: those that some regions hold and others do not.
+        accuracy: by layer name, share of yes and no answered rightly, mean over both and over classes.
+    """
+
+    region: str
+    classes: tuple[int, ...]
+    accuracy: dict[str, Measured]
+
+    def to_json(self) -> dict[str, Any]:
+        measured = {name: one.to_json() for name, one in self.accuracy.items()}
+        return {"region": self.region, "classes": list(self.classes), "accuracy": measured}
+
+
+def cell_counts(labels: NDArray[np.uint8], cells: int, classes: int) -> Array:
+    """Pixels of each class in each cell of a grid, ``(cells, cells, classes)``."""
+    rows = np.arange(labels.shape[0]) * cells // labels.shape[0]
+    columns = np.arange(labels.shape[1]) * cells // labels.shape[1]
+    place = (rows[:, None] * cells + columns[None, :]) * classes
+    counted = labels != VOID
+    flat = np.bincount((place + labels)[counted], minlength=cells * cells * classes)
+    return flat.reshape(cells, cells, classes)
+
+
+def measure_presence(pooled: Mapping[str, Array], counts: Sequence[Array], classes: int, seed: int) -> Presence | None:
+    """Ask every layer; None if no class is both there and not there often enough.
+
+    Args:
+        pooled: by layer ``(images, cells, cells, channels)``.
+        counts: for each image ``(cells, cells, classes)`` pixels.
+    """
+    pixels = np.stack(counts).astype(np.float64)
+    for region, join in (("image", pixels.shape[1]), ("quarter", pixels.shape[1] // 2), ("sixteenth", 1)):
+        joined = _joined(pixels, join) * join * join
+        there = joined >= _VISIBLE * joined.sum(-1, keepdims=True)
+        flat = there.reshape(-1, classes)
+        asked = [c for c in range(classes) if min(flat[:, c].sum(), (~flat[:, c]).sum()) >= _LEAST]
+        if asked and len(pixels) > 1:
+            accuracy = {name: _ask(_joined(cells, join), there, asked, seed, region) for name, cells in pooled.items()}
+            return Presence(region, tuple(asked), accuracy)
+    return None
+
+
+def _joined(cells: Array, join: int) -> Array:
+    """Mean over blocks of ``join x join`` cells."""
+    images, rows, columns, last = cells.shape
+    found: Array = cells.reshape(images, rows // join, join, columns // join, join, last).mean((2, 4))
+    return found
+
+
+def _ask(features: Array, there: Array, asked: Sequence[int], seed: int, region: str) -> Measured:
+    images, regions = len(features), features.shape[1] * features.shape[2]
+    x = features.reshape(images * regions, -1)
+    groups = np.repeat(np.arange(images), regions)
+    right, total = [], []
+    for class_id in asked:
+        answer = there[..., class_id].reshape(-1).astype(int)
+        said = held_out_logits(x, answer, groups, 2).argmax(1)
+        for truth in (0, 1):
+            right.append(((answer == truth) & (said == truth)).reshape(images, regions).sum(1))
+            total.append((answer == truth).reshape(images, regions).sum(1))
+    method = (
+        f"share of {region}s rightly told to hold a class or not, mean over yes and no and over classes; linear probe "
+        f"on features averaged over the {region}, {FOLDS}-fold over images; pixels counts {region}s"
+    )
+    return measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed)

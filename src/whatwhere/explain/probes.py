@@ -1,0 +1,93 @@
+"""Linear probes: what can be read from features by a weighted sum. Knows feature matrices; nothing of networks.
+
+A probe is a regularised multinomial logistic regression (Alain & Bengio 2016, arXiv 1610.01644) on standardised
+features. It is always scored on images that it was not fitted on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+__all__ = ["FOLDS", "STRENGTH", "Probe", "fit_probe", "held_out_logits", "projected"]
+
+FOLDS = 5
+STRENGTH = 0.01
+"""scikit-learn's ``C``, the inverse of the L2 penalty. Strong, because pixels of one image resemble each other."""
+
+_ITERATIONS = 100
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A fitted probe: ``logits = (x - mean) / scale @ weights.T + bias``, one row of weights a class.
+
+    Classes it has not seen have a logit of minus infinity.
+    """
+
+    mean: Array
+    scale: Array
+    weights: Array
+    bias: Array
+
+    def logits(self, features: Array) -> Array:
+        """``(n, features) -> (n, classes)``."""
+        found: Array = ((features - self.mean) / self.scale) @ self.weights.T + self.bias
+        return found
+
+
+def fit_probe(features: Array, labels: Array, classes: int) -> Probe:
+    """Fit on ``(n, features)`` and ``(n,)`` class ids; every class counts the same. Deterministic."""
+    mean, scale = features.mean(0), features.std(0)
+    scale = np.where(scale > 1e-8, scale, 1.0)
+    seen = np.unique(labels)
+    weights = np.zeros((classes, features.shape[1]))
+    bias = np.full(classes, -np.inf)
+    if len(seen) < 2:
+        bias[seen] = 0.0
+        return Probe(mean, scale, weights, bias)
+    regression = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=_ITERATIONS)
+    with warnings.catch_warnings():
+        # shuffled labels have no optimum worth waiting for
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        regression.fit((features - mean) / scale, labels)
+    if len(seen) == 2:
+        half, offset = regression.coef_[0] / 2, regression.intercept_[0] / 2
+        weights[seen[0]], weights[seen[1]] = -half, half
+        bias[seen[0]], bias[seen[1]] = -offset, offset
+    else:
+        weights[seen], bias[seen] = regression.coef_, regression.intercept_
+    return Probe(mean, scale, weights, bias)
+
+
+def held_out_logits(features: Array, labels: Array, groups: Array, classes: int, seed: int | None = None) -> Array:
+    """``(n, classes)`` logits of each row by a probe fitted on other groups (images) only.
+
+    With ``seed``, the control: every probe is fitted on shuffled labels.
+    """
+    found = np.zeros((len(labels), classes))
+    rng = None if seed is None else np.random.default_rng(seed)
+    folds = GroupKFold(min(FOLDS, len(np.unique(groups))))
+    for fitted, held_out in folds.split(features, labels, groups):
+        shown = labels[fitted] if rng is None else rng.permutation(labels[fitted])
+        found[held_out] = fit_probe(features[fitted], shown, classes).logits(features[held_out])
+    return found
+
+
+def projected(features: Array, count: int, seed: int) -> Array:
+    """``count`` random directions of the standardised features, so that all levels have equally many."""
+    if features.shape[1] <= count:
+        return features
+    scale = features.std(0)
+    directions = np.random.default_rng(seed).normal(size=(features.shape[1], count)) / np.sqrt(features.shape[1])
+    found: Array = ((features - features.mean(0)) / np.where(scale > 1e-8, scale, 1.0)) @ directions
+    return found.astype(np.float32)

@@ -1,0 +1,242 @@
+"""The report: one self-contained page whose headings are the questions, and `measurements.json`.
+
+Knows records and figures; measures nothing. The page needs no network access, follows the reader's light or dark
+setting, and prints.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from whatwhere.errors import OutputError
+from whatwhere.explain import figures, words
+from whatwhere.explain.explain import Example, Explanation
+from whatwhere.explain.pixel import PixelStory
+from whatwhere.judge import to_display
+from whatwhere.records import VOID, Classes
+
+__all__ = ["MAIN_SCORES", "write_report"]
+
+MAIN_SCORES = ("interior accuracy", "boundary accuracy", "mean IoU", "Boundary F1")
+
+Picture = NDArray[np.uint8]
+
+_VARIABLES = ("ink", "quiet", "line", "what", "where", "third")
+
+
+def write_report(explanation: Explanation, folder: Path | str) -> Path:
+    """Write ``index.html`` and ``measurements.json`` into a folder; returns the page's path.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    folder = Path(folder)
+    environment = Environment(
+        loader=PackageLoader("whatwhere.explain", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html").render(_context(explanation))
+    record = json.dumps(_finite(explanation.to_json()), indent=1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in (("index.html", page), ("measurements.json", record)):
+            partial = folder / f".{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(folder / name)
+    except OSError as error:
+        raise OutputError(f"{folder} can't be written ({error.strerror})", "a writable place with room", "") from error
+    return folder / "index.html"
+
+
+def _context(e: Explanation) -> dict[str, Any]:
+    scores = [name for name in MAIN_SCORES if name in e.skips.worth]
+    tokens = figures.TOKENS
+    return {
+        "e": e,
+        "say": words,
+        "classes": [
+            (name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in zip(e.classes.names, e.classes.colors)
+        ],
+        "examples": [_example(e, one) for one in e.examples],
+        "rows": _u_rows(e),
+        "levels_svg": _svg(figures.draw_levels(e.levels, tokens)) if e.levels else None,
+        "sight_svg": _svg(figures.draw_sight(e.sights, e.objects, tokens)),
+        "skips_svg": _svg(figures.draw_skips(e.skips, scores, tokens)) if len(e.skips.paths) > 1 else None,
+        "presence_svg": (_svg(figures.draw_presence(e.presence, e.layers, e.levels, tokens)) if e.presence else None),
+        "scores": scores,
+        "fields": _fields(e),
+        "pixel": _pixel(e, e.pixel),
+    }
+
+
+# ---- pictures
+
+
+def _svg(figure: Figure) -> Markup:
+    """The chart as inline SVG whose colours are the page's variables and whose letters are the page's."""
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "whatwhere"}):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": None, "Format": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"<svg ([^>]*?)(width|height)=\"[^\"]*\" ", r"<svg \1", text, count=1)
+    text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 inherit; font-family: inherit", text)
+    for name in _VARIABLES:
+        text = text.replace(getattr(figures.TOKENS, name), f"var(--{name})")
+    return Markup(text)
+
+
+def _data_url(picture: Picture, smallest: int = 0) -> str:
+    """A PNG inside the page; small pictures are enlarged by whole pixels."""
+    image = Image.fromarray(picture)
+    factor = max(1, -(-smallest // max(image.size)))
+    if factor > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _painted(labels: NDArray[np.uint8], classes: Classes) -> str:
+    """Class ids as a PNG of few colours."""
+    image = Image.fromarray(labels)
+    palette = [90] * 768
+    for class_id, color in enumerate(classes.colors):
+        palette[3 * class_id : 3 * class_id + 3] = color
+    image.putpalette(palette)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _example(e: Explanation, example: Example) -> dict[str, Any]:
+    return {
+        "name": example.case.name,
+        "image": _data_url(to_display(example.case.raw)),
+        "truth": _painted(np.where(example.truth == VOID, VOID, example.truth).astype(np.uint8), e.classes),
+        "answer": _painted(example.painting, e.classes),
+        "layers": {name: _painted(labels, e.classes) for name, labels in example.by_layer.items()},
+    }
+
+
+def _u_rows(e: Explanation) -> list[dict[str, Any]]:
+    """The U as rows: encoder and decoder of a level, and what its skip is worth."""
+    depth = max(layer.level for layer in e.layers)
+    names = {layer.name for layer in e.layers}
+    worth = {one.path.level: one for one in e.skips.worth.get("mean IoU", ())}
+    rows = []
+    for level in range(depth):
+        rows.append(
+            {
+                "level": level,
+                "encoder": f"encoder.{level}" if f"encoder.{level}" in names else None,
+                "decoder": f"decoder.{level}" if f"decoder.{level}" in names else None,
+                "worth": worth.get(level),
+            }
+        )
+    return rows
+
+
+def _fields(e: Explanation) -> list[dict[str, Any]]:
+    """The effective receptive field of every layer as a picture, all at one scale, brightest where most
+    influence is.
+    """
+    extents = [sight.theoretical or 0 for sight in e.sights.sights] + [int(s.most.value or 0) for s in e.sights.sights]
+    side = max(16, min(max(extents), min(one.shape[0] for one in e.sights.maps.values())))
+    pictures = []
+    for sight in e.sights.sights:
+        whole = e.sights.maps[sight.layer]
+        middle, reach = whole.shape[0] // 2, side // 2
+        part = whole[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+        brightness = np.sqrt(part / max(float(part.max()), 1e-30))
+        colours = mpl.colormaps["magma"](brightness)[..., :3]
+        picture = Image.fromarray((colours * 255).astype(np.uint8)).resize((160, 160), Image.Resampling.BOX)
+        pictures.append({"title": sight.title, "sight": sight, "picture": _data_url(_boxed(picture, sight, side))})
+    return pictures
+
+
+def _boxed(picture: Image.Image, sight: Any, side: int) -> Picture:
+    draw = ImageDraw.Draw(picture)
+    for extent, colour in ((sight.theoretical, (150, 160, 175)), (sight.most.value, (255, 255, 255))):
+        if extent:
+            half = min(80.0, extent / side * 80)
+            draw.rectangle((80 - half, 80 - half, 79 + half, 79 + half), outline=colour)
+    return np.asarray(picture)
+
+
+def _pixel(e: Explanation, story: PixelStory) -> dict[str, Any]:
+    shown = to_display(story.case.raw)
+    at = (story.y - story.case.corner[0], story.x - story.case.corner[1])
+    return {
+        "windows": _data_url(_with_windows(shown, story, at)),
+        "evidence": _data_url(_with_evidence(shown, story, at)),
+        "painting": _painted(story.painting, e.classes),
+        "truth": _painted(story.case.truth, e.classes) if story.case.truth is not None else None,
+        "readings": [
+            (layer.title, list(zip(e.classes.names, story.readings[layer.name])))
+            for layer in e.layers
+            if layer.name in story.readings
+        ],
+    }
+
+
+def _with_windows(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Picture:
+    """The image, four times as large, with the window of each layer's unit as a frame."""
+    scale = max(1, 768 // max(shown.shape[:2]))
+    image = Image.fromarray(shown).resize((shown.shape[1] * scale, shown.shape[0] * scale), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(image)
+    colours = mpl.colormaps["viridis"](np.linspace(1, 0.25, len(story.windows)))[:, :3]
+    for (top_bottom, left_right), colour in zip(story.windows.values(), colours):
+        (top, bottom), (left, right) = top_bottom, left_right
+        frame = (left * scale, top * scale, right * scale - 1, bottom * scale - 1)
+        draw.rectangle(frame, outline=tuple(int(255 * c) for c in colour), width=max(2, scale // 2))
+    _mark(draw, at, scale)
+    return np.asarray(image)
+
+
+def _with_evidence(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Picture:
+    """The image in grey; what speaks for the painted class in orange, what speaks against it in blue."""
+    from scipy.ndimage import gaussian_filter
+
+    evidence = gaussian_filter(story.evidence, 1.0)
+    scale_to = float(np.percentile(np.abs(evidence), 99.7)) or 1.0
+    strength = np.clip(np.abs(evidence) / scale_to, 0, 1)[..., None] ** 0.7
+    grey = (shown @ np.array([0.299, 0.587, 0.114]) * 0.45 + 25)[..., None]
+    colour = np.where(evidence[..., None] > 0, np.array([255, 158, 64]), np.array([86, 160, 255]))
+    mixed = (grey * (1 - strength) + colour * strength).astype(np.uint8)
+    scale = max(1, 768 // max(shown.shape[:2]))
+    image = Image.fromarray(mixed).resize((mixed.shape[1] * scale, mixed.shape[0] * scale), Image.Resampling.NEAREST)
+    _mark(ImageDraw.Draw(image), at, scale)
+    return np.asarray(image)
+
+
+def _mark(draw: ImageDraw.ImageDraw, at: tuple[int, int], scale: int) -> None:
+    row, column = ((place + 0.5) * scale for place in at)
+    for radius, colour in ((9, (0, 0, 0)), (7, (255, 255, 255))):
+        draw.ellipse((column - radius, row - radius, column + radius, row + radius), outline=colour, width=2)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,316 @@
+"""What each skip delivers: exact Shapley values over every coalition of skips and the bottleneck path.
+
+An absent path brings its data-set mean, the same at every place: no news. This ablates a *trained* network; a network
+that never had the skip, and learnt to do without, is another matter (train one and compare). Knows paths and scores;
+nothing of how features are made.
+
+Shapley 1953; Lundberg & Lee 2017, arXiv 1705.07874. How large a loss to expect: Kamath et al., MICCAI 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import factorial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatwhere.explain.anatomy import Anatomy, Path
+from whatwhere.explain.measured import RESAMPLES, Measured, balanced_accuracy, interval, resample_weights
+from whatwhere.explain.pixels import Regions, regions
+from whatwhere.judge import Judge
+from whatwhere.judge.counts import Counts
+from whatwhere.judge.measures import measures
+from whatwhere.records import Classes
+
+__all__ = ["MOST_EXACT", "TOLERANCE", "Worth", "Worths", "coalition_players", "measure_skips", "shapley_matrix"]
+
+MOST_EXACT = 7
+"""Up to this many paths every coalition is measured; beyond, sampled orders."""
+TOLERANCE = 1.0
+"""px, of Boundary F1."""
+
+_ORDERS = 12
+
+Array = NDArray[Any]
+Labels = NDArray[np.uint8]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What one path delivers to one score.
+
+    Attributes:
+        path: the skip or the bottleneck.
+        shapley: its share of ``full - none``, averaged over all orders of joining.
+        alone_missing: the loss when only this path is absent (its data-set mean in its place).
+        other_missing: the same with another image's features in its place; None where images differ in size.
+    """
+
+    path: Path
+    shapley: Measured
+    alone_missing: Measured
+    other_missing: Measured | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value.to_json() if value is not None else None for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Worths:
+    """What every path delivers, by score.
+
+    Attributes:
+        paths: from the top skip to the bottleneck.
+        full, none: each score with all paths, and with none.
+        worth: for each score one record a path; their Shapley values add up to ``full - none``.
+        coalitions: for each score its value for every coalition measured; bit p of the index is path p.
+        exact: every coalition was measured; if not, how many random orders were.
+        response: for each path, how much the logits move when it is absent, as a share of their own spread.
+    """
+
+    paths: tuple[Path, ...]
+    full: dict[str, Measured]
+    none: dict[str, Measured]
+    worth: dict[str, tuple[Worth, ...]]
+    coalitions: dict[str, dict[int, float]]
+    exact: bool
+    response: tuple[float, ...]
+
+    def __str__(self) -> str:
+        lines = []
+        for score, worths in self.worth.items():
+            parts = " + ".join(f"{one.path.name} {one.shapley.value or 0:+.2f}" for one in worths)
+            lines.append(
+                f"{score}: {self.full[score].value or 0:.2f} = none {self.none[score].value or 0:.2f} + {parts}"
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "paths": [path.to_json() for path in self.paths],
+            "full": {score: one.to_json() for score, one in self.full.items()},
+            "none": {score: one.to_json() for score, one in self.none.items()},
+            "worth": {score: [one.to_json() for one in worths] for score, worths in self.worth.items()},
+            "coalitions": self.coalitions,
+            "exact": self.exact,
+            "response": list(self.response),
+        }
+
+
+def coalition_players(coalition: int, players: int) -> tuple[bool, ...]:
+    """Which players are in a coalition.
+
+    >>> coalition_players(0b101, 3)
+    (True, False, True)
+    """
+    return tuple(bool(coalition >> player & 1) for player in range(players))
+
+
+def shapley_matrix(players: int) -> Array:
+    """``(players, 2**players)``: Shapley values are this matrix times the values of all coalitions.
+
+    >>> shapley_matrix(2) @ np.array([0.0, 1.0, 0.0, 3.0])  # values of {}, {0}, {1}, {0, 1}
+    array([2., 1.])
+    """
+    matrix = np.zeros((players, 2**players))
+    for coalition in range(2**players):
+        size = coalition.bit_count()
+        for player in range(players):
+            if coalition >> player & 1:
+                matrix[player, coalition] += factorial(size - 1) * factorial(players - size) / factorial(players)
+            else:
+                matrix[player, coalition] -= factorial(size) * factorial(players - size - 1) / factorial(players)
+    return matrix
+
+
+def _all_orders(players: int) -> tuple[tuple[int, ...], Array]:
+    return tuple(range(2**players)), shapley_matrix(players)
+
+
+def _sampled_orders(players: int, seed: int) -> tuple[tuple[int, ...], Array]:
+    """Coalitions met along random orders of joining (each with its reverse), and the matrix of their mean gains."""
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(players) for _ in range(_ORDERS // 2)]
+    orders += [order[::-1] for order in orders]
+    gains: dict[int, Array] = {}
+    for order in orders:
+        coalition = 0
+        for player in order:
+            joined = coalition | 1 << int(player)
+            gains.setdefault(coalition, np.zeros(players))[player] -= 1 / len(orders)
+            gains.setdefault(joined, np.zeros(players))[player] += 1 / len(orders)
+            coalition = joined
+    met = tuple(sorted(gains))
+    return met, np.stack([gains[coalition] for coalition in met], axis=1)
+
+
+class _Tally:
+    """Counts of one way to cut the network, over images."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.judge = Judge(classes, tolerance=TOLERANCE)
+        self.classes = classes.count
+        self.hits: list[Array] = []
+
+    def add(self, logits: Tensor, truth: Labels, found: Regions) -> None:
+        logits = logits[0]
+        prediction = logits.argmax(0).to(torch.uint8).cpu().numpy()
+        self.judge.add(str(len(self.hits)), truth, prediction)
+        at = np.flatnonzero(found.boundary)
+        own, rival = truth.ravel()[at].astype(int), found.rival.ravel()[at].astype(int)
+        flat = logits.flatten(1).cpu().numpy()
+        right = [(prediction == truth)[found.interior], flat[own, at] > flat[rival, at]]
+        rows = []
+        for labels, hit in zip((truth[found.interior], own), right):
+            rows += [
+                np.bincount(labels, weights=hit, minlength=self.classes),
+                np.bincount(labels, minlength=self.classes),
+            ]
+        self.hits.append(np.stack(rows))
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels were judged."""
+        return int(self.judge.result().confusion.sum())
+
+    def scores(self, weights: Array) -> dict[str, Array]:
+        """Each score for each resample, ``(resamples,)``; ``weights`` is ``(resamples, images)``."""
+        names = self.judge.classes.names
+        counts: Counts = self.judge.result().counts
+        pooled = measures(counts.weighted(weights), names)
+        inner, inner_all, edge, edge_all = np.moveaxis(np.tensordot(weights, np.stack(self.hits), 1), 1, 0)
+        return {
+            "interior accuracy": balanced_accuracy(inner, inner_all),
+            "boundary accuracy": balanced_accuracy(edge, edge_all),
+            "mean IoU": pooled["mean_iou"],
+            "Boundary F1": pooled["mean_boundary_f1"],
+            **{f"IoU of {name}": pooled[f"iou/{name}"] for name in names},
+        }
+
+
+Cut = int | Path
+"""A way to cut the network: the coalition of paths that pass, or the one path that brings another image's features."""
+
+
+@torch.inference_mode()
+def measure_skips(
+    anatomy: Anatomy,
+    images: Sequence[Callable[[], tuple[Tensor, Labels]]],
+    means: Sequence[Tensor],
+    classes: Classes,
+    *,
+    distance: int,
+    seed: int,
+    autocast: torch.dtype | None,
+    progress: Progress,
+) -> Worths:
+    """Decode every coalition of every image once and share out each score.
+
+    Args:
+        images: each gives ``(1, C, H, W)`` network input and ``H x W`` class ids.
+        means: for each path its data-set mean, ``(1, channels, 1, 1)``.
+        autocast: what decoders compute in, float32 if None.
+    """
+    players = len(anatomy.paths)
+    whole = 2**players - 1
+    met, matrix = _all_orders(players) if players <= MOST_EXACT else _sampled_orders(players, seed)
+    coalitions = sorted({*met, *(whole & ~(1 << player) for player in range(players))})
+    tallies: dict[Cut, _Tally] = {}
+    response = np.zeros(players)
+    before = anatomy.carried(images[-1]()[0]) if len(images) > 1 else None
+    for place, load in enumerate(images):
+        image, truth = load()
+        found, carried = regions(truth, distance), anatomy.carried(image)
+        with torch.autocast(image.device.type, autocast, enabled=autocast is not None):
+            answer = anatomy.decode(carried, (image.shape[-2], image.shape[-1])).float()
+            for cut, given in _cuts(anatomy, coalitions, carried, means, before):
+                logits = anatomy.decode(given, (image.shape[-2], image.shape[-1])).float()
+                tallies.setdefault(cut, _Tally(classes)).add(logits, truth, found)
+                if isinstance(cut, int) and (whole & ~cut).bit_count() == 1:
+                    response[(whole & ~cut).bit_length() - 1] += _moved(logits, answer) / len(images)
+        before = carried if before is not None else None
+        progress((place + 1) / len(images))
+    return _share_out(
+        anatomy.paths, tallies, met, matrix, seed, tuple(response.tolist()), str(autocast or torch.float32)
+    )
+
+
+def _cuts(
+    anatomy: Anatomy,
+    coalitions: Sequence[int],
+    carried: Sequence[Tensor],
+    means: Sequence[Tensor],
+    before: Sequence[Tensor] | None,
+) -> Iterator[tuple[Cut, list[Tensor]]]:
+    """Every way to cut, and what the decoder is then given."""
+    for coalition in coalitions:
+        inside = coalition_players(coalition, len(carried))
+        yield coalition, [own if here else mean.expand_as(own) for own, mean, here in zip(carried, means, inside)]
+    if before is None or any(a.shape != b.shape for a, b in zip(before, carried)):
+        return
+    for player, path in enumerate(anatomy.paths):
+        yield path, [before[p] if p == player else own for p, own in enumerate(carried)]
+
+
+def _moved(logits: Tensor, answer: Tensor) -> float:
+    """Root mean square change of the logits in units of their own spread."""
+    spread = float(answer.std())
+    return float((logits - answer).square().mean().sqrt()) / spread if spread > 0 else 0.0
+
+
+def _share_out(
+    paths: tuple[Path, ...],
+    tallies: dict[Cut, _Tally],
+    met: Sequence[int],
+    matrix: Array,
+    seed: int,
+    response: tuple[float, ...],
+    precision: str,
+) -> Worths:
+    whole = 2 ** len(paths) - 1
+    images = len(tallies[whole].hits)
+    weights = np.concatenate([np.ones((1, images), int), resample_weights(images, seed, RESAMPLES // 4)])
+    scores = {cut: tally.scores(weights) for cut, tally in tallies.items() if len(tally.hits) == images}
+    names = [name for name, values in scores[whole].items() if not np.isnan(values[0])]
+    pixels = tallies[whole].pixels
+
+    def value(samples: Array, how: str) -> Measured:
+        low, high = interval(samples[1:]) if images > 1 else (None, None)
+        return Measured(float(samples[0]), low, high, images, pixels, f"{how}; decoders in {precision}", seed)
+
+    worth = {}
+    for name in names:
+        of = {cut: found[name] for cut, found in scores.items()}
+        shares = np.tensordot(matrix, np.stack([of[coalition] for coalition in met]), 1)
+        worth[name] = tuple(
+            Worth(
+                path,
+                value(shares[player], f"Shapley value for {name} over {_orders(len(paths))}; absent: data-set mean"),
+                value(of[whole] - of[whole & ~(1 << player)], f"{name} lost when only this path is its data-set mean"),
+                value(of[whole] - of[path], f"{name} lost when only this path is another image's")
+                if path in of
+                else None,
+            )
+            for player, path in enumerate(paths)
+        )
+    return Worths(
+        paths,
+        {name: value(scores[whole][name], name) for name in names},
+        {name: value(scores[0][name], f"{name} with every path its data-set mean") for name in names},
+        worth,
+        {name: {coalition: float(scores[coalition][name][0]) for coalition in met} for name in names},
+        len(paths) <= MOST_EXACT,
+        response,
+    )
+
+
+def _orders(players: int) -> str:
+    if players <= MOST_EXACT:
+        return f"all {2**players} coalitions"
+    return f"{_ORDERS} sampled orders"

@@ -1,0 +1,156 @@
+"""One look at every image: features at sampled pixels, what each path carries on average, the network's own answer.
+
+Knows an anatomy and cases; nothing of probes or scores. Nothing larger than a sample is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from whatwhere.explain.anatomy import Anatomy
+from whatwhere.explain.cases import Case
+from whatwhere.explain.levels import Samples, gather
+from whatwhere.explain.pixels import Spots
+
+__all__ = ["CELLS", "Study", "answers_of", "look"]
+
+CELLS = 4
+"""Pooled features are kept for a grid of 4 x 4 cells an image, which can be joined to halves or the whole."""
+
+Array = NDArray[Any]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What was seen.
+
+    Attributes:
+        samples: features at the spots, of the network.
+        untrained: the same of its untrained twin.
+        answers: the network's logits ``(n, classes)`` at interior and boundary spots.
+        pooled: by layer, features averaged over cells: ``(images, CELLS, CELLS, channels)``.
+        means: for each path its mean over images and places, ``(1, channels, 1, 1)``.
+        silent: for each path the share of its channels that never change.
+    """
+
+    samples: Samples
+    untrained: Samples
+    answers: tuple[Array, Array]
+    pooled: dict[str, Array]
+    means: tuple[Tensor, ...]
+    silent: tuple[float, ...]
+
+
+@torch.inference_mode()
+def answers_of(anatomy: Anatomy, cases: Sequence[Case]) -> list[Tensor]:
+    """The network's logits, ``(classes, H, W)`` float16 an image on the CPU."""
+    return [anatomy.read(case.image)[0][0].half().cpu() for case in cases]
+
+
+@torch.inference_mode()
+def look(
+    anatomy: Anatomy,
+    untrained: Anatomy,
+    cases: Sequence[Case],
+    spots: tuple[Spots, Spots],
+    *,
+    progress: Progress,
+) -> Study:
+    """Pass every image once through the network and once through its untrained twin."""
+    trained = _Collector(anatomy, spots)
+    fresh = _Collector(untrained, spots)
+    sums = _PathSums(len(anatomy.paths))
+    pooled: dict[str, list[Array]] = {layer.name: [] for layer in anatomy.layers}
+    for index, case in enumerate(cases):
+        features = trained.read(index, case.image)
+        for layer in anatomy.layers:
+            pooled[layer.name].append(_pool(features[layer.name]))
+        sums.add(anatomy.carried(case.image))
+        fresh.read(index, case.image)
+        progress((index + 1) / len(cases))
+    groups = _groups(spots, cases)
+    return Study(
+        Samples(spots, trained.features(), groups),
+        Samples(spots, fresh.features(), groups),
+        (np.concatenate(trained.logits[0]), np.concatenate(trained.logits[1])),
+        {name: np.stack(cells) for name, cells in pooled.items()},
+        *sums.result(),
+    )
+
+
+class _Collector:
+    """Features and logits of one network at the spots, image after image."""
+
+    def __init__(self, anatomy: Anatomy, spots: tuple[Spots, Spots]) -> None:
+        self.anatomy, self.spots = anatomy, spots
+        self.order: tuple[list[Array], list[Array]] = ([], [])
+        self.found: tuple[dict[str, list[Array]], dict[str, list[Array]]] = ({}, {})
+        self.logits: tuple[list[Array], list[Array]] = ([], [])
+
+    def read(self, index: int, image: Tensor) -> dict[str, Tensor]:
+        logits, features = self.anatomy.read(image)
+        for spots, order, found, answers in zip(self.spots, self.order, self.found, self.logits):
+            at = np.flatnonzero(spots.image == index)
+            rows, columns = spots.row[at], spots.column[at]
+            order.append(at)
+            answers.append(logits[0, :, rows, columns].T.float().cpu().numpy())
+            for layer in self.anatomy.layers:
+                found.setdefault(layer.name, []).append(gather(layer, features[layer.name], rows, columns))
+        return features
+
+    def features(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        interior, boundary = ({name: np.concatenate(rows) for name, rows in found.items()} for found in self.found)
+        return interior, boundary
+
+
+class _PathSums:
+    """Sums over images and places of what each path carries."""
+
+    def __init__(self, paths: int) -> None:
+        self.sums: list[Tensor | None] = [None] * paths
+        self.places = [0] * paths
+        self.low: list[Tensor] = []
+        self.high: list[Tensor] = []
+
+    def add(self, carried: Sequence[Tensor]) -> None:
+        lows, highs = ([getattr(one, kind)((0, 2, 3)) for one in carried] for kind in ("amin", "amax"))
+        first = not self.low
+        self.low = lows if first else [torch.minimum(a, b) for a, b in zip(self.low, lows)]
+        self.high = highs if first else [torch.maximum(a, b) for a, b in zip(self.high, highs)]
+        for path, one in enumerate(carried):
+            total = one.double().sum((0, 2, 3))
+            before = self.sums[path]
+            self.sums[path] = total if before is None else before + total
+            self.places[path] += one.shape[-2] * one.shape[-1]
+
+    def result(self) -> tuple[tuple[Tensor, ...], tuple[float, ...]]:
+        means = tuple(
+            (total / places).float()[None, :, None, None]
+            for total, places in zip(self.sums, self.places)
+            if total is not None
+        )
+        silent = tuple(float((high - low <= 1e-6).float().mean()) for low, high in zip(self.low, self.high))
+        return means, silent
+
+
+def _pool(features: Tensor) -> Array:
+    cells: Array = F.adaptive_avg_pool2d(features.float(), CELLS)[0].permute(1, 2, 0).cpu().numpy()
+    return cells
+
+
+def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case]) -> tuple[Array, Array]:
+    """Images are held out whole; of a single image, quarters are."""
+    if len(cases) > 1:
+        return spots[0].image, spots[1].image
+    height, width = cases[0].size
+    first, second = (2 * (of.row * 2 // height) + of.column * 2 // width for of in spots)
+    return first, second

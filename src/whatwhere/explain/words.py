@@ -1,0 +1,221 @@
+"""What the measurements say, in plain sentences, also where they disagree with the textbook. Knows the records only.
+
+A difference is called one only where the two 95 % intervals do not overlap; without intervals nothing is.
+"""
+
+from __future__ import annotations
+
+from whatwhere.explain.explain import Explanation
+from whatwhere.explain.levels import Levels, Reading
+from whatwhere.explain.measured import Measured
+
+__all__ = ["aim", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
+
+
+def measured_on(e: Explanation) -> str:
+    """How many images, and what they were held against."""
+    against = "their masks" if e.truth else "the network's own painting (there are no masks)"
+    return f"Measured on {_count(len(e.images), 'image')} against {against}, in {e.seconds:.0f} seconds, seed {e.seed}."
+
+
+def aim(e: Explanation) -> str:
+    """What "right" means in this report."""
+    return "truth" if e.truth else "own answer"
+
+
+def levels(e: Explanation) -> list[str]:
+    """What rises and where falls down the U, or does not."""
+    if e.levels is None:
+        return ["The labels of these images hold fewer than two classes, so neither what nor where could be measured."]
+    found = e.levels
+    top, bottom = _top(found), found["bottleneck"]
+    said = [_what_sentence(top, bottom), _where_sentence(top, bottom)]
+    last = found.readings[-1]
+    if last.layer.role == "decoder":
+        both = _surely(last.what, top.what) > 0 and _surely(last.where, bottom.where) > 0
+        said.append(
+            f"At the end of the decoder what is {last.what} and where {last.where}"
+            + (": both at once, which is what the skips are for." if both else ".")
+        )
+    said.append(_untrained_sentence(found))
+    shuffled = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
+    said.append(
+        f"Controls: probes fitted on shuffled labels score {min(shuffled):.2f} to {max(shuffled):.2f} (chance "
+        f"{found.chance:.2f}); with only {found.equal_features} random mixtures of features kept at every level, "
+        "what at "
+        f"the bottleneck is {bottom.equal_what} and where {bottom.equal_where}."
+    )
+    return said
+
+
+def _top(found: Levels) -> Reading:
+    return next(one for one in found.readings if one.layer.role != "pixel")
+
+
+def _what_sentence(top: Reading, bottom: Reading) -> str:
+    step = _surely(bottom.what, top.what)
+    start = (
+        f"What: a probe on single units of {top.layer.title} tells {top.what} of the interior pixels rightly, on the "
+    )
+    start += f"bottleneck {bottom.what}. "
+    if step > 0:
+        return start + "Meaning grows on the way down, as the textbook has it."
+    if step < 0:
+        return start + "Here the textbook is wrong: the bottleneck tells less than the top level."
+    return start + "The intervals overlap: no difference was shown."
+
+
+def _where_sentence(top: Reading, bottom: Reading) -> str:
+    step = _surely(bottom.where, top.where)
+    start = f"Where: at edges {top.layer.title} puts {top.where} of the pixels on the right side, the bottleneck "
+    start += f"{bottom.where} (chance 0.50). "
+    if step < 0:
+        return start + "Place is lost on the way down."
+    if step > 0:
+        return start + (
+            "Here the textbook is wrong: the deeper units place edges better, because telling which side is "
+            "which takes "
+            "context too."
+        )
+    return start + "The intervals overlap: no difference was shown."
+
+
+def _untrained_sentence(found: Levels) -> str:
+    fresh = [one for one in found.readings if one.untrained_what is not None]
+    best = max(fresh, key=lambda one: one.untrained_what.value or 0.0 if one.untrained_what else 0.0)
+    return (
+        f"An untrained network of the same architecture reaches what {best.untrained_what} at best "
+        f"({best.layer.title}): "
+        "that much comes from looking at a neighbourhood at all, the rest was learnt."
+    )
+
+
+def sight(e: Explanation) -> list[str]:
+    """How far the output sees, and whether that suffices for the objects."""
+    out = e.sights["output"]
+    said = []
+    if out.theoretical is None:
+        said.append(f"Nothing bounds what an output pixel can see: {out.words}")
+    if out.most.value is not None:
+        of = f" {out.theoretical} px that it can see" if out.theoretical else " the whole image"
+        share = f" ({out.share:.0%} of the width)" if out.share is not None else ""
+        said.append(
+            f"Of{of}, 95 % of what moves an output pixel lies within {out.most.value:.0f} px{share}, half of it within "
+            f"{out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices for "
+            "the answer of "
+            "the whole image, to within 5 %."
+        )
+    large = max((one for one in e.objects if one.objects >= 2), key=lambda one: one.typical, default=None)
+    if large is not None and out.most.value is not None:
+        compare = "farther than" if out.most.value > large.typical else "less far than"
+        said.append(
+            f"Your largest recurring objects ({large.name}) are typically {large.typical:.0f} px, at most "
+            f"{large.largest} px: "
+            f"the evidence comes from {compare} that."
+        )
+    said.append(_leak_sentence(e))
+    return said
+
+
+def _leak_sentence(e: Explanation) -> str:
+    tried = sum(leak.tried for leak in e.sights.leaks)
+    if not tried:
+        return "The windows could not be checked: every one covers the whole image."
+    if all(leak.holds for leak in e.sights.leaks):
+        return (
+            f"Checked: with everything outside its theoretical window replaced by noise, none of {tried} units "
+            "moved; with "
+            "everything inside replaced, every one did."
+        )
+    worst = max(e.sights.leaks, key=lambda leak: leak.outside)
+    return f"The check FAILED: noise outside its window moved a unit of {worst.layer} by {worst.outside:.2g}."
+
+
+def skips(e: Explanation) -> list[str]:
+    """What is lost without each path."""
+    if len(e.skips.paths) == 1:
+        return ["This network has no skips: everything it paints passes through the bottleneck."]
+    said = []
+    for score in ("interior accuracy", "Boundary F1"):
+        ranked = sorted(e.skips.worth[score], key=lambda one: one.shapley.value or 0.0, reverse=True)
+        first = ranked[0]
+        said.append(f"{score.capitalize()} owes most to {first.path.name}: {_signed(first.shapley)} of a total of "
+                    f"{(e.skips.full[score].value or 0) - (e.skips.none[score].value or 0):+.2f}.")  # fmt: skip
+    hurting = [
+        f"{one.path.name} ({_signed(one.shapley)} {score})"
+        for score in ("mean IoU", "Boundary F1")
+        for one in e.skips.worth.get(score, ())
+        if one.shapley.high is not None and one.shapley.high < 0
+    ]
+    if hurting:
+        said.append(f"Some paths hurt: {', '.join(hurting)}. This has been seen before (Wilm et al. 2024).")
+    said.append(
+        "These figures ablate the trained network: a path is replaced by its data-set mean and the rest does what it "
+        "learnt to do with that path there. A network trained without the skip learns to do without, and often "
+        "loses far "
+        "less (0 to 0.14 Dice in Kamath et al. 2023). To measure that, train with --skips and run whatwhere compare."
+    )
+    if not e.skips.exact:
+        said.append("There are too many paths for every coalition; Shapley values are means over sampled orders.")
+    return said
+
+
+def pixel(e: Explanation) -> list[str]:
+    """One pixel's answer."""
+    story, names = e.pixel, e.classes.names
+    verdict = ""
+    if story.truth is not None:
+        verdict = ", rightly" if story.truth == story.prediction else f", but it is {names[story.truth]!r}"
+        verdict = verdict if e.truth else ""
+    said = [
+        f"Pixel x={story.x}, y={story.y} of {story.image} is painted {names[story.prediction]!r} with a probability of "
+        f"{story.probability:.2f}{verdict}; the runner-up is {names[story.rival]!r}.",
+        f"Half of the evidence lies within {story.half:.0f} px of it, 95 % within {story.most:.0f} px.",
+    ]
+    if story.flip is None:
+        said.append("Whatever paths are cut, its label stays.")
+    else:
+        cut = " and ".join(story.flip.absent)
+        said.append(
+            f"The smallest cut that changes it is without {cut}: then it is painted {names[story.flip.label]!r}."
+        )
+    return said
+
+
+def presence(e: Explanation) -> list[str]:
+    """The 1x1 case."""
+    if e.presence is None:
+        return ["In these images every class is always or hardly ever there, so yes or no could not be asked."]
+    names = " or ".join(repr(e.classes.names[c]) for c in e.presence.classes)
+    best = max(e.presence.accuracy, key=lambda name: e.presence.accuracy[name].value or 0.0)
+    title = next(layer.title for layer in e.layers if layer.name == best)
+    top, bottom = e.presence.accuracy["encoder.0"], e.presence.accuracy["bottleneck"]
+    return [
+        f"Asked of each {e.presence.region} whether it holds {names}, a probe on averaged features of encoder 0 "
+        "is right in "
+        f"{top} of the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
+        "Averaging throws all place away, and the answer survives it: to say yes or no, only what is needed, and "
+        "the upper "
+        "half of the U could be left out. That is a classifier.",
+    ]
+
+
+def _surely(one: Measured, other: Measured) -> int:
+    """1 if the first is higher and the intervals do not overlap, -1 if it is lower, else 0."""
+    if None in (one.low, one.high, other.low, other.high):
+        return 0
+    assert one.low is not None
+    assert one.high is not None
+    assert other.low is not None
+    assert other.high is not None
+    return 1 if one.low > other.high else -1 if one.high < other.low else 0
+
+
+def _signed(value: Measured) -> str:
+    if value.low is None or value.high is None:
+        return f"{value.value or 0:+.2f}"
+    return f"{value.value or 0:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whatwhere.errors import ModelError
+from whatwhere.explain.anatomy import UNetAnatomy, untrained_like
+from whatwhere.explain.graph_anatomy import GraphAnatomy
+from whatwhere.network import Mirrored, UNet
+
+IMAGE = torch.randn(1, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+
+
+def ready(network: nn.Module) -> nn.Module:
+    return network.eval().requires_grad_(False)
+
+
+def unet(**how: object) -> UNet:
+    torch.manual_seed(0)
+    network = UNet(3, 3, **({"width": 4, "depth": 3} | how))  # type: ignore[arg-type]
+    return ready(network)  # type: ignore[return-value]
+
+
+class Flat(nn.Module):
+    """Three convolutions at full resolution: nothing is coarser than the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(5, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.body(image))
+
+
+class Adding(nn.Module):
+    """A skip that adds, strided convolutions, interpolation: nothing that a U-Net is known by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.down = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.deep = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.join = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        top = self.stem(image).relu()
+        middle = self.down(top).relu()
+        bottom = self.deep(middle).relu()
+        up = middle + F.interpolate(bottom, size=middle.shape[-2:])
+        up = self.join(F.interpolate(up, size=top.shape[-2:])).relu()
+        return self.head(up)
+
+
+class ByValue(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image[:, :2] if image.sum() > 0 else image[:, 1:]
+
+
+@pytest.mark.parametrize("skips", [None, (), (0, 2)])
+def test_the_decoder_gets_all_it_needs_from_the_paths(skips: tuple[int, ...] | None) -> None:
+    network = unet(skips=skips)
+    anatomy = UNetAnatomy(network)
+    expected = (0, 1, 2) if skips is None else skips
+    assert [path.level for path in anatomy.paths] == [*expected, 3]
+    assert torch.equal(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE))
+
+
+def test_layers_say_their_stride_and_channels() -> None:
+    anatomy = UNetAnatomy(unet(max_width=12))
+    logits, features = anatomy.read(IMAGE)
+    assert logits.shape == (1, 3, 48, 40)
+    for layer in anatomy.layers:
+        assert features[layer.name].shape == (1, layer.channels, 48 // layer.stride, 40 // layer.stride)
+    assert [layer.title for layer in anatomy.layers][:2] == ["raw pixel", "encoder 0"]
+
+
+def test_the_graph_finds_the_same_parts_as_the_names() -> None:
+    network = unet()
+    named, found = UNetAnatomy(network), GraphAnatomy(network, IMAGE.shape)
+    assert [path.name for path in found.paths] == [path.name for path in named.paths]
+    assert found.layers == named.layers
+    _, by_name = named.read(IMAGE)
+    logits, by_graph = found.read(IMAGE)
+    assert torch.allclose(logits, network(IMAGE), atol=1e-5)
+    for layer in named.layers:
+        assert torch.allclose(by_name[layer.name], by_graph[layer.name], atol=1e-5)
+    for one, other in zip(named.carried(IMAGE), found.carried(IMAGE)):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_cutting_by_graph_is_cutting_by_argument() -> None:
+    network = unet()
+    anatomy = GraphAnatomy(network, IMAGE.shape)
+    carried = list(anatomy.carried(IMAGE))
+    carried[1] = torch.zeros_like(carried[1])
+    assert torch.allclose(anatomy.decode(carried, (48, 40)), network(IMAGE, skips={1: "cut"}), atol=1e-5)
+    other = torch.randn(1, 3, 32, 64)  # another size is exported when it comes
+    assert torch.allclose(anatomy.decode(anatomy.carried(other), (32, 64)), network(other), atol=1e-5)
+
+
+def test_monai_basic_unet() -> None:
+    monai = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(0)
+    network = ready(monai.BasicUNet(2, 3, 2, features=(8, 8, 16, 16, 32, 8), norm="batch"))
+    anatomy = GraphAnatomy(network, IMAGE.shape)
+    assert [path.name for path in anatomy.paths] == ["skip 0", "skip 1", "skip 2", "skip 3", "bottleneck"]
+    assert [layer.stride for layer in anatomy.layers] == [1, 1, 2, 4, 8, 16, 8, 4, 2, 1]
+    assert anatomy.layers[1].module == "conv_0"
+    assert torch.allclose(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE), atol=1e-5)
+
+
+def test_skips_that_add_are_skips_too() -> None:
+    anatomy = GraphAnatomy(ready(Adding()), IMAGE.shape)
+    assert [path.name for path in anatomy.paths] == ["skip 1", "bottleneck"]
+    assert [layer.name for layer in anatomy.layers][1:] == [
+        "encoder.0", "encoder.1", "bottleneck", "decoder.1", "decoder.0",
+    ]  # fmt: skip
+
+
+def test_a_network_without_levels() -> None:
+    anatomy = GraphAnatomy(ready(Flat()), IMAGE.shape)
+    assert [layer.name for layer in anatomy.layers] == ["pixel", "bottleneck"]
+    assert [path.name for path in anatomy.paths] == ["bottleneck"]
+
+
+def test_an_unpadded_network_that_mirrors_its_image() -> None:
+    torch.manual_seed(0)
+    network = ready(Mirrored(UNet(3, 2, width=2, depth=2, padding="valid")))
+    anatomy = GraphAnatomy(network, IMAGE.shape)
+    assert len(anatomy.paths) == 3
+    assert torch.allclose(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE), atol=1e-5)
+
+
+def test_a_network_that_decides_by_values_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"ByValue can't be followed .*a module that torch.export takes"):
+        _ = GraphAnatomy(ready(ByValue()), IMAGE.shape).layers
+
+
+def test_one_logit_becomes_two() -> None:
+    torch.manual_seed(0)
+    network = ready(UNet(3, 1, width=4, depth=2))
+    logits = UNetAnatomy(network).read(IMAGE)[0]  # type: ignore[arg-type]
+    assert logits.shape[1] == 2
+    assert torch.equal(logits[:, 1:], network(IMAGE))
+    assert (logits[:, 0] == 0).all()
+
+
+def test_the_untrained_twin_is_the_same_architecture_with_other_weights() -> None:
+    network = unet()
+    state = torch.random.get_rng_state()
+    twin, again = untrained_like(network, 5), untrained_like(network, 5)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not torch.equal(twin(IMAGE), network(IMAGE))
+    assert torch.equal(twin(IMAGE), again(IMAGE))
+    foreign = untrained_like(Flat(), 5)
+    assert foreign(IMAGE).shape == (1, 2, 48, 40)
