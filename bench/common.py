@@ -77,14 +77,17 @@ def rows(size: int) -> torch.Tensor:
 
 
 def unet(width: int = 32, depth: int = 4, classes: int = 2) -> UNet:
-    """A U-Net whose norms have statistics, as after training, so that signals stay of size one through all levels."""
+    """A U-Net with random weights, whose norms have statistics and whose classes are balanced, as after training."""
     torch.manual_seed(0)
     network = UNet(3, classes, width=width, depth=depth)
     network.train()
     with torch.no_grad():
         for _ in range(8):
             network(torch.randn(2, 3, 16 * 2**depth, 16 * 2**depth))
-    return network.eval()
+        network.eval()
+        picture = (rows(256).float()[None] - 127.5) / 64
+        network.head.bias -= network(picture).mean(dim=(0, 2, 3))
+    return network
 
 
 def model_of(network: nn.Module, classes: int = 2) -> Model:

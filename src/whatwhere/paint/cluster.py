@@ -6,6 +6,7 @@ by another. Needs the extra ``cluster`` (dask.distributed); scheduler and worker
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -56,8 +57,9 @@ class Workers:
             if not count.isdecimal() or int(count) < 1:
                 raise ClusterError(f"cluster is {address!r}", "local:N with N at least 1, or tcp://host:port", "")
             self._local = self._distributed.LocalCluster(
-                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None
-            )
+                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None,
+                silence_logs=logging.ERROR,
+            )  # fmt: skip
         try:
             self.client = self._distributed.Client(self._local or address, timeout=_PATIENCE, set_as_default=False)
             self.client.wait_for_workers(1, timeout=60 if self._local else _PATIENCE)
@@ -110,7 +112,9 @@ class Workers:
             place = (path.resolve(), fill_missing, sink.folder.resolve(), probabilities)
             futures = [self.client.submit(_paint_tile, self._recipe, place, plan.tiling, t, pure=False) for t in todo]
             try:
-                for count, future in enumerate(self._distributed.as_completed(futures), len(done) + 1):
+                for count, future in enumerate(
+                    self._distributed.as_completed(futures, loop=self.client.loop), len(done) + 1
+                ):
                     sink.note(self._result(future))
                     if progress:
                         progress(count, len(plan.tiling))

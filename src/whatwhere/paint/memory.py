@@ -22,8 +22,8 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._now = 0
+        self.peak: int = 0
+        self._now: int = 0
         self._holders: Counter[int] = Counter()
 
     def __torch_dispatch__(
@@ -52,7 +52,8 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def peak_bytes(run: Callable[[Tensor], Tensor], example: Tensor) -> int:
     """The most bytes of tensors that are alive at a time while ``run(example)``, without the operators' own scratch."""
-    with torch.inference_mode(), _Tally() as tally:
+    tally = _Tally()
+    with torch.inference_mode(), tally:
         run(example)
     return tally.peak
 
