@@ -7,6 +7,7 @@ Exit codes: 0 all went well; 1 some of the work failed, or a folder can't be tra
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_out, _err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+_leads = os.environ.get("RANK", "0") == "0"  # of several processes started by torchrun, the first one speaks
+_out = Console(highlight=False, soft_wrap=True, quiet=not _leads)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines instead of a live screen.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
@@ -112,11 +115,13 @@ def train(
     started = _STARTED
     from whatwhere import segmenter
     from whatwhere.learn.plan import read_plan
+    from whatwhere.learn.run_folder import RunFolder
     from whatwhere.learn.view import make_view
     from whatwhere.network import probe_machine
 
     if resume:
-        made = read_plan(output / "plan.toml")
+        RunFolder(output).open(resume=True)
+        made = read_plan(RunFolder(output).plan)
     elif plan_file is not None:
         made = _changed(read_plan(plan_file), time_budget, epochs, seed, _levels(skips))
     else:
@@ -125,9 +130,8 @@ def train(
                 data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels(skips), device=device,
                 progress=advance,
             )  # fmt: skip
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n", markup=False)
-    view = make_view(console, str(output), made.classes.colors, quiet=quiet)
+    _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n", markup=False)
+    view = make_view(_out, str(output), made.classes.colors, quiet=quiet)
     record = segmenter.train(data, output, plan=made, resume=resume, view=view, started=started)
     _out.print(str(record), markup=False)
 
@@ -158,15 +162,10 @@ def predict(
         return
     options: dict[str, Any] = {
         "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
-        "tile": tile, "device": device, "fill_missing": fill_missing,
+        "tile": tile, "device": device, "fill_missing": fill_missing, "cluster": cluster,
     }  # fmt: skip
     with _tile_progress(quiet) as advance:
-        if cluster is not None:
-            from whatwhere.paint.cluster import predict_on_cluster
-
-            done = predict_on_cluster(model, inputs, output, address=cluster, **options)
-        else:
-            done = paint_all(model, inputs, output, progress=advance, **options)
+        done = paint_all(model, inputs, output, progress=advance, **options)
     _out.print(str(done), markup=False)
     if done.failed:
         raise typer.Exit(1)
@@ -215,6 +214,30 @@ def compare(
 
 
 @app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
+    data: Annotated[Path, typer.Argument(help="A data folder, or a folder of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the measurements.")],
+    image: Annotated[Path | None, typer.Option(help="The image whose pixel is taken apart.")] = None,
+    pixel: Annotated[str | None, typer.Option(help="The pixel, as X,Y.")] = None,
+    split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
+    images: Annotated[int, typer.Option(help="How many images are measured at most.")] = 20,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what the network knows, where it knows it, and what each skip delivers; write one page."""
+    from whatwhere import segmenter
+
+    with _share_progress(quiet) as advance:
+        story = segmenter.explain(
+            model, data, out=output, split=split, image=image, pixel=_place(pixel), images=images, seed=seed,
+            progress=advance,
+        )  # fmt: skip
+    _out.print(str(story), markup=False)
+    _out.print(f"\npage: {output / 'index.html'}", markup=False)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("whatwhere-demo"),
     seed: Seed = 0,
@@ -238,10 +261,7 @@ def main() -> None:
         _err.print(f"error: {_one_line(error)}", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        _err.print("interrupted")
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
     except Exception as error:
         if debug:
             raise
@@ -304,6 +324,27 @@ def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | N
     with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _place(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--pixel {text!r}: two whole numbers such as 120,64") from None
+    return x, y
+
+
+@contextlib.contextmanager
+def _share_progress(quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
+    if quiet or not _err.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
 @contextlib.contextmanager

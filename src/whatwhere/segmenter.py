@@ -9,6 +9,7 @@ import tempfile
 import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from torch import nn
 
 from whatwhere.data import Findings, Folder, Sample, find, read_image, split, survey
 from whatwhere.data import check as findings_of
+from whatwhere.data.crops import Store
 from whatwhere.data.mapping import class_colors
-from whatwhere.data.sets import ImageSet, from_samples
+from whatwhere.data.sets import ImageSet, from_samples, untold
 from whatwhere.data.survey import Survey
-from whatwhere.errors import DataError, ModelError
+from whatwhere.errors import DataError, ModelError, PlanError
+from whatwhere.explain import Explanation
+from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Judge, Scores
 from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
@@ -34,9 +38,10 @@ from whatwhere.learn.train import train as train_sets
 from whatwhere.learn.view import TrainingView
 from whatwhere.network import Model, load_model, probe_machine, save_model
 from whatwhere.paint import Engine, Painting, paint
+from whatwhere.paint.files import find_images
 from whatwhere.records import Classes, Normalisation
 
-__all__ = ["Segmenter", "check", "compare", "evaluate", "plan", "train", "truth_of"]
+__all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "train", "truth_of"]
 
 Progress = Callable[[int, int], None]
 PathLike = Path | str
@@ -60,13 +65,15 @@ def plan(
     progress: Progress | None = None,
 ) -> Plan:
     """Every choice of a training run with its reason. The same data, machine and budget give the same plan."""
+    seconds = parse_duration(time) if time else None
+    if seconds is not None and epochs:
+        raise PlanError(f"time = {time!r} and epochs = {epochs:g}", "exactly one of them", "leave one out")
     folder = find(data)
     _, facts = _divided(folder, survey(folder, progress=progress), seed)
     findings = findings_of(facts)
     if findings.fatal:
         worst = findings.items[0]
         raise DataError(worst.message.splitlines()[0], "a folder that training can use", worst.remedy)
-    seconds = parse_duration(time) if time else None
     return make_plan(facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips)
 
 
@@ -127,6 +134,44 @@ def compare(
     return compare_scores(scores[0], scores[1], names=(str(model_a), str(model_b)))
 
 
+def explain(
+    model: PathLike | Model,
+    data: PathLike,
+    *,
+    out: PathLike | None = None,
+    split: str | None = None,
+    image: PathLike | None = None,
+    pixel: tuple[int, int] | None = None,
+    images: int = 20,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Explanation:
+    """What and where by level, what each skip delivers, how far the network sees: measured. See ``explain.explain``.
+
+    Args:
+        model: a model file, run folder, or model.
+        data: a data folder, or a folder of images without masks (then less can be said, and the report says so).
+        out: a folder for the page and the measurements.
+        split: as for :func:`evaluate`.
+        image: the image whose pixel is taken apart: a file of the data or another one.
+        pixel: ``(x, y)`` in that image.
+        images: how many images at most.
+        seed: of every sample.
+        progress: is told what is being done, and the share done.
+    """
+    held = model if isinstance(model, Model) else load_model(model)
+    chosen = _images_with_or_without_truth(held, data, split)
+    name = None
+    if image is not None:
+        name, chosen = _with_image(chosen, Path(image))
+    if pixel is not None and name is None:
+        name = chosen.names[0]
+    place = (name, *pixel) if name is not None and pixel is not None else None
+    if name is not None and place is None:
+        raise DataError(f"the image {name!r} without a pixel", "both --image and --pixel", "add --pixel X,Y")
+    return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
+
+
 class Segmenter:
     """A model in hand: fit or load it, then predict, evaluate, save.
 
@@ -172,9 +217,7 @@ class Segmenter:
             made = plan(root, time=time, epochs=epochs, seed=seed, skips=skips)
             if network:
                 depth = network.get("depth", made.network.depth)
-                levels = tuple(
-                    level for level in range(depth) if level in (made.network.skips if skips else range(depth))
-                )
+                levels = tuple(range(depth)) if skips is None else tuple(level for level in skips if level < depth)
                 made = replace(made, network=replace(made.network, **{"skips": levels, **network}))
             record = train(root, out or Path(temporary) / "run", plan=made, view=view, started=started)
             return cls(load_model(record.folder))
@@ -223,6 +266,10 @@ class Segmenter:
         """Scores on a data folder. See :func:`evaluate`."""
         return evaluate(self.model, data, split=split)
 
+    def explain(self, data: PathLike, **options: Any) -> Explanation:
+        """What the network knows, where, and what each skip delivers. See :func:`explain`."""
+        return explain(self.model, data, **options)
+
     def save(self, path: PathLike) -> Path:
         """One ``.safetensors`` file with everything needed to use it."""
         return save_model(self.model, path)
@@ -266,6 +313,32 @@ def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet
             "use data with the classes that the model was trained on",
         )
     return from_samples(samples, model.classes, limit=0)
+
+
+def _images_with_or_without_truth(model: Model, data: PathLike, split: str | None) -> ImageSet:
+    if Path(data).is_dir() and not _has_masks(Path(data)):
+        return untold(find_images(Path(data)))
+    return truth_of(model, data, split)
+
+
+def _has_masks(folder: Path) -> bool:
+    try:
+        find(folder)
+    except DataError:
+        return False
+    return True
+
+
+def _with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
+    """The image's name and a set that holds it: its own if it is of the data, else a set with it added."""
+    same = [name for name in images.names if Path(name).name == path.stem]
+    if len(same) == 1:
+        return same[0], images
+    extra = untold([path])
+    loads = [partial(images.store.__getitem__, index) for index in range(len(images))]
+    return extra.names[0], ImageSet(
+        (extra.names[0], *images.names), Store([partial(extra.store.__getitem__, 0), *loads], limit=0)
+    )
 
 
 def _unseen(folder: Folder, model: Model) -> tuple[Sample, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from whatwhere.data.mapping import encode_mask
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
 
-__all__ = ["ImageSet", "from_arrays", "from_samples", "read_pair"]
+__all__ = ["ImageSet", "from_arrays", "from_samples", "read_pair", "untold"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,16 @@ def from_arrays(images: Sequence[NDArray[Any]], labels: Sequence[NDArray[np.uint
     """Arrays in memory: ``HxWxC`` images and ``HxW`` uint8 class ids (VOID does not count)."""
     pairs = [(image if image.ndim == 3 else image[..., None], label) for image, label in zip(images, labels)]
     return ImageSet(tuple(names), Store([partial(_same, pair) for pair in pairs], limit=0))
+
+
+def untold(paths: Sequence[Path]) -> ImageSet:
+    """Images without masks: every label is VOID."""
+    return ImageSet(tuple(path.stem for path in paths), Store([partial(_read_untold, path) for path in paths], limit=0))
+
+
+def _read_untold(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    image = read_image(path)
+    return image, np.full(image.shape[:2], VOID, np.uint8)
 
 
 def _same(pair: tuple[NDArray[Any], NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
