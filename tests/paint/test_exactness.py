@@ -11,6 +11,7 @@ from painting import model_of, picture, unet, whole_logits
 from torch import nn
 
 from whatwhere.errors import FieldError, PlanError
+from whatwhere.network import Mirrored, UNet
 from whatwhere.paint import Engine, Tiling, paint
 from whatwhere.paint.blend import blend_tiles
 from whatwhere.paint.fold import folded
@@ -212,3 +213,43 @@ def test_memory_that_never_suffices_and_other_errors_come_through(monkeypatch: p
         monkeypatch.setattr(engine, "logits", lambda _, error=error: (_ for _ in ()).throw(error))
         with pytest.raises(type(error), match=str(error)):
             paint(engine, picture(100, 100))
+
+
+def test_a_network_that_pads_in_its_own_way_gets_a_whole_image_as_it_is() -> None:
+    torch.manual_seed(0)
+    engine = Engine(model_of(Mirrored(UNet(3, 3, width=4, depth=2, padding="valid"))), "float32")
+    image = picture(150, 131)
+    assert engine.pads_otherwise
+    whole = paint(engine, image)
+    assert whole.report.exact
+    np.testing.assert_array_equal(whole.labels, whole_logits(engine.model, image).argmax(0).numpy())
+    assert not paint(engine, image, tile=100).report.exact
+
+
+class _Halving(nn.Module):
+    """Down and up again; takes even sizes only, or pads them by repeating the last row."""
+
+    def __init__(self, repeats: bool) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 8, 2, stride=2), nn.ConvTranspose2d(8, 3, 2, stride=2)
+        self.mix, self.repeats = nn.Conv2d(6, 3, 3, padding=1), repeats
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        if self.repeats:
+            x = nn.functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+        return self.mix(torch.cat([x, self.up(self.down(x))], 1))[..., :height, :width]
+
+
+def test_a_network_that_takes_even_sizes_only_is_padded_and_one_that_repeats_is_told() -> None:
+    torch.manual_seed(0)
+    strict, image = Engine(model_of(_Halving(False)), "float32"), picture(75, 93)
+    padded = nn.functional.pad(strict.model.normalise(image), (0, 1, 0, 1))
+    truth = strict.model.network(padded[None])[0, :, :75, :93].argmax(0).numpy()
+    assert not strict.pads_otherwise
+    for tile in (None, 32):
+        np.testing.assert_array_equal(paint(strict, image, tile=tile).labels, truth)
+    own = Engine(model_of(_Halving(True)), "float32")
+    np.testing.assert_array_equal(paint(own, image).labels, whole_logits(own.model, image).argmax(0).numpy())
+    assert "padded with zeros to 76x94" in str(paint(own, image, tile=32).report)
+    assert "zeros" not in str(paint(own, picture(76, 94), tile=32).report)

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from whatwhere.errors import ModelError
 from whatwhere.field import Field, field
@@ -64,6 +65,26 @@ class Engine:
         channels, side = self.model.normalisation.channels, _CANVAS
         original = copy.deepcopy(self.model.network).cpu().float().eval()
         return field(original, (channels, side, side))
+
+    @cached_property
+    def pads_otherwise(self) -> bool:
+        """Whether the network takes sizes beside the period's multiples, but not by zeros at the far edges.
+
+        Such a network gets an image unpadded where it gets it whole.
+        """
+        network = self.model.network
+        if self.period == (1, 1) or (isinstance(network, UNet) and network.padding == "same"):
+            return False
+        example = self._example()
+        odd = example[..., : -(self.period[0] // 2) or None, : -(self.period[1] // 2) or None]
+        height, width = odd.shape[-2:]
+        try:
+            own = self.logits(odd)
+        except RuntimeError:  # it takes multiples only
+            return False
+        missing = (0, example.shape[-1] - width, 0, example.shape[-2] - height)
+        padded = self.logits(F.pad(odd, missing))[..., :height, :width]
+        return not torch.allclose(own, padded, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
 
     @cached_property
     def period(self) -> Pair:

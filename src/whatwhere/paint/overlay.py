@@ -15,7 +15,7 @@ from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["blend", "write_overlay"]
 
-_LONGEST = 4096
+_LONGEST = 3072
 """Overlays of larger images are drawn smaller: every second, third ... pixel."""
 
 _TINT = 0.45
@@ -46,9 +46,10 @@ def write_overlay(path: Path, source: Source, labels: Callable[[Box], NDArray[np
     """Writes the overlay as a PNG, read band by band, so that memory holds only what is drawn."""
     height, width = source.size
     step = -(-max(height, width) // _LONGEST)
+    band = max(1, _BAND // step) * step
     images, ids = [], []
-    for top in range(0, height, _BAND * step):
-        box = ((top, min(top + _BAND * step, height)), (0, width))
+    for top in range(0, height, band):
+        box = ((top, min(top + band, height)), (0, width))
         images.append(np.ascontiguousarray(source.read(box)[0][::step, ::step]))
         ids.append(labels(box)[::step, ::step])
     drawn = blend(_for_eyes(np.concatenate(images)), np.concatenate(ids), classes)

@@ -21,6 +21,10 @@ _BUDGET = 2**30
 """The most memory that a forward pass may take on a CPU, in bytes: peak memory stays under 2 GiB in all."""
 
 
+_LARGEST = 2**22
+"""Larger tiles save next to nothing, and wait in memory for their turn."""
+
+
 @dataclass(frozen=True)
 class Scheme:
     """The tiles of an image and what they promise.
@@ -57,13 +61,18 @@ def scheme(
     whole = Tiling(size, size_up(size, engine.period), period=engine.period)
     fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or shrink else _within(whole.tile, asked)
     if fits:
-        return Scheme(whole, exact=True)
+        return Scheme(Tiling(size, size) if engine.pads_otherwise else whole, exact=True)
     if not engine.field.tileable:
         return _blended(engine, size, asked if asked and not shrink else None, pixels)
     halo = engine.halo
-    chosen = asked if asked and not shrink else choose_tile(size, halo, engine.period, pixels=pixels, align=align)
+    most = min(pixels, _LARGEST)
+    chosen = asked if asked and not shrink else choose_tile(size, halo, engine.period, pixels=most, align=align)
+    note = ""
+    if engine.pads_otherwise and whole.padded != size:
+        height, width = whole.padded
+        note = f"equal to the image padded with zeros to {height}x{width}; alone, the network pads otherwise"
     try:
-        return Scheme(Tiling(size, chosen, halo, engine.period, align), exact=True)
+        return Scheme(Tiling(size, chosen, halo, engine.period, align), exact=True, note=note)
     except ValueError as error:
         least = Tiling(size, size_up(size, engine.period), halo, engine.period, align).smallest
         raise PlanError(
