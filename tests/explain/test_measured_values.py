@@ -16,7 +16,9 @@ def test_balanced_accuracy_is_that_of_scikit_learn(seed: int) -> None:
     right = np.bincount(truth[truth == said], minlength=4)
     total = np.bincount(truth, minlength=4)  # class 3 is never there and not counted
     assert float(balanced_accuracy(right, total)) == pytest.approx(
-        balanced_accuracy_score(truth, said if set(said) <= set(truth) else np.where(np.isin(said, truth), said, truth[0]))
+        balanced_accuracy_score(
+            truth, said if set(said) <= set(truth) else np.where(np.isin(said, truth), said, truth[0])
+        )
         if set(said) <= set(truth)
         else float(np.mean([right[c] / total[c] for c in np.unique(truth)]))
     )

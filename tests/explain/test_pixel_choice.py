@@ -8,7 +8,9 @@ from hypothesis.extra import numpy as hnp
 from whatwhere.explain.pixels import BOUNDARY_WIDTH, interior_distance, regions, sample_spots
 from whatwhere.records import VOID
 
-labels_of = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2, VOID]))
+labels_of = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2, VOID])
+)
 
 
 def others_within(labels: np.ndarray, row: int, column: int, reach: int) -> list[tuple[int, int]]:

@@ -53,6 +53,7 @@ class Layer:
     def units(self, rows: Array, columns: Array, grid: Sequence[int]) -> tuple[Array, Array]:
         """The units that answer for pixels, in a grid of ``(h, w)`` units.
 
+        >>> import numpy as np
         >>> rows, columns = np.array([0, 7, 8, 40]), np.array([0, 0, 0, 9])
         >>> Layer("encoder.3", "encoder", 3, "", 8, 64).units(rows, columns, (4, 4))
         (array([0, 0, 1, 3]), array([0, 0, 0, 1]))
@@ -83,7 +84,9 @@ class Path:
 class Anatomy(Protocol):
     """What every network must offer to be explained."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """The network itself."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:

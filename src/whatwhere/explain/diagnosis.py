@@ -110,7 +110,7 @@ def _evidence(model: Model, anatomy: Anatomy, cases: Sequence[Case], study: Stud
     paintings = []
     for case in cases:
         assert case.truth is not None
-        chances = anatomy.read(case.image)[0][0].softmax(0).cpu().numpy()
+        chances = anatomy.read(case.image)[0][0].float().softmax(0).cpu().numpy()
         painted = chances.argmax(0).astype(np.uint8)
         paintings.append(painted)
         for judge in judges:

@@ -8,32 +8,37 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_cdt
+from torch import nn
 
 from whatwhere.data.sets import ImageSet
-from whatwhere.explain.anatomy import Anatomy, Layer, UNetAnatomy, untrained_like
+from whatwhere.explain.anatomy import Anatomy, UNetAnatomy, untrained_like
 from whatwhere.explain.cases import Case, Pixel, check_answer, choose_cases
-from whatwhere.explain.diagnosis import Diagnosis, Findings, diagnose
+from whatwhere.explain.diagnosis import Findings, diagnose
 from whatwhere.explain.evidence import Sights, measure_sight
+from whatwhere.explain.explanation import Example, Explanation
 from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.explain.levels import Levels, measure_levels, paint_by_probe, painting_probes
-from whatwhere.explain.objects import ObjectSize, object_sizes
+from whatwhere.explain.objects import object_sizes
 from whatwhere.explain.pixel import PixelStory, tell_pixel
 from whatwhere.explain.pixels import interior_distance, regions, sample_spots
 from whatwhere.explain.presence import Presence, cell_counts, measure_presence
 from whatwhere.explain.probes import Probe
+from whatwhere.explain.report import write_report
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import CELLS, Study, look
 from whatwhere.network import Model, UNet, keep_freed_memory, probe_machine, versions
-from whatwhere.records import VOID, Classes
+from whatwhere.records import VOID
 
-__all__ = ["Example", "Explanation", "anatomy_of", "explain"]
+__all__ = ["anatomy_of", "explain"]
 
 Progress = Callable[[str, float], None]
 """Told what is being measured, and the share of the whole that is done, in [0, 1]."""
@@ -42,73 +47,11 @@ _EXAMPLES = 3
 _SIGHT_IMAGES = 8
 
 
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One image as every layer's probe paints it.
-
-    Attributes:
-        case: the image; its probe was fitted without it.
-        truth: what was aimed at.
-        painting: the network's own answer.
-        by_layer: by layer name, ``H x W`` class ids.
-    """
-
-    case: Case
-    truth: NDArray[np.uint8]
-    painting: NDArray[np.uint8]
-    by_layer: dict[str, NDArray[np.uint8]]
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """All that was measured of one model on one data set. Prints itself; `to_json` is its measurements.json.
-
-    Attributes:
-        classes: of the model.
-        network: in one line.
-        images: names of those used.
-        truth: measured against masks. If not, against the network's own painting: how its answer arises, not
-            whether it is right.
-        layers: what was read.
-        levels, presence, skips, sights, objects, pixel, diagnoses: see there; None or empty where there was nothing
-            to measure, and ``notes`` say why.
-        seconds: wall time.
-    """
-
-    classes: Classes
-    network: str
-    images: tuple[str, ...]
-    truth: bool
-    layers: tuple[Layer, ...]
-    levels: Levels | None
-    presence: Presence | None
-    skips: Worths
-    sights: Sights
-    objects: tuple[ObjectSize, ...]
-    examples: tuple[Example, ...]
-    pixel: PixelStory
-    diagnoses: tuple[Diagnosis, ...]
-    notes: tuple[str, ...]
-    seed: int
-    seconds: float
-    versions: dict[str, str]
-
-    def __str__(self) -> str:
-        parts = [f"{self.network}, {len(self.images)} images, {self.seconds:.0f} s"]
-        parts += [str(part) for part in (self.levels, self.skips, self.sights) if part is not None]
-        parts += [str(one) for one in self.diagnoses if one.found]
-        return "\n\n".join([*parts, *self.notes])
-
-    def to_json(self) -> dict[str, Any]:
-        kept = {name: value for name, value in vars(self).items() if name != "examples"}
-        return {name: _json(value) for name, value in kept.items()}
-
-
 def explain(
     model: Model,
     data: ImageSet,
     *,
-    out: FilePath | str | None = None,
+    out: Path | str | None = None,
     seed: int = 0,
     images: int = 20,
     pixel: Pixel | None = None,
@@ -122,60 +65,132 @@ def explain(
         seed: of every sample and every bootstrap.
         images: at most this many are used, spread evenly over the set.
         pixel: ``(name, x, y)`` of a pixel to take apart; a telling one is chosen if None.
+        progress: called with what is being measured and the share of the whole that is done.
 
     Raises:
         DataError: no images, labels of other classes, or a pixel that is not there.
         ModelError: images of other channels or units than the model was trained on.
+        OutputError: ``out`` cannot be written to.
     """
     began = time.perf_counter()
-    tell = progress or _silent
+    bench = _prepare(model, data, images, seed, pixel, progress or _silent)
+    study = _look(bench)
+    levels = _levels(bench, study)
+    counts = [cell_counts(aim, CELLS, model.classes.count) for aim in bench.aims]
+    presence = measure_presence(study.pooled, counts, model.classes.count, seed)
+    skips, sights = _skips(bench, study), _sights(bench)
+    objects = object_sizes(bench.aims, model.classes)
+    examples, story = _pictures(bench, study, pixel, with_probes=levels is not None)
+    with bench.fast:
+        findings = Findings(levels, skips, sights, objects, bench.truth)
+        diagnoses = diagnose(model, bench.anatomy, bench.cases, study, findings)
+    explanation = Explanation(
+        classes=model.classes, network=_describe(model), images=tuple(case.name for case in bench.cases),
+        truth=bench.truth, layers=bench.anatomy.layers, levels=levels, presence=presence, skips=skips, sights=sights,
+        objects=objects, examples=examples, pixel=story, diagnoses=diagnoses,
+        notes=_noted(bench.notes, bench.cases, skips, presence), seed=seed, seconds=time.perf_counter() - began,
+        versions=versions(),
+    )  # fmt: skip
+    if out is not None:
+        write_report(explanation, out)
+    bench.tell("done", 1.0)
+    return explanation
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What every measurement starts from.
+
+    Attributes:
+        anatomy: of a copy of the network, that no gradient reaches.
+        aims: what the answers are held against: the masks, or (``truth`` False) the network's own painting.
+        distance: interior pixels lie farther than this from an edge.
+        fast: in which everything is computed that needs no gradient.
+    """
+
+    model: Model
+    anatomy: Anatomy
+    cases: tuple[Case, ...]
+    aims: tuple[NDArray[np.uint8], ...]
+    truth: bool
+    distance: int
+    seed: int
+    fast: AbstractContextManager[Any]
+    precision: str
+    device: str
+    notes: list[str]
+    tell: Progress
+
+    def part(self, what: str, start: float, stop: float) -> Callable[[float], None]:
+        """Progress within one measurement as progress of the whole."""
+        return lambda share: self.tell(what, start + share * (stop - start))
+
+
+def _prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel | None, tell: Progress) -> _Bench:
     machine = probe_machine()
     keep_freed_memory()
     cases, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
     network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
     anatomy = anatomy_of(network, cases[0])
-    cases, truth = _aimed(model, anatomy, cases, notes)
-    count, aims = model.classes.count, [_aim(case) for case in cases]
-    distance = interior_distance(aims, count)
-    spots = sample_spots(aims, distance, count, seed)
-    twin = anatomy_of(untrained_like(network, seed).to(machine.device).requires_grad_(False), cases[0])
-    study = look(anatomy, twin, cases, spots, progress=_part(tell, "looking at every image", 0.0, 0.15))
-    levels = _levels(anatomy, study, count, distance, seed, notes, _part(tell, "reading every level", 0.15, 0.35))
-    presence = measure_presence(study.pooled, [cell_counts(aim, CELLS, count) for aim in aims], count, seed)
-    skips = measure_skips(
-        anatomy,
-        [lambda case=case: (case.image, _aim(case)) for case in cases],  # type: ignore[misc]
-        study.means,
-        model.classes,
-        distance=distance,
-        seed=seed,
-        autocast=machine.dtype if machine.dtype != torch.float32 else None,
-        progress=_part(tell, "cutting every skip", 0.35, 0.7),
-    )
-    seen = [cases[int(i)].image for i in np.linspace(0, len(cases) - 1, min(_SIGHT_IMAGES, len(cases))).round()]
-    sights = measure_sight(anatomy, seen, seed=seed, progress=_part(tell, "measuring how far it sees", 0.7, 0.9))
-    chosen = _telling_images(aims, count)
-    probes = painting_probes(anatomy.layers, study.samples, chosen, count) if levels else {}
-    examples = _examples(anatomy, [cases[i] for i in chosen], probes)
-    tell("taking one pixel apart", 0.92)
-    story = _story(anatomy, cases, examples, pixel, study, probes, distance)
-    objects = object_sizes(aims, model.classes)
-    diagnoses = diagnose(model, anatomy, cases, study, Findings(levels, skips, sights, objects, truth))
-    explanation = Explanation(
-        classes=model.classes, network=_describe(model), images=tuple(case.name for case in cases), truth=truth,
-        layers=anatomy.layers, levels=levels, presence=presence, skips=skips, sights=sights, objects=objects,
-        examples=examples, pixel=story, diagnoses=diagnoses, notes=_noted(notes, cases, skips, presence), seed=seed,
-        seconds=time.perf_counter() - began, versions=versions(),
+    fast = torch.autocast(machine.device, machine.dtype, enabled=machine.dtype != torch.float32)
+    with fast:
+        aimed, truth = _aimed(model, anatomy, cases, notes)
+    aims = tuple(case.truth for case in aimed if case.truth is not None)
+    return _Bench(
+        model, anatomy, aimed, aims, truth, interior_distance(aims, model.classes.count), seed, fast,
+        machine.precision, machine.device, notes, tell,
     )  # fmt: skip
-    tell("done", 1.0)
-    if out is not None:
-        from whatwhere.explain.report import write_report
-
-        write_report(explanation, out)
-    return explanation
 
 
-def anatomy_of(network: torch.nn.Module, case: Case) -> Anatomy:
+def _look(bench: _Bench) -> Study:
+    spots = sample_spots(bench.aims, bench.distance, bench.model.classes.count, bench.seed)
+    fresh = untrained_like(bench.anatomy.network, bench.seed).to(bench.device).requires_grad_(False)
+    twin = anatomy_of(fresh, bench.cases[0])
+    with bench.fast:
+        return look(bench.anatomy, twin, bench.cases, spots, progress=bench.part("looking at every image", 0.0, 0.15))
+
+
+def _levels(bench: _Bench, study: Study) -> Levels | None:
+    interior, boundary = study.samples.spots
+    if len(np.unique(interior.label)) < 2 or not len(boundary):
+        bench.notes.append("What and where were not measured: the labels of these images hold fewer than two classes.")
+        return None
+    return measure_levels(
+        bench.anatomy.layers, study.samples, study.untrained, study.answers, classes=bench.model.classes.count,
+        distance=bench.distance, seed=bench.seed, progress=bench.part("reading every level", 0.15, 0.3),
+    )  # fmt: skip
+
+
+def _skips(bench: _Bench, study: Study) -> Worths:
+    pairs = list(zip((case.image for case in bench.cases), bench.aims))
+    with bench.fast:
+        return measure_skips(
+            bench.anatomy, pairs, study.means, bench.model.classes, distance=bench.distance, seed=bench.seed,
+            precision=bench.precision, progress=bench.part("cutting every skip", 0.3, 0.7),
+        )  # fmt: skip
+
+
+def _sights(bench: _Bench) -> Sights:
+    count = min(_SIGHT_IMAGES, len(bench.cases))
+    seen = [bench.cases[int(i)].image for i in np.linspace(0, len(bench.cases) - 1, count).round()]
+    progress = bench.part("measuring how far it sees", 0.7, 0.9)
+    return measure_sight(bench.anatomy, seen, seed=bench.seed, progress=progress, fast=bench.fast)
+
+
+def _pictures(
+    bench: _Bench, study: Study, pixel: Pixel | None, *, with_probes: bool
+) -> tuple[tuple[Example, ...], PixelStory]:
+    """The example images as every level paints them, and the story of one pixel."""
+    classes = bench.model.classes.count
+    chosen = _telling_images(bench.aims, classes)
+    probes = painting_probes(bench.anatomy.layers, study.samples, chosen, classes) if with_probes else {}
+    with bench.fast:
+        examples = tuple(_example(bench.anatomy, bench.cases[i], bench.aims[i], probes) for i in chosen)
+    bench.tell("taking one pixel apart", 0.92)
+    return examples, _story(bench, examples, pixel, study, probes)
+
+
+def anatomy_of(network: nn.Module, case: Case) -> Anatomy:
     """The parts of a network: by name for whatwhere's own, found in the graph for any other."""
     if isinstance(network, UNet) and network.padding == "same":
         return UNetAnatomy(network)
@@ -184,15 +199,6 @@ def anatomy_of(network: torch.nn.Module, case: Case) -> Anatomy:
 
 def _silent(_what: str, _share: float) -> None:
     pass
-
-
-def _part(tell: Progress, what: str, start: float, stop: float) -> Callable[[float], None]:
-    return lambda share: tell(what, start + share * (stop - start))
-
-
-def _aim(case: Case) -> NDArray[np.uint8]:
-    assert case.truth is not None
-    return case.truth
 
 
 @torch.inference_mode()
@@ -210,25 +216,6 @@ def _aimed(model: Model, anatomy: Anatomy, cases: Sequence[Case], notes: list[st
     return tuple(replace(case, truth=own) for case, own in zip(cases, painted)), False
 
 
-def _levels(
-    anatomy: Anatomy,
-    study: Study,
-    classes: int,
-    distance: int,
-    seed: int,
-    notes: list[str],
-    progress: Callable[[float], None],
-) -> Levels | None:
-    interior = study.samples.spots[0]
-    if len(np.unique(interior.label)) < 2 or not len(study.samples.spots[1]):
-        notes.append("What and where were not measured: the labels of these images hold fewer than two classes.")
-        return None
-    return measure_levels(
-        anatomy.layers, study.samples, study.untrained, study.answers,
-        classes=classes, distance=distance, seed=seed, progress=progress,
-    )  # fmt: skip
-
-
 def _telling_images(aims: Sequence[NDArray[np.uint8]], classes: int) -> list[int]:
     """The images that hold the most classes, and of these the ones where the rarest has most pixels."""
 
@@ -241,42 +228,30 @@ def _telling_images(aims: Sequence[NDArray[np.uint8]], classes: int) -> list[int
 
 
 @torch.inference_mode()
-def _examples(anatomy: Anatomy, cases: Sequence[Case], probes: dict[str, Probe]) -> tuple[Example, ...]:
-    examples = []
-    for case in cases:
-        logits, features = anatomy.read(case.image)
-        by_layer = {
-            layer.name: paint_by_probe(layer, probes[layer.name], features[layer.name], case.size)
-            for layer in anatomy.layers
-            if layer.name in probes
-        }
-        painting = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-        examples.append(Example(case, _aim(case), painting, by_layer))
-    return tuple(examples)
+def _example(anatomy: Anatomy, case: Case, aim: NDArray[np.uint8], probes: dict[str, Probe]) -> Example:
+    logits, features = anatomy.read(case.image)
+    by_layer = {
+        layer.name: paint_by_probe(layer, probes[layer.name], features[layer.name], case.size)
+        for layer in anatomy.layers
+        if layer.name in probes
+    }
+    return Example(case, aim, logits[0].argmax(0).to(torch.uint8).cpu().numpy(), by_layer)
 
 
 def _story(
-    anatomy: Anatomy,
-    cases: Sequence[Case],
-    examples: Sequence[Example],
-    pixel: Pixel | None,
-    study: Study,
-    probes: dict[str, Probe],
-    distance: int,
+    bench: _Bench, examples: Sequence[Example], pixel: Pixel | None, study: Study, probes: dict[str, Probe]
 ) -> PixelStory:
     if pixel is None:
-        case, place = _telling_pixel(examples, distance)
+        case, place = _telling_pixel(examples, bench.distance)
     else:
-        case = next(case for case in cases if case.name == pixel[0])
+        case = next(case for case in bench.cases if case.name == pixel[0])
         place = (pixel[2] - case.corner[0], pixel[1] - case.corner[1])
-    baseline = torch.stack([one.image.mean((2, 3), keepdim=True) for one in cases]).mean(0)
-    return tell_pixel(anatomy, case, place, study.means, baseline, probes)
+    baseline = torch.stack([one.image.mean((2, 3), keepdim=True) for one in bench.cases]).mean(0)
+    return tell_pixel(bench.anatomy, case, place, study.means, baseline, probes)
 
 
 def _telling_pixel(examples: Sequence[Example], distance: int) -> tuple[Case, tuple[int, int]]:
     """A pixel deep inside a wrongly painted patch if there is one, else one deep inside the largest object."""
-    from scipy.ndimage import distance_transform_cdt
-
     best: tuple[tuple[bool, int], Case, tuple[int, int]] | None = None
     for example in examples:
         inside = regions(example.truth, distance).interior
@@ -305,9 +280,8 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
     said = list(notes)
     if len(cases) == 1:
         said.append(
-            "One image only: there are no intervals, as one image says nothing about how images differ, and "
-            "probes were "
-            "scored on held-out quarters of the same image."
+            "One image only: there are no intervals, as one image says nothing about how images differ, and probes "
+            "were scored on held-out quarters of the same image."
         )
     if len(skips.paths) == 1:
         said.append(
@@ -318,9 +292,3 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
             "Presence was not measured: no class is both there and absent often enough, even in parts of images."
         )
     return tuple(said)
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_json(item) for item in value]
-    return value.to_json() if hasattr(value, "to_json") else value

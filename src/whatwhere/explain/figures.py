@@ -132,12 +132,11 @@ def draw_sight(sights: Sights, objects: Sequence[ObjectSize], palette: Palette =
         end = max(can or 0, one.most.value or 0, one.restored.value or 0)
         axes.annotate(label, (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
                       color=palette.quiet)  # fmt: skip
-    for place, one in enumerate(shown):
-        row = len(sights.sights) + place
-        axes.plot([0, one.typical], [row, row], color=palette.third, lw=2.2)
-        axes.plot([one.typical, one.largest], [row, row], color=palette.third, lw=1, ls=(0, (2, 2)))
-        axes.plot([one.typical], [row], marker="|", ms=10, mew=2.2, color=palette.third)
-    names = [one.title for one in sights.sights] + [f"objects: {one.name}" for one in shown]
+    for row, thing in enumerate(shown, start=len(sights.sights)):
+        axes.plot([0, thing.typical], [row, row], color=palette.third, lw=2.2)
+        axes.plot([thing.typical, thing.largest], [row, row], color=palette.third, lw=1, ls=(0, (2, 2)))
+        axes.plot([thing.typical], [row], marker="|", ms=10, mew=2.2, color=palette.third)
+    names = [one.title for one in sights.sights] + [f"objects: {thing.name}" for thing in shown]
     axes.set_yticks(range(rows), names)
     axes.set_ylim(rows - 0.4, -0.6)
     axes.set_xlim(0, None)

@@ -80,7 +80,7 @@ class _Program:
     def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
         example = next((p for p in network.parameters()), torch.empty(0))
         try:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(example.device.type, enabled=False):
                 exported = torch.export.export(network, (torch.zeros(shape, device=example.device),), strict=False)
             self.module = exported.module()
         except Exception as error:
@@ -111,11 +111,12 @@ class _Program:
         return [interpreter.env[node] for node in wanted]
 
     def module_path(self, node: fx.Node, known: Iterable[str]) -> str:
-        """The outermost module whose last result this is; else the innermost that it is computed in."""
-        names = set(known)
+        """The outermost module with this as its last result and no other layer inside; else the innermost around it."""
+        names, others = set(known), set(self.parts.layers.values()) - {node}
         paths = [path for path in _stack(node) if path in names]
         for path in paths:
-            if [other for other in self.nodes if path in _stack(other)][-1] is node:
+            inside = [other for other in self.nodes if path in _stack(other)]
+            if inside[-1] is node and not others.intersection(inside):
                 return path
         return paths[-1] if paths else ""
 

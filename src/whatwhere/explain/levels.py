@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Layer
-from whatwhere.explain.measured import Measured, measured_accuracy
+from whatwhere.explain.measured import Measured, as_json, measured_accuracy
 from whatwhere.explain.pixels import BOUNDARY_WIDTH, Spots
 from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out_logits, projected
 
@@ -49,7 +49,7 @@ class Reading:
     equal_where: Measured
 
     def to_json(self) -> dict[str, Any]:
-        return {name: _json(value) for name, value in vars(self).items()}
+        return {name: as_json(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Levels:
         return "\n".join([*lines, f"{'the answer':<14}{self.answer_what!s:<22}{self.answer_where}"])
 
     def to_json(self) -> dict[str, Any]:
-        return {name: _json(value) for name, value in vars(self).items()}
+        return {name: as_json(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +225,8 @@ def painting_probes(
 def paint_by_probe(layer: Layer, probe: Probe, features: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The picture that a probe paints from a layer's features, ``H x W`` class ids: each unit colours its cell."""
     values = features[0].float().cpu().numpy()
-    painted = probe.logits(values.reshape(len(values), -1).T).argmax(1).reshape(values.shape[1:]).astype(np.uint8)
+    best = probe.logits(values.reshape(len(values), -1).T).argmax(1)
+    painted: NDArray[np.uint8] = best.reshape(values.shape[1:]).astype(np.uint8)
     down, across = layer.units(np.arange(size[0]), np.arange(size[1]), values.shape)
-    return painted[np.ix_(down, across)]
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_json(item) for item in value]
-    return value.to_json() if hasattr(value, "to_json") else value
+    cells: NDArray[np.uint8] = painted[np.ix_(down, across)]
+    return cells

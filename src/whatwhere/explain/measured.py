@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RESAMPLES", "Measured", "balanced_accuracy", "interval", "measured_accuracy", "resample_weights"]
+__all__ = ["RESAMPLES", "Measured", "as_json", "balanced_accuracy", "interval", "measured_accuracy", "resample_weights"]
 
 RESAMPLES = 1000
 """Bootstrap resamples of the images behind each 95 % interval."""
@@ -67,7 +67,8 @@ def balanced_accuracy(right: Array, total: Array) -> Array:
     total = np.asarray(total, np.float64)
     share = np.divide(right, total, out=np.zeros(total.shape), where=total > 0)
     counted = (total > 0).sum(-1).astype(np.float64)
-    return np.divide(share.sum(-1), counted, out=np.full(counted.shape, np.nan), where=counted > 0)
+    mean: Array = np.divide(share.sum(-1), counted, out=np.full(counted.shape, np.nan), where=counted > 0)
+    return mean
 
 
 def interval(samples: Array) -> tuple[float | None, float | None]:
@@ -88,3 +89,12 @@ def measured_accuracy(right: Array, total: Array, method: str, seed: int) -> Mea
         weights = resample_weights(len(right), seed)
         low, high = interval(balanced_accuracy(weights @ right, weights @ total))
     return Measured(None if np.isnan(value) else value, low, high, images, int(total.sum()), method, seed)
+
+
+def as_json(value: Any) -> Any:
+    """A record, or tuples and dictionaries of records, as plain lists, numbers and text."""
+    if isinstance(value, tuple | list):
+        return [as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    return value.to_json() if hasattr(value, "to_json") else value

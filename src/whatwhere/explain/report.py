@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from whatwhere.errors import OutputError
 from whatwhere.explain import figures, words
-from whatwhere.explain.explain import Example, Explanation
+from whatwhere.explain.explanation import Example, Explanation
 from whatwhere.explain.pixel import PixelStory
 from whatwhere.judge import to_display
 from whatwhere.records import VOID, Classes
@@ -90,9 +90,9 @@ def _svg(figure: Figure) -> Markup:
     """The chart as inline SVG whose colours are the page's variables and whose letters are the page's."""
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "whatwhere"}):
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": None, "Format": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"<svg ([^>]*?)(width|height)=\"[^\"]*\" ", r"<svg \1", text, count=1)
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 inherit; font-family: inherit", text)

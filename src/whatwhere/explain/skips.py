@@ -201,21 +201,21 @@ Cut = int | Path
 @torch.inference_mode()
 def measure_skips(
     anatomy: Anatomy,
-    images: Sequence[Callable[[], tuple[Tensor, Labels]]],
+    images: Sequence[tuple[Tensor, Labels]],
     means: Sequence[Tensor],
     classes: Classes,
     *,
     distance: int,
     seed: int,
-    autocast: torch.dtype | None,
+    precision: str,
     progress: Progress,
 ) -> Worths:
     """Decode every coalition of every image once and share out each score.
 
     Args:
-        images: each gives ``(1, C, H, W)`` network input and ``H x W`` class ids.
+        images: ``(1, C, H, W)`` network input and ``H x W`` class ids of each.
         means: for each path its data-set mean, ``(1, channels, 1, 1)``.
-        autocast: what decoders compute in, float32 if None.
+        precision: what the caller lets decoders compute in, to be said with every value.
     """
     players = len(anatomy.paths)
     whole = 2**players - 1
@@ -223,22 +223,18 @@ def measure_skips(
     coalitions = sorted({*met, *(whole & ~(1 << player) for player in range(players))})
     tallies: dict[Cut, _Tally] = {}
     response = np.zeros(players)
-    before = anatomy.carried(images[-1]()[0]) if len(images) > 1 else None
-    for place, load in enumerate(images):
-        image, truth = load()
+    before = anatomy.carried(images[-1][0]) if len(images) > 1 else None
+    for place, (image, truth) in enumerate(images):
         found, carried = regions(truth, distance), anatomy.carried(image)
-        with torch.autocast(image.device.type, autocast, enabled=autocast is not None):
-            answer = anatomy.decode(carried, (image.shape[-2], image.shape[-1])).float()
-            for cut, given in _cuts(anatomy, coalitions, carried, means, before):
-                logits = anatomy.decode(given, (image.shape[-2], image.shape[-1])).float()
-                tallies.setdefault(cut, _Tally(classes)).add(logits, truth, found)
-                if isinstance(cut, int) and (whole & ~cut).bit_count() == 1:
-                    response[(whole & ~cut).bit_length() - 1] += _moved(logits, answer) / len(images)
+        answer = anatomy.decode(carried, (image.shape[-2], image.shape[-1])).float()
+        for cut, given in _cuts(anatomy, coalitions, carried, means, before):
+            logits = anatomy.decode(given, (image.shape[-2], image.shape[-1])).float()
+            tallies.setdefault(cut, _Tally(classes)).add(logits, truth, found)
+            if isinstance(cut, int) and (whole & ~cut).bit_count() == 1:
+                response[(whole & ~cut).bit_length() - 1] += _moved(logits, answer) / len(images)
         before = carried if before is not None else None
         progress((place + 1) / len(images))
-    return _share_out(
-        anatomy.paths, tallies, met, matrix, seed, tuple(response.tolist()), str(autocast or torch.float32)
-    )
+    return _share_out(anatomy.paths, tallies, met, matrix, seed, tuple(response.tolist()), precision)
 
 
 def _cuts(

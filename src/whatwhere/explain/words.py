@@ -5,7 +5,7 @@ A difference is called one only where the two 95 % intervals do not overlap; wit
 
 from __future__ import annotations
 
-from whatwhere.explain.explain import Explanation
+from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import Levels, Reading
 from whatwhere.explain.measured import Measured
 
@@ -187,11 +187,12 @@ def presence(e: Explanation) -> list[str]:
     if e.presence is None:
         return ["In these images every class is always or hardly ever there, so yes or no could not be asked."]
     names = " or ".join(repr(e.classes.names[c]) for c in e.presence.classes)
-    best = max(e.presence.accuracy, key=lambda name: e.presence.accuracy[name].value or 0.0)
+    accuracy = e.presence.accuracy
+    best = max(accuracy, key=lambda name: accuracy[name].value or 0.0)
     title = next(layer.title for layer in e.layers if layer.name == best)
-    top, bottom = e.presence.accuracy["encoder.0"], e.presence.accuracy["bottleneck"]
+    top, bottom = next(iter(e.presence.accuracy.values())), e.presence.accuracy["bottleneck"]
     return [
-        f"Asked of each {e.presence.region} whether it holds {names}, a probe on averaged features of encoder 0 "
+        f"Asked of each {e.presence.region} whether it holds {names}, a probe on averages of the raw pixels "
         "is right in "
         f"{top} of the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
         "Averaging throws all place away, and the answer survives it: to say yes or no, only what is needed, and "

@@ -1,0 +1,139 @@
+"""Each cause is found in a network broken on purpose in that way, and in no healthy one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from explain_toys import as_set, fresh, toys, train
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from whatwhere.explain import Explanation, explain
+from whatwhere.explain.diagnosis import Diagnosis
+from whatwhere.network import Model, UNet
+from whatwhere.records import VOID, Normalisation
+
+
+def found(model: Model, pairs=None) -> dict[str, Diagnosis]:
+    data = as_set(pairs if pairs is not None else toys(5, start=1000))
+    return {one.cause: one for one in explain(model, data, images=5).diagnoses}
+
+
+def copy_of(model: Model) -> Model:
+    assert isinstance(model.network, UNet)
+    network = UNet(**model.network.config).eval()
+    network.load_state_dict(model.network.state_dict())
+    return Model(network, model.classes, model.normalisation)
+
+
+def test_a_healthy_network_is_left_alone(explanation: Explanation) -> None:
+    for one in explanation.diagnoses:
+        assert not one.found, one
+        assert one.words
+        assert not one.remedy
+    assert len(explanation.diagnoses) == 9
+
+
+def test_class_never_sampled() -> None:
+    without_plums = [(image, np.where(labels == 2, VOID, labels).astype(np.uint8)) for image, labels in toys(24)]
+    seen = found(train(fresh(), without_plums))
+    assert seen["class never sampled"].found
+    assert "'plum' is in the masks but is never painted" in seen["class never sampled"].words
+    assert not seen["one class starved"].found
+
+
+def test_mapping_inverted(healthy: Model) -> None:
+    swapped = [(image, np.array([0, 2, 1], np.uint8)[labels]) for image, labels in toys(5, start=1000)]
+    one = found(healthy, swapped)["mapping inverted"]
+    assert one.found
+    assert "'apple' is painted as 'plum'" in one.words
+    assert one.numbers["mean IoU with classes renamed"] > one.numbers["mean IoU as painted"] + 0.2
+
+
+@pytest.mark.parametrize(
+    "constants", [Normalisation((0.0,) * 3, (1.0,) * 3), Normalisation((110.0, 100.0, 90.0), (255.0,) * 3)]
+)
+def test_normalisation_differs(healthy: Model, constants: Normalisation) -> None:
+    one = found(replace(healthy, normalisation=constants))["normalisation differs"]
+    assert one.found, one.words
+    assert "not in the units" in one.words
+
+
+def test_sees_too_little() -> None:
+    pairs = toys(24, hidden=True)
+    torch.manual_seed(0)
+    narrow = UNet(3, 3, width=8, depth=1)
+    model = train(narrow, pairs, steps=150)
+    one = found(model, toys(5, start=1000, hidden=True))["sees too little"]
+    # the disc's edge is seen everywhere, the dot that tells which only near the middle
+    assert one.numbers["window"] < 1.5 * 20
+    assert one.found, one.words
+    assert "cannot tell what it paints" in one.words
+
+
+def test_collapsed_skip(healthy: Model) -> None:
+    deaf = copy_of(healthy)
+    first = next(m for m in deaf.network.decoder[1].modules() if isinstance(m, torch.nn.Conv2d))  # type: ignore[index]
+    with torch.no_grad():
+        first.weight[:, : first.in_channels // 2] = 0
+    one = found(deaf)["collapsed skip"]
+    assert one.found
+    assert one.words.startswith("skip 1:")
+    assert "skip 0" not in one.words
+
+
+def test_dead_bottleneck(healthy: Model) -> None:
+    lazy = copy_of(healthy)
+    for parameter in lazy.network.up[1].parameters():  # type: ignore[index]
+        parameter.data.zero_()
+    one = found(lazy)["dead bottleneck"]
+    assert one.found
+    assert "lazy U-Net" in one.words
+
+
+def test_one_class_starved(healthy: Model) -> None:
+    starved = copy_of(healthy)
+    with torch.no_grad():
+        starved.network.head.bias[2] -= _margin(healthy)  # type: ignore[index,union-attr]
+    one = found(starved)["one class starved"]
+    assert one.found, one.words
+    assert one.words.startswith("'plum' has")
+
+
+def _margin(model: Model) -> float:
+    """How much plums lead on their own pixels, at the median: less that, half of them are lost."""
+    leads = []
+    for image, labels in toys(5, start=1000):
+        with torch.no_grad():
+            logits = model.network(model.normalise(image)[None])[0]
+        leads.append((logits[2] - logits[:2].amax(0))[torch.from_numpy(labels == 2)])
+    return float(torch.cat(leads).quantile(0.6))
+
+
+def test_boundary_limited_by_label_noise(healthy: Model) -> None:
+    rng = np.random.default_rng(0)
+
+    def rough(labels: np.ndarray) -> np.ndarray:
+        rows, columns = np.indices(labels.shape).astype(float)
+        shift = [gaussian_filter(rng.normal(size=labels.shape), 3) * 30 for _ in range(2)]
+        return map_coordinates(labels, [rows + shift[0], columns + shift[1]], order=0, mode="nearest").astype(np.uint8)
+
+    one = found(healthy, [(image, rough(labels)) for image, labels in toys(5, start=1000)])[
+        "boundary limited by label noise"
+    ]
+    assert one.found, one.words
+    assert one.numbers["edge under painting"] > one.numbers["edge under masks"]
+
+
+def test_blocky() -> None:
+    model = train(fresh(skips=()), toys(24), steps=60)
+    one = found(model)["blocky"]
+    assert one.found
+    assert "1/4 of the resolution" in one.words
+
+
+def test_without_masks_only_what_needs_no_truth_is_diagnosed(healthy: Model) -> None:
+    blank = [(image, np.full_like(labels, VOID)) for image, labels in toys(5, start=1000)]
+    assert set(found(healthy, blank)) == {"normalisation differs", "dead bottleneck", "collapsed skip"}

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from explain_toys import as_cases, toys
+from torch import Tensor, nn
+
+from whatwhere.explain.anatomy import UNetAnatomy
+from whatwhere.explain.evidence import (
+    Leak,
+    Sights,
+    check_windows,
+    containing,
+    influence_maps,
+    measure_sight,
+    ring_profile,
+)
+from whatwhere.explain.graph_anatomy import GraphAnatomy
+from whatwhere.field import field
+from whatwhere.network import Model
+
+
+def test_ring_profile_is_its_definition() -> None:
+    influence = np.random.default_rng(0).random((9, 9))
+    expected = np.zeros(5)
+    for row, column in np.ndindex(9, 9):
+        expected[max(abs(row - 4), abs(column - 4))] += influence[row, column]
+    assert np.allclose(ring_profile(influence), expected)
+
+
+@pytest.mark.parametrize(("profile", "share", "side"), [
+    ([1, 0, 0], 0.95, 0.95),  # all in the middle pixel
+    ([0, 1, 0], 1.0, 3.0),  # all in the first ring
+    ([0, 1, 1], 0.5, 3.0),
+    ([0, 1, 1], 0.75, 4.0),  # half way through the second ring
+])  # fmt: skip
+def test_the_square_that_holds_a_share(profile: list[int], share: float, side: float) -> None:
+    assert float(containing(np.array(profile, float), share)) == pytest.approx(side)
+
+
+@pytest.fixture(scope="module")
+def sights(healthy: Model) -> Sights:
+    images = [case.image for case in as_cases(healthy, toys(4, start=700))]
+    healthy.network.requires_grad_(False)
+    return measure_sight(UNetAnatomy(healthy.network), images, seed=0, progress=lambda _: None)  # type: ignore[arg-type]
+
+
+def test_nothing_is_seen_beyond_the_theoretical_window(healthy: Model, sights: Sights) -> None:
+    windows = field(healthy.network, (3, 48, 48))
+    for sight in sights.sights:
+        module = sight.layer
+        before, after = windows.reach(module)[0]
+        stride = 1 if module == "output" else int(windows.stride(module)[0])
+        assert sight.theoretical == before + after + stride
+        # measured squares are centred on the cell, windows reach a little farther to one side
+        assert 0 < sight.half.value <= sight.most.value <= sight.theoretical + 2 * stride
+        assert 0 < sight.share <= 1.5
+    deeper = [sights[name].most.value for name in ("encoder.0", "encoder.1", "bottleneck")]
+    assert deeper == sorted(deeper)
+
+
+def test_the_windows_hold_for_every_unit_tried(sights: Sights) -> None:
+    assert {leak.layer for leak in sights.leaks} == {sight.layer for sight in sights.sights}
+    for leak in sights.leaks:
+        assert leak.tried > 0, leak
+        assert leak.holds, leak
+        assert leak.inside > 0
+
+
+def test_a_leak_would_be_seen() -> None:
+    assert not Leak("output", 2, outside=0.5, inside=1.0, untestable=0).holds
+    assert Leak("output", 2, outside=1e-7, inside=1.0, untestable=0).holds
+
+
+def test_influence_is_the_gradient(healthy: Model) -> None:
+    network = healthy.network.requires_grad_(False)
+    anatomy, (case,) = UNetAnatomy(network), as_cases(healthy, toys(1, start=3))  # type: ignore[arg-type]
+    found = influence_maps(anatomy, [], case.image, (20, 20), np.random.default_rng(0))["output"]
+    image = case.image.clone().requires_grad_(True)
+    best = network(image)[0, :, 20, 20].sort(descending=True).values
+    (best[0] - best[1]).backward()
+    assert np.allclose(found, image.grad[0].abs().sum(0).numpy())
+
+
+class Global(nn.Module):
+    """Adds the mean of the whole image to every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.body(image).relu()
+        return self.head(features + features.mean((2, 3), keepdim=True))
+
+
+def test_a_network_that_sees_everything_is_said_to() -> None:
+    torch.manual_seed(0)
+    network = Global().eval().requires_grad_(False)
+    images = [torch.randn(1, 3, 24, 24) for _ in range(2)]
+    found = measure_sight(GraphAnatomy(network, (1, 3, 24, 24)), images, seed=0, progress=lambda _: None)
+    out = found["output"]
+    assert out.theoretical is None
+    assert out.share is None
+    assert "can see the whole image" in out.words
+    leak = next(leak for leak in found.leaks if leak.layer == "output")
+    assert (leak.tried, leak.untestable) == (0, 2)
+
+
+def test_the_check_needs_no_image_larger_than_the_window(healthy: Model) -> None:
+    (case,) = as_cases(healthy, toys(1, side=24))  # smaller than the window: the image is repeated
+    leaks = check_windows(UNetAnatomy(healthy.network), case.image, seed=1)  # type: ignore[arg-type]
+    assert all(leak.holds and leak.tried for leak in leaks)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from explain_toys import CLASSES, as_cases, toys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whatwhere.explain.anatomy import UNetAnatomy
+from whatwhere.explain.skips import _sampled_orders, measure_skips, shapley_matrix
+from whatwhere.judge import Judge
+from whatwhere.network import Model, UNet
+
+
+def by_permutations(values: np.ndarray, players: int) -> np.ndarray:
+    """The definition: each player's gain on joining, averaged over all orders."""
+    gains = np.zeros(players)
+    orders = list(permutations(range(players)))
+    for order in orders:
+        coalition = 0
+        for player in order:
+            gains[player] += values[coalition | 1 << player] - values[coalition]
+            coalition |= 1 << player
+    return gains / len(orders)
+
+
+@given(st.integers(1, 5), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_shapley_values_are_those_of_all_permutations(players: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=2**players)
+    found = shapley_matrix(players) @ values
+    assert np.allclose(found, by_permutations(values, players))
+    assert found.sum() == pytest.approx(values[-1] - values[0])
+
+
+def test_sampled_orders_add_up_and_come_near() -> None:
+    players = 8
+    rng = np.random.default_rng(0)
+    worth = rng.uniform(0, 1, players)
+    values = np.array([worth[[bool(c >> p & 1) for p in range(players)]].sum() ** 1.5 for c in range(2**players)])
+    met, matrix = _sampled_orders(players, seed=0)
+    found = matrix @ values[list(met)]
+    assert len(met) < 2**players / 2
+    assert found.sum() == pytest.approx(values[-1] - values[0])
+    assert np.abs(found - shapley_matrix(players) @ values).max() < 0.2 * found.max()
+
+
+def measured(model: Model, count: int = 3):
+    assert isinstance(model.network, UNet)
+    network = model.network.requires_grad_(False)
+    anatomy, cases = UNetAnatomy(network), as_cases(model, toys(count, start=500))
+    carried = [anatomy.carried(case.image) for case in cases]
+    means = [torch.cat(of).mean((0, 2, 3), keepdim=True) for of in zip(*carried)]
+    images = [(case.image, case.truth) for case in cases]
+    worths = measure_skips(
+        anatomy, images, means, CLASSES, distance=3, seed=0, precision="float32", progress=lambda _: None
+    )
+    return worths, anatomy, cases, means
+
+
+def test_every_score_is_shared_out_completely(healthy: Model) -> None:
+    worths, *_ = measured(healthy)
+    assert worths.exact
+    for score, of in worths.worth.items():
+        total = sum(one.shapley.value for one in of)
+        assert total == pytest.approx(worths.full[score].value - worths.none[score].value), score
+        assert np.allclose(
+            [one.shapley.value for one in of],
+            by_permutations(np.array([worths.coalitions[score][c] for c in range(8)]), 3),
+        )
+        for one in of:
+            assert one.shapley.low <= one.shapley.value + 1e-9
+            assert one.shapley.images == 3
+            assert "coalitions" in one.shapley.method
+
+
+def test_a_coalition_scores_what_the_judge_says(healthy: Model) -> None:
+    worths, anatomy, cases, means = measured(healthy)
+    judge = Judge(CLASSES, tolerance=1.0)
+    for case in cases:
+        levels = anatomy.network.encode(case.image)
+        logits = anatomy.network.decode(levels, {0: means[0], 2: means[2]}, size=case.size)  # only skip 1 passes
+        judge.add(case.name, case.truth, logits[0].argmax(0).byte().numpy())
+    assert worths.coalitions["mean IoU"][0b010] == pytest.approx(judge.result().mean_iou)
+    assert worths.coalitions["Boundary F1"][0b010] == pytest.approx(judge.result().pooled["mean_boundary_f1"])
+
+
+def test_a_path_that_nobody_listens_to_is_worth_nothing(healthy: Model) -> None:
+    deaf = Model(UNet(**healthy.network.config).eval(), healthy.classes, healthy.normalisation)
+    deaf.network.load_state_dict(healthy.network.state_dict())
+    first = next(m for m in deaf.network.decoder[1].modules() if isinstance(m, torch.nn.Conv2d))
+    with torch.no_grad():
+        first.weight[:, : first.in_channels // 2] = 0  # what skip 1 carries comes first
+    worths, *_ = measured(deaf)
+    for of in worths.worth.values():
+        assert of[1].shapley.value == pytest.approx(0, abs=1e-6)
+        assert of[1].alone_missing.value == 0
+        assert of[1].other_missing.value == 0
+    assert worths.response[1] == pytest.approx(0, abs=1e-5)
+    assert worths.response[0] > 0.05
+
+
+def test_one_image_has_no_other_to_borrow_from(healthy: Model) -> None:
+    worths, *_ = measured(healthy, count=1)
+    assert all(one.other_missing is None and one.shapley.low is None for one in worths.worth["mean IoU"])
