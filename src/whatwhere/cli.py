@@ -167,6 +167,10 @@ def predict(
     with _tile_progress(quiet) as advance:
         done = paint_all(model, inputs, output, progress=advance, **options)
     _out.print(str(done), markup=False)
+    if done.failed and len(done.failed) == len(done.items):
+        others = f" (and none of {len(done.items) - 1} others could be painted)" if len(done.items) > 1 else ""
+        _err.print(f"error: {' '.join(done.failed[0].error.split())}{others}", markup=False)
+        raise typer.Exit(2)
     if done.failed:
         raise typer.Exit(1)
 

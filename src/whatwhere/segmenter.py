@@ -40,6 +40,7 @@ from whatwhere.network import Model, load_model, probe_machine, save_model
 from whatwhere.paint import Engine, Painting, paint
 from whatwhere.paint.files import find_images
 from whatwhere.records import Classes, Normalisation
+from whatwhere.writing import whole_file
 
 __all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "train", "truth_of"]
 
@@ -116,6 +117,7 @@ def evaluate(
     judge = Judge(held.classes, tolerance=tolerance)
     for index, name in enumerate(images.names):
         raw, truth = images.store[index]
+        held.check(raw, name)
         painting = paint(engine, raw, probabilities=True)
         judge.add(name, truth, painting.labels, painting.probabilities)
         if progress is not None:
@@ -393,5 +395,5 @@ def _draw_worst(engine: Engine, images: ImageSet, scores: Scores, path: Path, co
         raw, truth = images.store[place[name]]
         rows.append((f"{name}   mean IoU {value:.3f}", raw, truth, paint(engine, raw).labels))
     if rows:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(worst_images_sheet(rows, engine.model.classes)).save(path)
+        with whole_file(path) as partial:
+            Image.fromarray(worst_images_sheet(rows, engine.model.classes)).save(partial, format="PNG")

@@ -15,7 +15,8 @@ __all__ = ["patient"]
 def patient() -> Iterator[Callable[[], bool]]:
     """Within the block a first Ctrl-C is only noted, and the function tells so; a second one does not wait.
 
-    In a thread other than the first Python has no say about signals, and the function always says no.
+    Where Ctrl-C is ignored (a job in the background), and in threads other than the first, which have no say about
+    signals, everything stays as it is and the function always says no.
     """
     asked = threading.Event()
 
@@ -23,10 +24,11 @@ def patient() -> Iterator[Callable[[], bool]]:
         asked.set()
         signal.signal(signal.SIGINT, before)
 
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield asked.is_set
         return
-    before = signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, note)
     try:
         yield asked.is_set
     finally:

@@ -47,7 +47,7 @@ class Pilot:
 
 
 def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) -> Pilot:
-    """Trains a copy of ``network`` on one batch.
+    """Trains a copy of ``network`` on one batch; several processes all do the same.
 
     Raises:
         TrainingError: the loss did not fall, with the likeliest reason.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -46,6 +45,8 @@ class NetworkPlan:
             raise PlanError(
                 f"skips = {list(self.skips)}", f"levels from 0 to {self.depth - 1}, as depth is {self.depth}", ""
             )
+        if self.padding == "valid" and self.block == "residual":
+            raise PlanError("padding = 'valid' and block = 'residual'", "one of them at most", "use padding = 'same'")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class TrainingPlan:
         _at_least(1, crop=self.crop, batch=self.batch, accumulate=self.accumulate)
         _within(0, 1, warmup=self.warmup, class_aware=self.class_aware, average=self.average)
         _within(0, 10, learning_rate=self.learning_rate, weight_decay=self.weight_decay, dice_weight=self.dice_weight)
+        _within(0, 1e6, epochs=self.epochs)
         if bool(self.time) == (self.epochs > 0):
             raise PlanError(
                 f"time = {self.time!r} and epochs = {self.epochs:g}",
@@ -121,6 +123,15 @@ class Plan:
     augmentation: Augmentation
     split: Mapping[str, tuple[str, ...]]
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        deepest = -(-self.training.crop // 2**self.network.depth)
+        if deepest == 1 and self.training.batch == self.training.accumulate:
+            raise PlanError(
+                f"crop = {self.training.crop} and batch = {self.training.batch} with depth = {self.network.depth}",
+                "more than one pixel at the bottom of the network, for batch norm",
+                "use a larger crop or batch",
+            )
 
     @property
     def network_config(self) -> dict[str, Any]:
@@ -215,9 +226,13 @@ def _plan_from(record: dict[str, Any]) -> Plan:
     )
 
 
-def _classes_from(table: dict[str, Any]) -> Classes:
+def _classes_from(table: Any) -> Classes:
+    if not isinstance(table, dict):
+        raise PlanError(f"classes is {table!r}", "a table [classes]", "")
     _only_known(table, ["void", "nearest", "class"], "[classes]")
     entries = table.get("class", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise PlanError(f"classes.class is {entries!r}", "a [[classes.class]] table each", "")
     if not entries:
         raise PlanError("[classes] lists no class", "a [[classes.class]] table each, with name, color and values", "")
     for entry in entries:
@@ -266,8 +281,6 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise PlanError(f"{where} = {value!r}", "a list", "")
         return tuple(_value(item, typing.get_args(hint)[0], where) for item in value)
-    if origin is types.UnionType:
-        hint = typing.get_args(hint)[0]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

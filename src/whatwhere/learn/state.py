@@ -62,10 +62,13 @@ class State:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.network.load_state_dict(_under("network.", tensors))
         self.average.network.load_state_dict(_under("average.", tensors))
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
             index, _, key = name.partition(".")
-            moments.setdefault(int(index), {})[key] = tensor.clone()
+            # in the memory layout of the weights: the fused optimiser reads both side by side
+            like = parameters[int(index)] if tensor.ndim else tensor
+            moments.setdefault(int(index), {})[key] = torch.empty_like(like, requires_grad=False).copy_(tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def save(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from whatwhere.data.crops import Crops
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import TrainingError
+from whatwhere.errors import DataError, TrainingError
 from whatwhere.learn.average import Average
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
@@ -120,6 +120,8 @@ class _Trainer:
             sets["train"].store, sets["train"].presence(), plan.normalisation, plan.training.crop, plan.augmentation,
             plan.training.class_aware, plan.seed,
         )  # fmt: skip
+        for images in sets.values():
+            _check_images(images, plan)
         self.keeper = Keeper(plan, sets["val"], folder, self.machine, view.say)
         self.steps_in_all = max(1, round(plan.training.epochs * self._steps_an_epoch()))
         self.steps_here = 0
@@ -133,9 +135,10 @@ class _Trainer:
             self._go_on()
             if self.state.counters.finished:
                 return RunRecord.read(self.folder)
-        elif self.world.leads:
+        else:
             self.view.say(str(fly_pilot(self.state.network, self.crops, self.plan, self.machine)))
-            write_plan(self.plan, self.folder.plan)
+            if self.world.leads:
+                write_plan(self.plan, self.folder.plan)
         budget = self.plan.training.seconds
         if budget is not None:
             (self.reserve,) = self.world.agree(self.keeper.fit(self.state, budget) if self.world.leads else 0.0)
@@ -321,6 +324,19 @@ class _Trainer:
             "learning_rate": self.state.optimizer.param_groups[0]["lr"], "images_per_second": self._speed(),
             "waiting_share": counters.waiting / counters.elapsed,
         }  # fmt: skip
+
+
+def _check_images(images: ImageSet, plan: Plan) -> None:
+    """Numpy would stretch a grey image to three channels without a word."""
+    expected = plan.normalisation
+    for index, name in enumerate(images.names):
+        raw = images.store[index][0]
+        if (raw.shape[-1], str(raw.dtype)) != (expected.channels, expected.dtype):
+            raise DataError(
+                f"image {name} has {raw.shape[-1]} channels of {raw.dtype}",
+                f"{expected.channels} of {expected.dtype}, as the plan says",
+                "convert it, or make the plan anew: whatwhere plan",
+            )
 
 
 def _to(tensor: Tensor, machine: Machine) -> Tensor:

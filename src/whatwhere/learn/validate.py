@@ -12,6 +12,7 @@ from whatwhere.data.sets import ImageSet
 from whatwhere.judge import Judge, Scores
 from whatwhere.judge.pictures import preview
 from whatwhere.paint import Engine, paint
+from whatwhere.writing import whole_file
 
 __all__ = ["collapsed", "draw_preview", "spread", "validate"]
 
@@ -28,6 +29,7 @@ def validate(
     judge = Judge(engine.model.classes, boundary=boundary)
     for done, index in enumerate(indices, 1):
         raw, truth = images.store[index]
+        engine.model.check(raw, images.names[index])
         judge.add(images.names[index], truth, paint(engine, raw).labels)
         if each is not None:
             each(done)
@@ -56,5 +58,5 @@ def draw_preview(engine: Engine, images: ImageSet, index: int, path: Path) -> No
     """Image, truth, prediction and error of one image, side by side, as a PNG."""
     raw, truth = images.store[index]
     picture = preview(raw, truth, paint(engine, raw).labels, engine.model.classes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    with whole_file(path) as partial:
+        Image.fromarray(picture).save(partial, format="PNG")

@@ -51,6 +51,10 @@ def probe_machine(device: str = "auto", precision: Precision = "auto") -> Machin
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise PlanError(f"device is {device!r}", "'auto', 'cpu', 'cuda' or 'mps'", "leave it at 'auto' if unsure")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise PlanError("device is 'mps'", "a device of this machine", "use 'cpu': torch sees no Apple GPU here")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise PlanError("device is 'cuda'", "a device of this machine", "use 'cpu': torch sees no CUDA device here")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -63,7 +67,9 @@ def probe_machine(device: str = "auto", precision: Precision = "auto") -> Machin
 
 def _precision(device: str, precision: Precision) -> tuple[torch.dtype, str]:
     if precision not in ("auto", "float32", "bfloat16"):
-        raise PlanError(f"precision is {precision!r}", "'auto', 'float32' or 'bfloat16'", "")
+        raise PlanError(
+            f"precision is {precision!r}", "'auto', 'float32' or 'bfloat16'", "leave it at 'auto' if unsure"
+        )
     if precision != "auto":
         return getattr(torch, precision), "as asked"
     if device.startswith("cuda"):

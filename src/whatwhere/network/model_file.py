@@ -157,7 +157,7 @@ def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Mo
         network.load_state_dict(weights)
         classes = Classes.from_json(record["classes"])
         normalisation = Normalisation.from_json(record["normalisation"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path} does not describe a whole model ({reason})", "", "save or copy it again") from error
     return Model(network.eval(), classes, normalisation, record["plan"], record["training"], record["versions"])

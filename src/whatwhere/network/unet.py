@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whatwhere.network.blocks import Block, Up, UpKind, block
+from whatwhere.network.blocks import Block, Up, UpKind
+from whatwhere.network.blocks import block as _bricks
 
 __all__ = ["Skip", "UNet"]
 
@@ -30,7 +31,7 @@ class PlainEncoder(nn.ModuleList):
     """The way down: at each level a block, between levels a 2x2 max pooling. Returns one tensor a level."""
 
     def __init__(self, in_channels: int, widths: tuple[int, ...], kind: Block, repeats: int, padded: bool) -> None:
-        stages: list[nn.Module] = [block(kind, in_channels, widths[0], repeats=1, padded=padded)]
+        stages: list[nn.Module] = [_bricks(kind, in_channels, widths[0], padded=padded)]
         for above, here in itertools.pairwise(widths):
             stages.append(_down(kind, above, here, repeats, padded))
         super().__init__(stages)
@@ -44,7 +45,7 @@ class PlainEncoder(nn.ModuleList):
 
 
 def _down(kind: Block, above: int, here: int, repeats: int, padded: bool) -> nn.Module:
-    return nn.Sequential(nn.MaxPool2d(2), block(kind, above, here, repeats=repeats, padded=padded))
+    return nn.Sequential(nn.MaxPool2d(2), _bricks(kind, above, here, repeats=repeats, padded=padded))
 
 
 class UNet(nn.Module):
@@ -88,11 +89,11 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         kept = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
-        _check(in_channels, classes, width, depth, kept, block, padding)
         self.config: dict[str, Any] = {
             "in_channels": in_channels, "classes": classes, "width": width, "depth": depth, "block": block,
             "repeats": repeats, "up": up, "padding": padding, "skips": list(kept), "max_width": max_width,
         }  # fmt: skip
+        _check(self.config)
         self.depth = depth
         self.skips = kept
         self.padding = padding
@@ -103,7 +104,7 @@ class UNet(nn.Module):
         self.bottleneck: nn.Module = _down(block, widths[-2], widths[-1], repeats, padded)
         self.up = nn.ModuleList(Up(up, below, here) for here, below in itertools.pairwise(widths))
         self.decoder = nn.ModuleList(
-            _decoder_level(block, here, 2 * here if level in kept else here, padded)
+            _bricks(block, 2 * here if level in kept else here, here, padded=padded)
             for level, here in enumerate(widths[:-1])
         )
         self.head = nn.Conv2d(widths[0], classes, 1)
@@ -155,7 +156,10 @@ class UNet(nn.Module):
         keep: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Up the right side, from the features of :meth:`encode` to logits, cropped to ``size`` if given."""
-        carried = [_carry(features, (skips or {}).get(level, "pass")) for level, features in enumerate(levels)]
+        skips = skips or {}
+        if unknown := sorted(set(skips) - set(range(self.depth + 1))):
+            raise ValueError(f"there is no skip at level {unknown[0]}; this network has levels 0 to {self.depth}")
+        carried = [_carry(features, skips.get(level, "pass")) for level, features in enumerate(levels)]
         x = carried[self.depth]
         for level in reversed(range(self.depth)):
             x = self.up[level](x)
@@ -239,10 +243,6 @@ def _centre(features: Tensor, like: Tensor) -> Tensor:
     return features[..., top : top + like.shape[-2], left : left + like.shape[-1]]
 
 
-def _decoder_level(kind: Block, here: int, incoming: int, padded: bool) -> nn.Module:
-    return block(kind, incoming, here, padded=padded)
-
-
 def _initialise(network: nn.Module) -> None:
     """He initialisation (arXiv 1502.01852) for what a ReLU follows."""
     for module in network.modules():
@@ -250,17 +250,16 @@ def _initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
-def _check(
-    in_channels: int, classes: int, width: int, depth: int, skips: tuple[int, ...], kind: str, padding: str
-) -> None:
-    for name, value in {"in_channels": in_channels, "classes": classes, "width": width, "depth": depth}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+def _check(config: Mapping[str, Any]) -> None:
+    for name in ("in_channels", "classes", "width", "depth", "repeats", "max_width"):
+        if config[name] < 1:
+            raise ValueError(f"{name} is {config[name]}; it must be at least 1")
+    depth, skips = config["depth"], config["skips"]
     if any(level not in range(depth) for level in skips):
-        raise ValueError(f"skips {list(skips)}: a network of depth {depth} has skips 0 to {depth - 1}")
-    if kind not in ("plain", "residual"):
-        raise ValueError(f"block is {kind!r}; it is 'plain' or 'residual'")
-    if padding not in ("same", "valid"):
-        raise ValueError(f"padding is {padding!r}; it is 'same' or 'valid'")
-    if padding == "valid" and kind == "residual":
+        raise ValueError(f"skips {skips}: a network of depth {depth} has skips 0 to {depth - 1}")
+    choices = {"block": ("plain", "residual"), "up": ("transpose", "bilinear"), "padding": ("same", "valid")}
+    for name, (one, other) in choices.items():
+        if config[name] not in (one, other):
+            raise ValueError(f"{name} is {config[name]!r}; it is {one!r} or {other!r}")
+    if config["padding"] == "valid" and config["block"] == "residual":
         raise ValueError("residual blocks add their input to their output, which needs padding='same'")
