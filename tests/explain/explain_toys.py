@@ -22,14 +22,17 @@ NORMALISATION = Normalisation((110.0, 100.0, 90.0), (50.0, 50.0, 50.0))
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-def toy(seed: int, side: int = SIDE, hidden: bool = False) -> Pair:
-    """An image with two discs and its labels. With ``hidden`` only a dot in the middle of each tells its class."""
+def toy(seed: int, hidden: bool = False) -> Pair:
+    """An image with two discs and its labels. With ``hidden`` they are twice as large and of one colour, and only a dot
+    in the middle of each tells its class.
+    """
+    side = 2 * SIDE if hidden else SIDE
     rng = np.random.default_rng(seed)
     image = rng.normal(95, 12, (side, side, 3))
     labels = np.zeros((side, side), np.uint8)
     rows, columns = np.indices((side, side))
     for half, class_id in enumerate(rng.permutation([1, 2])):
-        radius = int(rng.integers(7, 11))
+        radius = int(rng.integers(7, 11)) * (2 if hidden else 1)
         row, column = rng.integers(radius + 1, side - radius - 1), rng.integers(radius, side // 2 - radius + 2)
         away = np.hypot(rows - row, columns - (column + half * side // 2))
         colour = (200, 90, 70) if class_id == 1 or hidden else (80, 90, 200)

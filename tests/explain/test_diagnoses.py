@@ -37,7 +37,7 @@ def test_a_healthy_network_is_left_alone(explanation: Explanation) -> None:
 
 
 def test_class_never_sampled() -> None:
-    without_plums = [(image, np.where(labels == 2, VOID, labels).astype(np.uint8)) for image, labels in toys(24)]
+    without_plums = [(image, np.where(labels == 2, 0, labels).astype(np.uint8)) for image, labels in toys(24)]
     seen = found(train(fresh(), without_plums))
     assert seen["class never sampled"].found
     assert "'plum' is in the masks but is never painted" in seen["class never sampled"].words
@@ -65,10 +65,10 @@ def test_sees_too_little() -> None:
     pairs = toys(24, hidden=True)
     torch.manual_seed(0)
     narrow = UNet(3, 3, width=8, depth=1)
-    model = train(narrow, pairs, steps=150)
+    model = train(narrow, pairs, steps=80)
     one = found(model, toys(5, start=1000, hidden=True))["sees too little"]
     # the disc's edge is seen everywhere, the dot that tells which only near the middle
-    assert one.numbers["window"] < 1.5 * 20
+    assert one.numbers["window"] < 1.5 * 30
     assert one.found, one.words
     assert "cannot tell what it paints" in one.words
 

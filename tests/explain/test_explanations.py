@@ -21,11 +21,11 @@ def test_every_layer_is_measured_and_every_value_says_how(explanation: Explanati
     names = ["pixel", "encoder.0", "encoder.1", "bottleneck", "decoder.1", "decoder.0"]
     assert [one.layer.name for one in explanation.levels.readings] == names
     for one in explanation.levels.readings:
-        for key in ("what", "where", "shuffled", "equal_what", "equal_where"):
+        for key in ("what", "where", "side", "shuffled", "equal_what", "equal_where"):
             value = getattr(one, key)
             assert value.low <= value.value <= value.high
             assert (value.images, value.seed) == (8, 0)
-            assert "over images" in value.method
+            assert "-fold over" in value.method
         assert (one.untrained_what is None) == (one.layer.name == "pixel")
         assert one.shuffled.value < 0.6
     assert explanation.levels["decoder.0"].what.value > 0.9

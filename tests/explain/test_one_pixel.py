@@ -36,6 +36,7 @@ def test_evidence_is_that_of_captum() -> None:
     captum = pytest.importorskip("captum.attr")
     torch.manual_seed(0)
     smooth = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1))
+    smooth.requires_grad_(False)
     image, baseline = torch.randn(1, 3, 8, 8), torch.zeros(1, 3, 1, 1)
 
     def score(batch: Tensor) -> Tensor:

@@ -125,26 +125,24 @@ def _evidence(model: Model, anatomy: Anatomy, cases: Sequence[Case], study: Stud
 
 
 def never_sampled(seen: Evidence) -> Diagnosis:
-    """A class that is in the masks, but that the network never gives any chance."""
+    """A class that is in the masks, but that the network never paints."""
     names = seen.model.classes.names
     truth, painted = seen.scores.confusion.sum(1), seen.scores.confusion.sum(0)
     own = np.diagonal(seen.chances)
-    lost = [c for c in range(len(names)) if truth[c] > 0 and painted[c] == 0 and own[c] < 0.01]
+    lost = [c for c in range(len(names)) if truth[c] > 0 and painted[c] < 0.001 * truth[c]]
     numbers = {
         f"mean probability of {names[c]} on its own pixels": float(own[c]) for c in range(len(names)) if truth[c]
     }
     if not lost:
-        return Diagnosis(
-            "class never sampled", False, "Every class of the masks is given a chance somewhere.", "", numbers
-        )
+        return Diagnosis("class never sampled", False, "Every class of the masks is painted somewhere.", "", numbers)
     said = " and ".join(repr(names[c]) for c in lost)
     return Diagnosis(
         "class never sampled",
         True,
-        f"{said} is in the masks but is never painted, and on its own pixels gets a mean probability of only "
-        f"{max(own[c] for c in lost):.1e}: the network behaves as if it had never been shown it.",
-        "Check that the training masks hold it and how their values are mapped (whatwhere check), and train with crops "
-        "chosen by class.",
+        f"{said} is in the masks but is never painted; on its own pixels it gets a mean probability of "
+        f"{max(own[c] for c in lost):.2g}. The network behaves as if it had never been shown it.",
+        "Check that the training masks hold it and how their values are mapped (whatwhere check), and train with "
+        "crops chosen by class.",
         numbers,
     )
 
@@ -152,7 +150,8 @@ def never_sampled(seen: Evidence) -> Diagnosis:
 def starved(seen: Evidence) -> Diagnosis:
     """A rare class that the network half knows, but hardly ever dares to paint."""
     names, confusion = seen.model.classes.names, seen.scores.confusion
-    truth, right = confusion.sum(1).astype(float), np.diagonal(confusion).astype(float)
+    truth, painted = confusion.sum(1).astype(float), confusion.sum(0)
+    right = np.diagonal(confusion).astype(float)
     recall = np.divide(right, truth, out=np.ones(len(truth)), where=truth > 0)
     share = truth / max(1.0, truth.sum())
     own = np.diagonal(seen.chances)
@@ -163,7 +162,11 @@ def starved(seen: Evidence) -> Diagnosis:
     poor = [
         c
         for c in range(len(names))
-        if truth[c] > 0 and share[c] < 0.1 and recall[c] < 0.5 and own[c] >= 0.01 and own[c] > 3 * elsewhere[c]
+        if truth[c] > 0
+        and share[c] < 0.1
+        and recall[c] < 0.5
+        and painted[c] >= 0.001 * truth[c]
+        and own[c] > 3 * elsewhere[c]
     ]
     numbers = {f"recall of {name}": float(recall[c]) for c, name in enumerate(names) if truth[c]}
     if not poor:
@@ -172,11 +175,9 @@ def starved(seen: Evidence) -> Diagnosis:
     return Diagnosis(
         "one class starved",
         True,
-        f"{names[worst]!r} has {share[worst]:.1%} of the pixels. The network gives it {own[worst]:.2f} on its "
-        "own pixels, "
-        f"{own[worst] / max(elsewhere[worst], 1e-9):.0f} times as much as elsewhere, so it knows something of "
-        "it; yet it "
-        f"paints only {recall[worst]:.0%} of them.",
+        f"{names[worst]!r} has {share[worst]:.1%} of the pixels. The network gives it {own[worst]:.2f} on its own "
+        f"pixels, {own[worst] / max(elsewhere[worst], 1e-9):.0f} times as much as elsewhere, so it knows something "
+        f"of it; yet it paints only {recall[worst]:.0%} of them.",
         "Raise class_aware in the plan, or dice_weight, so that the class counts for more.",
         numbers,
     )
@@ -200,9 +201,8 @@ def inverted(seen: Evidence) -> Diagnosis:
     return Diagnosis(
         "mapping inverted",
         True,
-        f"{said}. With the classes renamed so, mean IoU would be {best:.2f} instead of {now:.2f}: the regions "
-        "are right "
-        "and their names are not.",
+        f"{said}. With the classes renamed so, mean IoU would be {best:.2f} instead of {now:.2f}: the regions are "
+        "right and their names are not.",
         "Compare the mask values of the training data and of these masks (whatwhere check shows the mapping).",
         numbers,
     )
@@ -222,8 +222,7 @@ def normalisation(seen: Evidence) -> Diagnosis:
         off = shift > 1.0 or ratio > 2.5
         said += (
             f"; what reaches the first batch norm lies {shift:.2f} deviations from what it saw in training, and "
-            "spreads "
-            f"{ratio:.1f} times as differently"
+            f"spreads {ratio:.1f} times as differently"
         )
     if not off:
         return Diagnosis("normalisation differs", False, f"{said}: as in training.", "", numbers)
@@ -275,8 +274,8 @@ def dead_bottleneck(seen: Evidence) -> Diagnosis:
         True,
         f"Without the bottleneck the logits move by only {moved:.3f} of their spread, without {used} by "
         f"{response[used]:.2f}: a lazy U-Net, which answers from {used} and leaves its deep half idle.",
-        "If local evidence suffices, a shallower network is as good and faster. If context is needed, train longer, or "
-        "without the top skip at first.",
+        "If local evidence suffices, a shallower network is as good and faster. If context is needed, train longer, "
+        "or without the top skip at first.",
         numbers,
     )
 
@@ -334,8 +333,7 @@ def _worst_object(seen: Evidence) -> tuple[str, float] | None:
     confusion = seen.scores.confusion
     truth = np.maximum(confusion.sum(1), 1)
     recall = np.diagonal(confusion) / truth
-    smallest = min(min(case.size) for case in seen.cases)
-    separate = [one for one in seen.measured.objects if one.typical < 0.9 * smallest]
+    separate = [one for one in seen.measured.objects if not one.fills]
     if not separate:
         return None
     worst = min(separate, key=lambda one: recall[one.class_id])
@@ -355,17 +353,16 @@ def noisy_labels(seen: Evidence) -> Diagnosis:
         "edge under painting": painted,
     }
     said = (
-        f"Boundary F1 is {strict:.2f} within 1 px and {loose:.2f} within 4 px; the image's own edge is "
-        f"{drawn:.2f} times as "
-        f"strong as elsewhere under the edges of the masks, and {painted:.2f} times under the painted ones"
+        f"Boundary F1 is {strict:.2f} within 1 px and {loose:.2f} within 4 px; the image's own edge is {drawn:.2f} "
+        f"times as strong as elsewhere under the edges of the masks, and {painted:.2f} times under the painted ones"
     )
     if not (what > 0.85 and loose - strict > 0.15 and painted > 1.1 * drawn):
         return Diagnosis("boundary limited by label noise", False, f"{said}.", "", numbers)
     return Diagnosis(
         "boundary limited by label noise",
         True,
-        f"{said}: the painting follows the image better than the masks do, so the masks' own roughness limits "
-        "the score.",
+        f"{said}: the painting follows the image better than the masks do, so the masks' own roughness limits the "
+        "score.",
         "Judge with a tolerance, look at the worst edges, and redraw masks before changing the network.",
         numbers,
     )
@@ -404,9 +401,8 @@ def blocky(seen: Evidence) -> Diagnosis:
     return Diagnosis(
         "blocky",
         True,
-        f"The finest features that reach the decoder are at 1/{2**finest} of the resolution: an edge can be "
-        "placed only as "
-        f"well as units {2**finest} px apart remember it (Boundary F1 at 1 px: {strict:.2f}).",
+        f"The finest features that reach the decoder are at 1/{2**finest} of the resolution: an edge can be placed "
+        f"only as well as units {2**finest} px apart remember it (Boundary F1 at 1 px: {strict:.2f}).",
         "Train with the finer skips.",
         numbers,
     )

@@ -193,6 +193,10 @@ def _name(layer: Layer | None) -> str:
     return "output" if layer is None else layer.name
 
 
+def _stride(layer: Layer | None) -> int:
+    return 1 if layer is None else layer.stride
+
+
 def _middle_pixel(image: Tensor, rng: np.random.Generator) -> tuple[int, int]:
     """A pixel of the middle quarter of the image, so that little of a window is cut by the rim."""
     height, width = image.shape[-2:]
@@ -204,7 +208,7 @@ def _middle_pixel(image: Tensor, rng: np.random.Generator) -> tuple[int, int]:
 def _sides(smallest: int) -> list[int]:
     """Sides of the visible squares: 0 hides all; the last stands for the whole image."""
     tried = [0, 5, 9, 17, 33, 49, 65, 97, 129, 193, 257, 385]
-    return [side for side in tried if side < smallest] + [2 * smallest]
+    return [side for side in tried if side < smallest] + [smallest, smallest * 5 // 4, 2 * smallest]
 
 
 def influence_maps(
@@ -291,7 +295,9 @@ def _side_restoring(shares: Array, sides: Sequence[int], wanted: float = SHARES[
 def _sight(layer: Layer | None, windows: Field, maps: Array, answers: Array, sides: Sequence[int], seed: int) -> Sight:
     module = "output" if layer is None else layer.module
     reach = windows.reach(module)
-    stride = 1 if layer is None else layer.stride
+    theoretical = None if reach is None else max(before + _stride(layer) + after for before, after in reach)
+    # beyond the window nothing matters, so no larger square can be needed
+    widest = np.minimum(sides, theoretical or sides[-1]).tolist()
     alive = maps.sum((1, 2)) > 0
     profiles = np.stack([ring_profile(one / one.sum()) for one in maps[alive]]) if alive.any() else np.zeros((0, 1))
     how = "side in px of the square around a unit with {} of the absolute gradient, mean over images; one unit an image"
@@ -299,10 +305,10 @@ def _sight(layer: Layer | None, windows: Field, maps: Array, answers: Array, sid
     return Sight(
         layer=_name(layer),
         title="output" if layer is None else layer.title,
-        theoretical=None if reach is None else max(before + stride + after for before, after in reach),
+        theoretical=theoretical,
         half=_measured(profiles, lambda p: containing(p, SHARES[0]), how.format("50 %"), seed),
         most=_measured(profiles, lambda p: containing(p, SHARES[1]), how.format("95 %"), seed),
-        restored=_measured(answers, lambda a: _side_restoring(a, sides), seen, seed),
+        restored=_measured(answers, lambda a: _side_restoring(a, widest), seen, seed),
         words=windows.explain(module),
     )
 

@@ -95,6 +95,9 @@ def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
         axes.annotate(
             f"chance {chance:.2g}", (places[-1] + 0.45, chance), color=colour, fontsize=8, va="bottom", ha="right"
         )
+    sides = [np.nan if one.side.value is None else one.side.value for one in levels.readings]
+    axes.plot(places[:-1], sides, color=palette.where, marker="s", mfc="none", ms=5, lw=1.2, ls=(0, (5, 2)),
+              label="which side, image unseen")  # fmt: skip
     down = sum(one.layer.role in ("pixel", "encoder") for one in levels.readings)
     axes.axvspan(down - 0.5, down + 0.5, color=palette.line, alpha=0.35, lw=0)
     axes.set_xticks(places, [_label(one.layer) for one in levels.readings] + ["the\nanswer"])
@@ -102,7 +105,7 @@ def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
     lowest = min(levels.chance, 0.5)
     axes.set_ylim(max(0, lowest - 0.08), 1.02)
     axes.set_ylabel("balanced accuracy", color=palette.quiet, fontsize=9)
-    _legend(axes, palette, 4)
+    _legend(axes, palette, 5)
     return figure
 
 
@@ -115,7 +118,7 @@ def _legend(axes: Any, palette: Palette, columns: int) -> None:
 
 def draw_sight(sights: Sights, objects: Sequence[ObjectSize], palette: Palette = LIGHT) -> Figure:
     """For each layer what it can see, and in how much of it the influence lies; objects of the data below."""
-    shown = [one for one in objects if one.objects >= 2][:8] or list(objects)[:8]
+    shown = [one for one in objects if not one.fills][:8]
     rows = len(sights.sights) + len(shown)
     figure = _figure(8.6, 0.6 + 0.34 * rows)
     axes = figure.subplots()

@@ -1,9 +1,11 @@
 """What and where, level by level: how well the class of a pixel can be read from each level's features.
 
-*What* is asked of interior pixels, among all classes. *Where* is asked of boundary pixels, between the two classes that
-meet there (chance 0.5). Three controls: shuffled labels (chance), the same architecture untrained (what the wiring
-alone gives), and equally many features at every level by random projection (deeper is wider). Knows features and
-labels; nothing of files or training.
+*What* is asked of interior pixels, among all classes, of images the probe has not seen. *Where* is asked of boundary
+pixels, between the two classes that meet there (chance 0.5), by a probe fitted on other parts of the same image: do
+the two sides of the edge differ here? Asked across images, the question would be *which side is which*, and that takes
+some *what* too: it is reported as *side*. Three controls: shuffled labels (chance), the same architecture untrained
+(what the wiring alone gives), and equally many features at every level by random projection (deeper is wider). Knows
+features and labels; nothing of files or training.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out
 
 __all__ = ["Levels", "Reading", "Samples", "gather", "measure_levels", "paint_by_probe", "painting_probes"]
 
+_BLOCK = 32
+"""px; of one image, squares of this side are held out together."""
+
 Array = NDArray[Any]
 Progress = Callable[[float], None]
 
@@ -33,7 +38,9 @@ class Reading:
 
     Attributes:
         layer: where.
-        what, where: balanced accuracy on interior and boundary pixels of held-out images.
+        what: balanced accuracy on interior pixels of held-out images.
+        where: on boundary pixels, by probes fitted on other parts of the same image.
+        side: on boundary pixels of held-out images.
         shuffled: *what* of a probe fitted on shuffled labels: chance.
         untrained_what, untrained_where: the same layer of an untrained network; None for the raw pixel.
         equal_what, equal_where: with as many random projections at each level as the narrowest level has features.
@@ -42,6 +49,7 @@ class Reading:
     layer: Layer
     what: Measured
     where: Measured
+    side: Measured
     shuffled: Measured
     untrained_what: Measured | None
     untrained_where: Measured | None
@@ -78,8 +86,8 @@ class Levels:
         raise KeyError(f"{name!r}; there are {', '.join(reading.layer.name for reading in self.readings)}")
 
     def __str__(self) -> str:
-        lines = [f"{'':<14}{'what (interior)':<22}where (boundary)"]
-        lines += [f"{one.layer.title:<14}{one.what!s:<22}{one.where}" for one in self.readings]
+        lines = [f"{'':<14}{'what (interior)':<22}{'where (boundary)':<22}which side"]
+        lines += [f"{one.layer.title:<14}{one.what!s:<22}{one.where!s:<22}{one.side}" for one in self.readings]
         return "\n".join([*lines, f"{'the answer':<14}{self.answer_what!s:<22}{self.answer_where}"])
 
     def to_json(self) -> dict[str, Any]:
@@ -147,33 +155,48 @@ def _read(
     layer: Layer, samples: Samples, untrained: Samples, count: int, classes: int, distance: int, seed: int
 ) -> Reading:
     interior, boundary = samples.spots
-    probe = f"linear probe (logistic regression, C={STRENGTH}), {FOLDS}-fold over images, held-out pixels"
+    probe = f"linear probe (logistic regression, C={STRENGTH}), {FOLDS}-fold over"
 
     def what(source: Samples, how: str, equal: bool = False, shuffle: bool = False) -> Measured:
         x = source.features[0][layer.name]
         x = projected(x, count, seed) if equal else x
         logits = held_out_logits(x, interior.label, source.groups[0], classes, seed if shuffle else None)
-        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe}{how}", seed)
+        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe} images{how}", seed)
 
     def where(source: Samples, how: str, equal: bool = False) -> Measured:
         x = source.features[1][layer.name]
         x = projected(x, count, seed) if equal else x
-        logits = held_out_logits(x, boundary.label, source.groups[1], classes)
-        return _score_where(logits, boundary, classes, f"{_where()}; {probe}{how}", seed)
+        logits, scored = _within_images(x, boundary, classes)
+        method = f"{_where()}; {probe} squares of {_BLOCK} px of each image alone{how}"
+        return _score_where(logits[scored], boundary.take(scored), classes, method, seed)
 
     hidden, wide = layer.role != "pixel", layer.channels > count
     fresh, same = "; untrained network", f"; {count} random projections of the features"
     plain_what, plain_where = what(samples, ""), where(samples, "")
+    across = held_out_logits(samples.features[1][layer.name], boundary.label, samples.groups[1], classes)
     return Reading(
         layer=layer,
         what=plain_what,
         where=plain_where,
+        side=_score_where(across, boundary, classes, f"{_where()}; {probe} images", seed),
         shuffled=what(samples, "; labels shuffled", shuffle=True),
         untrained_what=what(untrained, fresh) if hidden else None,
         untrained_where=where(untrained, fresh) if hidden else None,
         equal_what=what(samples, same, equal=True) if wide else plain_what,
         equal_where=where(samples, same, equal=True) if wide else plain_where,
     )
+
+
+def _within_images(features: Array, spots: Spots, classes: int) -> tuple[Array, Array]:
+    """Logits of each spot by a probe fitted on other squares of its image, and for which spots there are any."""
+    logits, scored = np.zeros((len(spots), classes)), np.zeros(len(spots), bool)
+    for image in np.unique(spots.image):
+        at = np.flatnonzero(spots.image == image)
+        squares = spots.row[at] // _BLOCK * 10_000 + spots.column[at] // _BLOCK
+        if len(np.unique(squares)) > 1:
+            logits[at] = held_out_logits(features[at], spots.label[at], squares, classes)
+            scored[at] = True
+    return logits, scored
 
 
 def _what(distance: int) -> str:

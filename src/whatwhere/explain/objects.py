@@ -25,6 +25,7 @@ class ObjectSize:
         typical: px, the longer side of the object that a random pixel of the class lies in: the median by area.
         largest: px, the largest longer side.
         share: of all pixels that count.
+        fills: its objects mostly fill the image, as a background does: nothing to see whole.
     """
 
     class_id: int
@@ -33,6 +34,7 @@ class ObjectSize:
     typical: float
     largest: int
     share: float
+    fills: bool
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -42,6 +44,7 @@ def object_sizes(labels: Sequence[NDArray[np.uint8]], classes: Classes) -> tuple
     """One record for each class that occurs."""
     shapes = [class_shapes(one, classes.count) for one in labels]
     pixels = np.array([[shape.pixels for shape in of] for of in shapes], float).sum(0)
+    side = min(min(one.shape) for one in labels)
     found = []
     for class_id, name in enumerate(classes.names):
         extents = np.array([extent for of in shapes for extent in of[class_id].extents])
@@ -52,5 +55,7 @@ def object_sizes(labels: Sequence[NDArray[np.uint8]], classes: Classes) -> tuple
         middle = np.searchsorted(np.cumsum(areas[order]), areas.sum() / 2)
         typical = float(extents[order][min(middle, len(order) - 1)])
         share = float(pixels[class_id] / max(1.0, pixels.sum()))
-        found.append(ObjectSize(class_id, name, len(extents), typical, int(extents.max()), share))
+        found.append(
+            ObjectSize(class_id, name, len(extents), typical, int(extents.max()), share, typical >= 0.9 * side)
+        )
     return tuple(found)

@@ -165,7 +165,7 @@ def _fields(e: Explanation) -> list[dict[str, Any]]:
         part = whole[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
         brightness = np.sqrt(part / max(float(part.max()), 1e-30))
         colours = mpl.colormaps["magma"](brightness)[..., :3]
-        picture = Image.fromarray((colours * 255).astype(np.uint8)).resize((160, 160), Image.Resampling.BOX)
+        picture = Image.fromarray((colours * 255).astype(np.uint8)).resize((320, 320), Image.Resampling.BOX)
         pictures.append({"title": sight.title, "sight": sight, "picture": _data_url(_boxed(picture, sight, side))})
     return pictures
 
@@ -174,8 +174,8 @@ def _boxed(picture: Image.Image, sight: Any, side: int) -> Picture:
     draw = ImageDraw.Draw(picture)
     for extent, colour in ((sight.theoretical, (150, 160, 175)), (sight.most.value, (255, 255, 255))):
         if extent:
-            half = min(80.0, extent / side * 80)
-            draw.rectangle((80 - half, 80 - half, 79 + half, 79 + half), outline=colour)
+            half = min(160.0, extent / side * 160)
+            draw.rectangle((160 - half, 160 - half, 159 + half, 159 + half), outline=colour, width=3)
     return np.asarray(picture)
 
 
@@ -204,7 +204,7 @@ def _with_windows(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Pic
     for (top_bottom, left_right), colour in zip(story.windows.values(), colours):
         (top, bottom), (left, right) = top_bottom, left_right
         frame = (left * scale, top * scale, right * scale - 1, bottom * scale - 1)
-        draw.rectangle(frame, outline=tuple(int(255 * c) for c in colour), width=max(2, scale // 2))
+        draw.rectangle(frame, outline=tuple(int(255 * c) for c in colour), width=max(2, round(0.01 * image.width)))
     _mark(draw, at, scale)
     return np.asarray(image)
 
@@ -227,8 +227,8 @@ def _with_evidence(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Pi
 
 def _mark(draw: ImageDraw.ImageDraw, at: tuple[int, int], scale: int) -> None:
     row, column = ((place + 0.5) * scale for place in at)
-    for radius, colour in ((9, (0, 0, 0)), (7, (255, 255, 255))):
-        draw.ellipse((column - radius, row - radius, column + radius, row + radius), outline=colour, width=2)
+    for radius, colour in ((16, (0, 0, 0)), (13, (255, 255, 255))):
+        draw.ellipse((column - radius, row - radius, column + radius, row + radius), outline=colour, width=4)
 
 
 def _finite(value: Any) -> Any:

@@ -41,9 +41,8 @@ def levels(e: Explanation) -> list[str]:
     shuffled = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
     said.append(
         f"Controls: probes fitted on shuffled labels score {min(shuffled):.2f} to {max(shuffled):.2f} (chance "
-        f"{found.chance:.2f}); with only {found.equal_features} random mixtures of features kept at every level, "
-        "what at "
-        f"the bottleneck is {bottom.equal_what} and where {bottom.equal_where}."
+        f"{found.chance:.2f}); with only {found.equal_features} random mixtures of features kept at every level, what "
+        f"at the bottleneck is {bottom.equal_what} and where {bottom.equal_where}."
     )
     return said
 
@@ -67,17 +66,16 @@ def _what_sentence(top: Reading, bottom: Reading) -> str:
 
 def _where_sentence(top: Reading, bottom: Reading) -> str:
     step = _surely(bottom.where, top.where)
-    start = f"Where: at edges {top.layer.title} puts {top.where} of the pixels on the right side, the bottleneck "
-    start += f"{bottom.where} (chance 0.50). "
+    start = (
+        f"Where: at edges, {top.layer.title} tells the two sides apart for {top.where} of the pixels, the bottleneck "
+        f"for {bottom.where} (chance 0.50). "
+    )
+    end = f" Which side is which, in an image never seen, takes some what too: {top.side} and {bottom.side}."
     if step < 0:
-        return start + "Place is lost on the way down."
+        return start + "Place is lost on the way down, as the textbook has it." + end
     if step > 0:
-        return start + (
-            "Here the textbook is wrong: the deeper units place edges better, because telling which side is "
-            "which takes "
-            "context too."
-        )
-    return start + "The intervals overlap: no difference was shown."
+        return start + "Here the textbook is wrong: the deeper units place edges better." + end
+    return start + "The intervals overlap: no difference was shown." + end
 
 
 def _untrained_sentence(found: Levels) -> str:
@@ -85,8 +83,7 @@ def _untrained_sentence(found: Levels) -> str:
     best = max(fresh, key=lambda one: one.untrained_what.value or 0.0 if one.untrained_what else 0.0)
     return (
         f"An untrained network of the same architecture reaches what {best.untrained_what} at best "
-        f"({best.layer.title}): "
-        "that much comes from looking at a neighbourhood at all, the rest was learnt."
+        f"({best.layer.title}): that much comes from looking at a neighbourhood at all, the rest was learnt."
     )
 
 
@@ -100,18 +97,18 @@ def sight(e: Explanation) -> list[str]:
         of = f" {out.theoretical} px that it can see" if out.theoretical else " the whole image"
         share = f" ({out.share:.0%} of the width)" if out.share is not None else ""
         said.append(
-            f"Of{of}, 95 % of what moves an output pixel lies within {out.most.value:.0f} px{share}, half of it within "
-            f"{out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices for "
-            "the answer of "
-            "the whole image, to within 5 %."
+            f"Of{of}, 95 % of what moves an output pixel lies within {out.most.value:.0f} px{share}, half of it "
+            f"within {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices for "
+            "the answer of the whole image, to within 5 %."
         )
-    large = max((one for one in e.objects if one.objects >= 2), key=lambda one: one.typical, default=None)
+    large = max(
+        (one for one in e.objects if one.objects >= 2 and not one.fills), key=lambda one: one.typical, default=None
+    )
     if large is not None and out.most.value is not None:
         compare = "farther than" if out.most.value > large.typical else "less far than"
         said.append(
             f"Your largest recurring objects ({large.name}) are typically {large.typical:.0f} px, at most "
-            f"{large.largest} px: "
-            f"the evidence comes from {compare} that."
+            f"{large.largest} px: the evidence comes from {compare} that."
         )
     said.append(_leak_sentence(e))
     return said
@@ -123,9 +120,8 @@ def _leak_sentence(e: Explanation) -> str:
         return "The windows could not be checked: every one covers the whole image."
     if all(leak.holds for leak in e.sights.leaks):
         return (
-            f"Checked: with everything outside its theoretical window replaced by noise, none of {tried} units "
-            "moved; with "
-            "everything inside replaced, every one did."
+            f"Checked: with everything outside its theoretical window replaced by noise, none of {tried} units moved; "
+            "with everything inside replaced, every one did."
         )
     worst = max(e.sights.leaks, key=lambda leak: leak.outside)
     return f"The check FAILED: noise outside its window moved a unit of {worst.layer} by {worst.outside:.2g}."
@@ -139,8 +135,9 @@ def skips(e: Explanation) -> list[str]:
     for score in ("interior accuracy", "Boundary F1"):
         ranked = sorted(e.skips.worth[score], key=lambda one: one.shapley.value or 0.0, reverse=True)
         first = ranked[0]
-        said.append(f"{score.capitalize()} owes most to {first.path.name}: {_signed(first.shapley)} of a total of "
-                    f"{(e.skips.full[score].value or 0) - (e.skips.none[score].value or 0):+.2f}.")  # fmt: skip
+        gain = (e.skips.full[score].value or 0) - (e.skips.none[score].value or 0)
+        name = "the bottleneck" if first.path.name == "bottleneck" else first.path.name
+        said.append(f"Of {gain:.2f} of {score} that all paths bring, {name} brings most: {_signed(first.shapley)}.")
     hurting = [
         f"{one.path.name} ({_signed(one.shapley)} {score})"
         for score in ("mean IoU", "Boundary F1")
@@ -151,9 +148,9 @@ def skips(e: Explanation) -> list[str]:
         said.append(f"Some paths hurt: {', '.join(hurting)}. This has been seen before (Wilm et al. 2024).")
     said.append(
         "These figures ablate the trained network: a path is replaced by its data-set mean and the rest does what it "
-        "learnt to do with that path there. A network trained without the skip learns to do without, and often "
-        "loses far "
-        "less (0 to 0.14 Dice in Kamath et al. 2023). To measure that, train with --skips and run whatwhere compare."
+        "learnt to do with that path there. A network trained without the skip learns to do without, and often loses "
+        "far less (0 to 0.14 Dice in Kamath et al. 2023). To measure that, train with --skips and run whatwhere "
+        "compare."
     )
     if not e.skips.exact:
         said.append("There are too many paths for every coalition; Shapley values are means over sampled orders.")
@@ -168,8 +165,8 @@ def pixel(e: Explanation) -> list[str]:
         verdict = ", rightly" if story.truth == story.prediction else f", but it is {names[story.truth]!r}"
         verdict = verdict if e.truth else ""
     said = [
-        f"Pixel x={story.x}, y={story.y} of {story.image} is painted {names[story.prediction]!r} with a probability of "
-        f"{story.probability:.2f}{verdict}; the runner-up is {names[story.rival]!r}.",
+        f"Pixel x={story.x}, y={story.y} of {story.image} is painted {names[story.prediction]!r} with a probability "
+        f"of {story.probability:.2f}{verdict}; the runner-up is {names[story.rival]!r}.",
         f"Half of the evidence lies within {story.half:.0f} px of it, 95 % within {story.most:.0f} px.",
     ]
     if story.flip is None:
@@ -192,12 +189,10 @@ def presence(e: Explanation) -> list[str]:
     title = next(layer.title for layer in e.layers if layer.name == best)
     top, bottom = next(iter(e.presence.accuracy.values())), e.presence.accuracy["bottleneck"]
     return [
-        f"Asked of each {e.presence.region} whether it holds {names}, a probe on averages of the raw pixels "
-        "is right in "
-        f"{top} of the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
+        f"Asked of each {e.presence.region} whether it holds {names}, a probe on averages of the raw pixels is right "
+        f"in {top} of the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
         "Averaging throws all place away, and the answer survives it: to say yes or no, only what is needed, and "
-        "the upper "
-        "half of the U could be left out. That is a classifier.",
+        "the upper half of the U could be left out. That is a classifier.",
     ]
 
 
