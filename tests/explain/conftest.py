@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
 
 import pytest
-import torch
 from explain_toys import as_set, fresh, toys, train
 
 from whatwhere.data.sets import ImageSet
-from whatwhere.explain import Explanation, explain
+from whatwhere.explain import Explanation, explain, stages
 from whatwhere.explain.pixels import sample_spots
 from whatwhere.network import Model
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _few_pixels() -> Iterator[None]:
-    """Probes on a fifth of the pixels: the toys are easy, and time is short."""
+    """Probes on an eighth of the pixels: the toys are easy, and time is short."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("whatwhere.explain.explain"), "sample_spots", partial(sample_spots, pixels=480))
+        patch.setattr(stages, "sample_spots", partial(sample_spots, pixels=300))
         yield
 
 

@@ -24,7 +24,7 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 def toy(seed: int, hidden: bool = False) -> Pair:
     """An image with two discs and its labels. With ``hidden`` they are twice as large and of one colour, and only a dot
-    in the middle of each tells its class.
+    at the top of each tells its class.
     """
     side = 2 * SIDE if hidden else SIDE
     rng = np.random.default_rng(seed)
@@ -39,7 +39,8 @@ def toy(seed: int, hidden: bool = False) -> Pair:
         image[away <= radius] = np.array(colour) + rng.normal(0, 10, (int((away <= radius).sum()), 3))
         labels[away <= radius] = class_id
         if hidden:
-            image[away <= 2] = (250, 250, 250) if class_id == 1 else (10, 10, 10)
+            mark = np.hypot(rows - row + radius - 3, columns - (column + half * side // 2)) <= 2
+            image[mark] = (250, 250, 250) if class_id == 1 else (10, 10, 10)
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from explain_toys import as_set, fresh, toys, train
+from explain_toys import Pair, as_set, fresh, toys, train
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from whatwhere.explain import Explanation, explain
-from whatwhere.explain.diagnosis import Diagnosis
+from whatwhere.explain import Explanation
+from whatwhere.explain.diagnosis import Diagnosis, Findings, diagnose
+from whatwhere.explain.levels import measure_answers
+from whatwhere.explain.objects import object_sizes
+from whatwhere.explain.stages import prepare, skips_of, study_of
 from whatwhere.network import Model, UNet
 from whatwhere.records import VOID, Normalisation
 
 
-def found(model: Model, pairs=None) -> dict[str, Diagnosis]:
+def found(model: Model, pairs: Sequence[Pair] | None = None) -> dict[str, Diagnosis]:
+    """As `explain` diagnoses, but without fitting probes."""
     data = as_set(pairs if pairs is not None else toys(5, start=1000))
-    return {one.cause: one for one in explain(model, data, images=5).diagnoses}
+    bench = prepare(model, data, 5, 0, None, lambda what, share: None)  # noqa: ARG005
+    study, count = study_of(bench), model.classes.count
+    what, where = measure_answers(study.answers, study.samples.spots, classes=count, distance=bench.distance, seed=0)
+    reach = bench.anatomy.windows(bench.cases[0].image.shape).reach("output")
+    findings = Findings(
+        what=what, where=where, chance=1 / count, skips=skips_of(bench, study),
+        window=None if reach is None else sum(reach[0]) + 1, objects=object_sizes(bench.aims, model.classes),
+        truth=bench.truth,
+    )  # fmt: skip
+    with bench.fast:
+        return {one.cause: one for one in diagnose(model, bench.anatomy, bench.cases, study, findings)}
 
 
 def copy_of(model: Model) -> Model:
@@ -67,7 +82,7 @@ def test_sees_too_little() -> None:
     narrow = UNet(3, 3, width=8, depth=1)
     model = train(narrow, pairs, steps=80)
     one = found(model, toys(5, start=1000, hidden=True))["sees too little"]
-    # the disc's edge is seen everywhere, the dot that tells which only near the middle
+    # the disc's edge is seen everywhere, the dot that tells which only near the top
     assert one.numbers["window"] < 1.5 * 30
     assert one.found, one.words
     assert "cannot tell what it paints" in one.words

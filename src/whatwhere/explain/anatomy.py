@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from whatwhere.field import Field, field
 from whatwhere.network import UNet, build
 
-__all__ = ["Anatomy", "Layer", "Path", "UNetAnatomy", "both_logits", "untrained_like"]
+__all__ = ["Anatomy", "Layer", "Path", "UNetAnatomy", "Windows", "both_logits", "untrained_like"]
 
 Role = Literal["pixel", "encoder", "bottleneck", "decoder"]
 Array = NDArray[Any]
@@ -105,6 +106,23 @@ class Anatomy(Protocol):
     def decode(self, carried: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Logits from what the paths carry, at the image's size."""
 
+    def windows(self, shape: Sequence[int]) -> Field:
+        """What every layer can see on images of this shape, ``(1, C, H, W)``; followed once for each."""
+
+
+class Windows:
+    """The windows of one network, followed once for each shape of image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._found: dict[tuple[int, ...], Field] = {}
+
+    def __call__(self, shape: Sequence[int]) -> Field:
+        key = tuple(shape)
+        if key not in self._found:
+            self._found[key] = field(self.network, key)
+        return self._found[key]
+
 
 class UNetAnatomy:
     """The U-Net of whatwhere.
@@ -118,6 +136,7 @@ class UNetAnatomy:
 
     def __init__(self, network: UNet) -> None:
         self.network: UNet = network
+        self.windows = Windows(network)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from whatwhere.explain.anatomy import Anatomy
 from whatwhere.explain.cases import Case
-from whatwhere.explain.evidence import Sights
-from whatwhere.explain.levels import Levels
+from whatwhere.explain.measured import Measured
 from whatwhere.explain.objects import ObjectSize
 from whatwhere.explain.skips import Worths
 from whatwhere.explain.study import Study
@@ -61,11 +60,20 @@ class Diagnosis:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was measured before; see `Explanation`."""
+    """What was measured before.
 
-    levels: Levels | None
+    Attributes:
+        what, where: of the network's own answer; None where the labels do not ask.
+        chance: of *what*.
+        window: px, side of what an output pixel can see; None if unbounded.
+        skips, objects, truth: see `Explanation`.
+    """
+
+    what: Measured | None
+    where: Measured | None
+    chance: float
     skips: Worths
-    sights: Sights
+    window: int | None
     objects: tuple[ObjectSize, ...]
     truth: bool
 
@@ -306,18 +314,18 @@ def collapsed_skip(seen: Evidence) -> Diagnosis:
 
 def short_sighted(seen: Evidence) -> Diagnosis:
     """Windows smaller than the objects, right at edges and wrong inside."""
-    levels, window = seen.measured.levels, seen.measured.sights["output"].theoretical
+    found, window = seen.measured, seen.measured.window
     worst = _worst_object(seen)
-    if levels is None or window is None or worst is None:
+    if found.what is None or found.where is None or window is None or worst is None:
         return Diagnosis("sees too little", False, "Not measured: an unbounded window, or no separate objects.")
-    what, where = levels.answer_what.value or 0.0, levels.answer_where.value or 0.0
+    what, where = found.what.value or 0.0, found.where.value or 0.0
     name, typical = worst
     numbers = {"window": float(window), f"typical {name}": typical, "what": what, "where": where}
     said = (
         f"An output pixel sees {window} px; a typical {name!r} is {typical:.0f} px. Inside, {what:.2f} of the pixels "
         f"get their class (mean over classes); at edges {where:.2f} fall on the right side"
     )
-    if window >= 1.5 * typical or what >= 0.85 or what - levels.chance > where - 0.5 + 0.35:
+    if window >= 1.5 * typical or what >= 0.85 or what - found.chance > where - 0.5 + 0.35:
         return Diagnosis("sees too little", False, f"{said}.", "", numbers)
     return Diagnosis(
         "sees too little",
@@ -343,8 +351,7 @@ def _worst_object(seen: Evidence) -> tuple[str, float] | None:
 def noisy_labels(seen: Evidence) -> Diagnosis:
     """Edges of the masks that lie off the edges of the image, while the painted ones lie on them."""
     strict, loose = seen.scores.pooled["mean_boundary_f1"], seen.loose.pooled["mean_boundary_f1"]
-    levels = seen.measured.levels
-    what = (levels.answer_what.value or 0.0) if levels else 0.0
+    what = (seen.measured.what.value or 0.0) if seen.measured.what else 0.0
     drawn, painted = _edge_strength(seen)
     numbers = {
         "Boundary F1 at 1 px": strict,

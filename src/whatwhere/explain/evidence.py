@@ -20,7 +20,7 @@ from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Layer
 from whatwhere.explain.measured import Measured, interval, resample_weights
-from whatwhere.field import Field, field
+from whatwhere.field import Field
 
 __all__ = ["Leak", "Sight", "Sights", "check_windows", "containing", "influence_maps", "measure_sight", "ring_profile"]
 
@@ -179,7 +179,7 @@ def measure_sight(
         for name, shares in restored.items():
             answers.setdefault(name, []).append(shares)
         progress((place + 1) / (len(images) + 1))
-    windows = field(anatomy.network, tuple(images[0].shape))
+    windows = anatomy.windows(images[0].shape)
     sights = [
         _sight(layer, windows, np.stack(influences[_name(layer)]), np.stack(answers[_name(layer)]), sides, seed)
         for layer in (*layers, None)
@@ -330,7 +330,7 @@ def check_windows(anatomy: Anatomy, image: Tensor, seed: int, tries: int = 1) ->
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     canvas = _canvas(anatomy, image)
-    windows = field(anatomy.network, tuple(canvas.shape))
+    windows = anatomy.windows(canvas.shape)
     logits, features = anatomy.read(canvas)
     leaks = []
     for layer in [*(one for one in anatomy.layers if one.role != "pixel"), None]:
@@ -357,7 +357,7 @@ def check_windows(anatomy: Anatomy, image: Tensor, seed: int, tries: int = 1) ->
 
 def _canvas(anatomy: Anatomy, image: Tensor, largest: int = 1024) -> Tensor:
     """The image, repeated or cut to a size that is a little larger than the output's window, if that is bounded."""
-    windows = field(anatomy.network, tuple(image.shape))
+    windows = anatomy.windows(image.shape)
     reach = windows.reach("output")
     if reach is None:
         return image

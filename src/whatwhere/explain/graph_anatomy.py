@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from whatwhere.errors import ModelError
-from whatwhere.explain.anatomy import Layer, Path, both_logits
-from whatwhere.field import Field, field
+from whatwhere.explain.anatomy import Layer, Path, Windows, both_logits
+from whatwhere.field import Field
 
 __all__ = ["GraphAnatomy"]
 
@@ -31,12 +31,13 @@ class GraphAnatomy:
 
     def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
         self.network = network
+        self.windows = Windows(network)
         self._shape = tuple(shape)
         self._programs: dict[tuple[int, ...], _Program] = {}
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        program, windows = self._program(self._shape), field(self.network, self._shape)
+        program, windows = self._program(self._shape), self.windows(self._shape)
         found = [Layer("pixel", "pixel", 0, "", 1, self._shape[1])]
         for name, node in program.parts.layers.items():
             found.append(_layer(name, node, program, windows))

@@ -23,7 +23,16 @@ from whatwhere.explain.measured import Measured, as_json, measured_accuracy
 from whatwhere.explain.pixels import BOUNDARY_WIDTH, Spots
 from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out_logits, projected
 
-__all__ = ["Levels", "Reading", "Samples", "gather", "measure_levels", "paint_by_probe", "painting_probes"]
+__all__ = [
+    "Levels",
+    "Reading",
+    "Samples",
+    "gather",
+    "measure_answers",
+    "measure_levels",
+    "paint_by_probe",
+    "painting_probes",
+]
 
 _BLOCK = 32
 """px; of one image, squares of this side are held out together."""
@@ -139,16 +148,25 @@ def measure_levels(
     for place, layer in enumerate(layers):
         readings.append(_read(layer, samples, untrained, count, classes, distance, seed))
         progress((place + 1) / len(layers))
-    said = "the network's own answer on the same pixels"
+    answer_what, answer_where = measure_answers(answers, samples.spots, classes=classes, distance=distance, seed=seed)
     present = len(np.unique(samples.spots[0].label))
     return Levels(
         tuple(readings),
-        _score_what(answers[0], samples.spots[0], classes, f"{_what(distance)}; {said}", seed),
-        _score_where(answers[1], samples.spots[1], classes, f"{_where()}; {said}", seed),
+        answer_what,
+        answer_where,
         distance,
         1 / max(1, present),
         count,
     )
+
+
+def measure_answers(
+    answers: tuple[Array, Array], spots: tuple[Spots, Spots], *, classes: int, distance: int, seed: int
+) -> tuple[Measured, Measured]:
+    """What and where of the network's own answer: its logits ``(n, classes)`` at interior and boundary spots."""
+    said = "the network's own answer on the same pixels"
+    what = _score_what(answers[0], spots[0], classes, f"{_what(distance)}; {said}", seed)
+    return what, _score_where(answers[1], spots[1], classes, f"{_where()}; {said}", seed)
 
 
 def _read(

@@ -21,7 +21,7 @@ from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.levels import gather
 from whatwhere.explain.probes import Probe
 from whatwhere.explain.skips import coalition_players
-from whatwhere.field import Field, field
+from whatwhere.field import Field
 from whatwhere.records import Box
 
 __all__ = ["Cut", "PixelStory", "integrated_gradients", "tell_pixel"]
@@ -125,7 +125,7 @@ def tell_pixel(
         logits, features = anatomy.read(case.image)
     here = logits[0, :, row, column]
     prediction, rival = (int(i) for i in here.topk(2).indices)
-    windows = field(anatomy.network, tuple(case.image.shape))
+    windows = anatomy.windows(case.image.shape)
     boxes, readings = {}, {}
     for layer in anatomy.layers[1:]:
         down, across = layer.units(np.array([row]), np.array([column]), features[layer.name].shape)
