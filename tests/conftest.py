@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from whatwhere import segmenter
+from tiny import Cli, Done, tiny, write_discs
+from whatwhere import cli, segmenter
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, load_model
 
 torch.set_num_threads(1)
-
-
-def disc_picture(seed: int, side: int = 40) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A bright disc on a mottled ground, ``HxWx3`` uint8, and its mask of 0 and 255."""
-    rng = np.random.default_rng([7, seed])
-    y, x = np.ogrid[:side, :side]
-    row, column, radius = rng.uniform(10, side - 10, 2).tolist() + [rng.uniform(5, 9)]
-    disc = (y - row) ** 2 + (x - column) ** 2 <= radius**2
-    image = rng.integers(20, 110, (side, side, 3)) + disc[..., None] * rng.integers(90, 140, 3)
-    return image.clip(0, 255).astype(np.uint8), np.where(disc, 255, 0).astype(np.uint8)
-
-
-def write_discs(root: Path, train: int, val: int) -> Path:
-    for index in range(train + val):
-        split = root / ("train" if index < train else "val")
-        for kind, array in zip(("images", "masks"), disc_picture(index)):
-            (split / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(split / kind / f"disc {index:02}.png")
-    return root
-
-
-def tiny(plan: Plan, **training: object) -> Plan:
-    """The plan with the smallest network that is one."""
-    return replace(
-        plan,
-        network=replace(plan.network, width=4, depth=2, skips=(0, 1)),
-        training=replace(plan.training, **{"crop": 32, "batch": 2, "precision": "float32", "learning_rate": 0.02, **training}),
-    )
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +39,19 @@ def disc_run(discs: Path, disc_plan: Plan, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def disc_model(disc_run: Path) -> Model:
     return load_model(disc_run)
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Runs the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["whatwhere", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capfd.readouterr()
+        return Done(int(ended.value.code or 0), said.out, said.err)
+
+    return run

@@ -33,7 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _leads = os.environ.get("RANK", "0") == "0"  # of several processes started by torchrun, the first one speaks
-_out = Console(highlight=False, soft_wrap=True, quiet=not _leads)
+_width = None if sys.stdout and sys.stdout.isatty() else 120  # tables in a pipe or a file are not squeezed
+_out = Console(highlight=False, soft_wrap=True, quiet=not _leads, width=_width)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines instead of a live screen.")]

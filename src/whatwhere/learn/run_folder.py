@@ -8,6 +8,7 @@ RUN/checkpoint.safetensors   where the run goes on after an interruption
 RUN/model.safetensors        the best model so far; the result
 RUN/last.safetensors         the model at the end
 RUN/previews/                a picture for every validation
+RUN/tensorboard/              the same numbers for TensorBoard, where that is installed
 RUN/run.json                 what the run was and what came of it
 """
 
@@ -55,6 +56,10 @@ class RunFolder:
     @property
     def summary(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def board(self) -> Path:
+        return self.root / "tensorboard"
 
     def preview(self, step: int) -> Path:
         return self.root / "previews" / f"step-{step:06d}.png"

@@ -20,6 +20,7 @@ from whatwhere.data.crops import Crops
 from whatwhere.data.sets import ImageSet
 from whatwhere.errors import DataError, TrainingError
 from whatwhere.learn.average import Average
+from whatwhere.learn.board import with_board
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
 from whatwhere.learn.parallel import World, joined, wrapped
@@ -75,7 +76,7 @@ def train(
         if resume:
             plan = read_plan(folder.plan)
         world.check_batch(plan.training)
-        told = view if view and world.leads else SilentView()
+        told = with_board(view or SilentView(), folder.board) if world.leads else SilentView()
         trainer = _Trainer(plan, sets, folder, told, world, _Clock(began), checkpoint_seconds)
         try:
             return trainer.run(resume)
@@ -333,8 +334,8 @@ def _check_images(images: ImageSet, plan: Plan) -> None:
         raw = images.store[index][0]
         if (raw.shape[-1], str(raw.dtype)) != (expected.channels, expected.dtype):
             raise DataError(
-                f"image {name} has {raw.shape[-1]} channels of {raw.dtype}",
-                f"{expected.channels} of {expected.dtype}, as the plan says",
+                f"image {name} is {raw.dtype} with channels: {raw.shape[-1]}",
+                f"{expected.dtype} with channels: {expected.channels}, as the plan says",
                 "convert it, or make the plan anew: whatwhere plan",
             )
 

@@ -1,0 +1,68 @@
+"""Two processes take the step of one: the same weights to rounding when batch norm uses constants."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from whatwhere.errors import PlanError
+from whatwhere.learn.parallel import World
+from whatwhere.learn.plan import Plan, TrainingPlan, write_plan
+
+if not torch.distributed.is_available():
+    pytest.skip("this torch has no distributed", allow_module_level=True)
+
+HERE = Path(__file__).parent
+
+
+def together(*command: object) -> None:
+    """Runs two processes by torchrun on a free port."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *map(str, command)], check=False, capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_take_the_step_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+    import two_processes
+
+    expected, loss = two_processes.step(1)
+    together(HERE / "two_processes.py", tmp_path / "weights.safetensors", 1)
+    found = load_file(tmp_path / "weights.safetensors")
+    assert float(found.pop("loss")) == pytest.approx(loss, rel=1e-5)
+    before = two_processes.network().state_dict()
+    moved = max(float((expected[name].float() - before[name].float()).abs().max()) for name in expected)
+    for name, weights in expected.items():
+        torch.testing.assert_close(found[name], weights, rtol=1e-4, atol=1e-4 * moved)
+
+
+@pytest.mark.slow
+def test_two_processes_reach_a_like_score(discs: Path, disc_plan: Plan, disc_run: Path, tmp_path: Path) -> None:
+    plan = write_plan(disc_plan, tmp_path / "plan.toml")
+    together("-m", "whatwhere", "train", discs, "-o", tmp_path / "run", "--plan", plan, "-q")
+    one, two = (json.loads((run / "run.json").read_text())["mean_iou"] for run in (disc_run, tmp_path / "run"))
+    assert two > 0.8
+    assert abs(one - two) < 0.1
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    World(0, 2).check_batch(TrainingPlan(epochs=1, batch=8, accumulate=4))
+    with pytest.raises(
+        PlanError, match=r"batch = 8 and accumulate = 1 for 3 processes; expected a batch that divides by 3"
+    ):
+        World(0, 3).check_batch(TrainingPlan(epochs=1, batch=8))
+
+
+def test_alone_all_agree() -> None:
+    assert World().agree(0.5, True) == (0.5, True)
+    assert World().leads

@@ -1,0 +1,207 @@
+"""The plan: written, read and checked; made the same from the same, with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from whatwhere import segmenter
+from whatwhere.errors import OutputError, PlanError
+from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration, read_plan, write_plan
+from whatwhere.records import Classes
+
+Edit = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def edited(disc_plan: Plan, tmp_path: Path) -> Edit:
+    """The plan's file with a text in it replaced."""
+
+    def edit(old: str, new: str) -> Path:
+        path = write_plan(disc_plan, tmp_path / "plan.toml")
+        text = path.read_text("utf-8")
+        assert old in text, text
+        path.write_text(text.replace(old, new, 1), "utf-8")
+        return path
+
+    return edit
+
+
+def test_what_is_written_is_read(disc_plan: Plan, tmp_path: Path) -> None:
+    assert read_plan(write_plan(disc_plan, tmp_path / "a" / "plan.toml")) == replace(disc_plan, reasons={})
+
+
+def test_colours_void_and_odd_names_survive(disc_plan: Plan, tmp_path: Path) -> None:
+    classes = Classes(
+        ('the "sky"', "Straße # 1", "雲"),
+        ((1, 2, 3), (255, 0, 0), (9, 9, 9)),
+        (((1, 2, 3),), ((4, 5, 6), 9), (0,)),
+        (255,),
+    )
+    odd = replace(disc_plan, classes=classes, split={"train": ("plate 1/a#b", "ü.1"), "val": ('q"uote', "雲")})
+    assert read_plan(write_plan(odd, tmp_path / "plan.toml")) == replace(odd, reasons={})
+
+
+def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
+    text = write_plan(disc_plan, tmp_path / "plan.toml").read_text("utf-8")
+    for key in ("network.depth", "training.crop", "training.learning_rate"):
+        assert disc_plan.reasons[key] in text
+        assert disc_plan.reasons[key] in str(disc_plan)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("width = 4", "widht = 4", r"unknown key .widht. in .network.; expected only known keys; did you mean .width"),
+        ("seed = 0", "sed = 0", r"unknown key 'sed' in the plan.*did you mean 'seed'\?"),
+        ("seed = 0", "zzz = 0", r"unknown key 'zzz' in the plan.*known are seed, classes"),
+        ("width = 4", 'width = "wide"', r"network\.width = 'wide'; expected a whole number"),
+        ("width = 4", "width = 4.5", r"network\.width = 4\.5; expected a whole number"),
+        ("width = 4", "width = true", r"network\.width = True; expected a whole number"),
+        ("width = 4", "width = 0", r"width = 0; expected at least 1"),
+        ("width = 4", "width = [1]", r"network\.width = \[1\]; expected a whole number"),
+        ("skips = [0, 1]", "skips = 1", r"network\.skips = 1; expected a list"),
+        ("skips = [0, 1]", "skips = [2]", r"skips = \[2\]; expected levels from 0 to 1, as depth is 2"),
+        ('up = "transpose"', 'up = "nearest"', r"network\.up = 'nearest'; expected one of 'transpose', 'bilinear'"),
+        ('block = "plain"', 'block = ["plain"]', r"network\.block = \['plain'\]; expected one of"),
+        ("learning_rate = 0.02", "learning_rate = -1", r"learning_rate = -1; expected a number from 0 to 10"),
+        ("learning_rate = 0.02", "learning_rate = nan", r"learning_rate = nan; expected a number"),
+        ("warmup = 0.05", "warmup = 2", r"warmup = 2; expected a number from 0 to 1"),
+        ("batch = 2", "batch = 0", r"batch = 0; expected at least 1"),
+        ("accumulate = 1", "accumulate = 3", r"batch = 2 and accumulate = 3; expected a batch that divides evenly"),
+        ('time = ""', 'time = "20m"', r"time = '20m' and epochs = 5; expected exactly one of them"),
+        ("epochs = 5.0", "epochs = 0", r"time = '' and epochs = 0; expected exactly one"),
+        ("epochs = 5.0", "epochs = inf", r"epochs = inf; expected a number from 0"),
+        ("epochs = 5.0", "epochs = -1", r"epochs = -1; expected a number from 0"),
+        ("flip_vertical = false", 'flip_vertical = "no"', r"augmentation\.flip_vertical = 'no'; expected true"),
+        ("[network]", "network = 5\n[netw]", r"unknown key 'netw'|network is 5"),
+        ('color = "#', 'color = "blue', r"\[\[classes\.class\]\] is not right.*name, color '#rrggbb' and values"),
+        ("std = [", "std = [0.0, ", r"\[normalisation\] is not right"),
+        ("mean = [", "mittel = [", r"unknown key 'mittel' in \[normalisation\]"),
+        ("[split]", "[split]\nheld = []", r"unknown key 'held' in \[split\]"),
+        ("seed = 0", "seed = ", r"plan\.toml is not readable TOML"),
+        ('padding = "same"', 'padding = "valid"\nblock2 = 1', r"unknown key 'block2'.*did you mean 'block'"),
+        ("crop = 32", "crop = 3", r"crop = 3 and batch = 2"),
+    ],
+)  # fmt: skip
+def test_a_wrong_plan_says_which_key_what_and_what_is_right(old: str, new: str, words: str, edited: Edit) -> None:
+    if "crop = 3 " in words:  # one pixel at the bottom, and one crop: batch norm has nothing to compare
+        path = edited("batch = 2", "batch = 1")
+        path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+        words = r"crop = 3 .*batch"
+    else:
+        path = edited(old, new)
+    with pytest.raises(PlanError, match=words) as raised:
+        read_plan(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("lost", ["mean", "std"])
+def test_a_missing_key_is_named(lost: str, edited: Edit) -> None:
+    path = edited("seed = 0", "seed = 0")
+    path.write_text(
+        "".join(line for line in path.read_text("utf-8").splitlines(True) if not line.startswith(lost)), "utf-8"
+    )
+    with pytest.raises(PlanError, match=rf"\[normalisation\] lacks {lost}"):
+        read_plan(path)
+
+
+def test_a_plan_without_classes(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text("seed = 1\n")
+    with pytest.raises(PlanError, match=r"\[classes\] lists no class"):
+        read_plan(tmp_path / "plan.toml")
+
+
+@pytest.mark.parametrize(
+    "text", ['classes = "two"', "split = 3\n", "[classes]\nclass = 3", "split = {train = [1], val = 2}"]
+)
+def test_tables_that_are_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(PlanError):
+        read_plan(tmp_path / "plan.toml")
+
+
+def test_no_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"no file .*plan\.toml; expected a plan; make one with: whatwhere plan"):
+        read_plan(tmp_path / "plan.toml")
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlanError, match="not readable TOML"):
+        read_plan(tmp_path / "plan.toml")
+
+
+def test_a_place_that_cannot_be_written(disc_plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/plan\.toml can't be written"):
+        write_plan(disc_plan, tmp_path / "file" / "plan.toml")
+
+
+def test_unpadded_residual_blocks_are_refused_in_the_plan() -> None:
+    with pytest.raises(PlanError, match="padding = 'valid' and block = 'residual'"):
+        NetworkPlan(padding="valid", block="residual")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("1h 30m", 5400), ("2m5s", 125)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+    assert parse_duration(duration_text(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["20", "m", "0s", "-5m", "twenty", "5 minutes", "", "1d"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(PlanError, match="a duration such as 90s, 20m or 1h30m"):
+        parse_duration(text)
+
+
+# -- planning ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_data_gives_the_same_plan(discs: Path) -> None:
+    plans = [segmenter.plan(discs, time="5m", seed=4, device="cpu") for _ in range(2)]
+    assert plans[0] == plans[1]
+    assert plans[0].seed == 4
+
+
+def test_every_main_choice_has_a_reason(discs: Path) -> None:
+    made = segmenter.plan(discs, time="5m", device="cpu")
+    wanted = {
+        "network.depth", "network.width", "training.crop", "training.batch", "training.learning_rate", "training.time",
+        "training.class_aware", "training.average", "augmentation.rotation", "classes", "normalisation", "split",
+    }  # fmt: skip
+    assert wanted <= set(made.reasons)
+    assert all(made.reasons[key] and "\n" not in made.reasons[key] for key in wanted)
+
+
+def test_normalisation_is_that_of_the_training_images(discs: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    stack = np.stack([np.asarray(Image.open(path)) for path in sorted((discs / "train" / "images").iterdir())])
+    made = segmenter.plan(discs, epochs=1, device="cpu").normalisation
+    np.testing.assert_allclose(made.mean, stack.mean((0, 1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(made.std, stack.std((0, 1, 2)), rtol=1e-3)
+    assert made.dtype == "uint8"
+
+
+def test_time_and_epochs_together_are_refused(discs: Path) -> None:
+    with pytest.raises(PlanError, match=r"time = '5m' and epochs = 2; expected exactly one"):
+        segmenter.plan(discs, time="5m", epochs=2)
+
+
+def test_skips_as_asked(discs: Path) -> None:
+    made = segmenter.plan(discs, epochs=1, skips=(), device="cpu")
+    assert made.network.skips == ()
+    with pytest.raises(PlanError, match=r"skips = \[9\]"):
+        segmenter.plan(discs, epochs=1, skips=(9,), device="cpu")
+
+
+def test_a_training_plan_knows_its_seconds() -> None:
+    assert TrainingPlan(time="2m").seconds == 120
+    assert TrainingPlan(epochs=1).seconds is None

@@ -1,0 +1,473 @@
+"""A run: what it leaves behind, its guards, and that it can be stopped anywhere and go on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from whatwhere import segmenter
+from whatwhere.data import find
+from whatwhere.data.crops import Crops
+from whatwhere.data.sets import ImageSet, from_arrays
+from whatwhere.errors import DataError, OutputError, TrainingError
+from whatwhere.judge import Judge
+from whatwhere.learn import train as training
+from whatwhere.learn.interrupt import patient
+from whatwhere.learn.pilot import fly_pilot
+from whatwhere.learn.plan import Plan, read_plan, write_plan
+from whatwhere.learn.run_folder import RunFolder, RunRecord
+from whatwhere.learn.step import StepResult, train_step
+from whatwhere.learn.train import train
+from whatwhere.learn.validate import collapsed, spread
+from whatwhere.learn.view import SilentView
+from whatwhere.network import build, load_model, probe_machine
+from whatwhere.records import VOID
+from whatwhere.segmenter import open_sets
+
+RUNNING = Path(__file__).with_name("running.py")
+
+
+class Told(SilentView):
+    """Remembers what was said, and can press Ctrl-C."""
+
+    def __init__(self, interrupt_at: int = -1) -> None:
+        self.said: list[str] = []
+        self.steps: list[int] = []
+        self.validations: list[dict[str, Any]] = []
+        self.closed = False
+        self._interrupt_at = interrupt_at
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def stepped(self, progress: float, entry: dict[str, Any]) -> None:
+        assert 0 < progress <= 1
+        self.steps.append(entry["step"])
+        if entry["step"] == self._interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+
+    def validated(self, progress: float, entry: dict[str, Any]) -> None:  # noqa: ARG002 (as the view has it)
+        self.validations.append(entry)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def sets(discs: Path, disc_plan: Plan) -> Mapping[str, ImageSet]:
+    return open_sets(find(discs), disc_plan)
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """A test run in the background is told to ignore Ctrl-C; these tests press it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoint.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# -- what a run leaves -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_learns(disc_run: Path) -> None:
+    record = RunRecord.read(RunFolder(disc_run))
+    assert record.mean_iou > 0.8, "discs that are brighter than their ground"
+    assert record.steps == 40
+    assert load_model(disc_run).training["mean_iou"] == record.mean_iou
+
+
+def test_the_history_tells_every_hundredth_and_every_validation(disc_run: Path) -> None:
+    entries = [json.loads(line) for line in (disc_run / "history.jsonl").read_text().splitlines()]
+    steps = [entry for entry in entries if "loss" in entry]
+    assert [entry["step"] for entry in steps] == list(range(1, 41))
+    assert steps[0]["loss"] == pytest.approx(steps[0]["cross_entropy"] + steps[0]["dice"], rel=1e-5)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert 0 <= steps[-1]["waiting_share"] < 1
+    judged = [entry for entry in entries if "iou" in entry]
+    assert [entry["step"] for entry in judged] == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]
+    assert all(set(entry["iou"]) == {"background", "foreground"} for entry in judged)
+
+
+def test_every_validation_leaves_a_picture(disc_run: Path) -> None:
+    pictures = sorted((disc_run / "previews").iterdir())
+    assert [path.name for path in pictures] == [f"step-{step:06}.png" for step in range(4, 41, 4)]
+    picture = np.asarray(Image.open(pictures[-1]))
+    assert picture.shape[1] > 3 * 40, "image, truth, prediction and error side by side"
+    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
+
+
+def test_the_same_plan_and_seed_give_the_same_run(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    short = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5))
+    for name in ("a", "b"):
+        train(short, sets, tmp_path / name)
+    train(replace(short, seed=1), sets, tmp_path / "c")
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    told = Told()
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="4s", epochs=0.0))
+    record = train(timed, sets, tmp_path / "run", view=told)
+    assert record.steps >= 1
+    assert record.steps == len(told.steps)
+
+
+@pytest.mark.slow
+def test_an_unpadded_network_trains(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    plan = replace(
+        disc_plan, network=replace(disc_plan.network, padding="valid"),
+        training=replace(disc_plan.training, epochs=0.4),
+    )  # fmt: skip
+    assert train(plan, sets, tmp_path / "run").steps == 3
+
+
+def test_a_run_is_not_written_over(disc_run: Path, disc_plan: Plan, sets: Any) -> None:
+    with pytest.raises(TrainingError, match=r"already holds a run; expected a new folder; go on with --resume"):
+        train(disc_plan, sets, disc_run)
+
+
+def test_there_is_nothing_to_resume(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"holds no run; expected the folder of an interrupted run; leave out"):
+        train(disc_plan, sets, tmp_path, resume=True)
+
+
+def test_a_finished_run_is_not_trained_again(disc_run: Path, disc_plan: Plan, sets: Any) -> None:
+    told = Told()
+    before = (disc_run / "model.safetensors").stat().st_mtime_ns
+    assert train(disc_plan, sets, disc_run, resume=True, view=told) == RunRecord.read(RunFolder(disc_run))
+    assert told.said == ["this run is finished"]
+    assert (disc_run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_of_another_plan_is_refused(disc_run: Path, disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    write_plan(replace(disc_plan, network=replace(disc_plan.network, width=8)), tmp_path / "plan.toml")
+    (tmp_path / "checkpoint.safetensors").write_bytes((disc_run / "checkpoint.safetensors").read_bytes())
+    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is not a checkpoint of this plan.*start anew"):
+        train(disc_plan, sets, tmp_path, resume=True)
+
+
+def test_a_place_that_cannot_be_written(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/run can't be written"):
+        train(disc_plan, sets, tmp_path / "file" / "run")
+
+
+# -- stopped and resumed -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(disc_plan: Plan, sets: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(replace(disc_plan, training=replace(disc_plan.training, epochs=2.0)), sets, out)
+    return out
+
+
+def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(
+    discs: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    whole = read_plan(uninterrupted / "plan.toml")
+    last = round(whole.training.epochs * 8)
+    out, plan_file = tmp_path / "run", write_plan(whole, tmp_path / "plan.toml")
+    moment = random.Random()
+    kills = [(moment.randint(1, 6), moment.uniform(0, 0.1)), (moment.randint(8, last - 2), moment.uniform(0, 0.3))]
+    for number, (step, delay) in enumerate(kills):
+        resume = ["--resume"] if number else []
+        command = [sys.executable, RUNNING, discs, plan_file, out, "--kill", str(step), str(delay), *resume]
+        assert subprocess.run(command, check=False, capture_output=True).returncode in (-signal.SIGKILL, 0), kills
+    done = subprocess.run(
+        [sys.executable, RUNNING, discs, plan_file, out, "--resume"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, (kills, done.stderr)
+    assert same(weights(out), weights(uninterrupted)), f"killed after {kills}"
+    assert same(load_file(out / "model.safetensors"), load_file(uninterrupted / "model.safetensors"))
+    steps = [entry["step"] for entry in RunFolder(out).past() if "loss" in entry]
+    assert steps == sorted(set(steps)), "the history tells no step twice"
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_ctrl_c_leaves_a_run_that_goes_on_to_the_same_weights(
+    step: int, sets: Any, uninterrupted: Path, tmp_path: Path
+) -> None:
+    plan, told = read_plan(uninterrupted / "plan.toml"), Told(interrupt_at=step)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, sets, tmp_path / "run", view=told)
+    assert told.closed
+    assert told.said[-1] == f"interrupted at step {step}; go on with --resume"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = Told()
+    train(plan, sets, tmp_path / "run", resume=True, view=again)
+    assert again.said[0] == f"going on from step {step}"
+    assert again.steps[0] == step + 1
+    assert same(weights(tmp_path / "run"), weights(uninterrupted))
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with patient() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_in_a_thread_signals_are_left_alone() -> None:
+    found: list[object] = []
+
+    def inside() -> None:
+        with patient() as interrupted:
+            found.append((interrupted(), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert found == [(False, signal.default_int_handler)]
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with patient() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert not interrupted()
+
+
+def test_a_last_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in range(4):
+        folder.record({"step": step, "loss": math.nan})
+    with folder.history.open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [entry["step"] for entry in folder.past()] == [0, 1, 2, 3]
+    folder.forget_after(2)
+    assert folder.history.read_text() == "".join(f'{{"step": {step}, "loss": null}}\n' for step in range(3))
+
+
+# -- guards ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_overflow_takes_the_weights_back_and_halves_the_rate(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def sometimes(*given: Any, **options: Any) -> StepResult:
+        calls.append(1)
+        result = train_step(*given, **options)
+        return replace(result, loss=math.nan, finite=False) if len(calls) in (3, 7) else result
+
+    monkeypatch.setattr(training, "train_step", sometimes)
+    told = Told()
+    plan = replace(disc_plan, training=replace(disc_plan.training, epochs=1.25))
+    record = train(plan, sets, tmp_path / "run", view=told)
+    overflows = [text for text in told.said if "overflowed" in text]
+    assert overflows[0] == "the loss overflowed; back to step 2, learning rate times 0.5"
+    assert overflows[1].endswith("learning rate times 0.25")
+    assert record.steps == 10
+    steps = [entry["step"] for entry in RunFolder(tmp_path / "run").past() if "loss" in entry]
+    assert steps == list(range(1, 11)), "steps that were taken back are told once"
+    assert record.mean_iou == record.mean_iou
+
+
+def test_weights_taken_back_are_those_of_the_step_told(
+    sets: Any, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run that overflows at once goes back to where it was resumed, not to step 0."""
+    plan, told = read_plan(uninterrupted / "plan.toml"), Told(interrupt_at=5)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, sets, tmp_path / "run", view=told)
+    calls: list[int] = []
+
+    def once(*given: Any, **options: Any) -> StepResult:
+        calls.append(1)
+        result = train_step(*given, **options)
+        return replace(result, finite=False) if len(calls) == 1 else result
+
+    monkeypatch.setattr(training, "train_step", once)
+    again = Told()
+    train(plan, sets, tmp_path / "run", resume=True, view=again)
+    assert "the loss overflowed; back to step 5, learning rate times 0.5" in again.said
+    assert again.steps[0] == 6
+
+
+def test_a_run_that_keeps_overflowing_gives_up(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train_step", lambda *_, **__: StepResult(math.inf, 0.0, 0.0, finite=False))
+    with pytest.raises(
+        TrainingError, match=r"overflowed 6 times \(last at step 0: inf\).*lower learning_rate \(it is 0\.02\)"
+    ):
+        train(disc_plan, sets, tmp_path / "run")
+
+
+def test_when_memory_runs_out_the_batch_is_made_in_parts(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[int] = []
+
+    def small(*given: Any, accumulate: int, **options: Any) -> StepResult:
+        parts.append(accumulate)
+        if accumulate < 4:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory")
+        return train_step(*given, accumulate=accumulate, **options)
+
+    monkeypatch.setattr(training, "train_step", small)
+    plan = replace(disc_plan, training=replace(disc_plan.training, batch=4, epochs=1.0))
+    told = Told()
+    record = train(plan, sets, tmp_path / "run", view=told)
+    assert parts[:3] == [1, 2, 4]
+    assert set(parts[3:]) == {4}
+    assert record.steps == 4
+    assert "memory ran out; going on with 4 parts of 1 crops a step (the same batch)" in told.said
+
+
+def test_when_one_crop_does_not_fit_the_run_stops_with_a_remedy(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> StepResult:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "train_step", never)
+    with pytest.raises(TrainingError, match=r"memory ran out with 1 crops of 32 px.*smaller crop or width"):
+        train(disc_plan, sets, tmp_path / "run")
+
+
+def test_another_error_of_a_step_is_not_taken_for_memory(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> StepResult:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(training, "train_step", broken)
+    told = Told()
+    with pytest.raises(RuntimeError, match="a fault"):
+        train(disc_plan, sets, tmp_path / "run", view=told)
+    assert told.closed, "a live screen is put away whatever happens"
+
+
+def scores(painted: np.ndarray, truth: np.ndarray, plan: Plan) -> Any:
+    judge = Judge(plan.classes, boundary=False)
+    judge.add("a", truth, painted)
+    return judge.result()
+
+
+def test_the_collapse_alarm(disc_plan: Plan) -> None:
+    truth = np.zeros((20, 20), np.uint8)
+    truth[5:10, 5:10] = 1
+    assert collapsed(scores(np.zeros_like(truth), truth, disc_plan)) == "background"
+    assert collapsed(scores(truth, truth, disc_plan)) is None
+    nothing_else = np.zeros_like(truth)
+    assert collapsed(scores(nothing_else, nothing_else, disc_plan)) is None, "the truth is all background too"
+    assert collapsed(scores(nothing_else, np.full_like(truth, VOID), disc_plan)) is None, "nothing counts"
+
+
+def test_a_collapsed_network_is_told(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    told = Told()
+    dull = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5, average=1.0))
+    train(dull, sets, tmp_path / "run", view=told)
+    entries = [entry for entry in RunFolder(tmp_path / "run").past() if "iou" in entry]
+    assert bool([text for text in told.said if "every pixel is painted" in text]) == any(
+        entry["collapsed"] for entry in entries[:-1]
+    )
+
+
+# -- the pilot ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_pilot_stops_a_rate_of_zero(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    dead = replace(disc_plan, training=replace(disc_plan.training, learning_rate=0.0))
+    with pytest.raises(TrainingError, match=r"could not learn 2 crops by heart.*learning_rate \(0\)"):
+        train(dead, sets, tmp_path / "run")
+    assert not (tmp_path / "run" / "plan.toml").exists(), "the folder can be used again"
+    train(replace(disc_plan, training=replace(disc_plan.training, epochs=0.2)), sets, tmp_path / "run")
+
+
+def of_floats(plan: Plan) -> Plan:
+    return replace(plan, normalisation=replace(plan.normalisation, dtype="float32"))
+
+
+def test_an_image_that_is_not_as_the_plan_says(disc_plan: Plan, tmp_path: Path) -> None:
+    grey, labels = np.zeros((40, 40, 1), np.uint8), np.zeros((40, 40), np.uint8)
+    with pytest.raises(DataError, match=r"image 0 is uint8 with channels: 1; expected uint8 with channels: 3, as the"):
+        train(disc_plan, made([grey], [labels]), tmp_path / "run")
+
+
+def made(images: list[np.ndarray], labels: list[np.ndarray]) -> Mapping[str, ImageSet]:
+    return {split: from_arrays(images, labels, [str(k) for k in range(len(images))]) for split in ("train", "val")}
+
+
+def test_the_pilot_stops_constant_images(disc_plan: Plan, tmp_path: Path) -> None:
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:, 20:] = 1
+    mean = np.broadcast_to(np.array(disc_plan.normalisation.mean), (40, 40, 3)).astype(np.float32)
+    with pytest.raises(TrainingError, match=r"constant while their labels differ.*they may be black"):
+        train(of_floats(disc_plan), made([mean] * 4, [labels] * 4), tmp_path / "run")
+
+
+def test_the_pilot_stops_labels_that_are_all_void(disc_plan: Plan, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    with pytest.raises(TrainingError, match=r"every label of the pilot's crops is void.*check void in the plan"):
+        train(disc_plan, made([image] * 4, [np.full((40, 40), VOID, np.uint8)] * 4), tmp_path / "run")
+
+
+def test_the_pilot_stops_values_that_overflow(disc_plan: Plan, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((40, 40, 3), np.float32) * np.float32(1e38)
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:, 20:] = 1
+    with pytest.raises(TrainingError, match=r"the pilot's loss became (nan|inf|\d)"):
+        train(of_floats(disc_plan), made([image] * 4, [labels] * 4), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["cats", "isbi_membrane", "camvid"])
+def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    root = request.config.rootpath.parent / "shared" / "data" / name
+    if not root.is_dir():
+        pytest.skip(f"the real data are not at {root}")
+    folder = find(root)
+    few = [sample for split in folder.splits for sample in folder.pairs(split)][:6]
+    for sample in few:
+        for kind, path in (("images", sample.image), ("masks", sample.mask)):
+            (tmp_path / "few" / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "few" / kind / path.name).symlink_to(path)
+    if (root / "classes.toml").exists():
+        (tmp_path / "few" / "classes.toml").symlink_to(root / "classes.toml")
+    plan = segmenter.plan(tmp_path / "few", epochs=1, device="cpu")
+    small = replace(plan, network=replace(plan.network, width=8))
+    images = open_sets(find(tmp_path / "few"), small)["train"]
+    crops = Crops(
+        images.store, images.presence(), small.normalisation, small.training.crop, small.augmentation, 0.5, small.seed
+    )
+    torch.manual_seed(0)
+    pilot = fly_pilot(build(small.network_config), crops, small, probe_machine("cpu"))
+    assert pilot.after < 0.6 * pilot.before
+    assert "learnt by heart" in str(pilot)
+
+
+@pytest.mark.parametrize(("total", "wanted"), [(1, 4), (5, 4), (100, 32)])
+def test_judged_images_are_spread_evenly(total: int, wanted: int) -> None:
+    found = spread(total, wanted)
+    assert len(found) == min(total, wanted)
+    assert found[0] == 0
+    assert found[-1] == total - 1

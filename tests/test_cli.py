@@ -1,0 +1,218 @@
+"""The command line: verbs, exit codes, and what is said. Mostly in this process: a start of Python takes a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import whatwhere
+from tiny import Cli
+from whatwhere.learn.plan import Plan, write_plan
+
+VERBS = ("check", "plan", "train", "predict", "evaluate", "compare", "demo")
+
+
+def python(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )  # type: ignore[call-overload,no-any-return]
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_verbs_and_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['whatwhere', '--help']\n"
+        "from whatwhere.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, run_cli: Cli) -> None:
+    done = run_cli(verb, "--help")
+    assert done.code == 0
+    assert "Usage: whatwhere " + verb in done.out
+
+
+def test_version(run_cli: Cli) -> None:
+    assert run_cli("--version").out.strip() == f"whatwhere {whatwhere.__version__}"
+
+
+def test_python_dash_m() -> None:
+    done = python("-m", "whatwhere", "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"whatwhere {whatwhere.__version__}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("paint",), "No such command 'paint'"),
+        (("check",), "Missing argument"),
+        (("check", "x", "--fast"), "--fast"),
+    ],
+)
+def test_a_misspelt_command_line(arguments: tuple[str, ...], words: str, run_cli: Cli) -> None:
+    done = run_cli(*arguments)
+    assert done.code == 2
+    assert words in done.err
+
+
+# -- verbs -------------------------------------------------------------------------------------------------------------
+
+
+def test_check_a_good_folder(discs: Path, tmp_path: Path, run_cli: Cli) -> None:
+    done = run_cli("check", discs, "--json", tmp_path / "findings.json")
+    assert done.code == 0
+    assert "13" in done.out
+    assert json.loads((tmp_path / "findings.json").read_text())
+
+
+def test_check_a_folder_that_cannot_work_exits_with_1(tmp_path: Path, run_cli: Cli) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        Image.new("L", (32, 32)).save(tmp_path / kind / "only.png")
+    done = run_cli("check", tmp_path)
+    assert done.code == 1
+    assert done.out.strip()
+
+
+def test_plan_then_train_by_it(discs: Path, tmp_path: Path, run_cli: Cli) -> None:
+    plan = tmp_path / "plan.toml"
+    done = run_cli("plan", discs, "-o", plan, "--epochs", 0.2, "--skips", "none", "--seed", 3)
+    assert done.code == 0
+    assert f"written to {plan}" in done.out
+    text = plan.read_text("utf-8")
+    assert "seed = 3" in text
+    text = re.sub(r"\bwidth = 32", "width = 4", re.sub(r"\bbatch = \d+", "batch = 2", text))
+    text = text.replace("learning_rate = 0.003", "learning_rate = 0.02")
+    plan.write_text(text, "utf-8")
+    done = run_cli("train", discs, "-o", tmp_path / "run", "--plan", plan, "-q")
+    assert done.code == 0, done.err
+    assert "mean IoU" in done.out
+    assert "pilot: 2 crops" in done.out
+    assert whatwhere.load_model(tmp_path / "run").network.config["skips"] == []
+
+
+def test_the_command_line_changes_a_plan(discs: Path, disc_plan: Plan, tmp_path: Path, run_cli: Cli) -> None:
+    plan = write_plan(disc_plan, tmp_path / "plan.toml")
+    done = run_cli(
+        "train", discs, "-o", tmp_path / "run", "--plan", plan, "--epochs", 0.3, "--skips", "1", "--seed", 5, "-q"
+    )
+    assert done.code == 0, done.err
+    kept = whatwhere.load_model(tmp_path / "run").plan
+    assert (kept["seed"], kept["training"]["epochs"], kept["network"]["skips"]) == (5, 0.3, [1])
+
+
+def test_predict_evaluate_compare(discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli) -> None:
+    images = discs / "val" / "images"
+    done = run_cli("predict", disc_run, images, "-o", tmp_path / "painted", "--overlay", "--probabilities")
+    assert done.code == 0, done.err
+    assert "3 images: 3 done" in done.out
+    assert "3 skipped" in run_cli("predict", disc_run, images, "-o", tmp_path / "painted").out
+    done = run_cli("evaluate", disc_run, discs, "--json", tmp_path / "scores.json", "--picture", tmp_path / "worst.png")
+    assert done.code == 0, done.err
+    assert "foreground" in done.out
+    assert json.loads((tmp_path / "scores.json").read_text())["versions"]["whatwhere"] == whatwhere.__version__
+    with Image.open(tmp_path / "worst.png") as sheet:
+        assert sheet.width > 100
+    done = run_cli("compare", disc_run, disc_run / "last.safetensors", discs, "--json", tmp_path / "differences.json")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "differences.json").read_text())
+
+
+def test_one_bad_file_is_reported_and_the_rest_are_done(
+    discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli
+) -> None:
+    good = sorted((discs / "val" / "images").iterdir())
+    bad = tmp_path / "a bad one.png"
+    bad.write_text("no picture")
+    done = run_cli("predict", disc_run, good[0], bad, good[1], "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "3 images: 2 done, 1 failed" in done.out
+    assert "a bad one.png" in done.out
+    assert len(list((tmp_path / "out").glob("disc*.png"))) == 2
+
+
+def test_a_run_there_already_is_not_written_over(discs: Path, disc_run: Path, run_cli: Cli) -> None:
+    done = run_cli("train", discs, "-o", disc_run, "--epochs", 1)
+    assert done.code == 2
+    assert "already holds a run" in done.err
+
+
+def test_nothing_to_resume(discs: Path, tmp_path: Path, run_cli: Cli) -> None:
+    done = run_cli("train", discs, "-o", tmp_path / "run", "--resume")
+    assert done.code == 2
+    assert "holds no run" in done.err
+    assert "leave out --resume" in done.err
+
+
+# -- faults of the program itself --------------------------------------------------------------------------------------
+
+
+def test_a_fault_is_not_blamed_on_the_input(run_cli: Cli, discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("in the deep")
+
+    monkeypatch.setattr("whatwhere.segmenter.check", broken)
+    done = run_cli("check", discs)
+    assert done.code == 3
+    assert "ZeroDivisionError: in the deep" in done.err
+    assert "fault of whatwhere" in done.err
+    assert "Traceback" not in done.err
+    with pytest.raises(ZeroDivisionError):
+        run_cli("check", discs, "--debug")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = python("-m", "whatwhere", "check", tmp_path / "none", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "DataError" in done.stderr
+
+
+# -- interrupted -------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_exits_with_130_and_the_run_goes_on(discs: Path, disc_plan: Plan, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    plan = write_plan(replace(disc_plan, training=replace(disc_plan.training, epochs=40.0)), tmp_path / "plan.toml")
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "whatwhere", "train", discs, "-o", run, "--plan", plan, "-q"]
+    child = subprocess.Popen(  # a test run in the background would hand on that Ctrl-C is ignored
+        command,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not (run / "history.jsonl").exists() and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=300)
+    assert child.returncode == 130, (out, err)
+    assert "go on with --resume" in out
+    assert "Traceback" not in err
+    kept = (run / "plan.toml").read_text("utf-8")
+    (run / "plan.toml").write_text(kept.replace("epochs = 40.0", "epochs = 0.2"), "utf-8")
+    done = python("-m", "whatwhere", "train", discs, "-o", run, "--resume", "-q")
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
