@@ -30,7 +30,7 @@ from whatwhere.segmenter import check, plan, train
 __all__ = ["NETWORKS", "DemoScore", "run_demo"]
 
 TRAIN, VAL = 240, 40
-_EPOCHS = 20.0
+_EPOCHS = 16.0
 
 
 @dataclass(frozen=True)
