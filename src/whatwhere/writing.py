@@ -16,7 +16,7 @@ __all__ = ["to_json", "whole_file", "write_json"]
 
 
 @contextmanager
-def whole_file(path: Path | str, *, failures: type[Exception] = OSError) -> Iterator[Path]:
+def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable: bool = False) -> Iterator[Path]:
     """A name beside ``path`` to write to; when the block ends, the file there takes the place of ``path``.
 
     Folders on the way are made. When anything goes wrong, nothing is left behind and an older file stays as it was.
@@ -24,6 +24,7 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError) -> Iter
     Args:
         path: the file.
         failures: what the block's own library raises when it can't write, beside ``OSError``.
+        durable: waits until it is on the disk, to outlive a power cut and not only the process; slow on a busy disk.
 
     Raises:
         OutputError: it can't be written.
@@ -37,8 +38,9 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError) -> Iter
         yield partial
         if partial.stat().st_mode != mode:  # some libraries write files that only their owner may read
             partial.chmod(mode)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, failures) as error:
         _remove(partial)

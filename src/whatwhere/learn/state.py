@@ -73,7 +73,7 @@ class State:
 
     def save(self, path: Path) -> None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
-        with whole_file(path, failures=SafetensorError) as partial:
+        with whole_file(path, failures=SafetensorError, durable=True) as partial:
             save_file(tensors, partial, metadata={"counters": json.dumps(asdict(self.counters))})
 
     def load(self, path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Files are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from whatwhere.errors import OutputError
+from whatwhere.writing import whole_file, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_the_file_takes_its_place_at_the_end(durable: bool, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with whole_file(path, durable=durable) as partial:
+        partial.write_text("half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+    assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_goes_wrong_leaves_the_older_file(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_library_s_own_error_is_one_of_writing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"a\.txt can't be written \(no ink\); expected a writable place with room"),
+        whole_file(tmp_path / "a.txt", failures=LookupError),
+    ):
+        raise LookupError("no ink")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OutputError, match=r"a\.txt can't be written"), whole_file(tmp_path / "a.txt") as partial:
+        partial.write_text("x")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "a.txt") as partial:
+            partial.chmod(0o600)  # as some libraries do
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"iou": {"cat": float("nan"), "Küche": 0.5}, "sizes": (1, float("inf"))})
+    text = (tmp_path / "a.json").read_text("utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == {"iou": {"cat": None, "Küche": 0.5}, "sizes": [1, None]}
+    assert "Küche" in text
