@@ -146,7 +146,7 @@ class LiveView:
     def _class_table(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         for index, (name, value) in enumerate(self._scores["iou"].items()):
-            color = "rgb({},{},{})".format(*self.colors[index]) if index < len(self.colors) else "white"
+            color = _readable(self.colors[index]) if index < len(self.colors) else "white"
             width = round(24 * (value or 0.0))
             bar = Text("█" * width, style=color) + Text("·" * (24 - width), style="dim")
             table.add_row(Text(f"  {name}"), bar, _score(value))
@@ -181,6 +181,11 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(max(0, round(seconds)), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _readable(color: tuple[int, int, int]) -> str:
+    """The colour, grey instead if it would be lost on a dark or a light terminal."""
+    return "rgb({},{},{})".format(*color) if 60 < sum(color) / 3 < 235 else "grey50"
 
 
 class _Clock:
