@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,8 @@ _COLUMNS = {
     "surface_dice": "Surface Dice",
     "hausdorff95": "HD95, px",
 }
+_WIDE = 110
+"""Characters that a table with all columns and their intervals needs."""
 _EDGES = ("boundary_iou", "boundary_f1", "surface_dice", "hausdorff95")
 
 
@@ -38,7 +41,32 @@ def plain(record: RenderableType, width: int = 120) -> str:
 def scores_table(scores: Scores) -> RenderableType:
     """One row a class and one for the mean; the other scores and the rules below."""
     found = scores.estimates
-    columns = [key for key in _COLUMNS if scores.boundary or key not in _EDGES]
+    lines = [f"Pixel accuracy {found['pixel_accuracy']}, balanced accuracy {found['balanced_accuracy']}"]
+    if scores.reliability:
+        lines.append(f"Expected calibration error {found['calibration_error']}")
+    count = len(scores.images)
+    lines.append(f"{count} image{'s' if count > 1 else ''}.")
+    return Group(_Tables(scores), *(Text(line) for line in lines), *(Text(rule, style="dim") for rule in scores.rules))
+
+
+class _Tables:
+    """All columns beside each other where there is room; else areas first, then edges."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [key for key in _COLUMNS if self._scores.boundary or key not in _EDGES]
+        if options.max_width >= _WIDE:
+            yield _class_table(self._scores, columns)
+            return
+        for part in ([key for key in columns if key not in _EDGES], [key for key in columns if key in _EDGES]):
+            if part:
+                yield _class_table(self._scores, part)
+
+
+def _class_table(scores: Scores, columns: Sequence[str]) -> Table:
+    found = scores.estimates
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Class", overflow="fold")
     for key in columns:
@@ -48,12 +76,7 @@ def scores_table(scores: Scores) -> RenderableType:
     table.add_section()
     means = ["balanced_accuracy" if key == "recall" else f"mean_{key}" for key in columns]
     table.add_row("mean", *(_cell(str(found[key])) for key in means), style="bold")
-    lines = [f"Pixel accuracy {found['pixel_accuracy']}, balanced accuracy {found['balanced_accuracy']}"]
-    if scores.reliability:
-        lines.append(f"Expected calibration error {found['calibration_error']}")
-    count = len(scores.images)
-    lines.append(f"{count} image{'s' if count > 1 else ''}.")
-    return Group(table, *(Text(line) for line in lines), *(Text(rule, style="dim") for rule in scores.rules))
+    return table
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:

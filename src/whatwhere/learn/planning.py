@@ -22,8 +22,9 @@ T = TypeVar("T")
 Reasoned = tuple[T, str]
 
 _DEFAULT_SECONDS = 20 * 60.0
-_WIDTHS = (64, 48, 32, 24, 16)
-_CROPS_WANTED = 6000
+_WIDTHS = (64, 32, 16)
+"""Matrix units work in blocks of 32 channels: 24 cost nearly as much as 32, and 48 as 64."""
+_CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _SPEED = {("cpu", "bfloat16"): 70e9, ("cpu", "float32"): 20e9, ("cuda", "bfloat16"): 30e12, ("mps", "float32"): 0.5e12}
 """Multiply-adds a second (on a CPU: for each core) that training reaches; measured, rounded down."""
@@ -164,7 +165,8 @@ def _width(survey: Survey, machine: Machine, depth: int, crop: int, seconds: flo
         seen = seconds * speed / work
         if seen >= _CROPS_WANTED:
             break
-    return width, f"the widest that sees {_CROPS_WANTED} crops in time (about {seen:,.0f} here)"
+    what = f"the widest that sees {_CROPS_WANTED:,} crops in time" if seen >= _CROPS_WANTED else "the narrowest"
+    return width, f"{what}; it will see about {seen:,.0f}"
 
 
 def _rate() -> Reasoned[float]:
