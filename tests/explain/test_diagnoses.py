@@ -77,10 +77,10 @@ def test_normalisation_differs(healthy: Model, constants: Normalisation) -> None
 
 
 def test_sees_too_little() -> None:
-    pairs = toys(24, hidden=True)
+    pairs = toys(16, hidden=True)
     torch.manual_seed(0)
     narrow = UNet(3, 3, width=8, depth=1)
-    model = train(narrow, pairs, steps=80)
+    model = train(narrow, pairs, steps=50)
     one = found(model, toys(5, start=1000, hidden=True))["sees too little"]
     # the disc's edge is seen everywhere, the dot that tells which only near the top
     assert one.numbers["window"] < 1.5 * 30

@@ -186,6 +186,7 @@ def test_labels_of_one_class_only(healthy: Model, tmp_path: Path) -> None:
     assert any("fewer than two classes" in note for note in said.notes)
 
 
+@pytest.mark.slow
 def test_monai_basic_unet_is_explained_like_ours(tmp_path: Path) -> None:
     monai = pytest.importorskip("monai.networks.nets")
     torch.manual_seed(0)

@@ -73,7 +73,7 @@ def _label(layer: Layer) -> str:
 
 def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
     """What and where along the U, with the controls as faint lines."""
-    figure = _figure(8.6, 3.7)
+    figure = _figure(8.6, 4.0)
     axes = figure.subplots()
     _plain(axes, palette)
     places = np.arange(len(levels.readings) + 1)
@@ -105,7 +105,7 @@ def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
     lowest = min(levels.chance, 0.5)
     axes.set_ylim(max(0, lowest - 0.08), 1.02)
     axes.set_ylabel("balanced accuracy", color=palette.quiet, fontsize=9)
-    _legend(axes, palette, 5)
+    _legend(axes, palette, 3)
     return figure
 
 

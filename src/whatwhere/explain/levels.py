@@ -34,8 +34,8 @@ __all__ = [
     "painting_probes",
 ]
 
-_BLOCK = 32
-"""px; of one image, squares of this side are held out together."""
+_BLOCK, _PARTS = 32, 3
+"""Of one image, squares of 32 px are held out together, a third of them at a time."""
 
 Array = NDArray[Any]
 Progress = Callable[[float], None]
@@ -173,19 +173,19 @@ def _read(
     layer: Layer, samples: Samples, untrained: Samples, count: int, classes: int, distance: int, seed: int
 ) -> Reading:
     interior, boundary = samples.spots
-    probe = f"linear probe (logistic regression, C={STRENGTH}), {FOLDS}-fold over"
+    probe = f"linear probe (logistic regression, C={STRENGTH}), {{}}-fold over"
 
     def what(source: Samples, how: str, equal: bool = False, shuffle: bool = False) -> Measured:
         x = source.features[0][layer.name]
         x = projected(x, count, seed) if equal else x
         logits = held_out_logits(x, interior.label, source.groups[0], classes, seed if shuffle else None)
-        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe} images{how}", seed)
+        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe.format(FOLDS)} images{how}", seed)
 
     def where(source: Samples, how: str, equal: bool = False) -> Measured:
         x = source.features[1][layer.name]
         x = projected(x, count, seed) if equal else x
         logits, scored = _within_images(x, boundary, classes)
-        method = f"{_where()}; {probe} squares of {_BLOCK} px of each image alone{how}"
+        method = f"{_where()}; {probe.format(_PARTS)} squares of {_BLOCK} px of each image alone{how}"
         return _score_where(logits[scored], boundary.take(scored), classes, method, seed)
 
     hidden, wide = layer.role != "pixel", layer.channels > count
@@ -196,7 +196,7 @@ def _read(
         layer=layer,
         what=plain_what,
         where=plain_where,
-        side=_score_where(across, boundary, classes, f"{_where()}; {probe} images", seed),
+        side=_score_where(across, boundary, classes, f"{_where()}; {probe.format(FOLDS)} images", seed),
         shuffled=what(samples, "; labels shuffled", shuffle=True),
         untrained_what=what(untrained, fresh) if hidden else None,
         untrained_where=where(untrained, fresh) if hidden else None,
@@ -212,7 +212,7 @@ def _within_images(features: Array, spots: Spots, classes: int) -> tuple[Array, 
         at = np.flatnonzero(spots.image == image)
         squares = spots.row[at] // _BLOCK * 10_000 + spots.column[at] // _BLOCK
         if len(np.unique(squares)) > 1:
-            logits[at] = held_out_logits(features[at], spots.label[at], squares, classes)
+            logits[at] = held_out_logits(features[at], spots.label[at], squares, classes, folds=_PARTS)
             scored[at] = True
     return logits, scored
 

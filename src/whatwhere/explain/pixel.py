@@ -29,8 +29,10 @@ __all__ = ["Cut", "PixelStory", "integrated_gradients", "tell_pixel"]
 COMPLETE = 0.01
 """Integrated gradients are refined until they add up to the logit difference within this share of it."""
 
-_STEPS = (27, 81, 243)
-"""Midpoints on the path; each set holds the one before."""
+_TOLERANCES = (1 / 100, 1 / 400, 1 / 1600)
+"""How far the gradient may miss the rise along one piece of the path, as a share of the whole rise; tried in turn."""
+_WIDEST, _NARROWEST = 1 / 8, 1 / 1024
+"""Pieces of the path."""
 
 Array = NDArray[Any]
 
@@ -223,9 +225,10 @@ def _evidence(
 def integrated_gradients(
     score: Callable[[Tensor], Tensor], image: Tensor, baseline: Tensor
 ) -> tuple[Tensor, float, int, tuple[float, float]]:
-    """Attribution of ``score(image) - score(baseline)`` to every input value.
+    """Attribution of ``score(image) - score(baseline)`` to every input value, along the straight path between them.
 
-    Midpoints on the straight path; their number is tripled until the attributions add up within 1 %, or is 243.
+    A piece of the path is halved until the gradient at its middle tells the rise of the score along it; so the steps
+    are small where the network bends, and the attributions add up within 1 % in all but the wildest cases.
 
     Args:
         score: ``(N, C, H, W) -> (N,)``.
@@ -238,22 +241,37 @@ def integrated_gradients(
     start = baseline.expand_as(image)
     with torch.no_grad():
         end, begin = float(score(image)), float(score(start))
-    gradients = torch.zeros_like(image)
-    done: set[int] = set()
-    finest = _STEPS[-1]
-    for steps in _STEPS:
-        stride = finest // steps
-        places = [stride // 2 + stride * step for step in range(steps)]  # in units of the finest midpoints
-        for place in (place for place in places if place not in done):
-            share = (place + 0.5) / finest
-            point = (start + share * (image - start)).detach().requires_grad_(True)
-            gradients += torch.autograd.grad(score(point).sum(), point)[0]
-        done.update(places)
-        attribution = gradients / steps * (image - start)
-        missed = abs(float(attribution.double().sum()) - (end - begin)) / max(abs(end - begin), 1e-6)
+    rise = max(abs(end - begin), 1e-6)
+    steps = 0
+    for tolerance in _TOLERANCES:
+        attribution, taken = _walk(score, start, image - start, (begin, end), tolerance * rise)
+        steps += taken
+        missed = abs(float(attribution.double().sum()) - (end - begin)) / rise
         if missed <= COMPLETE:
             break
     return attribution, missed, steps, (end, begin)
+
+
+def _walk(
+    score: Callable[[Tensor], Tensor], start: Tensor, way: Tensor, ends: tuple[float, float], tolerance: float
+) -> tuple[Tensor, int]:
+    """Sum of the gradients along the path, each times its piece of the way; and how many there were."""
+    total, steps = torch.zeros_like(way), 0
+    pieces = [(0.0, 1.0, *ends)]
+    while pieces:
+        low, high, at_low, at_high = pieces.pop()
+        width, middle = high - low, (low + high) / 2
+        point = (start + middle * way).detach().requires_grad_(True)
+        here = score(point)
+        step = torch.autograd.grad(here.sum(), point)[0] * way * width
+        steps += 1
+        off = abs(float(step.double().sum()) - (at_high - at_low))
+        if width > _WIDEST or (off > tolerance and width > _NARROWEST):
+            value = float(here.detach())
+            pieces += [(low, middle, at_low, value), (middle, high, value, at_high)]
+        else:
+            total += step
+    return total, steps
 
 
 def _softmax(logits: Array) -> tuple[float, ...]:

@@ -69,15 +69,17 @@ def fit_probe(features: Array, labels: Array, classes: int) -> Probe:
     return Probe(mean, scale, weights, bias)
 
 
-def held_out_logits(features: Array, labels: Array, groups: Array, classes: int, seed: int | None = None) -> Array:
+def held_out_logits(
+    features: Array, labels: Array, groups: Array, classes: int, seed: int | None = None, folds: int = FOLDS
+) -> Array:
     """``(n, classes)`` logits of each row by a probe fitted on other groups (images) only.
 
     With ``seed``, the control: every probe is fitted on shuffled labels.
     """
     found = np.zeros((len(labels), classes))
     rng = None if seed is None else np.random.default_rng(seed)
-    folds = GroupKFold(min(FOLDS, len(np.unique(groups))))
-    for fitted, held_out in folds.split(features, labels, groups):
+    parts = GroupKFold(min(folds, len(np.unique(groups))))
+    for fitted, held_out in parts.split(features, labels, groups):
         shown = labels[fitted] if rng is None else rng.permutation(labels[fitted])
         found[held_out] = fit_probe(features[fitted], shown, classes).logits(features[held_out])
     return found

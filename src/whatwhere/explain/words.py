@@ -137,7 +137,7 @@ def skips(e: Explanation) -> list[str]:
         first = ranked[0]
         gain = (e.skips.full[score].value or 0) - (e.skips.none[score].value or 0)
         name = "the bottleneck" if first.path.name == "bottleneck" else first.path.name
-        said.append(f"Of {gain:.2f} of {score} that all paths bring, {name} brings most: {_signed(first.shapley)}.")
+        said.append(f"All paths together bring {gain:.2f} of {score}; {name} brings most: {_signed(first.shapley)}.")
     hurting = [
         f"{one.path.name} ({_signed(one.shapley)} {score})"
         for score in ("mean IoU", "Boundary F1")
