@@ -78,7 +78,9 @@ def _precision(device: str, precision: Precision) -> tuple[torch.dtype, str]:
         return torch.float32, "the GPU has no bfloat16 units"
     if device == "cpu" and torch.cpu._is_amx_tile_supported():
         return torch.bfloat16, "the processor has matrix units for it (AMX)"
-    return torch.float32, "no matrix units for bfloat16 here"
+    if device == "cpu" and torch.cpu._is_avx512_bf16_supported():  # measured: twice as fast as float32, see RESULTS
+        return torch.bfloat16, "the processor multiplies it at twice the rate of float32 (AVX-512)"
+    return torch.float32, "this processor has no bfloat16 arithmetic"
 
 
 def _processor_name() -> str:

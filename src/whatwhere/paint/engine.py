@@ -33,7 +33,7 @@ class Engine:
 
     Args:
         model: left untouched; the engine works on a copy.
-        precision: ``"auto"`` takes bfloat16 where the machine has matrix units for it, else float32.
+        precision: ``"auto"`` takes bfloat16 where the machine computes in it, else float32.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 
     Attributes:
