@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 
 import whatwhere
 from tiny import Cli
-from whatwhere.learn.plan import Plan, write_plan
+from whatwhere.learn.plan import Plan, read_plan, write_plan
 
 VERBS = ("check", "plan", "train", "predict", "evaluate", "compare", "demo")
 
@@ -161,6 +162,58 @@ def test_nothing_to_resume(discs: Path, tmp_path: Path, run_cli: Cli) -> None:
     assert done.code == 2
     assert "holds no run" in done.err
     assert "leave out --resume" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seed", 7), "seed = 0, and 7 is asked for"),
+        (("--skips", "none"), "network.skips = (0, 1), and () is asked for"),
+        (("--time", "3m"), "training.time = '', and '3m' is asked for"),
+        (("--epochs", 99), "and 99.0 is asked for"),
+    ],
+)
+def test_a_run_that_goes_on_keeps_its_plan(
+    options: tuple[object, ...], words: str, discs: Path, disc_run: Path, run_cli: Cli
+) -> None:
+    done = run_cli("train", discs, "-o", disc_run, "--resume", *options)
+    assert done.code == 2
+    assert words in done.err
+    assert "leave that option out" in done.err
+
+
+def test_options_that_agree_with_the_run_s_plan_change_nothing(discs: Path, disc_run: Path, run_cli: Cli) -> None:
+    done = run_cli(
+        "train", discs, "-o", disc_run, "--resume", "--seed", 0, "--skips", "all", "--plan", disc_run / "plan.toml"
+    )
+    assert done.code == 0, done.err
+    assert "this run is finished" in done.out
+    assert "plan: 2 classes; 10 train, 3 val; width 4, depth 2, skips 0,1" in done.out
+
+
+def test_a_plan_of_another_run_is_refused(
+    discs: Path, disc_run: Path, disc_plan: Plan, tmp_path: Path, run_cli: Cli
+) -> None:
+    from dataclasses import replace
+
+    other = write_plan(replace(disc_plan, network=replace(disc_plan.network, width=8)), tmp_path / "plan.toml")
+    done = run_cli("train", discs, "-o", disc_run, "--resume", "--plan", other)
+    assert done.code == 2
+    assert "network.width = 4, and 8 is asked for" in done.err
+
+
+def test_a_plan_leaves_out_what_has_no_mask_and_can_be_read(discs: Path, tmp_path: Path, run_cli: Cli) -> None:
+    data = tmp_path / "my data"
+    for kind in ("images", "masks"):
+        shutil.copytree(discs / "train" / kind, data / kind)
+    (data / "masks" / "disc 03.png").unlink()
+    done = run_cli("plan", data, "-o", tmp_path / "plan.toml", "--epochs", 1, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert f"whatwhere train '{data}' -o RUN" in done.out
+    plan = read_plan(tmp_path / "plan.toml")
+    assert set(plan.split) == {"train", "val"}
+    assert sum(map(len, plan.split.values())) == 9
+    assert plan.training.device == "cpu"
 
 
 # -- faults of the program itself --------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,7 @@ TimeBudget = Annotated[str | None, typer.Option("--time", help="Wall time of the
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training images, instead of --time.")]
 SkipLevels = Annotated[str, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+BackendChoice = Annotated[str, typer.Option(help="auto, eager, compile, openvino, onnx or graphs.")]
 PrecisionChoice = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 
 
@@ -96,7 +98,8 @@ def plan(
         )
     write_plan(made, output)
     _out.print(str(made), markup=False)
-    _out.print(f"\nwritten to {output}; edit it, then: whatwhere train {data} -o RUN --plan {output}", markup=False)
+    command = shlex.join(["whatwhere", "train", str(data), "-o", "RUN", "--plan", str(output)])
+    _out.print(f"\nwritten to {output}; edit it, then: {command}", markup=False)
 
 
 @app.command()
@@ -107,29 +110,37 @@ def train(
     epochs: Epochs = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    skips: SkipLevels = "all",
+    skips: Annotated[str | None, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    device: Device = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a U-Net. Leaves RUN/model.safetensors, previews, and a history; can be interrupted and resumed."""
+    """Train a U-Net. Leaves RUN/model.safetensors, previews, and a history; can be interrupted and resumed.
+
+    Other options change what a --plan says. With --resume the run's own plan counts, and they must agree with it.
+    """
     started = _STARTED
     from whatwhere import segmenter
+    from whatwhere.learn.changes import changed, check_unchanged
     from whatwhere.learn.plan import read_plan
     from whatwhere.learn.run_folder import RunFolder
     from whatwhere.learn.view import make_view
     from whatwhere.network import probe_machine
 
+    folder = RunFolder(output)
     if resume:
-        RunFolder(output).open(resume=True)
-        made = read_plan(RunFolder(output).plan)
-    elif plan_file is not None:
-        made = _changed(read_plan(plan_file), time_budget, epochs, seed, _levels(skips))
+        folder.open(resume=True)
+    if resume or plan_file is not None:
+        read = read_plan(plan_file or folder.plan)
+        levels = _levels_of(skips, read.network.depth)
+        made = changed(read, time=time_budget, epochs=epochs, seed=seed, skips=levels, device=device)
+        if resume:
+            check_unchanged(read_plan(folder.plan), made, output)
     else:
         with _progress("reading", quiet) as advance:
             made = segmenter.plan(
-                data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels(skips), device=device,
-                progress=advance,
+                data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels(skips or "all"),
+                device=device or "auto", progress=advance,
             )  # fmt: skip
     _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n", markup=False)
     view = make_view(_out, str(output), made.classes.colors, quiet=quiet)
@@ -151,6 +162,7 @@ def predict(
     ] = None,
     precision: PrecisionChoice = "auto",
     device: Device = "auto",
+    backend: BackendChoice = "auto",
     fill_missing: Annotated[bool, typer.Option(help="Missing Zarr chunks mean the fill value.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Dask scheduler (tcp://...) or local:N workers.")] = None,
     quiet: Quiet = False,
@@ -159,11 +171,11 @@ def predict(
     from whatwhere.paint import predict as paint_all
 
     if prove:
-        _prove(model, inputs, tile)
+        _prove(model, inputs, tile, backend)
         return
     options: dict[str, Any] = {
         "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
-        "tile": tile, "device": device, "fill_missing": fill_missing, "cluster": cluster,
+        "tile": tile, "device": device, "backend": backend, "fill_missing": fill_missing, "cluster": cluster,
     }  # fmt: skip
     with _tile_progress(quiet) as advance:
         done = paint_all(model, inputs, output, progress=advance, **options)
@@ -297,18 +309,11 @@ def _levels(text: str) -> tuple[int, ...] | None:
         raise typer.BadParameter(f"--skips {text!r}: all, none, or levels such as 0,1") from None
 
 
-def _changed(made: Any, time_budget: str | None, epochs: float | None, seed: int | None, skips: Any) -> Any:
-    """A plan with what the command line says otherwise."""
-    from dataclasses import replace
-
-    if time_budget or epochs:
-        made = replace(made, training=replace(made.training, time=time_budget or "", epochs=epochs or 0.0))
-    if skips is not None:
-        made = replace(made, network=replace(made.network, skips=skips))
-    return made if seed is None else replace(made, seed=seed)
+def _levels_of(text: str | None, depth: int) -> Sequence[int] | None:
+    return None if text is None else range(depth) if text == "all" else _levels(text)
 
 
-def _prove(model: Path, inputs: list[str], tile: int | None) -> None:
+def _prove(model: Path, inputs: list[str], tile: int | None, backend: str) -> None:
     from whatwhere.network import load_model
     from whatwhere.paint import prove
     from whatwhere.paint.files import open_image
@@ -316,7 +321,7 @@ def _prove(model: Path, inputs: list[str], tile: int | None) -> None:
 
     path, _ = find_inputs(inputs)[0]
     loaded = load_model(model)
-    _out.print(str(prove(loaded, open_image(path), tile=tile)), markup=False)
+    _out.print(str(prove(loaded, open_image(path), tile=tile, backend=backend)), markup=False)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,8 +96,10 @@ class Normalisation:
     dtype: str = "uint8"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
-            raise ValueError("mean and std need one number a channel, and every std must be positive")
+        if len(self.mean) != len(self.std) or not self.mean or not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError("mean and std need one finite number a channel")
+        if min(self.std) <= 0:
+            raise ValueError("every std must be positive")
 
     @property
     def channels(self) -> int:

@@ -22,6 +22,7 @@ from torch import nn
 from whatwhere.data import Findings, Folder, Sample, find, read_image, split, survey
 from whatwhere.data import check as findings_of
 from whatwhere.data.crops import Store
+from whatwhere.data.findings import many
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet, from_samples, untold
 from whatwhere.data.survey import Survey
@@ -73,9 +74,17 @@ def plan(
     _, facts = _divided(folder, survey(folder, progress=progress), seed)
     findings = findings_of(facts)
     if findings.fatal:
-        worst = findings.items[0]
-        raise DataError(worst.message.splitlines()[0], "a folder that training can use", worst.remedy)
-    return make_plan(facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips)
+        raise _untrainable(findings)
+    made = make_plan(facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips)
+    return replace(made, training=replace(made.training, device=device))
+
+
+def _untrainable(findings: Findings) -> DataError:
+    """The first thing that keeps a folder from being trained on, and how many more there are."""
+    worst, *others = (item for item in findings.items if item.severity == "error")
+    more = f" (and {many(len(others), 'more error')}: see whatwhere check)" if others else ""
+    named = next((f" ({path})" for path in worst.files if path not in worst.message), "")
+    return DataError(worst.message.splitlines()[0] + named + more, "a folder that training can use", worst.remedy)
 
 
 def train(
@@ -113,7 +122,7 @@ def evaluate(
     """
     held = model if isinstance(model, Model) else load_model(model)
     images = truth_of(held, data, split)
-    engine = Engine(held)
+    engine = Engine(held, images=len(images))
     judge = Judge(held.classes, tolerance=tolerance)
     for index, name in enumerate(images.names):
         raw, truth = images.store[index]
@@ -185,7 +194,7 @@ class Segmenter:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._engine: Engine | None = None
+        self._engines: dict[str, Engine] = {}
 
     @classmethod
     def fit(
@@ -253,16 +262,19 @@ class Segmenter:
             classes = Classes(tuple(classes), class_colors(values), values)
         return cls(Model(module.eval(), classes, normalisation))
 
-    def predict(self, image: NDArray[Any] | PathLike) -> NDArray[np.uint8]:
-        """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids."""
-        return self.paint(image).labels
+    def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
+        """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.
 
-    def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False) -> Painting:
+        ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"`` or ``"graphs"``.
+        """
+        return self.paint(image, backend=backend).labels
+
+    def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False, backend: str = "auto") -> Painting:
         """Like :meth:`predict`, with the probabilities on request and a report of how it was done."""
         array = read_image(image) if isinstance(image, str | Path) else np.asarray(image)
-        if self._engine is None:
-            self._engine = Engine(self.model)
-        return paint(self._engine, array, probabilities=probabilities)
+        if backend not in self._engines:
+            self._engines[backend] = Engine(self.model, backend=backend)
+        return paint(self._engines[backend], array, probabilities=probabilities)
 
     def evaluate(self, data: PathLike, *, split: str | None = None) -> Scores:
         """Scores on a data folder. See :func:`evaluate`."""

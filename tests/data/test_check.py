@@ -193,8 +193,8 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (unknown_value, "error", "unknown-value", ["00.png has", "pixels of value 2 in no class", "-> list the values"]),
     (soft_and_declared, "error", "unknown-value", ["16 masks with values", "nearest = true in classes.toml"]),
     (blur_masks, "warning", "soft-mask", ["16 masks with", "values along edges beside the 2 of the classes"]),
-    (channels_differ, "error", "channels-differ", ["1 have channels 1, 15 have channels 3", "train/images/00.png"]),
-    (depth_differs, "error", "depth-differs", ["dtype uint16", "-> convert these to dtype uint8"]),
+    (channels_differ, "error", "channels-differ", ["1 have 1 channel, 15 have 3 channels", "train/images/00.png"]),
+    (depth_differs, "error", "depth-differs", ["15 have uint8", "-> convert these to uint8, as the others"]),
     (tiny, "error", "tiny", ["1 image under 16 pixels a side, such as 1 x 1", "-> remove"]),
     (no_usable, "error", "no-usable", ["No training image can be used together with its mask"]),
     (one_class, "error", "one-class", ["a single class (class 0)", "nothing to tell apart"]),
@@ -290,6 +290,21 @@ def test_a_division_of_its_own_has_no_leaks(tmp_path: Path) -> None:
     codes = {item.code for item in check(divided).items}
     assert "duplicate" in codes
     assert not {"duplicate-across-splits", "near-duplicate-across-splits", "class-missing"} & codes
+
+
+def test_what_a_division_leaves_out_is_missing_from_no_split(tmp_path: Path) -> None:
+    pairs = {f"{k:02}": (photo(k), disc(12 + k)) for k in range(10)}
+    root = write_folder(tmp_path, pairs)
+    shutil.copy(root / "images/00.png", root / "images/copy.png")
+    save(root / "images/empty.png", photo(11))
+    save(root / "masks/empty.png", disc()[:20] * 0)
+    folder = find(root)
+    seen = survey(folder)
+    divided = seen.divided(split(folder, seen))
+    assert "all" in divided.splits
+    codes = {item.code for item in check(divided).items}
+    assert {"image-without-mask", "size-mismatch"} <= codes
+    assert not {"class-missing", "duplicate-across-splits"} & codes
 
 
 @pytest.mark.slow

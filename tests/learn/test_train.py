@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -132,8 +133,15 @@ def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path) -> No
     told = Told()
     timed = replace(disc_plan, training=replace(disc_plan.training, time="4s", epochs=0.0))
     record = train(timed, sets, tmp_path / "run", view=told)
-    assert record.steps >= 1
     assert record.steps == len(told.steps)
+
+
+def test_a_time_in_which_nothing_is_learnt_is_told(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    told = Told()
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="4s", epochs=0.0))
+    record = train(timed, sets, tmp_path / "run", view=told, started=time.perf_counter() - 60)
+    assert record.steps == 0
+    assert any("only 0 steps fitted into 4s" in line and "more --time" in line for line in told.said)
 
 
 @pytest.mark.slow

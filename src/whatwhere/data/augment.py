@@ -15,9 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from whatwhere.errors import PlanError
 from whatwhere.records import VOID
 
 __all__ = ["Augmentation", "Geometry", "crop_by", "draw_geometry", "vary_intensity"]
+
+
+_MOST = {
+    "rotation": 180.0, "scale": 4.0, "warp": 1.0, "brightness": 10.0, "contrast": 10.0, "color": 10.0, "blur": 1.0,
+    "noise": 1.0,
+}  # fmt: skip
+"""The largest values that mean something."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,12 @@ class Augmentation:
     color: float = 0.1
     blur: float = 0.1
     noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise PlanError(f"augmentation.{name} = {value:g}", f"a number from 0 to {most:g}", "")
 
 
 @dataclass(frozen=True)

@@ -322,7 +322,7 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
     try:
         image = _image_facts(read_image(sample.image))
     except DataError as error:
-        image_error = str(error)
+        image_error = error.given
     if sample.mask:
         try:
             array, _ = read_mask_and_palette(sample.mask)
@@ -332,7 +332,7 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
                 void = int(np.count_nonzero(labels == VOID))
                 mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=_digest(labels))
         except DataError as error:
-            mask_error = str(error)
+            mask_error = str(error) if mask else error.given
     mask_path = _relative(sample.mask, root) if sample.mask else None
     return FileSurvey(
         sample.name, split, _relative(sample.image, root), mask_path, image, mask, image_error, mask_error

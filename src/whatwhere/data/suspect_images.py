@@ -6,7 +6,7 @@ Each function takes a survey and yields findings. Knows nothing of what masks me
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from whatwhere.data.findings import Finding, many, percent, size_text
 from whatwhere.data.likeness import near_duplicates
@@ -37,21 +37,21 @@ def unreadable(survey: Survey) -> Iterator[Finding]:
 
 def kinds_differ(survey: Survey) -> Iterator[Finding]:
     """Images of different channels or depth."""
-    kinds: tuple[tuple[str, str, Callable[[ImageFacts], Hashable]], ...] = (
-        ("channels-differ", "channels", lambda image: image.channels),
-        ("depth-differs", "dtype", lambda image: image.dtype),
+    kinds: tuple[tuple[str, str, Callable[[ImageFacts], str]], ...] = (
+        ("channels-differ", "channels", lambda image: many(image.channels, "channel")),
+        ("depth-differs", "depth", lambda image: image.dtype),
     )
     for code, what, kind in kinds:
-        found: dict[Hashable, list[str]] = defaultdict(list)
+        found: dict[str, list[str]] = defaultdict(list)
         for file in survey.files:
             if file.image:
                 found[kind(file.image)].append(file.image_path)
         if len(found) > 1:
             (usual, _), *others = sorted(found.items(), key=lambda item: -len(item[1]))
-            listing = ", ".join(f"{len(paths):,} have {what} {key}" for key, paths in sorted(found.items(), key=str))
+            listing = ", ".join(f"{len(paths):,} have {key}" for key, paths in sorted(found.items()))
             strays = tuple(path for _, paths in others for path in paths)
             message = f"Images differ in {what}: {listing}"
-            yield Finding("error", code, message, strays, f"convert these to {what} {usual}")
+            yield Finding("error", code, message, strays, f"convert these to {usual}, as the others")
 
 
 def tiny(survey: Survey) -> Iterator[Finding]:
@@ -82,9 +82,9 @@ def copies(survey: Survey) -> Iterator[Finding]:
     same = defaultdict[str, list[FileSurvey]](list)
     for file in files:
         same[file.image.digest if file.image else ""].append(file)
-    exact = {f.image_path for group in same.values() if len({f.split for f in group}) > 1 for f in group[1:]}
+    exact = {f.image_path for group in same.values() if len(_sides(group)) > 1 for f in group[1:]}
     pairs = near_duplicates([f.image.fingerprint if f.image else b"" for f in files])
-    near = [(files[i], files[j]) for i, j in pairs if files[i].split != files[j].split]
+    near = [(files[i], files[j]) for i, j in pairs if len(_sides((files[i], files[j]))) > 1]
     alike = {later.image_path: earlier for earlier, later in near if later.image_path not in exact}
     remedy = "keep such images on one side: scores on them say nothing about new images"
     if exact:
@@ -96,6 +96,11 @@ def copies(survey: Survey) -> Iterator[Finding]:
         message = f"{many(len(alike), 'image')} nearly the same as one in another split, such as {example}"
         yield Finding("warning", "near-duplicate-across-splits", message, tuple(alike), remedy)
     yield from _within([group for group in same.values() if len(group) > 1])
+
+
+def _sides(files: Iterable[FileSurvey]) -> set[str]:
+    """The splits of files; those that a division left out are in none."""
+    return {file.split for file in files} - {"all"}
 
 
 def _within(groups: Iterable[list[FileSurvey]]) -> Iterator[Finding]:

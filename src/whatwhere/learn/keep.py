@@ -89,4 +89,6 @@ class Keeper:
         return Model(state.average.network, plan.classes, plan.normalisation, plan.to_json(), record)
 
     def _engine(self, model: Model) -> Engine:
-        return Engine(model, self._plan.training.precision, self._machine.device)
+        return Engine(
+            model, self._plan.training.precision, self._machine.device, backend="eager"
+        )  # new weights each time

@@ -145,7 +145,21 @@ class Plan:
         record["split"] = {name: list(names) for name, names in self.split.items()}
         return record
 
+    @property
+    def _summary(self) -> str:
+        network, training = self.network, self.training
+        images = ", ".join(f"{len(names)} {name}" for name, names in self.split.items())
+        budget = training.time or f"{training.epochs:g} epochs"
+        return (
+            f"plan: {self.classes.count} classes; {images}; "
+            f"width {network.width}, depth {network.depth}, skips {_shown(network.skips) or 'none'}; "
+            f"{budget}, {training.batch} crops of {training.crop} px a step; seed {self.seed}"
+        )
+
     def __str__(self) -> str:
+        """Every choice that has a reason, with it; a plan that was read has none, and says its main choices."""
+        if not self.reasons:
+            return self._summary
         lines = []
         for table in ("network", "training", "augmentation"):
             for key, value in asdict(getattr(self, table)).items():

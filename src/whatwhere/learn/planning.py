@@ -75,7 +75,11 @@ def make_plan(
     normalisation = survey.normalisation()
     reasons["normalisation"] = f"mean and deviation of {len(survey.training)} training images, never of one image"
     reasons["classes"] = _classes_reason(survey.classes, survey.declared)
-    split = {name: tuple(f.name for f in survey.files if f.split == name and f.usable) for name in survey.splits}
+    split = {
+        name: tuple(f.name for f in survey.files if f.split == name and f.usable)
+        for name in survey.splits
+        if name != "all"  # what the division left out
+    }
     reasons["split"] = ", ".join(f"{len(names)} {name}" for name, names in split.items())
     return Plan(
         seed=seed,

@@ -39,6 +39,8 @@ __all__ = ["train"]
 _VALIDATIONS = 10
 """How often the network is judged in a run."""
 _MOST_REWINDS = 5
+_FEW_STEPS = 50
+"""A run by the clock that made fewer steps than this is told to be too short."""
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
 
@@ -280,6 +282,11 @@ class _Trainer:
 
     def _finish(self) -> RunRecord:
         entry: dict[str, Any] = {"mean_iou": math.nan, "iou": {}, "validated": 0}
+        if self.state.counters.step < _FEW_STEPS and self.plan.training.time:
+            self.view.say(
+                f"only {self.state.counters.step} steps fitted into {self.plan.training.time}: the network has hardly "
+                "begun to learn; give it more --time, or a smaller width in the plan"
+            )
         if self.world.leads:
             entry = self.keeper.finish(self.state)
         counters, seconds = self.state.counters, self.clock.elapsed()
