@@ -19,7 +19,7 @@ from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
 from whatwhere.paint.sources import ArraySource, Source, extra
-from whatwhere.paint.tiff import TiffSource, write_planes_tiff, write_tiff
+from whatwhere.paint.tiff import TiffSource, palette, write_planes_tiff, write_tiff
 from whatwhere.paint.zarrs import ZarrSource, create_labels
 
 rasterio = pytest.importorskip("rasterio")
@@ -149,9 +149,31 @@ def test_labels_go_to_a_tiled_tiff_with_colours_and_back(tmp_path: Path) -> None
         assert page.is_tiled
         assert page.photometric.name == "PALETTE"
         np.testing.assert_array_equal(page.colormap[:, 1] // 257, CLASSES.colors[1])
+    with tifffile.TiffFile(tmp_path / "l.tif") as file:
+        assert [page.is_reduced for page in file.pages] == [False, True]
+        np.testing.assert_array_equal(file.pages[1].asarray(), labels[::2, ::2])
     planes = np.random.default_rng(0).integers(0, 255, (3, 600, 530)).astype(np.uint8)
     write_planes_tiff(tmp_path / "p.tif", planes.shape, lambda c, box: planes[c, box[0][0] : box[0][1]])
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "p.tif"), planes)
+
+
+@pytest.mark.parametrize("size", [(4500, 700), (1025, 3), (5, 2600), (1024, 1024)])
+def test_a_large_label_tiff_has_smaller_levels_that_hold_classes(tmp_path: Path, size: tuple[int, int]) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, size).astype(np.uint8)
+
+    def read(box: Any) -> np.ndarray:
+        return labels[box[0][0] : box[0][1], box[1][0] : box[1][1]]
+
+    write_tiff(tmp_path / "l.tif", size, read, CLASSES)
+    with tifffile.TiffFile(tmp_path / "l.tif") as file:
+        for level, page in enumerate(file.pages):
+            np.testing.assert_array_equal(page.asarray(), labels[:: 2**level, :: 2**level])
+        assert max(file.pages[-1].shape) <= 1024
+    with Image.open(tmp_path / "l.tif") as opened:
+        assert opened.size == size[::-1]
+    with closing(TiffSource(tmp_path / "l.tif")) as source:
+        pixels, _ = source.read(((0, size[0]), (0, size[1])))
+    np.testing.assert_array_equal(pixels, palette(CLASSES)[labels])
 
 
 def _geotiff(path: Path, image: np.ndarray, **options: Any) -> None:
@@ -182,6 +204,19 @@ def test_a_geotiff_keeps_its_place_and_its_missing_pixels(tmp_path: Path) -> Non
         assert b.nodata == 255
         assert b.colormap(1)[1] == (*CLASSES.colors[1], 255)
         np.testing.assert_array_equal(b.read(1), labels)
+
+
+def test_a_large_geotiff_has_smaller_levels(tmp_path: Path) -> None:
+    _geotiff(tmp_path / "g.tif", picture(2100, 90))
+    labels = np.random.default_rng(0).integers(0, 3, (2100, 90)).astype(np.uint8)
+    with closing(open_image(tmp_path / "g.tif")) as source:
+        assert isinstance(source, GeoSource)
+        write_geotiff(tmp_path / "out.tif", source, lambda box: labels[box[0][0] : box[0][1]], CLASSES)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.overviews(1) == [2, 4]
+        assert set(np.unique(file.read(1, out_shape=(525, 23)))) <= {0, 1, 2}
+    with closing(open_image(tmp_path / "out.tif")) as again:
+        assert again.size == (2100, 90)
 
 
 def test_a_damaged_geotiff_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from PIL import Image
 from whatwhere.errors import DataError, ModelError, OutputError
 from whatwhere.network import Model, save_model
 from whatwhere.paint import Engine, predict, stores
+from whatwhere.paint.geotiff import GeoSource, write_geotiff
 from whatwhere.paint.journal import Journal
+from whatwhere.paint.stores import writing
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use `@` matmul:PendingDeprecationWarning"
@@ -314,6 +316,28 @@ def test_a_really_full_disk(tmp_path: Path, small_disk: Path, kind: str) -> None
         predict(engine, source, small_disk / "out", tile=400, probabilities=True)
     assert not (small_disk / "out/a.tif").exists()
     assert not (small_disk / "out/a.zarr").exists()
+
+
+def test_a_geotiff_is_whole_or_an_error_wherever_the_disk_fills_up(tmp_path: Path, small_disk: Path) -> None:
+    """GDAL writes what it still holds when it closes a file, and says nothing if that fails."""
+    pytest.importorskip("rasterio")
+    labels = np.random.default_rng(0).integers(0, 3, (700, 600), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", labels, extratags=[(42113, "s", 0, "9", True)])
+    source, path, outcomes = GeoSource(tmp_path / "a.tif"), small_disk / "l.tif", set()
+    for room in range(0, 140_000, 8192):
+        (small_disk / "ballast").write_bytes(b"0" * (256 * 1024 - room))
+        try:
+            with writing(path):
+                write_geotiff(path, source, lambda box: labels[box[0][0] : box[0][1]], model_of(unet()).classes)
+            np.testing.assert_array_equal(tifffile.imread(path), labels)
+            outcomes.add("whole")
+        except OutputError as error:
+            outcomes.add(
+                next((words for words in ("Write error", "disk is full") if words in str(error)), str(error))
+            )
+        path.unlink(missing_ok=True)
+    source.close()
+    assert {"whole"} < outcomes <= {"whole", "Write error", "disk is full"}
 
 
 def test_a_place_that_is_a_file_is_said(tmp_path: Path, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, extra
-from whatwhere.paint.tiff import palette
+from whatwhere.paint.tiff import palette, shrinkings
 from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]
@@ -75,20 +75,28 @@ class GeoSource:
 
 
 def write_geotiff(path: Path, source: GeoSource, read: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
-    """Writes labels as a tiled, compressed GeoTIFF in the coordinates of ``source``; VOID is no data."""
+    """Writes labels as a tiled, compressed GeoTIFF in the coordinates of ``source``, with smaller levels for viewers.
+
+    VOID is no data. ``OSError`` if it can't be written.
+    """
+    from rasterio.enums import Resampling
+
     colors = {index: (*map(int, color), 255) for index, color in enumerate(palette(classes))}
     with _create(path, source, 1, nodata=VOID, photometric="palette") as file:
         file.write_colormap(1, colors)
         file.update_tags(1, **{f"class_{index}": name for index, name in enumerate(classes.names)})
         _fill(file, source.size, 1, lambda _, box: read(box))
+        file.build_overviews(shrinkings(source.size), Resampling.nearest)
+    _read_again(path, source.size, 1, lambda _, box: read(box))
 
 
 def write_planes_geotiff(
     path: Path, source: GeoSource, planes: int, read: Callable[[int, Box], NDArray[np.uint8]]
 ) -> None:
-    """Writes ``planes`` uint8 bands in the coordinates of ``source``."""
+    """Writes ``planes`` uint8 bands in the coordinates of ``source``. ``OSError`` if they can't be written."""
     with _create(path, source, planes, nodata=None) as file:
         _fill(file, source.size, planes, read)
+    _read_again(path, source.size, planes, read)
 
 
 def _create(path: Path, source: GeoSource, count: int, **options: Any) -> Any:
@@ -105,11 +113,32 @@ def _create(path: Path, source: GeoSource, count: int, **options: Any) -> Any:
 
 
 def _fill(file: Any, size: tuple[int, int], planes: int, read: Callable[[int, Box], NDArray[np.uint8]]) -> None:
+    for plane, box, window in _bands(size, planes):
+        file.write(read(plane, box), plane + 1, window=window)
+
+
+def _read_again(path: Path, size: tuple[int, int], planes: int, read: Callable[[int, Box], NDArray[np.uint8]]) -> None:
+    """Compares the file with what was to be written: on a full disk GDAL may close a damaged one without a word."""
+    import rasterio
+
+    try:
+        with rasterio.open(path) as file:
+            same = all(
+                np.array_equal(file.read(plane + 1, window=window), read(plane, box))
+                for plane, box, window in _bands(size, planes)
+            )
+    except rasterio.errors.RasterioError:
+        same = False
+    if not same:
+        raise OSError("what was written can't be read again: the disk is full or damaged")
+
+
+def _bands(size: tuple[int, int], planes: int) -> Iterator[tuple[int, Box, Any]]:
+    """Plane, box and rasterio's window of each row of blocks."""
     from rasterio.windows import Window
 
     height, width = size
     for plane in range(planes):
         for top in range(0, height, _BAND):
             bottom = min(top + _BAND, height)
-            band = read(plane, ((top, bottom), (0, width)))
-            file.write(band, plane + 1, window=Window(0, top, width, bottom - top))
+            yield plane, ((top, bottom), (0, width)), Window(0, top, width, bottom - top)

@@ -242,7 +242,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{path} can't be written ({error.strerror or error})",
+            f"{path} can't be written ({error.strerror or error.__cause__ or error})",
             "a folder with write permission and free space",
             "make room or choose another folder; what is finished is kept and not done again",
         ) from error

@@ -20,12 +20,15 @@ from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid
 from whatwhere.records import VOID, Box, Classes
 
-__all__ = ["TiffSource", "palette", "write_planes_tiff", "write_tiff"]
+__all__ = ["TiffSource", "palette", "shrinkings", "write_planes_tiff", "write_tiff"]
 
 _CACHE_BYTES = 192 * 2**20
 """Decoded segments kept for the next window: a row of tiles over a wide file of strips reads each strip once."""
 
 _TILE = 512
+
+_SCREEN = 1024
+"""Pixels that a screen shows at once, about."""
 
 
 class TiffSource:
@@ -199,14 +202,43 @@ def palette(classes: Classes) -> NDArray[np.uint8]:
     return colors
 
 
+def shrinkings(size: tuple[int, int]) -> list[int]:
+    """By how much the smaller levels of a large picture are shrunk, down to one that a screen shows at once.
+
+    >>> shrinkings((5000, 3000)), shrinkings((900, 900))
+    ([2, 4, 8], [])
+    """
+    return list(itertools.takewhile(lambda step: max(size) > _SCREEN * step // 2, (2**k for k in itertools.count(1))))
+
+
 def write_tiff(path: Path, size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
-    """Writes ``(H, W)`` labels as a tiled, compressed TIFF with the classes' colours; BigTIFF when large."""
+    """Writes ``(H, W)`` labels as a tiled, compressed TIFF with the classes' colours; BigTIFF when large.
+
+    Smaller levels follow, so that viewers open it at once: every second, fourth ... pixel, so that they hold classes.
+    """
     colormap = palette(classes).T.astype(np.uint16) * 257
     with tifffile.TiffWriter(path, bigtiff=size[0] * size[1] > 2**31) as writer:
-        writer.write(
-            _tiles(size, read), shape=size, dtype=np.uint8, tile=(_TILE, _TILE), compression="zlib",
-            photometric="palette", colormap=colormap, maxworkers=1, metadata=None,
-        )  # fmt: skip
+        for step in (1, *shrinkings(size)):
+            shape = -(-size[0] // step), -(-size[1] // step)
+            writer.write(
+                _tiles(shape, _every(step, size, read)), shape=shape, dtype=np.uint8, tile=(_TILE, _TILE),
+                compression="zlib", photometric="palette", colormap=colormap, maxworkers=1, metadata=None,
+                subfiletype=int(step > 1),
+            )  # fmt: skip
+
+
+def _every(step: int, size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]]) -> Callable[[Box], Pixels]:
+    """Reads a box of the picture shrunk by ``step``, some rows of the whole at a time."""
+    if step == 1:
+        return read
+    rows = max(step, _TILE)  # a multiple of step
+
+    def shrunk(box: Box) -> Pixels:
+        (y0, y1), (x0, x1) = ((a * step, min(b * step, n)) for (a, b), n in zip(box, size))
+        strips = (read(((y, min(y + rows, y1)), (x0, x1))) for y in range(y0, y1, rows))
+        return np.concatenate([strip[::step, ::step] for strip in strips])
+
+    return shrunk
 
 
 def write_planes_tiff(path: Path, shape: tuple[int, int, int], read: Callable[[int, Box], NDArray[np.uint8]]) -> None:
