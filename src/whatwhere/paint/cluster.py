@@ -107,7 +107,7 @@ class Workers:
                     engine, source, sink, probabilities=probabilities, tile=tile, batch=batch, align=align,
                     progress=progress,
                 )  # fmt: skip
-            done = sink.begin(plan)
+            done = sink.begin(plan, f"eager {engine.precision}")  # as the workers do it
             todo = [tile for tile in plan.tiling if tile.index not in done]
             place = (path.resolve(), fill_missing, sink.folder.resolve(), probabilities)
             futures = [self.client.submit(_paint_tile, self._recipe, place, plan.tiling, t, pure=False) for t in todo]
@@ -183,7 +183,7 @@ class _Bench:
     def __init__(self, recipe: tuple[str, Precision, str], threads: int) -> None:
         path, precision, device = recipe
         torch.set_num_threads(threads)
-        self.engine = Engine(load_model(path), precision, device)
+        self.engine = Engine(load_model(path), precision, device, backend="eager")  # all workers alike
         self.lock = threading.Lock()
         self._key: tuple[Path, bool] | None = None
         self._source: Source | None = None

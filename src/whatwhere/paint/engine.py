@@ -1,4 +1,4 @@
-"""A model made ready to be called on many tiles: folded, in the machine's best precision, with its windows known.
+"""A model made ready to be called on many tiles: folded, in the machine's best precision, by the fastest backend.
 
 Knows networks and devices; knows nothing of images, files, or where tiles lie.
 """
@@ -6,26 +6,43 @@ Knows networks and devices; knows nothing of images, files, or where tiles lie.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, PlanError
 from whatwhere.field import Field, field
 from whatwhere.network import Model, UNet, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Precision
+from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
+from whatwhere.paint.choice import Choice, Scene, choose, insist, reason_of
 from whatwhere.paint.fold import folded
-from whatwhere.paint.memory import peak_bytes
+from whatwhere.paint.memory import is_out_of_memory, peak_bytes
+from whatwhere.paint.verdicts import Verdicts
 
-__all__ = ["Engine"]
+__all__ = ["BackendFailure", "Engine"]
 
 Pair = tuple[int, int]
 
 _CANVAS = 64
 """Side of the small image on which a network is watched; grown to the total stride where that is larger."""
+
+
+_FEW = 2**19
+"""Pixels of a job for which nothing but PyTorch itself is looked at: two tiles of 512x512."""
+
+_GROWN = 4
+"""A choice is thought over when a job is so many times the largest one before."""
+
+
+class BackendFailure(RuntimeError):  # noqa: N818 (not for users: painting goes on without the backend)
+    """A backend that had been verified can't run a tile after all."""
 
 
 class Engine:
@@ -35,29 +52,118 @@ class Engine:
         model: left untouched; the engine works on a copy.
         precision: ``"auto"`` takes bfloat16 where the machine computes in it, else float32.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        backend: ``"auto"`` looks for the fastest that is installed and computes the same, where a job is long enough
+            for that; ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"`` or ``"graphs"`` asks for one.
+        images: how many like the first are going to be painted.
 
     Attributes:
         model: the model as given.
         precision: ``"float32"`` or ``"bfloat16"``: what the network computes in.
         reason: why that precision, in words.
         device: where it runs.
+        notes: a line for each backend that could not be used.
+
+    Raises:
+        PlanError: a backend that is unknown, not installed, or not for this device or precision.
+        ModelError: a network that can't be run.
     """
 
-    def __init__(self, model: Model, precision: Precision = "auto", device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: Model,
+        precision: Precision = "auto",
+        device: str = "auto",
+        *,
+        backend: str = "auto",
+        images: int = 1,
+    ) -> None:
         machine = probe_machine(device, precision)
         keep_freed_memory()
         self.model = model
         self.device = torch.device(machine.device)
-        self.precision, self.reason = machine.precision, machine.reason
-        self._run = self._prepare(machine.dtype)
+        self.reason = machine.reason
+        self.notes: tuple[str, ...] = ()
+        self._processor, self._asked, self._images, self._largest = machine.name, backend, images, 0
+        self._candidates = _candidates(backend, self.device.type, precision)
+        self._job, self._eager = self._prepare(machine.precision)
+        self._choice = Choice(EAGER.name, self._job.precision, self._eager)
+
+    @property
+    def precision(self) -> str:
+        return self._choice.precision
+
+    @property
+    def backend(self) -> str:
+        """What runs the network now."""
+        return self._choice.backend
+
+    def settle(self, pixels: int, tile: Callable[[], Tensor]) -> None:
+        """Chooses the backend for an image that is about to be painted; no two of them paint one image.
+
+        Args:
+            pixels: how many will pass through the network.
+            tile: reads a tile of the image as network input ``(1, C, h, w)``; called only if it is needed.
+        """
+        work = pixels * self._images
+        asked = self._asked != "auto"
+        if not self._candidates or work < _GROWN * self._largest or (not asked and work < _FEW):
+            return
+        self._largest = work
+        sample = tile().to(self.device)
+        scene = Scene(self._job, self._eager, self._reference, sample, self.period, work, self._key(sample))
+        found = insist(scene, self._candidates[0], Verdicts()) if asked else choose(scene, self._candidates, Verdicts())
+        if asked:
+            self._candidates = ()
+        self._choice, self.notes = found, (*self.notes, *found.notes)
+
+    def fall_back(self, failure: BackendFailure) -> None:
+        """Goes on with PyTorch itself."""
+        self.notes = (*self.notes, str(failure))
+        self._candidates = ()
+        self._choice = Choice(EAGER.name, self._job.precision, self._eager)
 
     def logits(self, batch: Tensor) -> Tensor:
-        """``(N, C, h, w)`` float32 network input to ``(N, classes, h, w)`` float32 logits, on the engine's device."""
+        """``(N, C, h, w)`` float32 network input to ``(N, classes, h, w)`` float32 logits, on the engine's device.
+
+        Raises:
+            BackendFailure: see :meth:`fall_back`.
+        """
+        try:
+            return self._two(self._choice.run, batch)
+        except RuntimeError as error:
+            if self.backend == EAGER.name or is_out_of_memory(error):
+                raise
+            raise BackendFailure(f"{self.backend} is not used any more: {reason_of(error)}") from error
+
+    def _two(self, run: Run, batch: Tensor) -> Tensor:
         with torch.inference_mode():
-            logits = self._run(batch.to(self.device))
+            logits = run(batch.to(self.device))
         if logits.shape[1] == 1 and self.model.classes.count == 2:  # one sigmoid channel: the logit of the second class
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits.float()
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the network: its weights and its structure."""
+        digest = hashlib.sha256(repr(self.model.network).encode())
+        for name, tensor in sorted(self.model.network.state_dict().items()):
+            digest.update(name.encode())
+            values = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _key(self, tile: Tensor) -> str:
+        """All that a measured time and a comparison depend on."""
+        facts = (
+            self.digest, tuple(tile.shape), self._job.precision, str(self.device), self._processor,
+            torch.get_num_threads(), *map(_version, ("whatwhere", "torch", "openvino", "onnxruntime")),
+        )  # fmt: skip
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+    @cached_property
+    def _reference(self) -> Run:
+        network = copy.deepcopy(self.model.network).float().eval().to(self.device)
+        return lambda batch: network(batch)
 
     @cached_property
     def field(self) -> Field:
@@ -79,11 +185,11 @@ class Engine:
         odd = example[..., : -(self.period[0] // 2) or None, : -(self.period[1] // 2) or None]
         height, width = odd.shape[-2:]
         try:
-            own = self.logits(odd)
+            own = self._two(self._eager, odd)
         except RuntimeError:  # it takes multiples only
             return False
         missing = (0, example.shape[-1] - width, 0, example.shape[-2] - height)
-        padded = self.logits(F.pad(odd, missing))[..., :height, :width]
+        padded = self._two(self._eager, F.pad(odd, missing))[..., :height, :width]
         return not torch.allclose(own, padded, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
 
     @cached_property
@@ -104,14 +210,15 @@ class Engine:
     def bytes_per_pixel(self) -> float:
         """Peak memory of a forward pass per pixel, watched on a small image."""
         example = self._example()
-        return peak_bytes(self.logits, example) / (example.shape[-2] * example.shape[-1])
+        return peak_bytes(self._eager, example.to(self.device)) / (example.shape[-2] * example.shape[-1])
 
     def _example(self) -> Tensor:
         height, width = (-(-_CANVAS // p) * p for p in self.period)
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, self.model.normalisation.channels, height, width, generator=generator)
 
-    def _prepare(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def _prepare(self, precision: str) -> tuple[Job, Run]:
+        """The job and PyTorch's own run of it, in float32 if the network can't do it in less."""
         example = self._example()
         original = copy.deepcopy(self.model.network).cpu().float()
         try:
@@ -122,29 +229,40 @@ class Engine:
                 f"a module that takes (N, {example.shape[1]}, H, W)",
                 "check its channels and that it takes any height and width",
             ) from error
-        run = _eager(network, self.device, dtype)
-        if dtype != torch.float32 and not _works(run, example.to(self.device)):
-            self.precision, self.reason = "float32", "the network has operators that bfloat16 lacks"
-            run = _eager(network, self.device, torch.float32)
-        return run
+        job = Job(network, example, precision, self.device)
+        try:
+            run = EAGER.prepare(job)
+            if job.precision != "float32":
+                with torch.inference_mode():
+                    run(example.to(self.device))
+        except (RuntimeError, NotImplementedError):
+            if job.precision == "float32":
+                raise
+            self.reason = "the network has operators that bfloat16 lacks"
+            job = replace(job, precision="float32")
+            run = EAGER.prepare(job)
+        return job, run
 
 
-def _eager(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The network as torch runs it, channels last."""
-    prepared = copy.deepcopy(network).to(device=device, dtype=dtype)
-    prepared = prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+def _candidates(name: str, device: str, precision: Precision) -> tuple[Backend, ...]:
+    """What may be used beside PyTorch itself: all that is installed, or the one that was asked for."""
+    if name == "auto":
+        return tuple(b for b in BACKENDS if b is not EAGER and device in b.devices and not b.lacks(device))
+    known = {backend.name: backend for backend in BACKENDS}
+    if name not in known:
+        raise PlanError(f"backend is {name!r}", f"auto, {', '.join(known)}", "leave it at auto if unsure")
+    asked = known[name]
+    if device not in asked.devices:
+        raise PlanError(f"backend is {name!r} and device is {device!r}", f"a device of {asked.devices}", "")
+    if lacking := asked.lacks(device):
+        raise PlanError(f"backend is {name!r}, which is not installed", lacking, asked.remedy)
+    if precision not in ("auto", *asked.precisions):
+        raise PlanError(f"backend is {name!r} and precision is {precision!r}", f"one of {asked.precisions}", "")
+    return () if asked is EAGER else (asked,)
 
-    def run(batch: Tensor) -> Tensor:
-        logits: Tensor = prepared(batch.to(dtype).contiguous(memory_format=torch.channels_last))
-        return logits
 
-    return run
-
-
-def _works(run: Callable[[Tensor], Tensor], example: Tensor) -> bool:
+def _version(package: str) -> str:
     try:
-        with torch.inference_mode():
-            run(example)
-    except (RuntimeError, NotImplementedError):
-        return False
-    return True
+        return version(package)
+    except PackageNotFoundError:
+        return ""

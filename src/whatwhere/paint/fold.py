@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from whatwhere.paint.watch import followers
 
 __all__ = ["folded"]
 
@@ -38,26 +39,6 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and the norms that took exactly their output; each called once in the forward pass."""
-    names = {module: name for name, module in network.named_modules(remove_duplicate=False)}
-    calls: Counter[nn.Module] = Counter()
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensor, so that its id can't be given to another
-    pairs: list[tuple[nn.Module, nn.Module]] = []
-
-    def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[module] += 1
-        if isinstance(module, _Conv):
-            made[id(output)] = module, output
-        elif id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])][0], module))
-
-    watched = [m for m in names if isinstance(m, _Conv) or (isinstance(m, _Norm) and m.track_running_stats)]
-    handles = [module.register_forward_hook(watch) for module in watched]
-    try:
-        network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    taken = Counter(conv for conv, _ in pairs)
-    once = [(c, n) for c, n in pairs if calls[c] == calls[n] == taken[c] == 1]
-    return [(names[conv], names[norm]) for conv, norm in once]
+    """Names of convolutions and of the norms after them that use stored statistics."""
+    pairs = followers(network, example, _Conv, _Norm)
+    return [(conv, norm) for conv, norm in pairs if getattr(network.get_submodule(norm), "track_running_stats", False)]

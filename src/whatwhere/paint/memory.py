@@ -17,6 +17,10 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["free_memory", "is_out_of_memory", "peak_bytes"]
 
 
+_NO_MEMORY = ("not enough memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate memory")
+"""How PyTorch, OpenVINO and ONNX Runtime say it."""
+
+
 class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of all tensors that are alive, and keeps the most there ever were."""
 
@@ -70,7 +74,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device; the CPU's allocator raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error).lower())
-    )
+    """Whether an allocation failed, on any device; the CPU's allocators raise plain RuntimeErrors."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)

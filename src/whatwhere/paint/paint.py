@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from whatwhere.network import Model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.blend import blend_tiles
-from whatwhere.paint.engine import Engine
+from whatwhere.paint.engine import BackendFailure, Engine
 from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource, Source
-from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles
+from whatwhere.paint.tiles import Tiling
+from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles, read_tile
 
 __all__ = ["PaintReport", "Painting", "paint", "paint_source", "report_of"]
 
@@ -34,7 +38,7 @@ class PaintReport:
         tiles: how many.
         halo: for rows and columns, the pixels (before, after) read beyond what was written.
         overlap: the share of pixels computed more than once, in [0, 1).
-        precision, device: what it was computed in and on.
+        precision, device, backend: what it was computed in, on, and by.
         seconds: wall-clock time, reading and writing included.
         exact: labels are those of the whole image in one piece, to float rounding.
         notes: what else is to be said (memory ran out, a network that sees everything).
@@ -50,15 +54,17 @@ class PaintReport:
     seconds: float
     exact: bool
     notes: tuple[str, ...] = ()
+    backend: str = "eager"
 
     def __str__(self) -> str:
         height, width = self.size
         how = f"in {self.tiles} {'exact' if self.exact else 'blended'} tiles of {self.tile[0]}x{self.tile[1]}"
         halo = " and ".join(sorted({f"{before}+{after}" for before, after in self.halo}))
         cost = f"halo {halo}, {100 * self.overlap:.0f} % computed more than once"
+        by = "" if self.backend == "eager" else f" by {self.backend}"
         parts = [
             f"{height}x{width} painted {'whole' if self.tiles == 1 else f'{how} ({cost})'}",
-            f"{self.precision} on {self.device}, {self.seconds:.1f} s",
+            f"{self.precision} on {self.device}{by}, {self.seconds:.1f} s",
             *self.notes,
         ]
         return "; ".join(parts)
@@ -89,7 +95,7 @@ class ArraySink:
         self.labels = np.zeros(size, np.uint8)
         self.probabilities = None if classes is None else np.zeros((classes, *size), np.float32)
 
-    def begin(self, plan: Scheme) -> frozenset[int]:  # noqa: ARG002 (an array has no journal)
+    def begin(self, plan: Scheme, how: str) -> frozenset[int]:  # noqa: ARG002 (an array has no journal)
         return frozenset()
 
     def write(self, index: int, painted: Painted) -> None:  # noqa: ARG002
@@ -108,6 +114,7 @@ def paint(
     tile: int | Pair | None = None,
     batch: int = 1,
     device: str = "auto",
+    backend: str = "auto",
     progress: Progress | None = None,
 ) -> Painting:
     """Paints an image of any size with the model's classes, as if it passed through the network in one piece.
@@ -116,7 +123,7 @@ def paint(
         model: a model, or an :class:`Engine` made of one, to paint many images with one preparation.
         image: ``(H, W)`` or ``(H, W, C)``, in the dtype and units of the training images.
         probabilities: also return the softmax of the logits.
-        precision, device: as for :class:`Engine`; not used when an engine is given.
+        precision, device, backend: as for :class:`Engine`; not used when an engine is given.
         tile: height and width of tiles; None chooses by memory, and takes the image whole if it fits.
         batch: tiles that pass through the network together.
         progress: called with (tiles done, tiles in all).
@@ -132,11 +139,11 @@ def paint(
     >>> paint(model, np.zeros((50, 70, 3), np.uint8)).labels.shape
     (50, 70)
     """
-    engine = model if isinstance(model, Engine) else Engine(model, precision, device)
+    engine = model if isinstance(model, Engine) else Engine(model, precision, device, backend=backend)
     source = ArraySource(image)
     sink = ArraySink(source.size, engine.model.classes.count if probabilities else None)
     report = paint_source(engine, source, sink, probabilities=probabilities, tile=tile, batch=batch, progress=progress)
-    return Painting(sink.labels, sink.probabilities, report)
+    return Painting(sink.labels, sink.probabilities, replace(report, notes=(*report.notes, *engine.notes)))
 
 
 def paint_source(
@@ -150,15 +157,21 @@ def paint_source(
     align: int = 1,
     progress: Progress | None = None,
 ) -> PaintReport:
-    """Paints what ``source`` reads into ``sink``. When memory runs out, starts again with tiles of half the pixels."""
+    """Paints what ``source`` reads into ``sink``.
+
+    When memory runs out, starts again with tiles of half the pixels; when a backend fails, with PyTorch itself.
+    """
     start, notes, shrink = time.perf_counter(), [], 0
     plan = scheme(engine, source.size, tile=tile, batch=batch, align=align)
     while True:
         try:
             work = blend_tiles if plan.blended else paint_tiles
-            done = sink.begin(plan)
+            engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling))
+            done = sink.begin(plan, f"{engine.backend} {engine.precision}")
             work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
             break
+        except BackendFailure as failure:
+            engine.fall_back(failure)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -172,11 +185,17 @@ def paint_source(
     return report_of(engine, plan, time.perf_counter() - start, notes)
 
 
+def _middle(engine: Engine, source: Source, tiling: Tiling) -> Tensor:
+    """The tile in the middle as network input ``(1, C, h, w)``: what backends are compared on."""
+    tile = next(islice(tiling, len(tiling) // 2, None))
+    return read_tile(engine, source, tiling, tile)[0][None]
+
+
 def report_of(engine: Engine, plan: Scheme, seconds: float, notes: Sequence[str] = ()) -> PaintReport:
     """What a scheme came to."""
     tiling = plan.tiling
     return PaintReport(
         size=tiling.size, tile=tiling.tile, tiles=len(tiling), halo=tiling.halo, overlap=tiling.overlap,
         precision=engine.precision, device=engine.device.type, seconds=seconds, exact=plan.exact,
-        notes=(*notes, *([plan.note] if plan.note else [])),
+        notes=(*notes, *([plan.note] if plan.note else [])), backend=engine.backend,
     )  # fmt: skip

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from whatwhere.errors import DataError, FieldError, ModelError, OutputError, PlanError
 from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
+from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import find_images, fitted, is_image, open_image
 from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
@@ -62,9 +61,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What became of all inputs, in their order. Prints itself."""
+    """What became of all inputs, in their order. Prints itself.
+
+    Attributes:
+        items: one an input.
+        notes: a line for each backend that could not be used.
+    """
 
     items: tuple[Prediction, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Prediction, ...]:
@@ -73,7 +78,7 @@ class Predictions:
     def __str__(self) -> str:
         counts = Counter(item.status for item in self.items)
         words = [f"{counts[status]} {status}" for status in ("done", "skipped", "failed") if counts[status]]
-        return "\n".join([*map(str, self.items), f"{len(self.items)} images: {', '.join(words)}"])
+        return "\n".join([*map(str, self.items), *self.notes, f"{len(self.items)} images: {', '.join(words)}"])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,6 +96,7 @@ def predict(
     tile: int | tuple[int, int] | None = None,
     batch: int = 1,
     device: str = "auto",
+    backend: str = "auto",
     fill_missing: bool = False,
     cluster: str | None = None,
     progress: Progress | None = None,
@@ -107,7 +113,7 @@ def predict(
         overlay: also write ``NAME.overlay.png``.
         probabilities: also write ``NAME.probabilities.tif`` (or ``.zarr``): uint8 shares of 255, one plane a class.
         overwrite: paint again what is there.
-        precision, device: as for :class:`Engine`.
+        precision, device, backend: as for :class:`Engine`.
         tile, batch: as for :func:`paint`.
         fill_missing: Zarr chunks that are not there mean the fill value.
         cluster: ``"local:4"`` for four worker processes, or the address of a Dask scheduler (``"tcp://..."``) whose
@@ -118,16 +124,23 @@ def predict(
         ClusterError: workers that don't answer, or that all died.
         OutputError: ``out_dir`` can't be written.
         ModelError: the model's file can't be used.
+        PlanError: a precision, device or backend that is not to be had here.
     """
     found = find_inputs(inputs)
-    engine = model if isinstance(model, Engine) else Engine(_loaded(model), precision, device)
+    backend = _for_workers(backend) if cluster is not None else backend
+    engine = (
+        model
+        if isinstance(model, Engine)
+        else Engine(_loaded(model), precision, device, backend=backend, images=len(found))
+    )
     ledger = _Ledger(Path(out_dir), _fingerprint(engine), overwrite)
     options = Options(overlay, probabilities, tile, batch)
     with nullcontext() if cluster is None else _workers(cluster, model, precision, device) as workers:
         job = _Job(engine, options, ledger, fill_missing, progress, workers)
         # with workers, small images are all on their way before the first is waited for
         waiting = [job.start(path, Path(out_dir) / stem) for path, stem in found]
-        return Predictions(tuple(wait() for wait in waiting))
+        items = tuple(wait() for wait in waiting)
+        return Predictions(items, engine.notes)
 
 
 def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, Path]]:
@@ -225,6 +238,13 @@ class _Job:
         return Prediction(str(path), str(target.labels), "done", report=report)
 
 
+def _for_workers(backend: str) -> str:
+    """Workers on machines that differ would choose differently, and one image be painted in two ways."""
+    if backend not in ("auto", EAGER.name):
+        raise PlanError(f"backend is {backend!r} on a cluster", "auto or eager", "leave it out: workers use PyTorch")
+    return EAGER.name
+
+
 def _workers(cluster: str, model: object, precision: Precision, device: str) -> Workers:
     from whatwhere.paint.cluster import Workers
 
@@ -290,12 +310,8 @@ class _Ledger:
 
 def _fingerprint(engine: Engine) -> str:
     """The weights, what they mean and the precision, as one hash."""
-    digest = hashlib.sha256(repr((engine.model.classes, engine.model.normalisation, engine.precision)).encode())
-    for name, tensor in sorted(engine.model.network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else
-                      repr(tensor.item()).encode())  # fmt: skip
-    return digest.hexdigest()[:32]
+    facts = (engine.digest, engine.model.classes, engine.model.normalisation, engine.precision)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
 def _loaded(model: Model | Path | str) -> Model:

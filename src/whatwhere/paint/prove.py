@@ -32,7 +32,7 @@ class Proof:
         size: height and width of the crop.
         tile: height and width of a tile; there are several.
         halo: pixels (before, after) for rows and columns.
-        precision: what both were computed in.
+        precision, backend: what both were computed in and by.
         difference: the largest absolute difference between tiled and whole-image logits.
         largest: the largest absolute logit.
         changed: pixels whose label differs.
@@ -49,6 +49,7 @@ class Proof:
     changed: int
     unexplained: int
     less: float | None
+    backend: str = "eager"
 
     @property
     def passed(self) -> bool:
@@ -60,8 +61,9 @@ class Proof:
         height, width = self.size
         beyond = f"{self.unexplained} by more than rounding" if self.unexplained else "all within rounding"
         changed = f"{self.changed} of {height * width:,} labels changed" + (f", {beyond}" if self.changed else "")
+        by = "" if self.backend == "eager" else f" by {self.backend}"
         lines = [
-            f"{verdict}: on {height}x{width} pixels in tiles of {self.tile[0]}x{self.tile[1]} ({self.precision}), "
+            f"{verdict}: on {height}x{width} pixels in tiles of {self.tile[0]}x{self.tile[1]} ({self.precision}{by}), "
             f"logits up to {self.largest:.3g} differ by at most {self.difference:.2g}; {changed}"
         ]
         if self.less is not None:
@@ -77,13 +79,14 @@ def prove(
     image: NDArray[Any] | Source,
     *,
     precision: Precision = "float32",
+    backend: str = "auto",
     tile: int | None = None,
     crop: int = 1024,
 ) -> Proof:
     """Compares tiles with the whole image on the middle ``crop`` x ``crop`` pixels.
 
     Args:
-        model: the model; an engine keeps its own precision.
+        model: the model; an engine keeps its own precision and backend.
         image: ``(H, W, C)`` array or anything read by windows.
         tile: what a tile reads; None takes the smallest that still writes as much as its halo.
         crop: at most this many pixels a side pass in one piece.
@@ -91,7 +94,7 @@ def prove(
     Raises:
         FieldError: a network that can't be tiled exactly; the error names the layer.
     """
-    engine = model if isinstance(model, Engine) else Engine(model, precision)
+    engine = model if isinstance(model, Engine) else Engine(model, precision, backend=backend)
     source = image if not isinstance(image, np.ndarray) else ArraySource(image)
     corner = [max(0, (n - crop) // 2) for n in source.size]
     pixels, _ = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))
@@ -99,6 +102,7 @@ def prove(
     halo, period = engine.halo, engine.period
     sides = [max(2 * sum(h), sum(h) + p) for h, p in zip(halo, period)] if tile is None else [tile, tile]
     exact = scheme(engine, piece.size, tile=(sides[0], sides[1])).tiling
+    engine.settle(source.size[0] * source.size[1], lambda: read_tile(engine, piece, exact, next(iter(exact)))[0][None])
     whole = tiled_logits(engine, piece, Tiling(piece.size, size_up(piece.size, period), period=period))
     tiled = tiled_logits(engine, piece, exact)
     difference = float((tiled - whole).abs().max())
@@ -108,6 +112,7 @@ def prove(
     return Proof(
         piece.size, exact.tile, exact.halo, engine.precision, difference, float(whole.abs().max()), int(changed.sum()),
         int((changed & (margin > 2 * difference)).sum()), _with_less(engine, piece, exact, whole),
+        engine.backend,
     )  # fmt: skip
 
 

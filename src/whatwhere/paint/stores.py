@@ -76,15 +76,17 @@ class JournaledSink:
         found = Journal.work(self._path)
         tile = found.pop("tile", None)
         found.pop("tiling", None)
+        found.pop("how", None)
         return (tile[0], tile[1]) if tile and found == self._work else None
 
     @property
     def _path(self) -> Path:
         return self.folder / "journal"
 
-    def begin(self, plan: Scheme) -> frozenset[int]:
+    def begin(self, plan: Scheme, how: str) -> frozenset[int]:
         self.close()
-        journal = Journal(self._path, {**self._work, "tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)})
+        tiles = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
+        journal = Journal(self._path, {**self._work, **tiles, "how": how})
         with writing(self.folder):
             if journal.fits:
                 self.store.open(self.folder)

@@ -55,8 +55,11 @@ class Painted:
 class Sink(Protocol):
     """Where finished boxes go."""
 
-    def begin(self, plan: Scheme) -> frozenset[int]:
-        """Called before the first box (again when tiles had to shrink); returns the indices it holds already."""
+    def begin(self, plan: Scheme, how: str) -> frozenset[int]:
+        """Called before the first box (again when tiles had to shrink); returns the indices it holds already.
+
+        Boxes computed in another way than ``how`` (backend and precision) are not to be mixed with these.
+        """
         ...
 
     def write(self, index: int, painted: Painted) -> None:

@@ -1,0 +1,27 @@
+"""PyTorch, operator by operator: starts at once, runs everything, and is what all others are compared with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from whatwhere.paint.backends.backend import Backend, Job, Run, on_device
+from whatwhere.paint.fuse import ALL, Fusion, fused
+
+__all__ = ["EAGER", "eager"]
+
+
+def eager(job: Job, fusion: Fusion = ALL) -> Run:
+    """The network as torch runs it, channels last; on a CPU with its convolutions packed and fused."""
+    prepared = on_device(job)
+    if job.device.type == "cpu":
+        prepared = fused(prepared, job.example.to(job.dtype), fusion)
+
+    def run(batch: Tensor) -> Tensor:
+        logits: Tensor = prepared(batch.to(job.dtype).contiguous(memory_format=torch.channels_last))
+        return logits
+
+    return run
+
+
+EAGER = Backend("eager", eager, lambda _device: "", devices=("cpu", "cuda", "mps"))

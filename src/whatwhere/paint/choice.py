@@ -1,0 +1,264 @@
+"""Which backend paints a job: those installed are started, compared with float32, timed for a moment, remembered.
+
+A start costs seconds, so it is tried only where a job is long enough to win them back, and what was measured is kept
+for the next run. Whatever another library raises makes a line, not an error: PyTorch itself can always go on.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whatwhere.paint.backends import EAGER, Backend, Job, Run
+from whatwhere.paint.memory import is_out_of_memory
+from whatwhere.paint.verdicts import Verdict, Verdicts
+from whatwhere.paint.verify import agreement
+
+__all__ = ["Choice", "Scene", "choose", "insist", "reason_of"]
+
+_WORTH = 8.0
+"""Seconds: jobs that are done sooner are not worth looking for something faster."""
+
+_REPAID = 4.0
+"""What is left of a job must be so many times the expected start of a backend that was never measured."""
+
+_SIDES = 256, 1024
+"""Tiles are compared on at most so many pixels a side, and timed on at most so many."""
+
+_LINE = 200
+"""Characters of a reason."""
+
+_ROUNDS = 5
+_SHARE = 0.02
+"""At most so many rounds of timing, and no more of them once this share of the job has gone into it."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A job and what is needed to judge who does it.
+
+    Attributes:
+        job: the network, its precision and device.
+        eager: PyTorch's run of it, which is ready.
+        reference: the network as given, in float32.
+        tile: ``(1, C, h, w)`` network input of a tile of the user's own image, on the job's device.
+        period: sizes are multiples of this.
+        pixels: how many will pass through the network in all.
+        key: names the network, shape, machine and versions.
+    """
+
+    job: Job
+    eager: Run
+    reference: Run
+    tile: Tensor
+    period: tuple[int, int]
+    pixels: int
+    key: str
+
+    def crop(self, *sides: int) -> Tensor:
+        """The middle of the tile, with at most so many rows and columns (rounded up to the period)."""
+        cut = self.tile
+        for dim, side, step in zip((2, 3), sides, self.period):
+            size = cut.shape[dim]
+            length = min(-(-side // step) * step, size)
+            cut = cut.narrow(dim, (size - length) // 2, length)
+        missing = [-n % p for n, p in zip(cut.shape[2:], self.period)]
+        return F.pad(cut, (0, missing[1], 0, missing[0])).contiguous()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who paints.
+
+    Attributes:
+        backend: its name.
+        precision: what it computes in.
+        run: the network by it.
+        notes: a line for each backend that could not be used.
+    """
+
+    backend: str
+    precision: str
+    run: Run
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Search:
+    """What is known while one is chosen."""
+
+    scene: Scene
+    verdicts: dict[str, Verdict]
+    best: Choice
+    notes: list[str] = field(default_factory=list)
+
+    def estimate(self, name: str) -> float:
+        """Seconds that the rest of the job takes with a backend that is measured and started."""
+        return self.verdicts[name].pace * self.scene.pixels
+
+    def refuse(self, backend: Backend, reason: str) -> None:
+        self.notes.append(f"{backend.name} is not used: {reason}")
+
+
+class _RefusedError(Exception):
+    """A backend that can't be used, and why."""
+
+    def __init__(self, reason: str, lasting: bool) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+def choose(scene: Scene, backends: Sequence[Backend], store: Verdicts) -> Choice:
+    """The backend that ends the job soonest, its start included.
+
+    Args:
+        scene: the job.
+        backends: those installed that run on its device, without PyTorch itself.
+        store: what was measured before; what is measured now is added.
+    """
+    known = store.read(scene.key)
+    search = _Search(scene, dict(known), Choice(EAGER.name, scene.job.precision, scene.eager))
+    if not _timed(search, EAGER):
+        search.verdicts[EAGER.name] = Verdict(
+            0.0, _paces({EAGER.name: scene.eager}, scene.crop(512, 512), 0.0)[EAGER.name]
+        )
+    timed = sorted((b for b in backends if _timed(search, b)), key=lambda b: _with_start(search, b))
+    for backend in timed:
+        if _with_start(search, backend) < search.estimate(search.best.backend):
+            _take(search, backend)
+    for backend in backends:
+        left = search.estimate(search.best.backend)
+        if backend.name in search.verdicts and (search.verdicts[backend.name].refused or backend in timed):
+            continue
+        if left > max(_WORTH, _REPAID * backend.start):
+            _try(search, backend)
+    if search.verdicts.keys() - {EAGER.name} and search.verdicts != known:
+        store.write(scene.key, search.verdicts)
+    return replace(search.best, notes=tuple(search.notes))
+
+
+def insist(scene: Scene, backend: Backend, store: Verdicts) -> Choice:
+    """The backend that was asked for; PyTorch itself, with a line, if it fails or computes something else."""
+    known = store.read(scene.key)
+    before = known.get(backend.name)
+    try:
+        run, seconds = _started(scene, backend, verify=before is None or bool(before.refused))
+    except _RefusedError as error:
+        line = f"{backend.name} is not used: {error}"
+        if error.lasting:
+            store.write(scene.key, {**known, backend.name: Verdict(0.0, 0.0, str(error))})
+        return Choice(EAGER.name, scene.job.precision, scene.eager, (line,))
+    if before is None or before.refused:
+        store.write(scene.key, {**known, backend.name: Verdict(seconds, 0.0)})
+    return Choice(backend.name, _precision(scene, backend), run)
+
+
+def _timed(search: _Search, backend: Backend) -> bool:
+    verdict = search.verdicts.get(backend.name)
+    return verdict is not None and not verdict.refused and verdict.pace > 0
+
+
+def _with_start(search: _Search, backend: Backend) -> float:
+    return search.verdicts[backend.name].start + search.estimate(backend.name)
+
+
+def _take(search: _Search, backend: Backend) -> None:
+    """Starts a backend that was verified and timed by an earlier run."""
+    try:
+        run, _ = _started(search.scene, backend, verify=False)
+    except _RefusedError as error:
+        search.refuse(backend, str(error))
+        if error.lasting:
+            search.verdicts[backend.name] = Verdict(0.0, 0.0, str(error))
+        return
+    search.best = Choice(backend.name, _precision(search.scene, backend), run)
+
+
+def _try(search: _Search, backend: Backend) -> None:
+    """Starts, verifies and times a backend that is new here, in turn with the best so far."""
+    try:
+        run, start = _started(search.scene, backend, verify=True)
+    except _RefusedError as error:
+        search.refuse(backend, str(error))
+        if error.lasting:
+            search.verdicts[backend.name] = Verdict(0.0, 0.0, str(error))
+        return
+    best = search.best
+    budget = _SHARE * search.estimate(best.backend)
+    paces = _paces({best.backend: best.run, backend.name: run}, _timing_tile(search.scene), budget)
+    search.verdicts[best.backend] = replace(search.verdicts[best.backend], pace=paces[best.backend])
+    search.verdicts[backend.name] = Verdict(start, paces[backend.name])
+    if paces[backend.name] < paces[best.backend]:
+        search.best = Choice(backend.name, _precision(search.scene, backend), run)
+
+
+def _timing_tile(scene: Scene) -> Tensor:
+    return scene.crop(_SIDES[1], _SIDES[1])
+
+
+def _precision(scene: Scene, backend: Backend) -> str:
+    return scene.job.precision if scene.job.precision in backend.precisions else "float32"
+
+
+def _started(scene: Scene, backend: Backend, *, verify: bool) -> tuple[Run, float]:
+    """A backend's run of the job and the seconds until its first result. ``_RefusedError`` if it fails or differs."""
+    precision = _precision(scene, backend)
+    begun = time.perf_counter()
+    try:
+        run = backend.prepare(replace(scene.job, precision=precision))
+        with torch.inference_mode():
+            run(_timing_tile(scene))
+        seconds = time.perf_counter() - begun
+        differs = _difference(scene, backend, run, precision) if verify else ""
+    except Exception as error:  # whatever another library raises: it is not used, and a line says why
+        raise _RefusedError(reason_of(error), not is_out_of_memory(error)) from error
+    if differs:
+        raise _RefusedError(differs, lasting=True)
+    return run, seconds
+
+
+def reason_of(error: BaseException) -> str:
+    """An error of another library in one line of bounded length."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words if len(words) <= _LINE else words[: _LINE - 3] + '...'}"
+
+
+def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str:
+    """In words, where the results are not float32's; "" where they are. On a tile, and on one of another shape."""
+    large, small = _SIDES[0], _SIDES[0] // 2
+    pieces = [scene.crop(large, large), scene.crop(small, large)] if backend.any_shape else [_timing_tile(scene)]
+    for piece in pieces:
+        with torch.inference_mode():
+            reference, logits, usual = scene.reference(piece), run(piece), 0.0
+            if precision != "float32":
+                usual = float((scene.eager(piece).float() - reference).square().mean().sqrt())
+        found = agreement(reference, logits, precision, usual=usual)
+        if not found.passed:
+            return str(found)
+    return ""
+
+
+def _paces(runs: dict[str, Run], tile: Tensor, budget: float) -> dict[str, float]:
+    """Seconds a pixel of each, in turn: after one call each, at least one round, and more while the budget lasts."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    with torch.inference_mode():
+        for run in runs.values():
+            run(tile)
+        begun = time.perf_counter()
+        for number in range(_ROUNDS):
+            if number and time.perf_counter() - begun > budget:
+                break
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run(tile)
+                if tile.device.type == "cuda":
+                    torch.cuda.synchronize(tile.device)
+                seconds[name].append(time.perf_counter() - start)
+    pixels = tile.shape[-2] * tile.shape[-1]
+    return {name: statistics.median(values) / pixels for name, values in seconds.items()}

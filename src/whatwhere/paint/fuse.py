@@ -1,0 +1,229 @@
+"""Convolutions made ready for the CPU's library: weights in its own order, ReLU inside, concatenation without copies.
+
+PyTorch orders the weights anew at every call, and ReLU and concatenation read and write whole feature maps. The
+operators here are those that torch.compile puts in their places; used directly they cost no compilation.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.network import UNet
+from whatwhere.paint.watch import followers
+
+__all__ = ["ALL", "Fusion", "fused"]
+
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+}
+
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2**-5}
+"""Root mean square difference, as a share of the logits' own: another order of sums, nothing else."""
+
+Layout = tuple[list[int], list[int], list[int], int]
+"""Padding, stride, dilation and groups."""
+
+_GROWTH = 8
+"""A tile is about so much larger than the example; weights are ordered for that size."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What is fused: all of it, except to measure its share.
+
+    Attributes:
+        pack: weights are put in the library's order once.
+        activation: ReLU and ReLU6 are computed where the convolution writes. Needs ``pack``.
+        concatenation: a U-Net's decoder adds two convolutions instead of copying two maps into one. Needs ``pack``.
+    """
+
+    pack: bool = True
+    activation: bool = True
+    concatenation: bool = True
+
+
+ALL = Fusion()
+
+
+def fused(network: nn.Module, example: Tensor, fusion: Fusion = ALL) -> nn.Module:
+    """A network that computes the same faster; the one given where that can't be done or would not be equal.
+
+    Args:
+        network: in evaluation mode on the CPU, channels last.
+        example: ``(1, C, h, w)`` in the network's dtype.
+        fusion: what to do.
+    """
+    if not fusion.pack or not torch._C._has_mkldnn or example.dtype not in _TOLERANCE:
+        return network
+    with torch.no_grad():
+        before = network(example)
+        for attempt in dict.fromkeys((fusion, replace(fusion, concatenation=False))):
+            try:
+                candidate = _packed(network, example, attempt)
+                after = candidate(example)
+            except (RuntimeError, NotImplementedError, AttributeError):  # operators that this build of torch lacks
+                continue
+            if _same(before.float(), after.float(), _TOLERANCE[example.dtype]):
+                return candidate
+    return network
+
+
+def _same(before: Tensor, after: Tensor, tolerance: float) -> bool:
+    if before.shape != after.shape:
+        return False
+    return float((after - before).square().mean().sqrt()) <= tolerance * float(before.square().mean().sqrt())
+
+
+def _packed(network: nn.Module, example: Tensor, fusion: Fusion) -> nn.Module:
+    pairs = dict(followers(network, example, (nn.Conv2d,), tuple(_ACTIVATIONS))) if fusion.activation else {}
+    sizes = _input_sizes(network, example)
+    candidate = copy.deepcopy(network)
+    for name, size in sizes.items():
+        conv = candidate.get_submodule(name)
+        activation = candidate.get_submodule(pairs[name]) if name in pairs else None
+        if isinstance(conv, nn.ConvTranspose2d):
+            candidate.set_submodule(name, _PackedTransposed(conv, size))
+        elif isinstance(conv, nn.Conv2d):
+            candidate.set_submodule(name, _Packed(conv, size, activation))
+        if activation is not None:
+            candidate.set_submodule(pairs[name], nn.Identity())
+    if fusion.concatenation and type(candidate) is UNet and candidate.padding == "same":
+        return _WithoutCopies(candidate, network, sizes)
+    return candidate
+
+
+def _input_sizes(network: nn.Module, example: Tensor) -> dict[str, list[int]]:
+    """Names of the convolutions that can be packed, each with the size of its input in a tile."""
+    sizes: dict[str, list[int]] = {}
+    handles = []
+    for name, module in network.named_modules():
+        if name and isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and _plain(module):
+
+            def note(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                count, channels, height, width = inputs[0].shape
+                sizes[name] = [count, channels, height * _GROWTH, width * _GROWTH]
+
+            handles.append(module.register_forward_pre_hook(note))
+    try:
+        network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
+def _plain(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether it pads with zeros, by numbers, and is not changed by anything that hangs on it."""
+    simple = type(conv) in (nn.Conv2d, nn.ConvTranspose2d) and conv.padding_mode == "zeros"
+    return simple and not isinstance(conv.padding, str) and not conv._forward_hooks and not conv._forward_pre_hooks
+
+
+class _Packed(nn.Module):
+    """A convolution with its weights in the library's order, and what follows it."""
+
+    def __init__(self, conv: nn.Conv2d, size: list[int], activation: nn.Module | None) -> None:
+        super().__init__()
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.layout = _numbers(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        self.attribute, self.scalars = ("none", []) if activation is None else _ACTIVATIONS[type(activation)]
+        self.weight = _order(conv.weight, self.layout, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, *self.layout, self.attribute, self.scalars, ""
+        )
+        return result
+
+
+class _PackedSum(nn.Module):
+    """A convolution of two inputs as if concatenated: one writes, the other adds to it and applies what follows."""
+
+    def __init__(self, conv: nn.Conv2d, size: list[int], whole: _Packed, split: int) -> None:
+        super().__init__()
+        self.bias, self.layout, self.attribute, self.scalars = whole.bias, whole.layout, whole.attribute, whole.scalars
+        weight = conv.weight.detach()
+        number, channels, height, width = size
+        self.first = _order(weight[:, :split].contiguous(), self.layout, [number, split, height, width])
+        self.second = _order(weight[:, split:].contiguous(), self.layout, [number, channels - split, height, width])
+
+    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
+        skip, x = (part.contiguous(memory_format=torch.channels_last) for part in (skip, x))
+        total = torch.ops.mkldnn._convolution_pointwise(skip, self.first, self.bias, *self.layout, "none", [], "")
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+            total, x, self.second, None, *self.layout, "add", 1.0, self.attribute, self.scalars, ""
+        )
+        return result
+
+
+class _PackedTransposed(nn.Module):
+    """A transposed convolution with its weights in the library's order."""
+
+    def __init__(self, conv: nn.ConvTranspose2d, size: list[int]) -> None:
+        super().__init__()
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.layout = (
+            _numbers(conv.padding), _numbers(conv.output_padding), list(conv.stride), list(conv.dilation), conv.groups
+        )  # fmt: skip
+        padding, extra, stride, dilation, groups = self.layout
+        self.weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(
+            conv.weight.detach(), padding, extra, stride, dilation, groups, size
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        result: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+            x, self.weight, self.bias, *self.layout, "none", [], ""
+        )
+        return result
+
+
+class _WithoutCopies(nn.Module):
+    """A U-Net whose decoder never puts the skip and the features from below side by side in memory.
+
+    Only for the plain call: all skips pass, no features are returned.
+    """
+
+    def __init__(self, network: UNet, unpacked: nn.Module, sizes: dict[str, list[int]]) -> None:
+        super().__init__()
+        self.network = network
+        self.sums = nn.ModuleDict()
+        for level in network.skips:
+            name = f"decoder.{level}.0.0"  # the convolution that meets both
+            packed, conv = network.get_submodule(name), unpacked.get_submodule(name)
+            above = unpacked.get_submodule(f"up.{level}.0").out_channels
+            if isinstance(packed, _Packed) and isinstance(conv, nn.Conv2d) and isinstance(above, int):
+                self.sums[str(level)] = _PackedSum(conv, sizes[name], packed, conv.in_channels - above)
+                network.set_submodule(name, nn.Identity())
+
+    def forward(self, image: Tensor) -> Tensor:
+        network = self.network
+        levels = network.encode(image)
+        x = levels[network.depth]
+        for level in reversed(range(network.depth)):
+            x = network.up[level](x)
+            if str(level) in self.sums:
+                x = self.sums[str(level)](levels[level], x)
+            elif level in network.skips:
+                x = torch.cat([levels[level], x], dim=1)
+            x = network.decoder[level](x)
+        logits: Tensor = network.head(x)
+        return logits[..., : image.shape[-2], : image.shape[-1]]
+
+
+def _order(weight: Tensor, layout: Layout, size: list[int]) -> Tensor:
+    padding, stride, dilation, groups = layout
+    ordered: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+        weight.detach(), padding, stride, dilation, groups, size
+    )
+    return ordered
+
+
+def _numbers(padding: str | tuple[int, ...]) -> list[int]:
+    assert not isinstance(padding, str)
+    return list(padding)
