@@ -2,7 +2,8 @@
 
 The same fur covers both, so a patch of fur tells nothing: only a head or a tail, a known distance away, does (context);
 tails and whiskers are one to three pixels wide (geometry). A *shallow* network sees too little to know; one *without
-skips* knows, but has lost where; the *U-Net* does both. Knows the verbs; computes nothing itself.
+skips* knows, but has lost where; the *U-Net* does both, and its report tells at which level it knows what and where.
+Knows the verbs; computes nothing itself.
 """
 
 from __future__ import annotations
@@ -20,34 +21,40 @@ from rich.console import Console
 
 from whatwhere.data.scenes import CLASSES, THIN, Scene, render_scene, write_scenes
 from whatwhere.errors import OutputError
+from whatwhere.explain import Explanation, draw_levels, draw_paintings
+from whatwhere.explain.figures import TOKENS
+from whatwhere.explain.report import inline_svg
+from whatwhere.explain.words import answers
 from whatwhere.judge import Judge, Scores
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.view import make_view
 from whatwhere.network import load_model, versions
 from whatwhere.paint import Engine, paint, predict
-from whatwhere.segmenter import check, plan, train
+from whatwhere.segmenter import check, explain, plan, train
 
-__all__ = ["NETWORKS", "DemoScore", "run_demo"]
+__all__ = ["NETWORKS", "TRAIN", "VAL", "DemoScore", "demo_plan", "run_demo"]
 
 TRAIN, VAL = 240, 40
-_EPOCHS = 16.0
+_EPOCHS = 15.0
+_EXPLAINED = 10
+"""Scenes that the U-Net's report is measured on."""
 
 
 @dataclass(frozen=True)
 class DemoNetwork:
-    """One of the three: its name in words, and how its plan differs."""
+    """One of the three: its name in words, and how its plan differs (``share`` is of the epochs)."""
 
     title: str
     lesson: str
     depth: int
     skips: bool
-    epochs: float
+    share: float
 
 
 NETWORKS: Mapping[str, DemoNetwork] = {
-    "shallow": DemoNetwork("shallow", "sharp, but cannot tell cat from cushion", 1, True, _EPOCHS / 2),
-    "no-skips": DemoNetwork("no skips", "knows, but smears tails and whiskers", 4, False, _EPOCHS),
-    "unet": DemoNetwork("U-Net", "knows what, and where", 4, True, _EPOCHS),
+    "shallow": DemoNetwork("shallow", "sharp, but cannot tell cat from cushion", 1, True, 0.5),
+    "no-skips": DemoNetwork("no skips", "knows, but smears tails and whiskers", 4, False, 1.0),
+    "unet": DemoNetwork("U-Net", "knows what, and where", 4, True, 1.0),
 }
 
 
@@ -84,7 +91,9 @@ def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str
         scores[name], painted[name] = _train_one(data, out / "runs" / name, network, base, scenes, console, quiet)
     predict(load_model(out / "runs" / "unet"), data / "val" / "images", out / "painted", overlay=True, overwrite=True)
     picture = _draw(scenes, painted, out / "three-networks.png")
-    page = _write_page(out, scores, time.perf_counter() - began)
+    console.print("\nexplaining the U-Net: what it knows, where, at which level, and what each skip delivers")
+    story = explain(out / "runs" / "unet", data, split="val", images=_EXPLAINED, out=out / "explained", seed=seed)
+    page = _write_page(out, scores, story, time.perf_counter() - began)
     _say(console, scores, time.perf_counter() - began)
     console.print(f"\npicture: {picture}\npage:    {page}\n\nnow your own: whatwhere check YOUR_FOLDER", markup=False)
     return scores
@@ -93,7 +102,7 @@ def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str
 def _train_one(
     data: Path, run: Path, network: DemoNetwork, base: Plan, scenes: list[Scene], console: Console, quiet: bool
 ) -> tuple[DemoScore, list[np.ndarray]]:
-    made = _plan_for(network, base)
+    made = demo_plan(network, base)
     if not (run / "plan.toml").exists() or (run / "run.json").exists():
         _forget(run)
     resume = (run / "plan.toml").exists()
@@ -104,12 +113,13 @@ def _train_one(
     return _score(scenes, labels, record.seconds), labels
 
 
-def _plan_for(network: DemoNetwork, base: Plan) -> Plan:
+def demo_plan(network: DemoNetwork, base: Plan) -> Plan:
+    """The plan of one of the three networks, from the plan that was made for the scenes."""
     skips = tuple(range(network.depth)) if network.skips else ()
     return replace(
         base,
         network=replace(base.network, width=16, depth=network.depth, skips=skips),
-        training=replace(base.training, crop=128, batch=8, epochs=network.epochs),
+        training=replace(base.training, crop=128, batch=8, epochs=base.training.epochs * network.share),
         # the scenes already vary as much as they ever will
         augmentation=replace(base.augmentation, warp=0, brightness=0.1, contrast=0.1, color=0, blur=0, noise=0),
     )
@@ -159,11 +169,13 @@ def _draw(scenes: list[Scene], painted: Mapping[str, list[np.ndarray]], path: Pa
     return path
 
 
-def _write_page(out: Path, scores: Mapping[str, DemoScore], seconds: float) -> Path:
+def _write_page(out: Path, scores: Mapping[str, DemoScore], story: Explanation, seconds: float) -> Path:
     environment = Environment(loader=PackageLoader("whatwhere", "pages"), autoescape=True)
     page = environment.get_template("demo.html").render(
         networks=NETWORKS, scores=scores, seconds=seconds, versions=versions(), train=TRAIN, val=VAL,
-        colors=dict(zip(CLASSES.names, CLASSES.colors)),
+        colors=dict(zip(CLASSES.names, CLASSES.colors)), story=story, told=answers(story),
+        levels=inline_svg(draw_levels(story.levels, TOKENS)) if story.levels else "",
+        paintings=inline_svg(draw_paintings(story, palette=TOKENS)),
     )  # fmt: skip
     try:
         path = out / "index.html"

@@ -2,7 +2,16 @@
 
 from whatwhere.explain.explain import explain
 from whatwhere.explain.explanation import Explanation
-from whatwhere.explain.figures import draw_levels, draw_presence, draw_sight, draw_skips
+from whatwhere.explain.figures import draw_levels, draw_paintings, draw_presence, draw_sight, draw_skips
 from whatwhere.explain.report import write_report
 
-__all__ = ["Explanation", "draw_levels", "draw_presence", "draw_sight", "draw_skips", "explain", "write_report"]
+__all__ = [
+    "Explanation",
+    "draw_levels",
+    "draw_paintings",
+    "draw_presence",
+    "draw_sight",
+    "draw_skips",
+    "explain",
+    "write_report",
+]

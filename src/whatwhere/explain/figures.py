@@ -16,13 +16,15 @@ from matplotlib.patches import Rectangle
 
 from whatwhere.explain.anatomy import Layer
 from whatwhere.explain.evidence import Sights
+from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import Levels
 from whatwhere.explain.measured import Measured
 from whatwhere.explain.objects import ObjectSize
 from whatwhere.explain.presence import Presence
 from whatwhere.explain.skips import Worths
+from whatwhere.judge import to_display
 
-__all__ = ["LIGHT", "TOKENS", "Palette", "draw_levels", "draw_presence", "draw_sight", "draw_skips"]
+__all__ = ["LIGHT", "TOKENS", "Palette", "draw_levels", "draw_paintings", "draw_presence", "draw_sight", "draw_skips"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,41 @@ def _legend(axes: Any, palette: Palette, columns: int) -> None:
         loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=9, labelcolor=palette.ink,
         handlelength=1.8, columnspacing=1.6, borderaxespad=0.2,
     )  # fmt: skip
+
+
+def draw_paintings(explanation: Explanation, which: int = 0, palette: Palette = LIGHT) -> Figure:
+    """An example image as every level paints it by its probe: the encoder above, the decoder below.
+
+    Args:
+        which: of ``explanation.examples``.
+    """
+    example, levels = explanation.examples[which], explanation.levels
+    colours = np.full((256, 3), 90, np.uint8)
+    colours[: explanation.classes.count] = explanation.classes.colors
+    aim = "truth" if explanation.truth else "own answer"
+    top: list[tuple[str, Any]] = [("image", to_display(example.case.raw))]
+    below: list[tuple[str, Any]] = [(aim, colours[example.truth])]
+    for layer in sorted(explanation.layers, key=lambda one: one.level):
+        if layer.name in example.by_layer and layer.role != "pixel":
+            title = layer.title
+            if levels is not None:
+                scores = (levels[layer.name].what.value or 0, levels[layer.name].where.value or 0)
+                title += "\nwhat {:.2f}  where {:.2f}".format(*scores)
+            row = below if layer.role == "decoder" else top
+            row.append((title, colours[example.by_layer[layer.name]]))
+    below.append(("the answer", colours[example.painting]))
+    columns = max(len(top), len(below))
+    figure = _figure(1.75 * columns, 4.5)
+    for axes, panel in zip(figure.subplots(2, columns, squeeze=False).ravel(), _padded(top, columns) + below):
+        axes.axis("off")
+        if panel is not None:
+            axes.imshow(panel[1], interpolation="none")
+            axes.set_title(panel[0], fontsize=9, color=palette.ink)
+    return figure
+
+
+def _padded(panels: Sequence[Any], count: int) -> list[Any]:
+    return [*panels, *[None] * (count - len(panels))]
 
 
 def draw_sight(sights: Sights, objects: Sequence[ObjectSize], palette: Palette = LIGHT) -> Figure:

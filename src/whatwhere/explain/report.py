@@ -29,7 +29,7 @@ from whatwhere.explain.pixel import PixelStory
 from whatwhere.judge import to_display
 from whatwhere.records import VOID, Classes
 
-__all__ = ["MAIN_SCORES", "write_report"]
+__all__ = ["MAIN_SCORES", "inline_svg", "write_report"]
 
 MAIN_SCORES = ("interior accuracy", "boundary accuracy", "mean IoU", "Boundary F1")
 
@@ -50,7 +50,7 @@ def write_report(explanation: Explanation, folder: Path | str) -> Path:
         lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html").render(_context(explanation))
-    record = json.dumps(_finite(explanation.to_json()), indent=1)
+    record = json.dumps(_finite(explanation.to_json() | {"answers": words.answers(explanation)}), indent=1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in (("index.html", page), ("measurements.json", record)):
@@ -73,10 +73,12 @@ def _context(e: Explanation) -> dict[str, Any]:
         ],
         "examples": [_example(e, one) for one in e.examples],
         "rows": _u_rows(e),
-        "levels_svg": _svg(figures.draw_levels(e.levels, tokens)) if e.levels else None,
-        "sight_svg": _svg(figures.draw_sight(e.sights, e.objects, tokens)),
-        "skips_svg": _svg(figures.draw_skips(e.skips, scores, tokens)) if len(e.skips.paths) > 1 else None,
-        "presence_svg": (_svg(figures.draw_presence(e.presence, e.layers, e.levels, tokens)) if e.presence else None),
+        "levels_svg": inline_svg(figures.draw_levels(e.levels, tokens)) if e.levels else None,
+        "sight_svg": inline_svg(figures.draw_sight(e.sights, e.objects, tokens)),
+        "skips_svg": inline_svg(figures.draw_skips(e.skips, scores, tokens)) if len(e.skips.paths) > 1 else None,
+        "presence_svg": (
+            inline_svg(figures.draw_presence(e.presence, e.layers, e.levels, tokens)) if e.presence else None
+        ),
         "scores": scores,
         "fields": _fields(e),
         "pixel": _pixel(e, e.pixel),
@@ -86,7 +88,7 @@ def _context(e: Explanation) -> dict[str, Any]:
 # ---- pictures
 
 
-def _svg(figure: Figure) -> Markup:
+def inline_svg(figure: Figure) -> Markup:
     """The chart as inline SVG whose colours are the page's variables and whose letters are the page's."""
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "whatwhere"}):
         buffer = io.StringIO()

@@ -9,7 +9,18 @@ from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import Levels, Reading
 from whatwhere.explain.measured import Measured
 
-__all__ = ["aim", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
+__all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
+
+
+def answers(e: Explanation) -> dict[str, list[str]]:
+    """The five questions of the report, and what the measurements answer."""
+    return {
+        "What is context, and what is a low-level feature?": levels(e),
+        "How far does each layer see?": sight(e),
+        "What would be lost without this skip?": skips(e),
+        "Where does the answer for this pixel come from?": pixel(e),
+        "What if it only had to say yes or no?": presence(e),
+    }
 
 
 def measured_on(e: Explanation) -> str:
