@@ -147,8 +147,7 @@ class UNetAnatomy:
             if role == "head":
                 continue
             k = int(level) if level else network.depth
-            own = min(config["width"] * 2**k, max(config["max_width"], config["width"]))
-            channels = own if role == "decoder" else network.channels[k]
+            channels = min(config["width"] * 2**k, max(config["max_width"], config["width"]))
             found.append(Layer(name, role, k, name, 2**k, channels))  # type: ignore[arg-type]
         return tuple(found)
 
