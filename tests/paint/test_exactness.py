@@ -17,7 +17,7 @@ from whatwhere.paint.blend import blend_tiles
 from whatwhere.paint.fold import folded
 from whatwhere.paint.paint import ArraySink
 from whatwhere.paint.prove import prove, tiled_logits
-from whatwhere.paint.scheme import Scheme
+from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource
 
 ARCHITECTURES = [
@@ -223,7 +223,52 @@ def test_a_network_that_pads_in_its_own_way_gets_a_whole_image_as_it_is() -> Non
     whole = paint(engine, image)
     assert whole.report.exact
     np.testing.assert_array_equal(whole.labels, whole_logits(engine.model, image).argmax(0).numpy())
-    assert not paint(engine, image, tile=100).report.exact
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_tiles_of_an_unpadded_network_equal_the_whole_mirrored_image(number: int) -> None:
+    draw = np.random.default_rng(number)
+    depth = 1 + number % 3
+    torch.manual_seed(number)
+    network = UNet(3, 3, width=2, depth=depth, padding="valid", repeats=1 + number % 2)
+    engine = Engine(model_of(Mirrored(network).eval()), "float32")
+    height, width = (int(n) for n in draw.integers(1, 400, size=2))
+    image = picture(height, width, seed=number)
+    plan = scheme(engine, (height, width), tile=int(60 + 60 * depth * (1 + number % 2) + draw.integers(0, 60)))
+    assert plan.exact
+    assert not plan.note
+    tiled = tiled_logits(engine, ArraySource(image), plan.tiling)
+    np.testing.assert_allclose(tiled.numpy(), whole_logits(engine.model, image).numpy(), atol=1e-4)
+
+
+def test_less_halo_than_an_unpadded_network_needs_fails() -> None:
+    torch.manual_seed(0)
+    engine = Engine(model_of(Mirrored(UNet(3, 3, width=4, depth=2, padding="valid")).eval()), "float32")
+    image = picture(300, 271)
+    tiling = scheme(engine, (300, 271), tile=128).tiling
+    assert len(tiling) > 4
+    truth = whole_logits(engine.model, image)
+    assert (tiled_logits(engine, ArraySource(image), tiling) - truth).abs().max() < 1e-4
+    (before, after), columns = tiling.halo
+    for halo in ((before - 4, after), (before, after - 4)):
+        less = Tiling(tiling.size, tiling.tile, (halo, columns), tiling.period, 1, tiling.short)
+        assert (tiled_logits(engine, ArraySource(image), less) - truth).abs().max() > 1e-3
+    proof = prove(engine, image)
+    assert proof.passed
+    assert proof.less is not None
+    assert proof.less > 1e-3
+
+
+def test_an_unpadded_network_is_not_followed_through_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes seconds, and each validation makes an engine."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("torch.export")
+
+    monkeypatch.setattr("whatwhere.paint.engine.field", never)
+    engine = Engine(model_of(Mirrored(UNet(3, 3, width=2, depth=2, padding="valid")).eval()), "float32")
+    assert paint(engine, picture(90, 70)).report.exact
+    assert paint(engine, picture(290, 270), tile=128).report.tiles > 4
 
 
 class _Halving(nn.Module):

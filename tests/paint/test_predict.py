@@ -332,9 +332,7 @@ def test_a_geotiff_is_whole_or_an_error_wherever_the_disk_fills_up(tmp_path: Pat
             np.testing.assert_array_equal(tifffile.imread(path), labels)
             outcomes.add("whole")
         except OutputError as error:
-            outcomes.add(
-                next((words for words in ("Write error", "disk is full") if words in str(error)), str(error))
-            )
+            outcomes.add(next((words for words in ("Write error", "disk is full") if words in str(error)), str(error)))
         path.unlink(missing_ok=True)
     source.close()
     assert {"whole"} < outcomes <= {"whole", "Write error", "disk is full"}

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, PlanError
 from whatwhere.field import Field, field
-from whatwhere.network import Model, UNet, keep_freed_memory, probe_machine
+from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.choice import Choice, Scene, choose, insist, reason_of
@@ -179,6 +179,8 @@ class Engine:
         Such a network gets an image unpadded where it gets it whole.
         """
         network = self.model.network
+        if isinstance(network, Mirrored):
+            return True
         if self.period == (1, 1) or (isinstance(network, UNet) and network.padding == "same"):
             return False
         example = self._example()
@@ -196,7 +198,8 @@ class Engine:
     def period(self) -> Pair:
         """Height and width must be multiples of this; an image that is not is padded with zeros at its far edges."""
         network = self.model.network
-        if isinstance(network, UNet) and network.padding == "same":  # known without following the graph
+        network = network.network if isinstance(network, Mirrored) else network
+        if isinstance(network, UNet):  # known without following the graph
             return 2**network.depth, 2**network.depth
         return self.field.period[0], self.field.period[1]
 

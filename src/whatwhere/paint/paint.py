@@ -161,7 +161,7 @@ def paint_source(
 
     When memory runs out, starts again with tiles of half the pixels; when a backend fails, with PyTorch itself.
     """
-    start, notes, shrink = time.perf_counter(), [], 0
+    start, notes = time.perf_counter(), []
     plan = scheme(engine, source.size, tile=tile, batch=batch, align=align)
     while True:
         try:
@@ -175,9 +175,9 @@ def paint_source(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            shrink += 1
-            smaller = scheme(engine, source.size, tile=tile, batch=batch, align=align, shrink=shrink)
-            lost, kept = plan.tiling.tile, smaller.tiling.tile
+            lost = plan.tiling.tile
+            smaller = scheme(engine, source.size, tile=tile, batch=batch, align=align, most=lost[0] * lost[1] // 2)
+            kept = smaller.tiling.tile
             if kept[0] * kept[1] >= lost[0] * lost[1]:
                 raise
             notes = [f"memory ran out with tiles of {lost[0]}x{lost[1]}; went on with {kept[0]}x{kept[1]}"]
@@ -195,7 +195,7 @@ def report_of(engine: Engine, plan: Scheme, seconds: float, notes: Sequence[str]
     """What a scheme came to."""
     tiling = plan.tiling
     return PaintReport(
-        size=tiling.size, tile=tiling.tile, tiles=len(tiling), halo=tiling.halo, overlap=tiling.overlap,
+        size=tiling.size, tile=tiling.shape, tiles=len(tiling), halo=tiling.halo, overlap=tiling.overlap,
         precision=engine.precision, device=engine.device.type, seconds=seconds, exact=plan.exact,
         notes=(*notes, *([plan.note] if plan.note else [])), backend=engine.backend,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 from whatwhere.network import Model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.engine import Engine
-from whatwhere.paint.scheme import scheme, size_up
+from whatwhere.paint.scheme import exact_halo, scheme, size_up
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.work import read_tile
@@ -99,11 +99,12 @@ def prove(
     corner = [max(0, (n - crop) // 2) for n in source.size]
     pixels, _ = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))
     piece = ArraySource(pixels, source.name)
-    halo, period = engine.halo, engine.period
-    sides = [max(2 * sum(h), sum(h) + p) for h, p in zip(halo, period)] if tile is None else [tile, tile]
+    halo, period = exact_halo(engine), engine.period
+    sides = [max(2 * sum(h), sum(h) + 2 * p) for h, p in zip(halo, period)] if tile is None else [tile, tile]
     exact = scheme(engine, piece.size, tile=(sides[0], sides[1])).tiling
     engine.settle(source.size[0] * source.size[1], lambda: read_tile(engine, piece, exact, next(iter(exact)))[0][None])
-    whole = tiled_logits(engine, piece, Tiling(piece.size, size_up(piece.size, period), period=period))
+    full = size_up(piece.size, period)
+    whole = tiled_logits(engine, piece, Tiling(piece.size, full, period=period, short=exact.short))
     tiled = tiled_logits(engine, piece, exact)
     difference = float((tiled - whole).abs().max())
     changed = tiled.argmax(0) != whole.argmax(0)
@@ -121,7 +122,7 @@ def _with_less(engine: Engine, source: Source, exact: Tiling, whole: Tensor) -> 
     rows, columns = ((max(0, before - p), max(0, after - p)) for (before, after), p in zip(exact.halo, exact.period))
     if (rows, columns) == exact.halo or len(exact) == 1:
         return None
-    less = Tiling(exact.size, exact.tile, (rows, columns), exact.period)
+    less = Tiling(exact.size, exact.tile, (rows, columns), exact.period, short=exact.short)
     return float((tiled_logits(engine, source, less) - whole).abs().max())
 
 

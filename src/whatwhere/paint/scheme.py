@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 from whatwhere.errors import PlanError
+from whatwhere.network import Mirrored
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.memory import free_memory
 from whatwhere.paint.tiles import Tiling, choose_tile
 
-__all__ = ["Scheme", "scheme"]
+__all__ = ["Scheme", "exact_halo", "scheme", "size_up", "tileable"]
 
 Pair = tuple[int, int]
 
@@ -43,7 +44,13 @@ class Scheme:
 
 
 def scheme(
-    engine: Engine, size: Pair, *, tile: int | Pair | None = None, batch: int = 1, align: int = 1, shrink: int = 0
+    engine: Engine,
+    size: Pair,
+    *,
+    tile: int | Pair | None = None,
+    batch: int = 1,
+    align: int = 1,
+    most: int | None = None,
 ) -> Scheme:
     """Decides how to paint an image of ``size`` (height, width).
 
@@ -53,33 +60,61 @@ def scheme(
         tile: what a tile reads, in pixels; None chooses by memory and the fewest pixels computed.
         batch: tiles that pass together.
         align: the chunk of the output: boxes written meet at its multiples.
-        shrink: how often memory has run out; each time, tiles have half the pixels.
+        most: pixels of a tile, whatever is asked for, after memory has run out with larger ones.
     """
     asked = (tile, tile) if isinstance(tile, int) else tile
     pixels = _affordable(engine) // batch if asked is None else asked[0] * asked[1]
-    pixels >>= shrink
+    pixels = pixels if most is None else min(pixels, most)
     whole = Tiling(size, size_up(size, engine.period), period=engine.period)
-    fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or shrink else _within(whole.tile, asked)
+    fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or most else _within(whole.tile, asked)
     if fits:
         return Scheme(Tiling(size, size) if engine.pads_otherwise else whole, exact=True)
-    if not engine.field.tileable:
-        return _blended(engine, size, asked if asked and not shrink else None, pixels)
-    halo = engine.halo
-    most = min(pixels, _LARGEST)
-    chosen = asked if asked and not shrink else choose_tile(size, halo, engine.period, pixels=most, align=align)
+    if not tileable(engine):
+        return _blended(engine, size, asked if asked and not most else None, pixels)
+    halo, short = exact_halo(engine), (0, 0)
+    if isinstance(engine.model.network, Mirrored):
+        short = whole.padded[0] - size[0], whole.padded[1] - size[1]
+    if asked and not most:
+        chosen = asked
+    else:
+        wide = (halo[0][0], halo[0][1] + short[0]), (halo[1][0], halo[1][1] + short[1])
+        chosen = choose_tile(size, wide, engine.period, pixels=min(pixels, _LARGEST), align=align)
     note = ""
-    if engine.pads_otherwise and whole.padded != size:
+    if engine.pads_otherwise and whole.padded != size and short == (0, 0):
         height, width = whole.padded
         note = f"equal to the image padded with zeros to {height}x{width}; alone, the network pads otherwise"
     try:
-        return Scheme(Tiling(size, chosen, halo, engine.period, align), exact=True, note=note)
+        return Scheme(Tiling(size, chosen, halo, engine.period, align, short), exact=True, note=note)
     except ValueError as error:
-        least = Tiling(size, size_up(size, engine.period), halo, engine.period, align).smallest
+        least = Tiling(size, size_up(size, engine.period), halo, engine.period, align, short).smallest
         raise PlanError(
             f"tiles of {chosen[0]}x{chosen[1]} pixels",
             f"at least {least[0]}x{least[1]} for this network, whose halo is {halo[0][0]} to {halo[0][1]} pixels",
             "ask for larger tiles, or leave the choice to whatwhere",
         ) from error
+
+
+def tileable(engine: Engine) -> bool:
+    """Whether there is a halo with which tiles are exact."""
+    return isinstance(engine.model.network, Mirrored) or engine.field.tileable
+
+
+def exact_halo(engine: Engine) -> tuple[Pair, Pair]:
+    """Pixels needed (before, after) a box with edges on multiples of the period, for rows and columns.
+
+    An unpadded U-Net mirrors its image by index, which `field` can't follow; its own arithmetic of sizes says it.
+
+    Raises:
+        FieldError: a network that can't be tiled exactly; the error names the layer.
+    """
+    if not isinstance(engine.model.network, Mirrored):
+        return engine.halo
+    network = engine.model.network.network
+    period = 2**network.depth
+    total = network.input_size(period)
+    before = (total - network.output_size(total)) // 2
+    after = total - before - period
+    return (before, after), (before, after)
 
 
 def size_up(size: Pair, period: Pair) -> Pair:

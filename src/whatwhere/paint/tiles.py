@@ -8,6 +8,9 @@ strides by Majurski & Bajcsy 2021, doi 10.6028/jres.126.009):
 - a tile reads the halo around what it writes, but never beyond the padded image: there the network's own padding
   must act, exactly where it acts on the whole image;
 - all reads have one shape: near the far edges the read shifts back inside instead of shrinking.
+
+A network that mirrors an image of any size by itself must not be given padding. Then every read stops as many pixels
+short of a multiple of the period as the image does (`short`), so that each tile is mirrored as the whole would be.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class Tiling:
         halo: for each dimension, the pixels needed before and after a box whose edges are multiples of the period.
         period: the total stride of the network, for each dimension.
         align: write boxes meet at multiples of this (and of the period): the chunk of the output, where it has one.
+        short: pixels by which every read stops before its tile does; either none or what `padded` adds to `size`.
 
     Raises:
         ValueError: a tile too small to hold its halo and one aligned step.
@@ -74,6 +78,7 @@ class Tiling:
     halo: tuple[Pair, Pair] = ((0, 0), (0, 0))
     period: Pair = (1, 1)
     align: int = 1
+    short: Pair = (0, 0)
 
     def __post_init__(self) -> None:
         if min(self.size) < 1 or min(self.period) < 1 or self.align < 1 or min(map(min, self.halo)) < 0:
@@ -96,14 +101,20 @@ class Tiling:
     @property
     def smallest(self) -> Pair:
         """The smallest tile that makes progress on an image of any size."""
-        least = [b + a + math.lcm(self.align, p) for (b, a), p in zip(self.halo, self.period)]
+        least = [b + a + math.lcm(self.align, p) for (b, a), p in zip(self._reach, self.period)]
         return least[0], least[1]
+
+    @property
+    def _reach(self) -> tuple[Pair, Pair]:
+        """The halo between what is written and the ends of the tile, in front of which reads stop short."""
+        rows, columns = ((b, a + _up(s, p)) for (b, a), s, p in zip(self.halo, self.short, self.period))
+        return rows, columns
 
     @cached_property
     def _spans(self) -> tuple[list[tuple[Pair, Pair]], ...]:
         return tuple(
             _spans(n, t, h, p, math.lcm(self.align, p))
-            for n, t, h, p in zip(self.size, self.tile, self.halo, self.period)
+            for n, t, h, p in zip(self.size, self.tile, self._reach, self.period)
         )
 
     def __len__(self) -> int:
@@ -111,23 +122,30 @@ class Tiling:
 
     def __iter__(self) -> Iterator[Tile]:
         for index, (rows, columns) in enumerate(itertools.product(*self._spans)):
-            yield Tile(index, (rows[0], columns[0]), (rows[1], columns[1]))
+            read = tuple((start, stop - short) for (start, stop), short in zip((rows[0], columns[0]), self.short))
+            yield Tile(index, read, (rows[1], columns[1]))
+
+    @property
+    def shape(self) -> Pair:
+        """Height and width of what every tile reads."""
+        return self.tile[0] - self.short[0], self.tile[1] - self.short[1]
 
     @property
     def computed(self) -> int:
         """Pixels that pass through the network."""
-        return len(self) * self.tile[0] * self.tile[1]
+        return len(self) * self.shape[0] * self.shape[1]
 
     @property
     def overlap(self) -> float:
         """The share of all pixels computed that had been or will be computed by another tile too, in [0, 1)."""
-        return 1 - self.padded[0] * self.padded[1] / self.computed
+        whole = (self.padded[0] - self.short[0]) * (self.padded[1] - self.short[1])
+        return 1 - whole / self.computed
 
     def __str__(self) -> str:
         count = "1 tile" if len(self) == 1 else f"{len(self)} tiles"
         halo = " x ".join(f"{before}+{after}" for before, after in self.halo)
         return (
-            f"{count} of {self.tile[0]}x{self.tile[1]}, halo {halo}, "
+            f"{count} of {self.shape[0]}x{self.shape[1]}, halo {halo}, "
             f"{self.overlap:.0%} of the pixels computed more than once"
         ).replace("%", " %")
 

@@ -129,7 +129,7 @@ def read_tile(engine: Engine, source: Source, tiling: Tiling, tile: Tile) -> tup
     tensor = engine.model.normalise(pixels, source.name)
     if valid is not None:
         tensor = tensor * torch.from_numpy(valid)  # the data set's mean, which is 0 once normalised
-    missing = [want - have for want, have in zip(tiling.tile, tensor.shape[-2:])]
+    missing = [want - have for want, have in zip(tiling.shape, tensor.shape[-2:])]
     return F.pad(tensor, (0, missing[1], 0, missing[0])), valid
 
 
