@@ -43,6 +43,7 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 TimeBudget = Annotated[str | None, typer.Option("--time", help="Wall time of the whole run, such as 20m.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training images, instead of --time.")]
 SkipLevels = Annotated[str, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")]
+Encoder = Annotated[str, typer.Option(help="auto, plain, or efficientnet-lite0 with ImageNet weights.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BackendChoice = Annotated[str, typer.Option(help="auto, eager, compile, openvino, onnx or graphs.")]
 PrecisionChoice = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
@@ -85,6 +86,7 @@ def plan(
     epochs: Epochs = None,
     seed: Seed = 0,
     skips: SkipLevels = "all",
+    encoder: Encoder = "auto",
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -94,8 +96,9 @@ def plan(
 
     with _progress("reading", quiet) as advance:
         made = segmenter.plan(
-            data, time=time_budget, epochs=epochs, seed=seed, skips=_levels(skips), device=device, progress=advance
-        )
+            data, time=time_budget, epochs=epochs, seed=seed, skips=_levels(skips), encoder=encoder, device=device,
+            progress=advance,
+        )  # fmt: skip
     write_plan(made, output)
     _out.print(str(made), markup=False)
     command = shlex.join(["whatwhere", "train", str(data), "-o", "RUN", "--plan", str(output)])
@@ -112,6 +115,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     skips: Annotated[str | None, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="auto, plain or efficientnet-lite0; not with a plan.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -131,6 +135,8 @@ def train(
     if resume:
         folder.open(resume=True)
     if resume or plan_file is not None:
+        if encoder is not None:
+            raise typer.BadParameter("--encoder with a plan: the plan says which; edit it, or make another")
         read = read_plan(plan_file or folder.plan)
         levels = _levels_of(skips, read.network.depth)
         made = changed(read, time=time_budget, epochs=epochs, seed=seed, skips=levels, device=device)
@@ -140,7 +146,7 @@ def train(
         with _progress("reading", quiet) as advance:
             made = segmenter.plan(
                 data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels(skips or "all"),
-                device=device or "auto", progress=advance,
+                encoder=encoder or "auto", device=device or "auto", progress=advance,
             )  # fmt: skip
     _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n", markup=False)
     view = make_view(_out, str(output), made.classes.colors, quiet=quiet)
@@ -179,7 +185,8 @@ def predict(
     }  # fmt: skip
     with _tile_progress(quiet) as advance:
         done = paint_all(model, inputs, output, progress=advance, **options)
-    _out.print(str(done), markup=False)
+    if len(done.items) > 1 or not done.failed:
+        _out.print(str(done), markup=False)
     if done.failed and len(done.failed) == len(done.items):
         others = f" (and none of {len(done.items) - 1} others could be painted)" if len(done.items) > 1 else ""
         _err.print(f"error: {' '.join(done.failed[0].error.split())}{others}", markup=False)

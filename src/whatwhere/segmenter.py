@@ -63,6 +63,7 @@ def plan(
     epochs: float | None = None,
     seed: int = 0,
     skips: Skips = None,
+    encoder: str = "auto",
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Plan:
@@ -75,7 +76,9 @@ def plan(
     findings = findings_of(facts)
     if findings.fatal:
         raise _untrainable(findings)
-    made = make_plan(facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips)
+    made = make_plan(
+        facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips, encoder=encoder
+    )
     return replace(made, training=replace(made.training, device=device))
 
 

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.images import Palette, read_image, read_mask_and_palette
 from whatwhere.data.likeness import fingerprint, uprightness
 from whatwhere.data.mapping import encode_mask, infer_classes
+from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces, sample_pieces
 from whatwhere.data.shapes import ClassShape, class_shapes
 from whatwhere.data.values import ValueCount, count_values
 from whatwhere.errors import DataError
@@ -30,6 +31,9 @@ from whatwhere.records import VOID, Classes, Normalisation
 __all__ = ["FileSurvey", "ImageFacts", "MaskFacts", "Quantiles", "Survey", "survey"]
 
 _T = TypeVar("_T")
+
+_IMAGES_CUT = 200
+"""About so many images, evenly spread, are cut into pieces (see `pieces`)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class MaskFacts:
         shapes: one for each class; empty when the classes are not known.
         void: pixels that do not count.
         digest: equal for masks of equal labels.
+        pieces: of the image under the mask; only of some images, and where the classes are known.
     """
 
     size: tuple[int, int]
@@ -75,6 +80,7 @@ class MaskFacts:
     shapes: tuple[ClassShape, ...] = ()
     void: int = 0
     digest: str = ""
+    pieces: Pieces | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,11 @@ class Survey:
         return Quantiles.of(pooled.keys(), pooled.values())
 
     @cached_property
+    def piece_test(self) -> PieceTest | None:
+        """How often a small piece of an image alone tells its class; None where that can't be asked."""
+        return judge_pieces([file.mask.pieces for file in self.training if file.mask and file.mask.pieces])
+
+    @cached_property
     def photographs(self) -> bool:
         """Whether the images are colour photographs: three uint8 channels that differ in most of them."""
         facts = [file.image for file in self.files if file.image]
@@ -247,6 +258,7 @@ class Survey:
             "image_widths": asdict(sides[1]) if sides[1] else None,
             "object_extents": {name: _json(self.object_extents(place)) for place, name in enumerate(names)},
             "thickness": {name: _json(self.thickness(place)) for place, name in enumerate(names)},
+            "piece_test": asdict(self.piece_test) if self.piece_test else None,
             "normalisation": self.normalisation().to_json() if self.training else None,
             "photographs": self.photographs,
             "uprightness": self.uprightness,
@@ -275,7 +287,9 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         if classes is None:
             masks = [sample.mask for _, sample in samples if sample.mask]
             classes, problem = _infer(folder.root, zip(masks, pool.map(_values_and_palette, masks)))
-        read = pool.map(lambda item: _survey_file(folder.root, item[0], item[1], classes), samples)
+        every = -(-len(samples) // _IMAGES_CUT)
+        jobs = ((*sample, place % every == 0) for place, sample in enumerate(samples))
+        read = pool.map(lambda job: _survey_file(folder.root, job[0], job[1], classes, cut=job[2]), jobs)
         files = tuple(_counted(read, len(samples), progress))
     return Survey(
         root=str(folder.root),
@@ -316,11 +330,12 @@ def _values_and_palette(path: Path) -> tuple[tuple[ValueCount, ...], Palette | N
     return count_values(mask), palette
 
 
-def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None) -> FileSurvey:
-    image, mask = None, None
+def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None, *, cut: bool) -> FileSurvey:
+    image, mask, pixels = None, None, None
     image_error, mask_error = "", ""
     try:
-        image = _image_facts(read_image(sample.image))
+        pixels = read_image(sample.image)
+        image = _image_facts(pixels)
     except DataError as error:
         image_error = error.given
     if sample.mask:
@@ -331,6 +346,8 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
                 labels = encode_mask(array, classes, str(sample.mask))
                 void = int(np.count_nonzero(labels == VOID))
                 mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=_digest(labels))
+                if cut and pixels is not None and pixels.shape[:2] == labels.shape:
+                    mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
         except DataError as error:
             mask_error = str(error) if mask else error.given
     mask_path = _relative(sample.mask, root) if sample.mask else None

@@ -147,7 +147,8 @@ class UNetAnatomy:
             if role == "head":
                 continue
             k = int(level) if level else network.depth
-            channels = min(config["width"] * 2**k, max(config["max_width"], config["width"]))
+            own = min(config["width"] * 2**k, max(config["max_width"], config["width"]))
+            channels = own if role == "decoder" else network.channels[k]
             found.append(Layer(name, role, k, name, 2**k, channels))  # type: ignore[arg-type]
         return tuple(found)
 

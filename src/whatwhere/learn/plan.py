@@ -28,7 +28,10 @@ __all__ = ["NetworkPlan", "Plan", "TrainingPlan", "duration_text", "parse_durati
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """The arguments of ``network.UNet`` that a plan may choose."""
+    """The arguments of ``network.UNet`` that a plan may choose.
+
+    ``pretrained`` puts ImageNet weights into the encoder before the first step; nothing is read when going on.
+    """
 
     width: int = 32
     depth: int = 4
@@ -38,6 +41,8 @@ class NetworkPlan:
     padding: Literal["same", "valid"] = "same"
     skips: tuple[int, ...] = (0, 1, 2, 3)
     max_width: int = 512
+    encoder: Literal["plain", "efficientnet-lite0"] = "plain"
+    pretrained: bool = False
 
     def __post_init__(self) -> None:
         _at_least(1, width=self.width, depth=self.depth, repeats=self.repeats, max_width=self.max_width)
@@ -47,6 +52,16 @@ class NetworkPlan:
             )
         if self.padding == "valid" and self.block == "residual":
             raise PlanError("padding = 'valid' and block = 'residual'", "one of them at most", "use padding = 'same'")
+        if self.encoder == "plain" and self.pretrained:
+            raise PlanError(
+                "pretrained = true and encoder = 'plain'", "an encoder with weights", "set pretrained = false"
+            )
+        if self.encoder != "plain" and (self.depth not in range(2, 6) or self.padding != "same"):
+            raise PlanError(
+                f"encoder = {self.encoder!r}, depth = {self.depth} and padding = {self.padding!r}",
+                "depth 2 to 5 and padding = 'same'",
+                "",
+            )
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,7 @@ class TrainingPlan:
         epochs: passes over the training images' pixels; 0 when ``time`` decides.
         crop, batch: squares of ``crop`` pixels, ``batch`` of them a step.
         accumulate: a step's batch is computed in this many parts (less memory, same step).
+        encoder_rate: what a pretrained encoder gets of the learning rate; the rest of the network gets all of it.
         learning_rate, weight_decay, warmup: AdamW; ``warmup`` is the share of the run in which the rate rises, before
             it falls along a cosine to zero.
         dice_weight: weight of the soft Dice beside cross-entropy.
@@ -72,6 +88,7 @@ class TrainingPlan:
     batch: int = 8
     accumulate: int = 1
     learning_rate: float = 2e-3
+    encoder_rate: float = 0.2
     weight_decay: float = 0.01
     warmup: float = 0.05
     dice_weight: float = 1.0
@@ -83,6 +100,7 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         _at_least(1, crop=self.crop, batch=self.batch, accumulate=self.accumulate)
         _within(0, 1, warmup=self.warmup, class_aware=self.class_aware, average=self.average)
+        _within(0, 1, encoder_rate=self.encoder_rate)
         _within(0, 10, learning_rate=self.learning_rate, weight_decay=self.weight_decay, dice_weight=self.dice_weight)
         _within(0, 1e6, epochs=self.epochs)
         if bool(self.time) == (self.epochs > 0):
@@ -137,7 +155,9 @@ class Plan:
     def network_config(self) -> dict[str, Any]:
         """The arguments of ``network.UNet``."""
         sizes = {"in_channels": self.normalisation.channels, "classes": self.classes.count}
-        return sizes | asdict(self.network)
+        network = asdict(self.network)
+        del network["pretrained"]
+        return sizes | network
 
     def to_json(self) -> dict[str, Any]:
         record = asdict(replace(self, classes=None, split=None))  # type: ignore[arg-type]

