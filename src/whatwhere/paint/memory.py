@@ -17,7 +17,10 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["free_memory", "is_out_of_memory", "peak_bytes"]
 
 
-_NO_MEMORY = ("not enough memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate memory")
+_NO_MEMORY = (
+    "not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "failed to allocate memory",
+    "bad_alloc", "bad allocation",
+)  # fmt: skip
 """How PyTorch, OpenVINO and ONNX Runtime say it."""
 
 

@@ -1,0 +1,476 @@
+"""Backends: each computes what PyTorch computes, what doesn't is found out, and what is known is not measured again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from painting import model_of, picture, unet, whole_logits
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tiny import Cli
+from whatwhere.errors import PlanError
+from whatwhere.network import save_model
+from whatwhere.paint import Engine, paint, predict, prove
+from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
+from whatwhere.paint.choice import Choice, Scene, choose, insist
+from whatwhere.paint.fuse import ALL, Fusion, fused
+from whatwhere.paint.scheme import Scheme
+from whatwhere.paint.stores import JournaledSink, RawStore
+from whatwhere.paint.tiles import Tiling
+from whatwhere.paint.verdicts import Verdict, Verdicts
+from whatwhere.paint.verify import agreement
+
+BY_NAME = {backend.name: backend for backend in BACKENDS}
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache folder is an empty one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/whatwhere/backends.json"
+
+
+def installed(name: str, device: str = "cpu") -> Backend:
+    backend = BY_NAME[name]
+    if lacking := backend.lacks(device):
+        pytest.skip(f"{lacking} is not installed")
+    return backend
+
+
+class Foreign(nn.Module):
+    """Not a U-Net: functional operators, sizes taken from tensors, one sigmoid channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.first(x))
+        y = F.gelu(self.second(y)) + y
+        return self.last(F.interpolate(y, size=x.shape[-2:], mode="bilinear"))
+
+
+class NoOtherHas(nn.Module):
+    """An operator that only PyTorch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(self.conv(x))
+
+
+# --- each computes the same ---
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["eager", "openvino", "onnx", pytest.param("compile", marks=pytest.mark.slow)])
+def test_a_backend_computes_what_the_network_computes(name: str, precision: str) -> None:
+    backend = installed(name)
+    if precision not in backend.precisions:
+        pytest.skip(f"{name} has no {precision}")
+    model = model_of(unet(depth=3))
+    engine = Engine(model, precision)
+    try:
+        run = backend.prepare(replace(engine._job, precision=precision))
+    except NotImplementedError as error:
+        pytest.skip(str(error))
+    for height, width in (
+        ((64, 96), (72, 64)) if name == "compile" else ((64, 96), (72, 64), (8, 8), (16, 48), (24, 32))
+    ):
+        for count in (1, 2):
+            batch = torch.randn(count, 3, height, width)
+            with torch.inference_mode():
+                reference, logits = model.network(batch), run(batch).float()
+            if precision == "float32":
+                torch.testing.assert_close(logits, reference, rtol=1e-4, atol=1e-4)
+            found = agreement(reference, logits, precision)
+            assert found.passed, found
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_a_network_made_elsewhere(name: str) -> None:
+    installed(name)
+    torch.manual_seed(0)
+    model, image = model_of(Foreign()), picture(93, 75)
+    engine = Engine(model, "float32", backend=name)
+    painting = paint(engine, image)
+    assert (engine.backend, engine.notes) == (name, ())
+    np.testing.assert_array_equal(painting.labels, whole_logits(model, image).argmax(0))
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_tiles_are_exact_with_each_and_the_report_names_it(name: str) -> None:
+    installed(name)
+    model, image = model_of(unet()), picture(201, 187)
+    engine = Engine(model, "float32", backend=name)
+    painting = paint(engine, image, tile=80)
+    assert painting.report.tiles > 1
+    assert f"by {name}" in str(painting.report)
+    np.testing.assert_array_equal(painting.labels, whole_logits(model, image).argmax(0))
+    proof = prove(engine, image)
+    assert proof.passed
+    assert proof.backend == name
+    assert proof.less is not None
+    assert proof.less > 100 * proof.difference
+
+
+@NO_CUDA
+@pytest.mark.parametrize("name", ["graphs", "eager"])
+def test_a_backend_on_a_gpu(name: str) -> None:
+    model, image = model_of(unet()), picture(201, 187)
+    engine = Engine(model, "float32", "cuda", backend=name)
+    labels = paint(engine, image, tile=80).labels
+    assert engine.backend == name
+    assert (labels != whole_logits(model, image).argmax(0).numpy()).mean() < 1e-3
+
+
+# --- PyTorch's own, fused ---
+
+
+class Awkward(nn.Module):
+    """What must not be fused: a map that is read before its ReLU too, a norm between, mirrored edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
+        self.mirrored, self.six = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), nn.ReLU6()
+        self.grouped, self.last = nn.Conv2d(8, 8, 3, padding="same", groups=8), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raw = self.shared(x)
+        return self.last(self.grouped(self.six(self.mirrored(self.relu(raw)))) - raw)
+
+
+class Mobile(nn.Sequential):
+    """Depthwise and strided convolutions with ReLU6."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), nn.Conv2d(8, 8, 5, padding=2, groups=8), nn.ReLU6(inplace=True),
+            nn.ConvTranspose2d(8, 6, 2, 2), nn.Conv2d(6, 3, 1),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [unet, Awkward, Mobile, Foreign, lambda: unet(up="bilinear", skips=[1])])
+def test_fusing_changes_nothing(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(3)
+    network = make().eval().to(memory_format=torch.channels_last)
+    faster = fused(network, torch.randn(1, 3, 32, 48))
+    for shape in ((1, 3, 64, 96), (2, 3, 48, 16), (1, 3, 200, 56)):
+        batch = torch.randn(shape)
+        with torch.inference_mode():
+            torch.testing.assert_close(faster(batch), network(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_a_unet_is_fused_throughout() -> None:
+    network = unet().to(memory_format=torch.channels_last)
+    kinds = {type(module) for module in fused(network, torch.randn(1, 3, 32, 32), ALL).modules()}
+    assert not kinds & {nn.Conv2d, nn.ConvTranspose2d}
+    plain = fused(network, torch.randn(1, 3, 32, 32), Fusion(pack=False))
+    assert plain is network
+
+
+# --- what differs is found out ---
+
+
+def _scene(eager_delay: float = 0.0, *, pixels: int = 10**12, tile: Tensor | None = None) -> Scene:
+    engine = Engine(model_of(unet()), "float32", backend="eager")
+    sample = torch.randn(1, 3, 64, 64) if tile is None else tile
+
+    def eager(batch: Tensor) -> Tensor:
+        time.sleep(eager_delay)
+        return engine._eager(batch)
+
+    return Scene(engine._job, eager, engine._reference, sample, engine.period, pixels, "key")
+
+
+def _backend(change: Callable[[Tensor], Tensor], *, delay: float = 0.0, name: str = "other") -> Backend:
+    def prepare(job: Job) -> Run:
+        run = EAGER.prepare(job)
+
+        def changed(batch: Tensor) -> Tensor:
+            time.sleep(delay)
+            return change(run(batch))
+
+        return changed
+
+    return Backend(name, prepare, lambda _device: "")
+
+
+def _nan(logits: Tensor) -> Tensor:
+    logits[0, 0, 0, 0] = float("nan")
+    return logits
+
+
+WRONG: dict[str, Callable[[Tensor], Tensor]] = {
+    "one pixel to the side": lambda logits: logits.roll(1, dims=-1),
+    "classes exchanged": lambda logits: logits[:, [1, 0, 2]],
+    "a little too large": lambda logits: logits * 1.01,
+    "one class higher": lambda logits: logits + torch.tensor([0.0, 0.05, 0.0])[:, None, None],
+    "a row lost": lambda logits: logits[:, :, 1:],
+    "not a number": _nan,
+    "wrong for one shape only": lambda logits: logits.roll(1, -1) if logits.shape[-1] != logits.shape[-2] else logits,
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_backend_with_other_numbers_is_not_used(how: str, tmp_path: Path) -> None:
+    tile = torch.randn(1, 3, 256, 256)
+    backend, store = _backend(WRONG[how]), Verdicts(tmp_path / "verdicts.json")
+    for choice in (
+        choose(_scene(0.01, tile=tile), [backend], store),
+        insist(_scene(tile=tile), backend, store),
+    ):
+        assert choice.backend == "eager"
+    assert len(choice.notes) == 1
+    assert choice.notes[0].startswith("other is not used: ")
+    assert store.read("key")["other"].refused
+
+
+def test_rounding_passes_and_a_few_wrong_labels_do_not() -> None:
+    reference = torch.randn(1, 3, 64, 64)
+    assert agreement(reference, reference + 1e-4 * torch.randn(1, 3, 64, 64), "float32").passed
+    assert agreement(reference, reference.bfloat16(), "bfloat16").passed
+    wrong = reference.clone()
+    wrong[0, :, :2, 0] = wrong[0, :, :2, 0].roll(1, 0) * 3
+    found = agreement(reference, wrong, "bfloat16", usual=1.0)  # a bound that two pixels don't reach
+    assert found.difference < found.bound
+    sure = agreement(torch.tensor([[[[9.0]], [[0.0]]]]), torch.tensor([[[[0.0]], [[9.0]]]]), "float32", usual=0.4)
+    assert not sure.passed
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such kernel"), ImportError("libgone.so"), Exception("its own")])
+def test_a_broken_backend_makes_one_line(error: Exception, tmp_path: Path) -> None:
+    def prepare(_job: Job) -> Run:
+        raise error
+
+    choice = choose(_scene(), [Backend("broken", prepare, lambda _d: "")], Verdicts(tmp_path / "verdicts.json"))
+    assert (choice.backend, len(choice.notes)) == ("eager", 1)
+    assert "broken is not used" in choice.notes[0]
+    assert str(error) in choice.notes[0]
+
+
+def test_an_operator_that_a_backend_lacks_falls_back() -> None:
+    installed("openvino")
+    model, image = model_of(NoOtherHas()), picture(40, 50)
+    painting = paint(model, image, backend="openvino", precision="float32")
+    assert painting.report.backend == "eager"
+    assert sum("openvino is not used" in note for note in painting.report.notes) == 1
+    assert all("\n" not in note and len(note) < 300 for note in painting.report.notes)
+    np.testing.assert_array_equal(painting.labels, whole_logits(model, image).argmax(0))
+
+
+def test_a_backend_that_fails_on_the_way_is_left_without_mixing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, image = model_of(unet()), picture(201, 187)
+    engine = Engine(model, "float32")
+    calls = []
+
+    def failing(batch: Tensor) -> Tensor:
+        calls.append(batch.shape)
+        if len(calls) == 3:
+            raise RuntimeError("lost its device")
+        return engine._eager(batch) * 0 + torch.tensor([0.0, 0.0, 1.0])[:, None, None]
+
+    monkeypatch.setattr(engine, "_choice", Choice("flaky", "float32", failing))
+    painting = paint(engine, image, tile=80)
+    assert painting.report.backend == "eager"
+    assert [note for note in painting.report.notes if "flaky is not used any more" in note]
+    np.testing.assert_array_equal(painting.labels, whole_logits(model, image).argmax(0))
+
+
+# --- which is chosen ---
+
+
+def test_the_faster_one_is_chosen_and_only_where_it_pays(tmp_path: Path) -> None:
+    store = Verdicts(tmp_path / "verdicts.json")
+    assert choose(_scene(0.05), [_backend(Tensor.clone)], store).backend == "other"
+    assert (
+        choose(_scene(), [_backend(Tensor.clone, delay=0.05, name="slow")], Verdicts(tmp_path / "b")).backend == "eager"
+    )
+    untouched = Verdicts(tmp_path / "c")
+    assert choose(_scene(0.01, pixels=1000), [_backend(Tensor.clone)], untouched).backend == "eager"
+    assert not (tmp_path / "c").exists()
+    dear = replace(_backend(Tensor.clone), start=1e12)
+    assert choose(_scene(0.05), [dear], Verdicts(tmp_path / "d")).backend == "eager"
+
+
+def test_what_is_known_is_not_measured_again(tmp_path: Path) -> None:
+    store = Verdicts(tmp_path / "verdicts.json")
+    scene = _scene(0.05)
+    choose(scene, [_backend(Tensor.clone)], store)
+
+    def forbidden(_batch: Tensor) -> Tensor:
+        raise AssertionError("it was compared again")
+
+    again = replace(scene, reference=forbidden)
+    assert choose(again, [_backend(Tensor.clone)], store).backend == "other"
+    assert insist(again, _backend(Tensor.clone), store).backend == "other"
+    few = replace(again, pixels=1)  # its start, as it was measured, is not won back
+    store.write("key", {**store.read("key"), "other": Verdict(100.0, 1e-9)})
+    assert choose(few, [_backend(Tensor.clone)], store).backend == "eager"
+    broken = replace(_backend(Tensor.clone), prepare=forbidden)
+    store.write("key", {"eager": Verdict(0, 1.0), "other": Verdict(0.1, 1e-9)})
+    choice = choose(again, [broken], store)
+    assert (choice.backend, len(choice.notes)) == ("eager", 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"key": 3}', '{"key": {"other": {}}}', '{"key": {"other": {"start": "x"}}}',
+     '{"key": {"other": {"start": -1, "pace": 1, "refused": ""}}}', "\x00\xff"],
+)  # fmt: skip
+def test_a_damaged_file_is_forgotten(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.json"
+    path.write_text(content, encoding="latin-1")
+    assert Verdicts(path).read("key") == {}
+    assert choose(_scene(0.05), [_backend(Tensor.clone)], Verdicts(path)).backend == "other"
+    assert Verdicts(path).read("key")["other"].pace > 0
+    assert json.loads(path.read_text())
+
+
+def test_the_file_keeps_what_is_new_and_where_it_cannot_be_written_nothing_happens(tmp_path: Path) -> None:
+    store = Verdicts(tmp_path / "deep/verdicts.json")
+    for number in range(250):
+        store.write(str(number), {"eager": Verdict(0.0, 1.0)})
+    assert store.read("0") == {}
+    assert store.read("249") == {"eager": Verdict(0.0, 1.0)}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["verdicts.json"]
+    (tmp_path / "file").write_text("")
+    Verdicts(tmp_path / "file/verdicts.json").write("key", {"eager": Verdict(0.0, 1.0)})
+
+
+def test_another_network_is_another_key() -> None:
+    one, same, other = (Engine(model_of(unet(seed=seed)), "float32") for seed in (0, 0, 1))
+    tile = torch.zeros(1, 3, 64, 64)
+    assert one._key(tile) == same._key(tile)
+    assert len({one._key(tile), other._key(tile), one._key(torch.zeros(1, 3, 64, 96))}) == 3
+
+
+def test_small_jobs_look_at_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.paint.engine.choose", lambda *_: pytest.fail("it looked"))
+    paint(Engine(model_of(unet())), picture(64, 64))
+    assert not cache.exists()
+
+
+def test_a_large_job_is_settled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def note(scene: Scene, _backends: tuple[Backend, ...], _store: Verdicts) -> Choice:
+        asked.append((scene.pixels, tuple(scene.tile.shape)))
+        return Choice("eager", "float32", scene.eager)
+
+    monkeypatch.setattr("whatwhere.paint.engine.choose", note)
+    monkeypatch.setattr("whatwhere.paint.engine._candidates", lambda *_: (_backend(Tensor.clone),))
+    engine = Engine(model_of(unet()), "float32", images=1000)
+    for _ in range(3):
+        paint(engine, picture(64, 64))
+    assert asked == [(64 * 64 * 1000, (1, 3, 64, 64))]
+
+
+# --- asked for by name ---
+
+
+def test_the_command_takes_a_backend(run_cli: Cli, tmp_path: Path, cache: Path) -> None:
+    installed("openvino")
+    save_model(model_of(unet()), tmp_path / "model.safetensors")
+    Image.fromarray(picture(60, 70)).save(tmp_path / "a.png")
+    done = run_cli("predict", "model.safetensors", "a.png", "-o", "out", "--backend", "openvino")
+    assert done.code == 0, done.err
+    assert "by openvino" in done.out
+    assert cache.exists()
+    proof = run_cli("predict", "model.safetensors", "a.png", "-o", "out", "--backend", "openvino", "--prove")
+    assert "by openvino" in proof.out
+    assert "tiles equal the whole image" in proof.out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("openvino", ["'openvino'", "not installed", "whatwhere[openvino]"]),
+        ("onnx", ["'onnx'", "not installed", "whatwhere[onnx]"]),
+        ("tensorrt", ["'tensorrt'", "auto, eager, openvino, onnx"]),
+        ("graphs", ["'graphs'", "'cpu'", "cuda"]),
+    ],
+)
+def test_a_backend_that_is_not_there_is_one_clear_error(
+    run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str]
+) -> None:
+    monkeypatch.setattr("whatwhere.paint.backends.backend.find_spec", lambda _module: None)
+    save_model(model_of(unet()), tmp_path / "model.safetensors")
+    Image.fromarray(picture(60, 70)).save(tmp_path / "a.png")
+    done = run_cli(
+        "predict", "model.safetensors", "a.png", "-o", "out", "--backend", name, "--device", "cpu"
+    )  # fmt: skip
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert all(word in done.err for word in words), done.err
+
+
+def test_what_contradicts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"onnx.*float32"):
+        Engine(model_of(unet()), "bfloat16", backend="onnx")
+    Image.fromarray(picture(60, 70)).save(tmp_path / "a.png")
+    with pytest.raises(PlanError, match="on a cluster"):
+        predict(model_of(unet()), tmp_path / "a.png", tmp_path / "out", backend="openvino", cluster="local:1")
+
+
+def test_a_journal_is_not_continued_by_another_backend(tmp_path: Path) -> None:
+    plan = Scheme(Tiling((64, 64), (32, 32), period=(4, 4)), exact=True)
+    for how, expected in (("eager bfloat16", set()), ("eager bfloat16", {2}), ("openvino bfloat16", set())):
+        sink = JournaledSink(tmp_path / "partial", {"image": "a"}, RawStore((64, 64)))
+        assert sink.begin(plan, how) == expected
+        sink.note(2)
+        assert JournaledSink(tmp_path / "partial", {"image": "a"}, RawStore((64, 64))).tile == (32, 32)
+        sink.close()
+
+
+# --- memory ---
+
+
+class Hungry(nn.Module):
+    """Asks the real allocator for far more than there is, for images beyond a size."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = unet(), most
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] * x.shape[-2] > self.most:
+            torch.empty(2**48)
+        return self.inner(x)
+
+
+def test_memory_that_runs_out_makes_smaller_tiles_and_one_line() -> None:
+    model, image = model_of(Hungry(160 * 160)), picture(220, 230)
+    painting = paint(Engine(model, "float32", "cpu"), image)
+    assert painting.report.tile[0] * painting.report.tile[1] <= 160 * 160
+    assert sum("memory ran out" in note for note in painting.report.notes) == 1
+    np.testing.assert_array_equal(painting.labels, whole_logits(model_of(model.network.inner), image).argmax(0))
+
+
+@pytest.mark.parametrize("words", ["std::bad_alloc", "bad allocation", "Failed to allocate memory for 9 bytes"])
+def test_other_libraries_say_it_otherwise(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, image = model_of(unet()), picture(220, 230)
+    engine = Engine(model, "float32", "cpu")
+
+    def run(batch: Tensor) -> Tensor:
+        if batch.shape[-1] * batch.shape[-2] > 160 * 160:
+            raise RuntimeError(words)
+        return engine._eager(batch)
+
+    monkeypatch.setattr(engine, "_choice", Choice("other", "float32", run))
+    painting = paint(engine, image)
+    assert painting.report.backend == "other"
+    assert sum("memory ran out" in note for note in painting.report.notes) == 1
