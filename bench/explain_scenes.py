@@ -41,7 +41,7 @@ UNSEEN = TRAIN + VAL + 100
 def trained(folder: Path, seed: int, epochs: float) -> dict[str, Model]:
     """The three networks of one seed: trained, gone on with, or read."""
     data = write_scenes(folder / "scenes", train=TRAIN, val=VAL, seed=seed)
-    base = plan(data, epochs=epochs, seed=seed)
+    base = plan(data, epochs=epochs, seed=seed, encoder="plain")
     for name, network in NETWORKS.items():
         _train_one(data, folder / "runs" / name, demo_plan(network, base))
     return {name: load_model(folder / "runs" / name) for name in NETWORKS}

@@ -1,17 +1,20 @@
 """How much receptive field a task needs: filled shapes almost none, outlined ones as much as the shape.
 
     python bench/loos_shapes.py               # about 10 minutes on 2 cores
-    python bench/loos_shapes.py --steps 20 --sides 16 --windows 8 32   # does it run?
+    python bench/loos_shapes.py --quick       # does it run?
 
 After Loos et al. 2024 (doi 10.1117/1.JMI.11.5.054004): the same shape is to be painted whole, once where it is filled
 with its own grey and once where only its contour is drawn. Networks differ in their window alone: six 3x3 convolutions
-at full resolution, dilated more or less. Beside it: the window of the depth that the plan's rule advises for objects of
-this size.
+at full resolution, dilated more or less. Beside it: the depth that the plan advises for images of such shapes, and why.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -22,6 +25,8 @@ from torch.nn import functional as F
 from common import header, table
 from whatwhere.field import field
 from whatwhere.network import UNet
+from whatwhere.segmenter import plan, write_arrays
+from whatwhere.writing import write_json
 
 SIZE = 96
 
@@ -81,15 +86,27 @@ def trained_dice(window: int, side: int, filled: bool, steps: int, seed: int) ->
     return seen[0][0] + 1 + seen[0][1], dice
 
 
-def advised(side: int) -> tuple[int, int]:
-    """Depth and window of the shallowest plain U-Net that sees one and a half objects: the rule of the plan."""
-    for depth in range(2, 7):
-        reach = field(UNet(1, 2, width=2, depth=depth), (1, SIZE, SIZE)).reach("output")
-        assert reach is not None
-        window = reach[0][0] + 1 + reach[0][1]
-        if window >= 1.5 * side:
-            break
-    return depth, window
+def advised(side: int, filled: bool) -> tuple[int, int, str]:
+    """Depth, window and reason of the plan that `whatwhere plan` makes for images of such shapes."""
+    rng = np.random.default_rng(0)
+    pairs = [shape(rng, side, filled) for _ in range(24)]
+    images = [np.clip(image * 60 + 100, 0, 255).astype(np.uint8) for image, _ in pairs]
+    with TemporaryDirectory() as folder:
+        made = plan(write_arrays(images, [truth.astype(np.uint8) for _, truth in pairs], Path(folder) / "data"))
+    reach = field(UNet(1, 2, width=2, depth=made.network.depth), (1, SIZE, SIZE)).reach("output")
+    assert reach is not None
+    return made.network.depth, reach[0][0] + 1 + reach[0][1], made.reasons["network.depth"]
+
+
+def measured(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Window in fact and Dice by ``"side window filled seed"``; what is in the file already is not trained again."""
+    found: dict[str, list[float]] = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    for side, window, filled, seed in product(args.sides, args.windows, (True, False), range(args.seeds)):
+        key = f"{side} {window} {'filled' if filled else 'contour'} {seed} {args.steps}"
+        if key not in found:
+            found[key] = list(trained_dice(window, side, filled, args.steps, seed))
+            write_json(args.out, found)
+    return found
 
 
 def main() -> None:
@@ -98,20 +115,40 @@ def main() -> None:
     parser.add_argument("--windows", type=int, nargs="+", default=[13, 21, 33, 49, 73])
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("bench/out/loos_shapes.json"))
+    parser.add_argument("--quick", action="store_true", help="two windows, hardly trained")
     args = parser.parse_args()
+    if args.quick:
+        args.sides, args.windows, args.steps = [16], [13, 33], 5
     print(header())
-    rows: list[list[object]] = []
-    for side in args.sides:
-        for window in args.windows:
-            dices = {}
-            for filled in (True, False):
-                found = [trained_dice(window, side, filled, args.steps, seed) for seed in range(args.seeds)]
-                seen, dices[filled] = found[0][0], float(np.mean([dice for _, dice in found]))
-            rows.append([side, seen, seen / side, dices[True], dices[False]])
+    found, rows = measured(args), []
+    for side, window in product(args.sides, args.windows):
+        cells = {
+            kind: [found[f"{side} {window} {kind} {seed} {args.steps}"] for seed in range(args.seeds)]
+            for kind in ("filled", "contour")
+        }
+        seen = int(cells["filled"][0][0])
+        dices = [float(np.mean([dice for _, dice in of])) for of in cells.values()]
+        rows.append([side, seen, seen / side, *dices])
     print(table(["shape, px", "window, px", "window / shape", "Dice, filled", "Dice, contour only"], rows))
     for side in args.sides:
-        depth, window = advised(side)
-        print(f"shapes of {side} px: the plan would take depth {depth}, which sees {window} px")
+        _say_whether(side, [row for row in rows if row[0] == side])
+
+
+def _say_whether(side: int, rows: list[list[float]]) -> None:
+    """The two claims for shapes of one size, and whether the plan's advice agrees with them."""
+    narrow, wide = rows[0], rows[-1]
+    filled, contour = advised(side, True), advised(side, False)
+    claims = {
+        f"filled: {narrow[1]} px lose less than 0.05 Dice against {wide[1]} px": wide[3] - narrow[3] < 0.05,
+        f"contour only: {narrow[1]} px lose more than 0.1 against {wide[1]} px": wide[4] - narrow[4] > 0.1,
+        f"the plan's depth {filled[0]} for filled ones is the shallowest": filled[0] == 2,
+        f"the plan's depth {contour[0]} for outlines sees {contour[1]} px, more than the shape": contour[1] >= side,
+    }
+    print(f"\nshapes of {side} px")
+    for claim, holds in claims.items():
+        print("yes " if holds else "NO  ", claim)
+    print(f"     filled:  {filled[2]}\n     outline: {contour[2]}")
 
 
 if __name__ == "__main__":

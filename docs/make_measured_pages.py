@@ -260,7 +260,8 @@ validation images; they say nothing about other trainings.
 
 {_agreement(told)}
 
-*Yes* and *no* where the 95 % intervals do not overlap (for worths: do not hold zero), else *not shown*. Published:
+*Yes* and *no* where the 95 % intervals do not overlap (for worths: do not hold zero), else *not shown*; which level is
+highest, and how much of a field is used, go by the values themselves. Worths are Shapley values. Published:
 skips worth 0 to 0.14 Dice to networks trained without them (Kamath et al., MICCAI 2023); a *top* skip that hurts (Wilm
 et al., arXiv 2402.08276); effective fields a fraction of the theoretical (Luo et al. 2016, arXiv 1701.04128).
 
@@ -284,6 +285,7 @@ def _agreement(told: Mapping[str, Record]) -> str:
     """The textbook's claims, a row each, and what every data set says to them."""
     claims: dict[str, Callable[[Record], str]] = {
         "*What* rises from encoder 0 to the bottleneck": lambda one: _above(one, "bottleneck", "encoder.0", "what"),
+        "*What* is highest at the bottleneck": _highest,
         "*Where* falls from encoder 0 to the bottleneck": lambda one: _above(one, "encoder.0", "bottleneck", "where"),
         "The decoder ends with more *where* than the bottleneck": (
             lambda one: _above(one, "decoder.0", "bottleneck", "where")
@@ -303,6 +305,15 @@ def _above(one: Record, higher: str, lower: str, key: str) -> str:
         return "not measured"
     said = {1: "yes", 0: "not shown", -1: "**no**"}[surely(found[higher][key], found[lower][key])]
     return f"{said}: {ranged(found[higher][key])} against {ranged(found[lower][key])}"
+
+
+def _highest(one: Record) -> str:
+    down = [found for found in readings(one).values() if found["layer"]["role"] in ("encoder", "bottleneck")]
+    if not down:
+        return "not measured"
+    best = max(down, key=lambda found: found["what"]["value"])
+    said = "yes" if best["layer"]["role"] == "bottleneck" else f"**no**: at {title(best['layer'])}"
+    return f"{said}: {ranged(best['what'])}"
 
 
 def _sees(one: Record) -> str:

@@ -83,7 +83,7 @@ def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str
     console.print(f"drawing {TRAIN + VAL} scenes of cats and cushions into {data}")
     write_scenes(data, train=TRAIN, val=VAL, seed=seed)
     console.print(str(check(data)), markup=False)
-    base = plan(data, epochs=_EPOCHS, seed=seed)
+    base = plan(data, epochs=_EPOCHS, seed=seed, encoder="plain")
     scenes = [render_scene(seed, TRAIN + index) for index in range(VAL)]
     scores, painted = {}, {}
     for name, network in NETWORKS.items():

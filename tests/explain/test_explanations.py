@@ -98,7 +98,8 @@ def test_large_images_are_cut_around_the_pixel(healthy: Model) -> None:
     big = np.tile(image, (12, 12, 1)), np.tile(labels, (12, 12))
     from whatwhere.explain.cases import LARGEST, choose_cases
 
-    (case,), notes = choose_cases(healthy, as_set([big]), 1, seed=0, device="cpu", pixel=("toy-0", 570, 3))
+    (case,), asked, notes = choose_cases(healthy, as_set([big]), 1, seed=0, device="cpu", pixel=("toy-0", 570, 3))
+    assert asked is case
     assert case.size == (LARGEST, LARGEST)
     assert case.corner == (0, 12 * SIDE - LARGEST)
     assert "a square of that side was taken" in notes[0]

@@ -54,10 +54,11 @@ class Case:
 
 def choose_cases(
     model: Model, data: ImageSet, count: int, *, seed: int, device: str, pixel: Pixel | None = None
-) -> tuple[tuple[Case, ...], list[str]]:
-    """At most ``count`` images, spread evenly over the set, and what is to be said about the choice.
+) -> tuple[tuple[Case, ...], Case | None, list[str]]:
+    """At most ``count`` images, spread evenly over the set; that of ``pixel``; what is to be said about the choice.
 
-    Images without a mask are left out where others have one. The image of ``pixel`` is always among them.
+    Images without a mask are left out where others have one, so that all is measured against masks; only the image of
+    ``pixel`` needs none.
 
     Raises:
         DataError: no images, labels that are no class of the model, a pixel or image that is not there.
@@ -74,15 +75,15 @@ def choose_cases(
             raise DataError(f"no image is named {pixel[0]!r}", f"one of {some}...", "give a name of this data set")
         chosen = sorted({*chosen, data.names.index(pixel[0])})
     cases = [_load(model, data, index, seed, device, pixel) for index in chosen]
+    asked = None if pixel is None else next(case for case in cases if case.name == pixel[0])
     notes = []
-    masked = [case for case in cases if case.truth is not None]
-    if masked and len(masked) < len(cases):
-        notes.append(f"{len(cases) - len(masked)} of {len(cases)} images have no mask and were left out.")
-        if pixel is None or any(case.name == pixel[0] for case in masked):
-            cases = masked
     if any(case.size != tuple(_shape(data, index)) for case, index in zip(cases, chosen)):
         notes.append(f"Of images larger than {LARGEST} px a square of that side was taken, around a label edge.")
-    return tuple(cases), notes
+    masked = [case for case in cases if case.truth is not None]
+    left_out = [case for case in cases if case.truth is None and case is not asked] if masked else []
+    if left_out:
+        notes.append(f"{len(left_out)} of {len(cases)} images have no mask and were left out.")
+    return tuple(masked or cases), asked, notes
 
 
 def _shape(data: ImageSet, index: int) -> tuple[int, int]:

@@ -140,7 +140,8 @@ def draw_paintings(explanation: Explanation, which: int = 0, palette: Palette = 
             row.append((title, colours[example.by_layer[layer.name]]))
     below.append(("the answer", colours[example.painting]))
     columns = max(len(top), len(below))
-    figure = _figure(1.75 * columns, 4.5)
+    height, width = example.truth.shape
+    figure = _figure(1.75 * columns, 2 * (1.7 * height / width + 0.55))
     for axes, panel in zip(figure.subplots(2, columns, squeeze=False).ravel(), _padded(top, columns) + below):
         axes.axis("off")
         if panel is not None:

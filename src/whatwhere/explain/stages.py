@@ -48,6 +48,7 @@ class Bench:
     Attributes:
         anatomy: of a copy of the network, that no gradient reaches.
         aims: what the answers are held against: the masks, or (``truth`` False) the network's own painting.
+        asked: the image whose pixel was asked for, which need not be measured on; None to choose a telling one.
         distance: interior pixels lie farther than this from an edge.
         fast: in which everything is computed that needs no gradient.
     """
@@ -57,6 +58,7 @@ class Bench:
     cases: tuple[Case, ...]
     aims: tuple[NDArray[np.uint8], ...]
     truth: bool
+    asked: Case | None
     distance: int
     seed: int
     fast: AbstractContextManager[Any]
@@ -74,15 +76,17 @@ def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel |
     """Choose and check the images, and take the network apart."""
     machine = probe_machine()
     keep_freed_memory()
-    cases, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
+    cases, asked, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
     network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
     anatomy = anatomy_of(network, cases[0])
     fast = torch.autocast(machine.device, machine.dtype, enabled=machine.dtype != torch.float32)
     with fast:
         aimed, truth = _aimed(model, anatomy, cases, notes)
     aims = tuple(case.truth for case in aimed if case.truth is not None)
+    if asked is not None and not truth:
+        asked = next(case for case in aimed if case.name == asked.name)
     return Bench(
-        model, anatomy, aimed, aims, truth, interior_distance(aims, model.classes.count), seed, fast,
+        model, anatomy, aimed, aims, truth, asked, interior_distance(aims, model.classes.count), seed, fast,
         machine.precision, machine.device, notes, tell,
     )  # fmt: skip
 
@@ -186,10 +190,10 @@ def _example(anatomy: Anatomy, case: Case, aim: NDArray[np.uint8], probes: dict[
 def _story(
     bench: Bench, examples: Sequence[Example], pixel: Pixel | None, study: Study, probes: dict[str, Probe]
 ) -> PixelStory:
-    if pixel is None:
+    if pixel is None or bench.asked is None:
         case, place = _telling_pixel(examples, bench.distance)
     else:
-        case = next(case for case in bench.cases if case.name == pixel[0])
+        case = bench.asked
         place = (pixel[2] - case.corner[0], pixel[1] - case.corner[1])
     baseline = torch.stack([one.image.mean((2, 3), keepdim=True) for one in bench.cases]).mean(0)
     return tell_pixel(bench.anatomy, case, place, study.means, baseline, probes)
