@@ -1,0 +1,99 @@
+/** The head of the page: which model, which other to compare it with, which image; and taking in new images. */
+import { h, fill, find } from "./dom.js";
+import { ask, ApiError } from "./api.js";
+
+export class Chooser {
+  /** @param {import("./state.js").Store} store @param {import("./types.js").Session} session @param {{trouble: (error: unknown) => void, told: (words: string) => void}} says */
+  constructor(store, session, says) {
+    this.store = store;
+    this.session = session;
+    this.says = says;
+    this.model = /** @type {HTMLSelectElement} */ (find("#model"));
+    this.other = /** @type {HTMLSelectElement} */ (find("#other"));
+    this.strip = find("#images");
+    const options = session.models.map((one) => h("option", { value: one.id, text: one.title || one.name }));
+    fill(this.model, ...options);
+    fill(this.other, h("option", { value: "", text: "nothing" }), ...session.models.map((one) => h("option", { value: one.id, text: one.title || one.name })));
+    this.model.addEventListener("change", () => store.set({ model: this.model.value, paths: {} }));
+    this.other.addEventListener("change", () => store.set({ other: this.other.value || null, otherPaths: {} }));
+    store.watch((changed) => { if (changed.has("model") || changed.has("other") || changed.has("image")) this.show(); });
+    this.takeFiles();
+    this.drawStrip();
+    this.show();
+  }
+
+  drawStrip() {
+    fill(this.strip, ...this.session.images.map((one) => {
+      const radio = h("input", { type: "radio", name: "image", value: one.id, onchange: () => this.choose(one.id) });
+      return h("label", { class: "thumb", title: `${one.name} (${one.width} × ${one.height}${one.truth ? ", with mask" : ""})` }, radio,
+        h("img", { src: one.thumb, alt: one.name, loading: "lazy", width: 44, height: 44 }));
+    }));
+  }
+
+  /** Another image: what was brushed on the last one goes. @param {string} image */
+  choose(image) { this.store.set({ image, edits: [], x: -1, y: -1, evidence: false }); }
+
+  show() {
+    const { model, other, image } = this.store.state;
+    this.model.value = model;
+    this.other.value = other ?? "";
+    const note = this.session.models.find((one) => one.id === model)?.note ?? "";
+    this.model.title = note;
+    for (const radio of this.strip.querySelectorAll("input")) {
+      radio.checked = radio.value === image;
+      if (radio.checked) keepInSight(this.strip, /** @type {HTMLElement} */ (radio.parentElement));
+    }
+  }
+
+  /** @param {1 | -1} by */
+  step(by) {
+    const { images } = this.session;
+    const at = images.findIndex((one) => one.id === this.store.state.image);
+    if (images.length) this.choose(images[(at + by + images.length) % images.length].id);
+  }
+
+  takeFiles() {
+    const input = /** @type {HTMLInputElement} */ (find("#file"));
+    input.addEventListener("change", () => { if (input.files?.[0]) this.upload(input.files[0]); input.value = ""; });
+    const veil = find("#drop");
+    let depth = 0;
+    const isFile = (/** @type {DragEvent} */ event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+    addEventListener("dragenter", (event) => { if (isFile(event)) { depth++; veil.hidden = false; } });
+    addEventListener("dragleave", () => { depth = Math.max(0, depth - 1); veil.hidden = depth === 0; });
+    addEventListener("dragover", (event) => { if (isFile(event)) event.preventDefault(); });
+    addEventListener("drop", (event) => {
+      depth = 0;
+      veil.hidden = true;
+      const file = event.dataTransfer?.files[0];
+      if (!file) return;
+      event.preventDefault();
+      this.upload(file);
+    });
+  }
+
+  /** @param {File} file */
+  async upload(file) {
+    const most = this.session.limits.upload_bytes;
+    try {
+      if (file.size > most) {
+        const megabytes = (/** @type {number} */ bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
+        throw new ApiError(413, { given: `${file.name} has ${megabytes(file.size)}`, expected: `at most ${megabytes(most)}`,
+          remedy: "make it smaller, or give its path to whatwhere explore" });
+      }
+      this.says.told(`taking in ${file.name} …`);
+      const record = await ask(`/api/images?name=${encodeURIComponent(file.name)}`, { bytes: file });
+      this.session.images.push(record);
+      this.drawStrip();
+      this.choose(record.id);
+      this.says.told(`${file.name}: ${record.width} by ${record.height} pixels${record.cropped ? ", the middle of a larger image" : ""}.`);
+    } catch (error) {
+      this.says.trouble(error);
+    }
+  }
+}
+
+/** Scrolls the strip only, never the page. @param {HTMLElement} strip @param {HTMLElement} thumb */
+function keepInSight(strip, thumb) {
+  const left = thumb.offsetLeft - strip.offsetLeft;
+  if (left < strip.scrollLeft || left + thumb.offsetWidth > strip.scrollLeft + strip.clientWidth) strip.scrollLeft = left - strip.clientWidth / 2;
+}

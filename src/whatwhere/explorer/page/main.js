@@ -1,0 +1,182 @@
+/** Puts the page together: asks what there is, builds the views, and keeps the address. Computes nothing itself. */
+import { h, fill, find, afterPause } from "./dom.js";
+import { ask, ApiError } from "./api.js";
+import { Store, START, fromAddress, toAddress } from "./state.js";
+import { NetworkView } from "./network-view.js";
+import { Brush } from "./brush.js";
+import { Chooser } from "./chooser.js";
+import { Closer } from "./closer.js";
+import { Guide } from "./guide.js";
+import { followTheme } from "./theme.js";
+import { keepNumbers, keepPicture } from "./keep.js";
+import { listen } from "./shortcuts.js";
+import { pixelSentence, windowsSentence, changeSentence, speak } from "./speech.js";
+import { stand, trouble } from "./notices.js";
+
+class Page {
+  /** @param {import("./types.js").Session} session */
+  constructor(session) {
+    this.session = session;
+    this.store = new Store({ ...START, ...this.possible(fromAddress(location.hash)) });
+    const told = (/** @type {string} */ words) => speak(words);
+    this.brush = new Brush(this.store, { told });
+    this.chooser = new Chooser(this.store, session, { trouble, told });
+    this.closer = new Closer({ layer: (layer) => this.store.set({ layer }), trouble });
+    this.views = /** @type {NetworkView[]} */ ([]);
+    this.addView(0);
+    this.guide = new Guide(this.store, () => this.views[0].seen);
+    find("#strip").prepend(this.brush.element);
+    find("#below").append(this.closer.element);
+    this.wire();
+    this.store.watch((changed) => this.react(changed));
+    addEventListener("hashchange", () => {
+      if (location.hash.slice(1) !== toAddress(this.store.state)) this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
+    });
+    this.compare();
+    this.load();
+    find("#empty").hidden = session.images.length > 0;
+  }
+
+  /** An address may name what is not here (any more). @param {Partial<import("./state.js").State>} said */
+  possible(said) {
+    const { models, images } = this.session;
+    const model = models.find((one) => one.id === said.model);
+    const other = models.find((one) => one.id === said.other);
+    const image = images.find((one) => one.id === said.image);
+    const gone = [said.model && !model && `model ${said.model}`, said.other && !other && `model ${said.other}`, said.image && !image && `image ${said.image}`].filter(Boolean);
+    if (gone.length) {
+      trouble(new ApiError(404, { given: `the address names ${gone.join(" and ")}`, expected: "what this explorer was started with",
+        remedy: "start whatwhere explore with the same files, or choose at the top; images that were dropped in are not kept" }));
+    }
+    const fits = image || !said.image ? {} : { x: -1, y: -1, edits: [] };
+    return { ...said, ...fits, model: (model ?? models[0]).id, other: other?.id ?? null, image: (image ?? images[0])?.id ?? null };
+  }
+
+  /** @param {0 | 1} slot */
+  addView(slot) {
+    const view = new NetworkView(this.store, slot, { trouble, brush: this.brush,
+      seen: () => this.onSeen(), told: () => { this.guide.tell(); this.say(); } });
+    this.views[slot] = view;
+    find("#views").append(view.element);
+  }
+
+  get image() { return this.session.images.find((one) => one.id === this.store.state.image) ?? null; }
+
+  load() { for (const view of this.views) view.load(this.image); }
+
+  onSeen() {
+    this.showCloser();
+    this.guide.show();
+    this.say();
+  }
+
+  showCloser() {
+    const seen = this.views[0].seen;
+    if (!seen) return;
+    const { layer } = this.store.state;
+    const known = seen.model.layers.some((one) => one.name === layer);
+    if (known) this.closer.show(seen.model, seen.image.id, layer, seen.looks);
+    else this.store.set({ layer: START.layer });
+  }
+
+  say() {
+    const { x, y } = this.store.state;
+    const words = this.views.filter((view) => view.seen && view.modelId && x >= 0 && x < view.seen.width && y < view.seen.height).map((view, _, all) => {
+      const seen = /** @type {import("./seen.js").Seen} */ (view.seen);
+      return [all.length > 1 ? `${seen.model.title}:` : "", pixelSentence(seen, { x, y }), changeSentence(seen), windowsSentence(seen, { x, y })].filter(Boolean).join(" ");
+    });
+    speak(words.join(" "));
+  }
+
+  /** @param {Set<string>} changed */
+  react(changed) {
+    this.writeAddress();
+    if (changed.has("other")) this.compare();
+    if (changed.has("image")) this.load();
+    else {
+      if (changed.has("model")) this.views[0].load(this.image);
+      if (changed.has("other")) this.views[1]?.load(this.image);
+    }
+    if (changed.has("layer")) this.showCloser();
+    if (changed.has("evidence") || changed.has("patterns")) this.showToggles();
+    if (changed.has("x") || changed.has("y")) this.say();
+  }
+
+  writeAddress = afterPause(120, () => history.replaceState(null, "", `#${toAddress(this.store.state)}`));
+
+  compare() {
+    const two = this.store.state.other !== null;
+    document.body.classList.toggle("comparing", two);
+    if (two && !this.views[1]) this.addView(1);
+    if (this.views[1]) this.views[1].element.hidden = !two;
+  }
+
+  showToggles() {
+    find("#evidence").setAttribute("aria-pressed", String(this.store.state.evidence));
+    find("#patterns").setAttribute("aria-pressed", String(this.store.state.patterns));
+  }
+
+  wire() {
+    const { store } = this;
+    const on = (/** @type {string} */ id, /** @type {() => void} */ act) => find(id).addEventListener("click", act);
+    const look = (/** @type {any} */ name) => store.set({ look: store.state.look === name ? "painting" : name });
+    const focus = (/** @type {string} */ side) => find(`.network[data-slot="0"] .${side} .surface`).focus();
+    const title = () => `whatwhere ${this.image?.name ?? "nothing"} ${store.state.x},${store.state.y}`.replace(/[^\w., -]/g, "_");
+    const seen = () => this.views.filter((view) => view.seen && view.modelId);
+    const evidence = () => store.set({ evidence: !store.state.evidence });
+    const patterns = () => store.set({ patterns: !store.state.patterns });
+    const whole = () => store.set({ paths: {}, otherPaths: {} });
+    const help = () => /** @type {HTMLDialogElement} */ (find("#help")).showModal();
+    on("#evidence", evidence);
+    on("#patterns", patterns);
+    on("#whole", whole);
+    on("#help-button", help);
+    on("#help-close", () => /** @type {HTMLDialogElement} */ (find("#help")).close());
+    on("#keep-picture", () => { keepPicture(seen(), title()).catch(trouble); });
+    on("#keep-numbers", () => keepNumbers(seen(), store.state, this.session.version, title()));
+    on("#copy", () => this.copyAddress());
+    const shortcuts = [
+      { key: "I", does: "go to the image", act: () => focus("image-side") }, { key: "O", does: "go to the painting", act: () => focus("painting-side") },
+      { key: "B", does: "next brush", act: () => this.brush.next() }, { key: "U", does: "take the last dab back (also Ctrl Z)", act: () => this.brush.takeBack() },
+      { key: "E", does: "evidence over the image", act: evidence }, { key: "D", does: "difference picture", act: () => look("difference") },
+      { key: "M", does: "mask", act: () => look("truth") }, { key: "P", does: "patterns for classes", act: patterns },
+      { key: "W", does: "let every path pass", act: whole }, { key: "[", does: "image before", act: () => this.chooser.step(-1) },
+      { key: "]", does: "next image", act: () => this.chooser.step(1) }, { key: "Escape", does: "leave a tour", act: () => this.guide.leave() },
+      { key: "?", does: "this list", act: help },
+    ];
+    listen(shortcuts);
+    fill(find("#keys"), h("dt", {}, h("kbd", { text: "arrows" })), h("dd", { text: "move the pixel on the image or painting; with Shift by ten" }),
+      h("dt", {}, h("kbd", { text: "Enter" })), h("dd", { text: "dab with the brush at the pixel" }),
+      ...shortcuts.flatMap((one) => [h("dt", {}, h("kbd", { text: one.key })), h("dd", { text: one.does })]));
+    this.showToggles();
+  }
+
+  async copyAddress() {
+    history.replaceState(null, "", `#${toAddress(this.store.state)}`);
+    try {
+      await navigator.clipboard.writeText(location.href);
+      find("#copied").textContent = "copied";
+    } catch {
+      find("#copied").textContent = "copy it from the address line"; // the browser may refuse the clipboard
+    }
+    setTimeout(() => { find("#copied").textContent = ""; }, 2500);
+  }
+}
+
+async function open() {
+  followTheme();
+  find("#instead").hidden = true;
+  find("#stage").hidden = false;
+  try {
+    const session = await ask("/api/session");
+    if (session.models.length) new Page(session);
+    else stand("No model is open", { given: "the explorer was started without a model", expected: "a run folder or a .safetensors file",
+      remedy: "whatwhere explore RUN IMAGES" }, null);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    stand("The explorer can't be reached", error, open);
+  }
+  document.body.classList.remove("opening");
+}
+
+open();

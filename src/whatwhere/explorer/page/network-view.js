@@ -1,0 +1,323 @@
+/**
+ * One network and what it makes of one image: the image, the U, the painting, the pixel, and what changed.
+ *
+ * Two of these stand beside each other when two models are compared; they share the image, the pixel, the pointer and
+ * the brush through the store, and have each their own skips.
+ */
+import { h, fill, afterPause, percent } from "./dom.js";
+import { Newest } from "./api.js";
+import { PicturePanel } from "./picture-panel.js";
+import { UView, levelColour, shortName } from "./u-view.js";
+import { PixelPanel } from "./pixel-panel.js";
+import { ChangePanel } from "./change-panel.js";
+import { Seen } from "./seen.js";
+import { paintLabels, paintEvidence } from "./colours.js";
+import { shares } from "./pictures.js";
+import { telling } from "./places.js";
+import { chip } from "./class-chip.js";
+import { previewEdit } from "./brush.js";
+
+const LOOKS = [["painting", "Painting"], ["difference", "Difference"], ["truth", "Mask"], ["certainty", "Certainty"]];
+
+export class NetworkView {
+  /**
+   * @param {import("./state.js").Store} store
+   * @param {0 | 1} slot  the first or the second of two
+   * @param {{trouble: (error: unknown) => void, seen: (view: NetworkView) => void, told: (view: NetworkView) => void,
+   *   brush: import("./brush.js").Brush}} says
+   */
+  constructor(store, slot, says) {
+    this.store = store;
+    this.slot = slot;
+    this.says = says;
+    /** @type {Seen | null} */
+    this.seen = null;
+    this.turn = 0;
+    this.paintings = new Newest();
+    this.stories = new Newest();
+    /** @type {AbortController | null} */
+    this.gathering = null;
+    this.askEvidence = afterPause(250, () => this.gatherEvidence());
+    const choose = (/** @type {{x: number, y: number}} */ at) => store.set(at);
+    const point = (/** @type {{x: number, y: number} | null} */ at) => store.point(at);
+    const here = () => ({ x: store.state.x, y: store.state.y });
+    this.image = new PicturePanel("The image", { point, choose, here, ...says.brush.hands() });
+    this.painting = new PicturePanel("The painting", { point, choose, here });
+    this.u = new UView({ path: (name, hold) => this.setPath(name, hold), layer: (layer) => store.set({ layer }), point, choose });
+    this.u.setSlot(`slot ${slot} `);
+    this.pixel = new PixelPanel({ evidence: () => store.set({ evidence: !store.state.evidence }) });
+    this.change = new ChangePanel({ difference: () => store.set({ look: store.state.look === "difference" ? "painting" : "difference" }) });
+    this.element = this.assemble();
+    store.watch((changed) => this.react(changed));
+    store.watchPointer(() => this.showHere());
+  }
+
+  assemble() {
+    this.title = h("h2", { class: "network-title" });
+    this.legend = h("div", { class: "legend", "aria-label": "Classes" });
+    this.looks = LOOKS.map(([look, name]) => h("button", { type: "button", class: "tab", "data-look": look, text: name,
+      onclick: () => this.store.set({ look: /** @type {any} */ (look) }) }));
+    this.imageHead = h("div", { class: "picture-head" }, h("h2", { text: "Image" }), h("span", { class: "picture-facts" }));
+    const paintingHead = h("div", { class: "picture-head" }, h("div", { class: "tabs", role: "group", "aria-label": "What is seen at the right top" }, ...this.looks));
+    return h("article", { class: "network", "data-slot": this.slot, "aria-busy": "true" }, this.title,
+      h("section", { class: "image-side", "aria-label": "The image" }, this.imageHead, this.image.element,
+        h("p", { class: "caption", text: "Frames: what one unit of each level sees here." })),
+      this.u.element,
+      h("section", { class: "painting-side", "aria-label": "The painting" }, paintingHead, this.painting.element, this.legend),
+      this.pixel.element, this.change.element);
+  }
+
+  get modelId() { return this.slot === 0 ? this.store.state.model : this.store.state.other; }
+  get paths() { return this.slot === 0 ? this.store.state.paths : this.store.state.otherPaths; }
+
+  /** @param {string} name @param {import("./types.js").Hold} hold */
+  setPath(name, hold) {
+    const paths = { ...this.paths };
+    if (hold === "pass" || hold === 1) delete paths[name];
+    else paths[name] = hold;
+    this.store.set(this.slot === 0 ? { paths } : { otherPaths: paths });
+  }
+
+  /** @param {import("./types.js").ImageRecord | null} image */
+  async load(image) {
+    const turn = ++this.turn;
+    const modelId = this.modelId;
+    if (!modelId || !image) return;
+    this.element.setAttribute("aria-busy", "true");
+    this.gathering?.abort();
+    try {
+      const seen = await Seen.of(modelId, image);
+      if (turn !== this.turn) return;
+      this.show(seen);
+      this.followLevels(seen);
+    } catch (error) {
+      if (turn === this.turn) this.says.trouble(error);
+    } finally {
+      if (turn === this.turn) this.element.setAttribute("aria-busy", "false");
+    }
+  }
+
+  /** @param {Seen} seen */
+  show(seen) {
+    const { model, looks, width, height } = seen;
+    if (this.seen?.model !== model) this.u.setModel(model, looks);
+    this.seen = seen;
+    fill(/** @type {Element} */ (this.title), model.title || model.name);
+    fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => chip(looks, look.id)));
+    fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), `${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);
+    this.u.setWindows(seen.windows);
+    this.image.setSize(width, height);
+    this.painting.setSize(width, height);
+    this.pixel.setImage(seen.picture, width, height);
+    this.u.setPaths(this.paths);
+    this.u.setLayer(this.store.state.layer);
+    this.u.setReadings(null);
+    this.drawAll();
+    const { x, y } = this.store.state;
+    if (x < 0 || x >= width || y >= height) this.store.set(telling(seen));
+    this.repaint();
+    this.askPixel();
+    this.says.seen(this);
+  }
+
+  /** @param {Seen} seen */
+  async followLevels(seen) {
+    const wanted = () => this.seen === seen;
+    try {
+      await seen.waitForLevels((probes) => {
+        if (wanted()) this.u.setWait(probes.why ? `No probes: ${probes.why}` : probes.ready ? "" : `Fitting a probe to every level: ${percent(probes.share)}`);
+      }, wanted);
+      if (!wanted()) return;
+      this.drawLevels();
+      this.askPixel();
+      this.says.seen(this);
+    } catch (error) {
+      if (wanted()) this.says.trouble(error);
+    }
+  }
+
+  /** @param {Set<string>} changed */
+  react(changed) {
+    if (!this.seen || !this.modelId) return;
+    const own = this.slot === 0 ? "paths" : "otherPaths";
+    if (changed.has("model") || changed.has("other") || changed.has("image")) return; // `load` follows
+    if (changed.has(own)) this.u.setPaths(this.paths);
+    if (changed.has("edits")) this.preview();
+    if (changed.has(own) || changed.has("edits")) this.repaint();
+    if (changed.has("x") || changed.has("y") || changed.has(own) || changed.has("edits")) this.askPixel();
+    if (changed.has("layer")) this.u.setLayer(this.store.state.layer);
+    if (changed.has("patterns")) this.drawLevels();
+    if (changed.has("look") || changed.has("patterns")) this.drawPainting();
+    if (changed.has("evidence")) this.drawImage();
+    this.showHere();
+  }
+
+  repaint() {
+    const seen = this.seen;
+    if (!seen) return;
+    this.element.classList.add("painting-waits");
+    this.paintings.run(async () => {
+      try {
+        const { edits } = this.store.state;
+        const touched = Object.keys(seen.known(this.paths)).length > 0 || edits.length > 0;
+        const painted = touched ? await seen.paint(this.paths, edits) : seen.untouched;
+        if (this.seen !== seen) return;
+        seen.painted = painted;
+        this.drawAll();
+        this.says.told(this);
+      } catch (error) {
+        this.says.trouble(error);
+      } finally {
+        this.element.classList.remove("painting-waits");
+      }
+    });
+  }
+
+  askPixel() {
+    const seen = this.seen;
+    const { x, y, edits } = this.store.state;
+    if (!seen || x < 0 || x >= seen.width || y >= seen.height) return;
+    this.stories.run(async () => {
+      try {
+        const story = await seen.tellPixel(x, y, this.paths, edits);
+        if (this.seen !== seen) return;
+        seen.story = story;
+        this.pixel.setStory(seen.looks, story);
+        this.u.setReadings(story.readings);
+        this.says.told(this);
+      } catch (error) {
+        this.says.trouble(error);
+      }
+    });
+    const at = `${x} ${y} ${seen.model.id} ${seen.image.id}`;
+    if (this.evidenceAt !== at) {
+      this.evidenceAt = at;
+      this.gathering?.abort();
+      this.pixel.waitForEvidence();
+      this.signed = null;
+      this.drawOver();
+      this.askEvidence();
+    }
+  }
+
+  async gatherEvidence() {
+    const seen = this.seen;
+    const { x, y } = this.store.state;
+    if (!seen) return;
+    const gathering = (this.gathering = new AbortController());
+    try {
+      const { record, signed } = await seen.askEvidence(x, y, gathering.signal);
+      if (gathering.signal.aborted || this.seen !== seen) return;
+      this.signed = signed;
+      seen.evidence = record;
+      this.pixel.setEvidence(seen.looks, record, signed, seen.width, seen.height);
+      this.drawOver();
+    } catch (error) {
+      // a newer question took its place: its answer will come
+      if (gathering.signal.aborted || /** @type {any} */ (error).status === 409) return;
+      this.evidenceAt = "";
+      this.pixel.clearEvidence("no evidence could be gathered");
+      this.says.trouble(error);
+    }
+  }
+
+  drawAll() {
+    this.drawImage();
+    this.drawPainting();
+    this.drawLevels();
+    this.drawChange();
+    this.showHere();
+  }
+
+  drawImage() {
+    const seen = this.seen;
+    if (!seen) return;
+    const { canvas } = this.image;
+    [canvas.width, canvas.height] = [seen.width, seen.height];
+    canvas.getContext("2d")?.drawImage(seen.painted.picture ?? seen.picture, 0, 0);
+    this.drawOver();
+    const edited = this.store.state.edits.length ? `, brushed over in ${this.store.state.edits.length} places` : "";
+    this.image.describe(`Image ${seen.image.name}, ${seen.width} by ${seen.height} pixels${edited}. Arrow keys move the pixel, with shift by ten.`);
+  }
+
+  /** The newest stroke at once, until the server's picture of it comes. */
+  preview() {
+    const context = this.image.canvas.getContext("2d");
+    const edit = this.store.state.edits.at(-1);
+    if (this.seen && context && edit) previewEdit(context, edit);
+  }
+
+  drawOver() {
+    const on = this.store.state.evidence && Boolean(this.signed);
+    if (on && this.seen && this.signed) paintEvidence(this.image.over, this.signed, this.seen.width, this.seen.height);
+    this.image.over.hidden = !on;
+    this.image.surface.classList.toggle("greyed", on);
+    this.pixel.setOver(this.store.state.evidence);
+  }
+
+  drawPainting() {
+    const seen = this.seen;
+    if (!seen) return;
+    const { look, patterns } = this.store.state;
+    const { labels, certainty } = seen.painted;
+    const before = seen.untouched.labels;
+    const shown = look === "truth" ? seen.truth : labels;
+    const strength = look === "difference" ? (/** @type {number} */ at) => Number(labels[at] !== before[at]) : undefined;
+    if (look === "certainty") paintCertainty(this.painting.canvas, certainty, seen.width, seen.height);
+    else paintLabels(this.painting.canvas, shown ?? new Uint8Array(labels.length).fill(255), seen.width, seen.height, seen.looks, { patterns, strength });
+    for (const tab of this.looks ?? []) {
+      tab.setAttribute("aria-pressed", String(tab.dataset.look === look));
+      if (tab.dataset.look === "truth") /** @type {HTMLButtonElement} */ (tab).disabled = !seen.truth;
+    }
+    const told = [...shares(shown ?? labels)].filter(([id]) => seen.looks[id]).map(([id, share]) => `${seen.looks[id].name} ${percent(share)}`).join(", ");
+    const names = { painting: "Painting", difference: "Difference from the untouched painting", truth: "Mask", certainty: "How sure the painting is" };
+    this.painting.describe(`${names[look]} by ${seen.model.title || seen.model.name}: ${told} of the pixels. Arrow keys move the pixel.`);
+    this.change.setLarge(look === "difference");
+  }
+
+  drawLevels() {
+    const seen = this.seen;
+    if (seen) this.u.setPaintings(seen.levels, seen.picture, seen.untouched.labels, this.store.state.patterns);
+  }
+
+  drawChange() {
+    const seen = this.seen;
+    if (!seen) return;
+    const touched = seen.painted !== seen.untouched;
+    this.change.set(seen.looks, { now: seen.painted.labels, before: seen.untouched.labels, truth: seen.truth, width: seen.width,
+      height: seen.height, touched, record: seen.painted.record });
+  }
+
+  /** Frames, marks and words at the pixel that is looked at; asks nothing. */
+  showHere() {
+    const seen = this.seen;
+    const { x, y } = this.store.here;
+    if (!seen || x < 0 || x >= seen.width || y >= seen.height) return;
+    const { layer: chosen } = this.store.state;
+    const border = this.border();
+    const frames = seen.model.layers.filter((one) => one.role === "encoder" || one.role === "bottleneck" || one.name === chosen).flatMap((layer) => {
+      const box = seen.windows.window(layer.name, x, y);
+      return box ? [{ box, colour: levelColour(seen.model, layer), name: shortName(layer), strong: layer.name === chosen }] : [];
+    });
+    this.image.show([...frames, ...border], { x, y });
+    this.painting.show(border, { x, y });
+    this.u.setHere(x, y);
+    this.pixel.setHead(seen.looks, seen.at(x, y));
+  }
+
+  /** Beyond which a brush stroke can change nothing. @returns {import("./picture-panel.js").Frame[]} */
+  border() {
+    const edited = this.seen?.painted.record.edited;
+    if (!edited) return [];
+    const [y0, y1, x0, x1] = edited.window;
+    return [{ box: { x0, y0, x1, y1 }, colour: "var(--ink)", name: "", dashed: true }];
+  }
+}
+
+/** Dark where unsure. @param {HTMLCanvasElement} canvas @param {Uint8Array} certainty @param {number} width @param {number} height */
+function paintCertainty(canvas, certainty, width, height) {
+  const picture = new ImageData(width, height);
+  certainty.forEach((value, at) => picture.data.set([value, value, value, 255], 4 * at));
+  [canvas.width, canvas.height] = [width, height];
+  canvas.getContext("2d")?.putImageData(picture, 0, 0);
+}

@@ -1,0 +1,38 @@
+/** What went wrong, as three lines: what was given, what was expected, what to do. And what is only worth a word. */
+import { h, find, fill } from "./dom.js";
+import { ApiError } from "./api.js";
+
+const MOST = 3;
+
+/** @param {unknown} error */
+export function trouble(error) {
+  if (/** @type {any} */ (error)?.name === "AbortError") return;
+  const known = error instanceof ApiError;
+  if (!known) console.error(error);
+  const parts = known ? /** @type {ApiError} */ (error)
+    : { given: `the page itself failed: ${/** @type {any} */ (error)?.message ?? error}`, expected: "", remedy: "reload it; if it fails again, that is a bug worth telling" };
+  const place = find("#notices");
+  const same = [...place.children].find((one) => /** @type {HTMLElement} */ (one).dataset.given === parts.given);
+  same?.remove();
+  while (place.children.length >= MOST) place.firstElementChild?.remove();
+  const close = h("button", { type: "button", class: "close", "aria-label": "Dismiss", text: "×", onclick: () => card.remove() });
+  const card = h("div", { class: "notice", role: "alert", "data-given": parts.given }, close, ...lines(parts));
+  place.append(card);
+}
+
+/** @param {{given: string, expected: string, remedy: string}} parts */
+export const lines = (parts) => [
+  h("p", { class: "given", text: capital(parts.given) }),
+  parts.expected ? h("p", {}, h("span", { class: "quiet", text: "Expected: " }), parts.expected) : null,
+  parts.remedy ? h("p", {}, h("span", { class: "quiet", text: "What to do: " }), parts.remedy) : null,
+];
+
+/** In place of the whole page, when there is nothing to show. @param {string} title @param {{given: string, expected: string, remedy: string}} parts @param {(() => void) | null} again */
+export function stand(title, parts, again) {
+  const place = find("#instead");
+  place.hidden = false;
+  find("#stage").hidden = true;
+  fill(place, h("h2", { text: title }), ...lines(parts), again ? h("button", { type: "button", text: "Try again", onclick: again }) : null);
+}
+
+const capital = (/** @type {string} */ text) => (text ? text[0].toUpperCase() + text.slice(1) : text);

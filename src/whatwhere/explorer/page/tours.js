@@ -1,0 +1,194 @@
+/**
+ * The five questions, as tours. A step says something and sets the same controls that a visitor has; nothing else.
+ *
+ * @typedef {{seen: import("./seen.js").Seen, store: import("./state.js").Store}} Scene
+ * @typedef {{say: (scene: Scene) => string, set: (scene: Scene) => Partial<import("./state.js").State>, show: (scene: Scene) => string}} Step
+ *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at
+ * @typedef {{id: string, question: string, steps: Step[]}} Tour
+ */
+import { figure, percent } from "./dom.js";
+import { needsContext, needsPlace, telling, finestSkip, first, agrees } from "./places.js";
+
+/** Where every step begins, so that steps can be walked in any order. */
+const STILL = { paths: {}, edits: [], look: /** @type {const} */ ("painting"), evidence: false, tool: /** @type {const} */ ("point") };
+
+const node = (/** @type {string} */ layer) => `.network[data-slot="0"] .node[data-layer="${layer}"]`;
+const valve = (/** @type {string | null} */ path) => `.network[data-slot="0"] .valve[data-path="${path}"]`;
+const part = (/** @type {string} */ name) => `.network[data-slot="0"] ${name}`;
+
+/** @param {Scene} scene @param {string} layer */
+function reads({ seen }, layer) {
+  const chances = seen.story?.readings[layer];
+  if (!chances) return "its probe is still being fitted";
+  const best = chances.indexOf(Math.max(...chances));
+  return `its probe reads ${seen.looks[best].name} (${figure(chances[best])})`;
+}
+
+/** @param {Scene} scene @param {string} name */
+const layer = ({ seen }, name) => /** @type {import("./types.js").Layer} */ (seen.model.layers.find((one) => one.name === name));
+
+/** @param {Scene} scene @param {string} name */
+function sees(scene, name) {
+  const { field } = layer(scene, name);
+  return field ? `${field[1]} × ${field[0]} pixels` : "the whole image";
+}
+
+/** @param {Scene} scene */
+const painted = ({ seen, store }) => {
+  const { label, probability } = seen.at(store.state.x, store.state.y);
+  return `${seen.looks[label]?.name ?? "void"} (${figure(probability)})`;
+};
+
+/** @param {Scene} scene */
+function scores({ seen }) {
+  const { scores: now, full_scores: full, changed } = seen.painted.record;
+  if (!now || !full) return `${percent(changed)} of the pixels changed their label.`;
+  return `Interior accuracy goes from ${figure(full.interior)} to ${figure(now.interior)}, boundary accuracy from ${figure(full.boundary)} to ${figure(now.boundary)}.`;
+}
+
+/** Names of all skips, each silent. @param {Scene} scene */
+const noSkips = ({ seen }) => Object.fromEntries(seen.model.paths.filter((one) => one.kind === "skip").map((one) => [one.name, /** @type {const} */ ("mean")]));
+
+/** @param {Scene} scene */
+const deepPath = ({ seen }) => seen.model.paths.find((one) => one.kind === "bottleneck")?.name ?? "bottleneck";
+
+/** Grey dabs in a ring around the pixel: what is near stays, what is farther goes. @param {Scene} scene @param {{x: number, y: number}} at */
+function ring({ seen }, at) {
+  const { field } = layer({ seen, store: /** @type {any} */ (null) }, first(seen));
+  const near = (field ? field[0] : 5) / 2 + 4;
+  const radius = Math.round(Math.max(6, seen.width / 9));
+  return Array.from({ length: 10 }, (_, turn) => ({
+    kind: /** @type {const} */ ("grey"), radius,
+    x: Math.round(at.x + (near + radius) * Math.cos((turn * Math.PI) / 5)), y: Math.round(at.y + (near + radius) * Math.sin((turn * Math.PI) / 5)),
+  })).filter((one) => one.x >= 0 && one.y >= 0 && one.x < seen.width && one.y < seen.height);
+}
+
+/** A dab far from the pixel. @param {Scene} scene */
+function corner({ seen }) {
+  const radius = Math.max(3, Math.round(seen.width / 16));
+  return [{ kind: /** @type {const} */ ("grey"), x: radius + 1, y: radius + 1, radius }];
+}
+
+/** @type {Tour[]} */
+export const TOURS = [
+  {
+    id: "context", question: "What is context?",
+    steps: [
+      { show: () => part(".u"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: first(scene.seen) }),
+        say: () => "The image goes in at the left top; the painted image comes out at the right top. Each small picture on the U is painted from that one level alone, by a weighted sum of its features: it is what the level knows by itself." },
+      { show: (scene) => node(first(scene.seen)), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: first(scene.seen) }),
+        say: (scene) => `Take this pixel. At the top level one unit sees ${sees(scene, first(scene.seen))}: the small frame on the image. From no more than that, ${reads(scene, first(scene.seen))}. What so small a window tells is a low-level feature: edges, colours, fur.` },
+      { show: () => node("bottleneck"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck" }),
+        say: (scene) => `At the bottom of the U one unit sees ${sees(scene, "bottleneck")}, the large frame, and ${reads(scene, "bottleneck")}. What lies in the large frame and not in the small one is the context.` },
+      { show: () => part(".image-side"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck", edits: ring(scene, needsContext(scene.seen)) }),
+        say: (scene) => `Now the surroundings are hidden, and the pixel with its small window is untouched. The whole network paints it ${painted(scene)}; it would have painted ${before(scene)}. If that changed, context decided; if not, the small window was enough.` },
+    ],
+  },
+  {
+    id: "sight", question: "How far does it see?",
+    steps: [
+      { show: (scene) => node(first(scene.seen)), set: (scene) => ({ ...STILL, layer: first(scene.seen) }),
+        say: (scene) => `Two filters of 3 × 3 see ${sees(scene, first(scene.seen))}. Nothing outside the small frame can reach this unit: its receptive field. Move the pointer over the image; the frames follow.` },
+      { show: () => part(".u"), set: (scene) => ({ ...STILL, layer: middleLayer(scene) }),
+        say: (scene) => `Every pooling halves the grid, and a step on the coarser grid is twice as wide on the image. ${capital(layer(scene, middleLayer(scene)).title)} stands once in ${layer(scene, middleLayer(scene)).stride[1]} pixels and sees ${sees(scene, middleLayer(scene))}.` },
+      { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
+        say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${layer(scene, "bottleneck").stride[1]} pixels: the white cell on its picture. It sees far and can't say exactly where.` },
+      { show: () => part(".image-side"), set: (scene) => ({ ...STILL, tool: "grey", edits: corner(scene), look: "difference" }),
+        say: (scene) => `A grey dab in the corner. ${border(scene)} Take the brush and try to change a pixel outside.` },
+      { show: () => part(".pixel-panel"), set: () => ({ ...STILL, evidence: true }),
+        say: (scene) => `What a pixel can see is not what it uses. ${evidence(scene)} The frame is the border; the evidence lives well inside it.` },
+    ],
+  },
+  {
+    id: "skips", question: "What would be lost without this skip?",
+    steps: [
+      { show: (scene) => valve(finestSkip(scene.seen) ?? deepPath(scene)), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),
+        say: (scene) => (finestSkip(scene.seen) ? "A skip carries a level's features straight across the U. Its line is a valve: slide it to the left and less and less goes through; what is missing is filled with the mean over the data set, which says nothing of this image."
+          : "This network has no skips: everything it paints passes through the bottleneck. Its one path is the valve at the bottom.") },
+      { show: () => part(".change-panel"), set: (scene) => ({ ...STILL, look: "difference", paths: finestSkip(scene.seen) ? { [/** @type {string} */ (finestSkip(scene.seen))]: "mean" } : {} }),
+        say: (scene) => (finestSkip(scene.seen) ? `${capital(finestSkip(scene.seen) ?? "")} brings only its mean. ${scores(scene)} The painting at the right shows what changed, the rest is pale.` : "There is no skip to silence here. Choose another model at the top, and compare.") },
+      { show: () => valve("bottleneck"), set: (scene) => ({ ...STILL, look: "difference", paths: { [deepPath(scene)]: "mean" } }),
+        say: (scene) => `Now the skips pass and the bottleneck is silent. ${scores(scene)} Compare the two bars: interior asks what, boundary asks where.` },
+      { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, paths: noSkips(scene) }),
+        say: (scene) => `All skips are silent; only the bottleneck speaks. ${scores(scene)} This is what is known at the bottom, as sharply as the bottom can say it.` },
+      { show: () => ".worth-panel", set: () => ({ ...STILL }),
+        say: () => "Everything passes again. Below, each path's worth on this image over all orders in which paths can join (Shapley values). These figures ablate the trained network; a network trained without the skip learns to do without, and often loses less." },
+    ],
+  },
+  {
+    id: "pixel", question: "Why this pixel?",
+    steps: [
+      { show: () => part(".pixel-panel"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),
+        say: (scene) => `A pixel at an edge, painted ${painted(scene)}. Four things can be asked: what the levels know here, what each path brings, what the pixels around say, and what else it could have been.` },
+      { show: () => part(".u"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen), layer: first(scene.seen) }),
+        say: (scene) => `Follow the bars under the pictures down the left side and up the right: ${story(scene)}` },
+      { show: () => part(".cuts"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),
+        say: (scene) => `What becomes of it without each path: ${cuts(scene)}` },
+      { show: () => part(".image-side"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen), evidence: true }),
+        say: (scene) => `The evidence, pixel by pixel. ${evidence(scene)} The pieces add up to the difference of the two classes' logits.` },
+    ],
+  },
+  {
+    id: "presence", question: "What if it only had to say yes or no?",
+    steps: [
+      { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
+        say: (scene) => `To paint, a network must say what and where. To say only "is there one?", place is not needed. The bottleneck agrees with the ${scene.seen.truth ? "mask" : "answer"} on ${percent(agrees(scene.seen, "bottleneck") ?? 0)} of the pixels: it knows what, coarsely where.` },
+      { show: () => ".presence-panel", set: () => ({ ...STILL, layer: "bottleneck" }),
+        say: () => "So throw the rest of the place away: average the bottleneck's features over the whole image, and ask one probe for yes or no. Below is what it answers for this image. That is a classifier: the left half of a U, and an average." },
+      { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, layer: "bottleneck", paths: noSkips(scene) }),
+        say: () => "And this is what the right half adds even without any skip: the bottleneck's answer, spread out again. For yes or no, none of it was needed." },
+      { show: () => part(".u"), set: () => ({ ...STILL, layer: "bottleneck" }),
+        say: () => "With the skips the shapes come back. A classifier could leave out the upper half of the U; a painter can't. Turn the valves yourself, or choose another question." },
+    ],
+  },
+];
+
+/** @param {Scene} scene */
+const before = ({ seen, store }) => {
+  const at = store.state.y * seen.width + store.state.x;
+  return `${seen.looks[seen.untouched.labels[at]]?.name ?? "void"} (${figure(seen.untouched.certainty[at] / 255)})`;
+};
+
+/** @param {Scene} scene */
+function middleLayer({ seen }) {
+  const down = seen.model.layers.filter((one) => one.role === "encoder");
+  return down[Math.min(down.length - 1, Math.ceil(down.length / 2))]?.name ?? "bottleneck";
+}
+
+/** @param {Scene} scene */
+function border({ seen }) {
+  const edited = seen.painted.record.edited;
+  if (!edited) return "The dashed border is drawn by arithmetic: beyond it the dab can change nothing.";
+  const [y0, y1, x0, x1] = edited.window;
+  const whole = y0 <= 0 && x0 <= 0 && y1 >= seen.height && x1 >= seen.width;
+  if (whole) return "For this network the border of what it can change is the whole image: an output pixel sees that far.";
+  return `It can change pixels up to x ${x1 - 1} and y ${y1 - 1}, the dashed border, and beyond it ${edited.outside_changed} labels changed.`;
+}
+
+/** @param {Scene} scene */
+function evidence({ seen }) {
+  const found = seen.evidence;
+  if (!found) return "The evidence is being gathered.";
+  return `Gold speaks for ${seen.looks[found.prediction].name}, teal for ${seen.looks[found.rival].name}. Half of it lies within ${Math.round(found.half)} pixels of this one, 95 % within ${Math.round(found.most)}.`;
+}
+
+/** @param {Scene} scene */
+function story({ seen }) {
+  const readings = seen.story?.readings ?? {};
+  const told = seen.model.layers.filter((one) => readings[one.name]?.length && one.role !== "pixel").map((one) => {
+    const chances = readings[one.name];
+    return `${one.title} ${seen.looks[chances.indexOf(Math.max(...chances))].name}`;
+  });
+  return told.length ? `${told.join(", ")}.` : "the probes are still being fitted.";
+}
+
+/** @param {Scene} scene */
+function cuts({ seen }) {
+  const found = seen.story;
+  if (!found) return "being asked.";
+  const told = found.cuts.map((cut) => `without ${cut.absent.join(" and ")} ${seen.looks[cut.label].name}`);
+  const flip = found.flip ? ` The smallest cut that changes it: ${found.flip.absent.join(" and ")}.` : " No cut changes it.";
+  return `${told.join(", ")}.${flip}`;
+}
+
+const capital = (/** @type {string} */ text) => (text ? text[0].toUpperCase() + text.slice(1) : text);

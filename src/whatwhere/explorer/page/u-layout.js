@@ -1,0 +1,74 @@
+/** Where the parts of a U go: plain numbers from a network's layers and paths, at any depth. Knows no elements. */
+
+/**
+ * @typedef {{x: number, y: number, side: "left" | "right" | "middle"}} Place  of a layer's picture, its left top corner
+ * @typedef {{path: import("./types.js").Path, x0: number, x1: number, y: number}} Line
+ * @typedef {{width: number, height: number, least: number, picture: number, pitch: number, rows: number[],
+ *   layers: Record<string, Place>, skips: Line[], bottleneck: Line | null, band: string, bandWidth: number,
+ *   steps: {x: number, y: number, down: boolean}[]}} Layout
+ */
+
+const ROOM_BELOW = 26; // under a picture: the bar of what its probe reads, and the arrow to the next
+const LEAST_PITCH = 84;
+const MOST_PICTURE = 150;
+
+/**
+ * @param {import("./types.js").Model} model
+ * @param {number} width px that there are
+ * @param {number} height px that there are; a deep network takes more
+ * @returns {Layout}
+ */
+export function layoutU(model, width, height) {
+  const shown = model.layers.filter((one) => one.role !== "pixel" && one.role !== "output");
+  const levels = [...new Set(shown.filter((one) => one.role !== "bottleneck").map((one) => one.level))].sort((a, b) => a - b);
+  const pitch = Math.max(LEAST_PITCH, Math.floor(height / (levels.length + 1)));
+  const picture = Math.round(Math.min(pitch - ROOM_BELOW, MOST_PICTURE, 0.2 * width));
+  const inset = 10;
+  /** @type {Record<string, Place>} */
+  const layers = {};
+  for (const one of shown) {
+    const row = one.role === "bottleneck" ? levels.length : levels.indexOf(one.level);
+    const y = row * pitch + 4;
+    if (one.role === "encoder") layers[one.name] = { x: inset, y, side: "left" };
+    if (one.role === "decoder") layers[one.name] = { x: width - inset - picture, y, side: "right" };
+    if (one.role === "bottleneck") layers[one.name] = { x: (width - picture) / 2, y, side: "middle" };
+  }
+  const floor = levels.length * pitch + 4;
+  return {
+    width, height: (levels.length + 1) * pitch, least: (levels.length + 1) * LEAST_PITCH, picture, pitch, rows: levels,
+    layers, ...lines(model, levels, width, picture, pitch, inset, floor),
+    band: band(inset + picture / 2, width - inset - picture / 2, floor + picture / 2),
+    bandWidth: picture + 2 * inset,
+    steps: steps(layers, picture, pitch),
+  };
+}
+
+/** Skips of one level lie under each other. @returns {{skips: Line[], bottleneck: Line | null}} */
+function lines(/** @type {import("./types.js").Model} */ model, /** @type {number[]} */ levels, /** @type {number} */ width,
+  /** @type {number} */ picture, /** @type {number} */ pitch, /** @type {number} */ inset, /** @type {number} */ floor) {
+  const x0 = inset + picture + 14;
+  /** @type {Map<number, number>} */
+  const met = new Map();
+  const skips = model.paths.filter((path) => path.kind === "skip").map((path) => {
+    const row = Math.max(0, levels.findIndex((level) => level >= path.level));
+    const before = met.get(row) ?? 0;
+    met.set(row, before + 1);
+    return { path, x0, x1: width - x0, y: row * pitch + 4 + picture * 0.72 + before * 34 };
+  });
+  const deep = model.paths.find((path) => path.kind === "bottleneck");
+  const from = (width + picture) / 2 + 14;
+  return { skips, bottleneck: deep ? { path: deep, x0: from, x1: width - inset - picture / 2, y: floor + picture / 2 } : null };
+}
+
+/** The U itself: down, round, across, round, up. */
+function band(/** @type {number} */ left, /** @type {number} */ right, /** @type {number} */ floor) {
+  const bend = Math.min(60, (right - left) / 4, floor);
+  return `M${left} -6V${floor - bend}Q${left} ${floor} ${left + bend} ${floor}H${right - bend}Q${right} ${floor} ${right} ${floor - bend}V-6`;
+}
+
+/** The arrows between the pictures of one side. */
+function steps(/** @type {Record<string, Place>} */ layers, /** @type {number} */ picture, /** @type {number} */ pitch) {
+  return Object.values(layers).filter((one) => one.side !== "middle").map((one) => ({
+    x: one.x + picture / 2, y: one.y + pitch - 10, down: one.side === "left",
+  }));
+}
