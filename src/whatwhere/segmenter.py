@@ -87,7 +87,8 @@ def _untrainable(findings: Findings) -> DataError:
     worst, *others = (item for item in findings.items if item.severity == "error")
     more = f" (and {many(len(others), 'more error')}: see whatwhere check)" if others else ""
     named = next((f" ({path})" for path in worst.files if path not in worst.message), "")
-    return DataError(worst.message.splitlines()[0] + named + more, "a folder that training can use", worst.remedy)
+    expected = "a folder that training can use" if worst.remedy else ""  # else the message says all
+    return DataError(worst.message.splitlines()[0].rstrip(".") + named + more, expected, worst.remedy)
 
 
 def train(

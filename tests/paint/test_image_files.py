@@ -284,7 +284,7 @@ def test_missing_chunks_are_named_unless_they_mean_the_fill_value(tmp_path: Path
     array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(100, 100), chunks=(50, 50), dtype="uint8", zarr_format=3)
     array[:50] = 1
     array[50:, 50:] = 2
-    with pytest.raises(DataError, match=r"a.zarr has no chunk c/1/0.*fill_missing=True"):
+    with pytest.raises(DataError, match=r"a.zarr has no chunk c/1/0.*--fill-missing; fill_missing=True"):
         open_image(tmp_path / "a.zarr")
     pixels, _ = open_image(tmp_path / "a.zarr", fill_missing=True).read(((0, 100), (0, 100)))
     np.testing.assert_array_equal(pixels[..., 0], array[...])

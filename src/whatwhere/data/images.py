@@ -362,7 +362,7 @@ def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:
         raise DataError(
             f"{path} is {height:,} x {width:,} pixels{f' x {channels} channels' if channels > 4 else ''}",
             f"at most {max_pixels:,} pixels in one piece",
-            f"cut it into smaller images, or raise the limit: read_image(path, max_pixels={count})",
+            "cut it into smaller images; to paint it as it is, save it as a tiled TIFF or as Zarr",
         )
 
 

@@ -78,7 +78,8 @@ class Predictions:
     def __str__(self) -> str:
         counts = Counter(item.status for item in self.items)
         words = [f"{counts[status]} {status}" for status in ("done", "skipped", "failed") if counts[status]]
-        return "\n".join([*map(str, self.items), *self.notes, f"{len(self.items)} images: {', '.join(words)}"])
+        number = "1 image" if len(self.items) == 1 else f"{len(self.items)} images"
+        return "\n".join([*map(str, self.items), *self.notes, f"{number}: {', '.join(words)}"])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

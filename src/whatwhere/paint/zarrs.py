@@ -63,7 +63,7 @@ class ZarrSource:
             raise DataError(
                 f"{path} has no chunk {missing[0]}",
                 "all chunks of the array",
-                "copy it again, or say that missing chunks mean the fill value (fill_missing=True)",
+                "copy it again, or say that missing chunks mean the fill value (--fill-missing; fill_missing=True)",
             )
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
