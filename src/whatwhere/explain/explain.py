@@ -93,6 +93,8 @@ def _describe(model: Model) -> str:
         return f"{type(model.network).__name__}, {parameters / 1e6:.2f} million parameters"
     skips = "all skips" if len(config["skips"]) == config["depth"] else f"skips at levels {config['skips'] or 'none'}"
     size = f"depth {config['depth']} and width {config['width']}"
+    if config["encoder"] != "plain":
+        size += f" with the encoder {config['encoder']}"
     return f"U-Net of {size}, {skips}, {parameters / 1e6:.2f} million parameters"
 
 
