@@ -127,7 +127,8 @@ pixels (chance {answers[0]["chance"]:.2f}).
 {step(of(top, "where"), of(bottom, "where"))}. The shallow network, whose output sees
 {pixels(output(one)["theoretical"] for one in seeds["shallow"])} px, ends at a *what* of {shallow}.
 
-**The decoder has both**: what {mean(last, "what")} and where {mean(last, "where")} at its end.
+**At the end of the decoder** *what* is {mean(last, "what")} and *where* {mean(last, "where")}:
+{_both(top, bottom, last)}.
 
 {show("unet/painted-0", "A scene as a probe on each level of the U-Net paints it")}
 
@@ -143,6 +144,16 @@ network without skips, and the shallow one, each on a telling scene.*
 Deeper is wider, and an untrained network looks at neighbourhoods too: the last two columns say how much of *what* comes
 from that. *Which side* asks at edges in images never seen, and so takes some *what*.
 """
+
+
+def _both(top: Sequence[Record], bottom: Sequence[Record], last: Sequence[Record]) -> str:
+    """In how many seeds the decoder ends with more what than level 0 and more where than the bottleneck."""
+    pairs = [zip(of(last, "what"), of(top, "what")), zip(of(last, "where"), of(bottom, "where"))]
+    held = [what > 0 and where > 0 for what, where in zip(*([surely(*pair) for pair in both] for both in pairs))]
+    return (
+        f"more *what* than encoder 0 and more *where* than the bottleneck, beyond the intervals, in {sum(held)} of "
+        f"{len(held)} seeds"
+    )
 
 
 def _levels_table(layers: Sequence[Mapping[str, Record]], answers: Sequence[Record]) -> str:
@@ -223,15 +234,17 @@ def _presence(full: Sequence[Record]) -> str:
     asked = [one["presence"] for one in full if one["presence"]]
     if not asked:
         return f"## {question}\n\n{' '.join(full[0]['answers'][question])}\n"
-    rows = [[title(one), mean([of["accuracy"] for of in asked], one["name"])] for one in full[0]["layers"]]
+    accuracies = [one["accuracy"] for one in asked]
+    rows = [[title(one), mean(accuracies, one["name"])] for one in full[0]["layers"]]
+    best = over(max(one["value"] for one in found.values()) for found in accuracies)
     return f"""## {question}
 
 Asked of features averaged over each {asked[0]["region"]}, where no place is left (chance 0.50):
 
 {table(["layer", "is it there?"], rows)}
 
-Averaging throws all place away, and the answer survives it: to say yes or no, *what* is enough, and the upper half of
-the U could be left out. That is a classifier.
+Averaging throws all place away; the level that tells most is still right in {best} of the cases. To say yes or no,
+*what* is enough, and the upper half of the U could be left out: that is a classifier.
 """
 
 

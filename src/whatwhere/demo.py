@@ -36,7 +36,7 @@ __all__ = ["NETWORKS", "TRAIN", "VAL", "DemoScore", "demo_plan", "run_demo"]
 
 TRAIN, VAL = 240, 40
 _EPOCHS = 15.0
-_EXPLAINED = 10
+_EXPLAINED = 8
 """Scenes that the U-Net's report is measured on."""
 
 
