@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from whatwhere.network import UNet as OurUNet
+
 
 @dataclass(frozen=True)
 class Specimen:
@@ -274,6 +276,7 @@ ZOO: tuple[Specimen, ...] = (
     Specimen("FPN", FPN, (1, 32, 48)),
     Specimen("U-Net++", UNetPlusPlus, (1, 32, 32)),
     Specimen("U-Net", lambda: UNet(2, 2), (1, 32, 32)),
+    Specimen("EfficientNet-Lite0 U-Net", lambda: OurUNet(3, 2, width=2, depth=3, encoder="efficientnet-lite0"), (3, 64, 56)),
     Specimen("U-Net odd size", lambda: UNet(2, 3), (1, 45, 51)),
     Specimen("U-Net without padding", ValidUNet, (1, 32, 36)),
     Specimen("attention gate", AttentionGate, (1, 16, 16)),

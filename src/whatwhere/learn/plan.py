@@ -18,6 +18,7 @@ import tomlkit
 
 from whatwhere.data.augment import Augmentation
 from whatwhere.errors import PlanError
+from whatwhere.network import known_encoder
 from whatwhere.records import Classes, Normalisation, parse_color
 from whatwhere.writing import whole_file
 
@@ -41,7 +42,7 @@ class NetworkPlan:
     padding: Literal["same", "valid"] = "same"
     skips: tuple[int, ...] = (0, 1, 2, 3)
     max_width: int = 512
-    encoder: Literal["plain", "efficientnet-lite0"] = "plain"
+    encoder: str = "plain"
     pretrained: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +57,8 @@ class NetworkPlan:
             raise PlanError(
                 "pretrained = true and encoder = 'plain'", "an encoder with weights", "set pretrained = false"
             )
+        if not known_encoder(self.encoder):
+            raise PlanError(f"encoder = {self.encoder!r}", "'plain', 'efficientnet-lite0' or 'timm:NAME'", "")
         if self.encoder != "plain" and (self.depth not in range(2, 6) or self.padding != "same"):
             raise PlanError(
                 f"encoder = {self.encoder!r}, depth = {self.depth} and padding = {self.padding!r}",

@@ -14,7 +14,7 @@ from whatwhere.data.pieces import SIDE
 from whatwhere.data.survey import Survey
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
-from whatwhere.network import PHOTOGRAPHS, EncoderKind, Machine, UNet, cost, pretrained_file
+from whatwhere.network import PHOTOGRAPHS, Machine, UNet, cost, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
 __all__ = ["make_plan"]
@@ -105,7 +105,7 @@ def make_plan(
     )  # fmt: skip
 
 
-def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[EncoderKind, bool]]:
+def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
     """ImageNet's features for photographs: they know cats and cars from 1.3 million images."""
     if asked == "plain":
         return ("plain", False), "as asked"
@@ -207,7 +207,7 @@ def _batch(crop: int) -> Reasoned[int]:
 
 
 def _width(
-    survey: Survey, machine: Machine, depth: int, crop: int, seconds: float | None, encoder: EncoderKind
+    survey: Survey, machine: Machine, depth: int, crop: int, seconds: float | None, encoder: str
 ) -> Reasoned[int]:
     """The widest network that still sees enough crops in the time."""
     assert survey.classes is not None

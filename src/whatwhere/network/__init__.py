@@ -1,7 +1,7 @@
 """The U-Net, what it costs, and the model file."""
 
 from whatwhere.network.cost import Cost, cost
-from whatwhere.network.encoders import EncoderKind
+from whatwhere.network.encoders import known_encoder
 from whatwhere.network.machine import Machine, keep_freed_memory, probe_machine
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.model_file import Model, build, load_model, save_model, versions
@@ -11,7 +11,6 @@ from whatwhere.network.unet import Skip, UNet
 __all__ = [
     "PHOTOGRAPHS",
     "Cost",
-    "EncoderKind",
     "Machine",
     "Mirrored",
     "Model",
@@ -20,6 +19,7 @@ __all__ = [
     "build",
     "cost",
     "keep_freed_memory",
+    "known_encoder",
     "load_model",
     "load_pretrained",
     "pretrained_file",

@@ -8,17 +8,24 @@ everything local, so images can still be painted in exact tiles; its ImageNet we
 from __future__ import annotations
 
 import itertools
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from whatwhere.errors import ModelError
 from whatwhere.network.blocks import Block, ConvNormReLU
 from whatwhere.network.blocks import block as _bricks
 
-__all__ = ["LITE0_CHANNELS", "EncoderKind", "InvertedBottleneck", "Lite0Encoder", "PlainEncoder", "lite0_stages"]
-
-EncoderKind = Literal["plain", "efficientnet-lite0"]
+__all__ = [
+    "LITE0_CHANNELS",
+    "InvertedBottleneck",
+    "Lite0Encoder",
+    "PlainEncoder",
+    "TimmEncoder",
+    "known_encoder",
+    "lite0_stages",
+    "pooled_block",
+]
 
 LITE0_CHANNELS = (16, 24, 40, 112, 320)
 """Channels at strides 2, 4, 8, 16 and 32."""
@@ -83,6 +90,77 @@ def lite0_stages() -> list[nn.Module]:
             stages[-1].append(InvertedBottleneck(channels, out, kernel, first, expansion))
             channels = out
     return [nn.Sequential(*stage) for stage in stages]
+
+
+class TimmEncoder(nn.Module):
+    """Any ``timm`` model that can give its features, below the same block of our own at full resolution.
+
+    Args:
+        name: a name that ``timm.create_model`` knows.
+        depth: how many of its strides 2, 4, 8, ... are used.
+
+    Raises:
+        ModelError: timm is not installed, knows no such model, or the model's strides are not those of a U.
+    """
+
+    def __init__(self, name: str, in_channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.name = name
+        self.body = _timm_body(name, in_channels, depth)
+        self.channels: tuple[int, ...] = (width, *self.body.feature_info.channels())  # type: ignore[operator, union-attr]
+        self.add_module("0", nn.Sequential(ConvNormReLU(in_channels, width), ConvNormReLU(width, width)))
+        for level in range(1, depth):
+            self.add_module(str(level), nn.Identity())  # so that level k is the module encoder.k here too
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """One tensor a level and, other than the other encoders, also the deepest."""
+        *upper, deepest = self.body(image)
+        levels = [image, *upper]
+        return [*(self.get_submodule(str(level))(features) for level, features in enumerate(levels)), deepest]
+
+    def load_pretrained(self) -> None:
+        """The weights that timm has for this model; ``ModelError`` where it cannot get them."""
+        import timm
+
+        try:
+            given = timm.create_model(self.name, pretrained=True).state_dict()
+            own = self.body.state_dict()
+            self.body.load_state_dict({key: given.get(key, tensor) for key, tensor in own.items()})
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"timm has no weights for {self.name!r} here ({str(error).splitlines()[0][:80]})",
+                "weights that timm can load",
+                "set pretrained = false in the plan, or fetch them with timm first",
+            ) from error
+
+
+def _timm_body(name: str, in_channels: int, depth: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError(
+            f"encoder 'timm:{name}' asks for timm, which cannot be imported ({error})",
+            "the package timm",
+            'pip install "whatwhere[encoders]"',
+        ) from error
+    try:
+        body: nn.Module = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=False)
+        strides = body.feature_info.reduction()  # type: ignore[operator, union-attr]
+        chosen = [strides.index(2 ** (level + 1)) for level in range(depth)]
+        return timm.create_model(  # type: ignore[no-any-return]
+            name, features_only=True, in_chans=in_channels, pretrained=False, out_indices=chosen
+        )
+    except (RuntimeError, ValueError, AttributeError, AssertionError) as error:
+        raise ModelError(
+            f"encoder 'timm:{name}' with depth {depth} ({error})",
+            f"a model that gives features at strides 2 to {2**depth}",
+            "choose another model, or another depth; timm.list_models() lists names",
+        ) from error
+
+
+def known_encoder(name: str) -> bool:
+    """Whether a plan or a model file may ask for it."""
+    return name in ("plain", "efficientnet-lite0") or (name.startswith("timm:") and len(name) > len("timm:"))
 
 
 class InvertedBottleneck(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.errors import ModelError
-from whatwhere.network.encoders import InvertedBottleneck
+from whatwhere.network.encoders import InvertedBottleneck, TimmEncoder
 from whatwhere.network.unet import UNet
 from whatwhere.records import Normalisation
 
@@ -39,12 +39,16 @@ def load_pretrained(network: nn.Module, path: Path | None = None) -> None:
     """Puts ImageNet weights into the encoder and bottleneck of ``UNet(encoder="efficientnet-lite0")``.
 
     Args:
-        network: changed in place; its level 0, its decoder and its head stay as they are.
+        network: changed in place; its level 0, its decoder and its head stay as they are. With a timm encoder the
+            weights are those that timm has (which it may want to fetch).
         path: a weight file; that of the installed package if None.
 
     Raises:
         ModelError: the file is missing, damaged, or of another network.
     """
+    if isinstance(network, UNet) and isinstance(network.encoder, TimmEncoder):
+        network.encoder.load_pretrained()
+        return
     if not isinstance(network, UNet) or network.config["encoder"] != "efficientnet-lite0":
         raise ModelError("a network with another encoder", 'UNet(encoder="efficientnet-lite0")', "choose that encoder")
     path = path or pretrained_file()
@@ -67,6 +71,8 @@ def load_pretrained(network: nn.Module, path: Path | None = None) -> None:
 
 def pretrained_parameters(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that :func:`load_pretrained` fills; none for a network with another encoder."""
+    if isinstance(network, UNet) and isinstance(network.encoder, TimmEncoder):
+        return list(network.encoder.body.parameters())
     if not isinstance(network, UNet) or network.config["encoder"] != "efficientnet-lite0":
         return []
     stages = [*list(network.encoder.children())[1:], network.bottleneck]

