@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -434,6 +436,23 @@ def test_a_journal_is_not_continued_by_another_backend(tmp_path: Path) -> None:
         sink.note(2)
         assert JournaledSink(tmp_path / "partial", {"image": "a"}, RawStore((64, 64))).tile == (32, 32)
         sink.close()
+
+
+# --- starting up ---
+
+
+def test_one_picture_is_painted_without_importing_what_is_slow(tmp_path: Path) -> None:
+    save_model(model_of(unet()), tmp_path / "model.safetensors")
+    Image.fromarray(picture(60, 70)).save(tmp_path / "a.png")
+    code = """if True:
+        import sys
+        from whatwhere.cli import app
+        app(["predict", "model.safetensors", "a.png", "-o", "out"], standalone_mode=False)
+        print({"torch._dynamo", "sympy", "sklearn", "matplotlib", "openvino", "onnxruntime"} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert (tmp_path / "out/a.png").is_file()
 
 
 # --- memory ---

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 __all__ = ["ALIKE", "fingerprint", "groups", "near_duplicates", "uprightness"]
 
@@ -67,6 +65,9 @@ def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     >>> groups(4, [(0, 2), (2, 3)])
     [[0, 2, 3], [1]]
     """
+    from scipy.sparse import coo_array  # slow to import, and only surveys need it
+    from scipy.sparse.csgraph import connected_components
+
     links = np.array(list(pairs), np.intp).reshape(-1, 2)
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
     number, labels = connected_components(graph, directed=False)

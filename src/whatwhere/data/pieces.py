@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 __all__ = ["SIDE", "PieceTest", "Pieces", "judge_pieces", "sample_pieces"]
 
@@ -122,6 +121,8 @@ def _balanced(half: Pieces, asked: Sequence[int]) -> Pieces:
 
 def _vote(known: Pieces, asked: Pieces) -> NDArray[np.bool_]:
     """Which of the asked pieces their nearest known ones give the right class."""
+    from scipy.spatial import cKDTree  # slow to import, and only surveys need it
+
     mean, scale = known.features.mean(0), np.maximum(known.features.std(0), 1e-6)
     tree = cKDTree((known.features - mean) / scale)
     _, nearest = tree.query((asked.features - mean) / scale, k=min(_NEIGHBOURS, len(known.labels)))

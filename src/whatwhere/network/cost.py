@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Cost", "cost"]
 
@@ -31,6 +30,8 @@ def cost(network: nn.Module, image_shape: tuple[int, ...]) -> Cost:
     >>> cost(nn.Conv2d(3, 8, 3, padding=1, bias=False), (3, 10, 10))
     Cost(parameters=216, multiply_adds=21600, image_shape=(3, 10, 10))
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and painting needs no cost
+
     parameters = sum(parameter.numel() for parameter in network.parameters())
     hollow = copy.deepcopy(network).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

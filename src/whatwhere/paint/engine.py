@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, PlanError
-from whatwhere.field import Field, field
 from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
@@ -25,6 +25,9 @@ from whatwhere.paint.choice import Choice, Scene, choose, insist, reason_of
 from whatwhere.paint.fold import folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from whatwhere.field import Field
 
 __all__ = ["BackendFailure", "Engine"]
 
@@ -168,6 +171,8 @@ class Engine:
     @cached_property
     def field(self) -> Field:
         """Which pixels each pixel's label depends on. Takes a second or so, once."""
+        from whatwhere.field import field  # with torch.export; an image that fits in one piece needs neither
+
         channels, side = self.model.normalisation.channels, _CANVAS
         original = copy.deepcopy(self.model.network).cpu().float().eval()
         return field(original, (channels, side, side))

@@ -18,8 +18,8 @@ __all__ = ["free_memory", "is_out_of_memory", "peak_bytes"]
 
 
 _NO_MEMORY = (
-    "not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "failed to allocate memory",
-    "bad_alloc", "bad allocation",
+    "not enough memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory",
+    "out of memory", "bad_alloc", "bad allocation",
 )  # fmt: skip
 """How PyTorch, OpenVINO and ONNX Runtime say it."""
 
@@ -32,6 +32,11 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak: int = 0
         self._now: int = 0
         self._holders: Counter[int] = Counter()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to tell the compiler to skip this, torch would first import it, which takes seconds."""
+        return False
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
