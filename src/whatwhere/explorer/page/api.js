@@ -17,12 +17,13 @@ const CLIENT = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.t
 
 /**
  * @param {string} path
- * @param {{body?: any, bytes?: Blob, signal?: AbortSignal}} [given]
+ * @param {{body?: any, bytes?: Blob, signal?: AbortSignal, slot?: number}} [given] slot: which of two networks asks; a newer
+ *   question for evidence takes the place of an older one of the same slot of the same window
  * @returns {Promise<any>}
  */
 export async function ask(path, given = {}) {
   /** @type {Record<string, string>} */
-  const headers = { "X-Client": CLIENT };
+  const headers = { "X-Client": `${CLIENT}-${given.slot ?? 0}` };
   let body;
   if (given.bytes) body = given.bytes;
   else if (given.body !== undefined) {

@@ -32,6 +32,9 @@ class Page {
     addEventListener("hashchange", () => {
       if (location.hash.slice(1) !== toAddress(this.store.state)) this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
     });
+    // one shape of panel for all images that are here, so that nothing jumps from one to the next
+    const tallest = Math.min(...session.images.map((one) => one.width / one.height));
+    document.body.style.setProperty("--aspect", String(Math.max(0.8, Math.min(1.6, session.images.length ? tallest : 1))));
     this.compare();
     this.load();
     find("#empty").hidden = session.images.length > 0;

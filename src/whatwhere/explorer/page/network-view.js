@@ -33,6 +33,8 @@ export class NetworkView {
     /** @type {Seen | null} */
     this.seen = null;
     this.turn = 0;
+    /** @type {string | null} the layer whose picture the pointer is over */
+    this.regarded = null;
     this.paintings = new Newest();
     this.stories = new Newest();
     /** @type {AbortController | null} */
@@ -43,7 +45,8 @@ export class NetworkView {
     const here = () => ({ x: store.state.x, y: store.state.y });
     this.image = new PicturePanel("The image", { point, choose, here, ...says.brush.hands() });
     this.painting = new PicturePanel("The painting", { point, choose, here });
-    this.u = new UView({ path: (name, hold) => this.setPath(name, hold), layer: (layer) => store.set({ layer }), point, choose });
+    this.u = new UView({ path: (name, hold) => this.setPath(name, hold), layer: (layer) => store.set({ layer }), point, choose,
+      regard: (layer) => { this.regarded = layer; this.showHere(); } });
     this.u.setSlot(`slot ${slot} `);
     this.pixel = new PixelPanel({ evidence: () => store.set({ evidence: !store.state.evidence }) });
     this.change = new ChangePanel({ difference: () => store.set({ look: store.state.look === "difference" ? "painting" : "difference" }) });
@@ -54,7 +57,7 @@ export class NetworkView {
 
   assemble() {
     this.title = h("h2", { class: "network-title" });
-    this.legend = h("div", { class: "legend", "aria-label": "Classes" });
+    this.legend = h("div", { class: "legend", role: "group", "aria-label": "Classes" });
     this.looks = LOOKS.map(([look, name]) => h("button", { type: "button", class: "tab", "data-look": look, text: name,
       onclick: () => this.store.set({ look: /** @type {any} */ (look) }) }));
     this.imageHead = h("div", { class: "picture-head" }, h("h2", { text: "Image" }), h("span", { class: "picture-facts" }));
@@ -163,7 +166,7 @@ export class NetworkView {
         const painted = touched ? await seen.paint(this.paths, edits) : seen.untouched;
         if (this.seen !== seen) return;
         seen.painted = painted;
-        this.drawAll();
+        this.drawTouched();
         this.says.told(this);
       } catch (error) {
         this.says.trouble(error);
@@ -206,7 +209,7 @@ export class NetworkView {
     if (!seen) return;
     const gathering = (this.gathering = new AbortController());
     try {
-      const { record, signed } = await seen.askEvidence(x, y, gathering.signal);
+      const { record, signed } = await seen.askEvidence(x, y, gathering.signal, this.slot);
       if (gathering.signal.aborted || this.seen !== seen) return;
       this.signed = signed;
       seen.evidence = record;
@@ -222,9 +225,14 @@ export class NetworkView {
   }
 
   drawAll() {
+    this.drawLevels();
+    this.drawTouched();
+  }
+
+  /** What skips and brush can change; the levels are those of the image as it is. */
+  drawTouched() {
     this.drawImage();
     this.drawPainting();
-    this.drawLevels();
     this.drawChange();
     this.showHere();
   }
@@ -277,7 +285,8 @@ export class NetworkView {
 
   drawLevels() {
     const seen = this.seen;
-    if (seen) this.u.setPaintings(seen.levels, seen.picture, seen.untouched.labels, this.store.state.patterns);
+    if (!seen) return;
+    this.u.setPaintings(seen.levels, seen.picture, seen.untouched.labels, { patterns: this.store.state.patterns, hopeless: Boolean(seen.probes?.why) });
   }
 
   drawChange() {
@@ -293,7 +302,7 @@ export class NetworkView {
     const seen = this.seen;
     const { x, y } = this.store.here;
     if (!seen || x < 0 || x >= seen.width || y >= seen.height) return;
-    const { layer: chosen } = this.store.state;
+    const chosen = this.regarded ?? this.store.state.layer;
     const border = this.border();
     const frames = seen.model.layers.filter((one) => one.role === "encoder" || one.role === "bottleneck" || one.name === chosen).flatMap((layer) => {
       const box = seen.windows.window(layer.name, x, y);

@@ -9,19 +9,21 @@
  */
 
 const ROOM_BELOW = 26; // under a picture: the bar of what its probe reads, and the arrow to the next
-const LEAST_PITCH = 84;
+const LEAST_PITCH = 6.7; // rem: three lines of words and a valve
+const LINE_BELOW = 4.1; // rem under the top of a row
 const MOST_PICTURE = 150;
 
 /**
  * @param {import("./types.js").Model} model
  * @param {number} width px that there are
  * @param {number} height px that there are; a deep network takes more
+ * @param {number} rem px
  * @returns {Layout}
  */
-export function layoutU(model, width, height) {
+export function layoutU(model, width, height, rem) {
   const shown = model.layers.filter((one) => one.role !== "pixel" && one.role !== "output");
   const levels = [...new Set(shown.filter((one) => one.role !== "bottleneck").map((one) => one.level))].sort((a, b) => a - b);
-  const pitch = Math.max(LEAST_PITCH, Math.floor(height / (levels.length + 1)));
+  const pitch = Math.max(Math.round(LEAST_PITCH * rem), Math.floor(height / (levels.length + 1)));
   const picture = Math.round(Math.min(pitch - ROOM_BELOW, MOST_PICTURE, 0.2 * width));
   const inset = 10;
   /** @type {Record<string, Place>} */
@@ -35,8 +37,8 @@ export function layoutU(model, width, height) {
   }
   const floor = levels.length * pitch + 4;
   return {
-    width, height: (levels.length + 1) * pitch, least: (levels.length + 1) * LEAST_PITCH, picture, pitch, rows: levels,
-    layers, ...lines(model, levels, width, picture, pitch, inset, floor),
+    width, height: (levels.length + 1) * pitch, least: (levels.length + 1) * Math.round(LEAST_PITCH * rem), picture, pitch, rows: levels,
+    layers, ...lines(model, levels, width, picture, pitch, inset, floor, Math.max(0.82 * picture, LINE_BELOW * rem)),
     band: band(inset + picture / 2, width - inset - picture / 2, floor + picture / 2),
     bandWidth: picture + 2 * inset,
     steps: steps(layers, picture, pitch),
@@ -45,7 +47,7 @@ export function layoutU(model, width, height) {
 
 /** Skips of one level lie under each other. @returns {{skips: Line[], bottleneck: Line | null}} */
 function lines(/** @type {import("./types.js").Model} */ model, /** @type {number[]} */ levels, /** @type {number} */ width,
-  /** @type {number} */ picture, /** @type {number} */ pitch, /** @type {number} */ inset, /** @type {number} */ floor) {
+  /** @type {number} */ picture, /** @type {number} */ pitch, /** @type {number} */ inset, /** @type {number} */ floor, /** @type {number} */ below) {
   const x0 = inset + picture + 14;
   /** @type {Map<number, number>} */
   const met = new Map();
@@ -53,7 +55,7 @@ function lines(/** @type {import("./types.js").Model} */ model, /** @type {numbe
     const row = Math.max(0, levels.findIndex((level) => level >= path.level));
     const before = met.get(row) ?? 0;
     met.set(row, before + 1);
-    return { path, x0, x1: width - x0, y: row * pitch + 4 + picture * 0.72 + before * 34 };
+    return { path, x0, x1: width - x0, y: row * pitch + 4 + below + before * 34 };
   });
   const deep = model.paths.find((path) => path.kind === "bottleneck");
   const from = (width + picture) / 2 + 14;

@@ -28,7 +28,7 @@ const capital = (/** @type {string} */ text) => text[0].toUpperCase() + text.sli
 export class UView {
   /**
    * @param {{path: (name: string, hold: import("./types.js").Hold) => void, layer: (name: string) => void,
-   *   point: (at: {x: number, y: number} | null) => void, choose: (at: {x: number, y: number}) => void}} says
+   *   point: (at: {x: number, y: number} | null) => void, choose: (at: {x: number, y: number}) => void, regard: (layer: string | null) => void}} says
    */
   constructor(says) {
     this.says = says;
@@ -65,6 +65,8 @@ export class UView {
     frame.addEventListener("pointermove", (event) => this.says.point(this.pixelAt(frame, event)));
     frame.addEventListener("pointerleave", () => this.says.point(null));
     frame.addEventListener("click", (event) => { if (event.detail) this.says.choose(this.pixelAt(frame, event)); });
+    button.addEventListener("pointerenter", () => this.says.regard(layer.name));
+    button.addEventListener("pointerleave", () => this.says.regard(null));
     button.style.setProperty("--level", levelColour(/** @type {any} */ (this.model), layer));
     const text = h("p", { class: "about" }, h("b", { text: capital(layer.title) }), h("span", { class: "grid" }),
       h("span", { text: layer.field ? `sees ${layer.field[1]} × ${layer.field[0]} px` : "sees everything" }));
@@ -105,8 +107,8 @@ export class UView {
   arrange() {
     const model = this.model;
     if (!model || !this.element.clientWidth) return;
-    const at = layoutU(model, this.element.clientWidth, this.element.clientHeight);
-    place(this.element, { "min-height": at.least });
+    const at = layoutU(model, this.element.clientWidth, this.element.clientHeight, parseFloat(getComputedStyle(document.documentElement).fontSize));
+    place(this.element, { "--least": at.least });
     const [width, height] = this.size ?? [1, 1];
     const scale = at.picture / Math.max(width, height);
     for (const [name, { button, text }] of this.nodes) {
@@ -159,7 +161,7 @@ export class UView {
 
   /** What the probes paint; before they are ready, the image at each level's resolution.
    * @param {Map<string, Uint8Array> | null} paintings @param {CanvasImageSource} image @param {Uint8Array | null} answer */
-  setPaintings(paintings, image, answer, patterns = false) {
+  setPaintings(paintings, image, answer, { patterns = false, hopeless = false } = {}) {
     const [width, height] = this.size ?? [1, 1];
     this.paintings = paintings;
     for (const layer of this.model?.layers ?? []) {
@@ -169,7 +171,7 @@ export class UView {
       const agrees = ids && answer && ids.length === answer.length ? agreement(ids, answer) : null;
       if (ids) paintLabels(node.canvas, ids, width, height, this.looks, { patterns });
       else this.drawCoarse(node.canvas, layer, image);
-      node.button.classList.toggle("waits", !ids);
+      node.button.classList.toggle("waits", !ids && !hopeless);
       const paints = agrees === null ? "no probe has painted it yet" : `its probe paints ${percent(agrees)} of the pixels as the network does`;
       node.button.dataset.paints = paints;
       this.nameNode(layer, "");
