@@ -262,6 +262,33 @@ def explain(
 
 
 @app.command()
+def explore(
+    model: Annotated[Path, typer.Argument(help="A model file, a run folder, or a folder of several.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of images.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A data folder: images whose truth is known.")] = None,
+    split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
+    others: Annotated[list[Path] | None, typer.Option("--with", help="Another model to compare with.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8760,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine need a token.")
+    ] = "127.0.0.1",
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Touch the network: a local page that answers at once. Ends with Ctrl-C."""
+    from whatwhere import segmenter
+    from whatwhere.paint.sources import extra
+
+    for needed in ("starlette", "uvicorn"):
+        extra(needed, "explorer", "the explorer is a small web server, which is not installed")
+    from whatwhere.explorer.serve import explore as serve
+    from whatwhere.explorer.serve import models_in
+
+    models = models_in([model, *(others or [])])
+    truth = None if data is None else segmenter.truth_of(models[0][1], data, split)
+    serve(models, images or [], truth, host=host, port=port, browser=browser, say=typer.echo)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("whatwhere-demo"),
     seed: Seed = 0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from whatwhere.explain.skips import coalition_players
 from whatwhere.field import Field
 from whatwhere.records import Box
 
-__all__ = ["Cut", "PixelStory", "integrated_gradients", "tell_pixel"]
+__all__ = ["Cut", "PixelStory", "cut_everywhere", "evidence_for", "integrated_gradients", "tell_pixel"]
 
 COMPLETE = 0.01
 """Integrated gradients are refined until they add up to the logit difference within this share of it."""
@@ -137,8 +137,8 @@ def tell_pixel(
         if layer.name in probes:
             x = gather(layer, features[layer.name], np.array([row]), np.array([column]))
             readings[layer.name] = _softmax(probes[layer.name].logits(x)[0])
-    cuts, flip = _cut_everywhere(anatomy, case, pixel, means, prediction)
-    evidence, completeness, steps, (margin, at_baseline) = _evidence(
+    cuts, flip = cut_everywhere(anatomy, anatomy.carried(case.image), case.size, pixel, means, prediction)
+    evidence, completeness, steps, (margin, at_baseline) = evidence_for(
         anatomy, windows, case.image, baseline, pixel, prediction, rival
     )
     radius = max(case.size) - 1
@@ -170,11 +170,20 @@ def tell_pixel(
 
 
 @torch.inference_mode()
-def _cut_everywhere(
-    anatomy: Anatomy, case: Case, pixel: tuple[int, int], means: Sequence[Tensor], prediction: int
+def cut_everywhere(
+    anatomy: Anatomy,
+    carried: Sequence[Tensor],
+    size: tuple[int, int],
+    pixel: tuple[int, int],
+    means: Sequence[Tensor],
+    prediction: int,
 ) -> tuple[tuple[Cut, ...], Cut | None]:
-    """Each path absent alone, and the smallest set of absent paths that flips the label (the surest of that size)."""
-    carried = anatomy.carried(case.image)
+    """Each path absent alone, and the smallest set of absent paths that flips the label (the surest of that size).
+
+    Args:
+        carried: what each path carries on an image of ``size``.
+        prediction: the class painted at ``pixel`` (row, column) with every path there.
+    """
     players = len(carried)
     singles: list[Cut] = []
     flip: Cut | None = None
@@ -183,7 +192,7 @@ def _cut_everywhere(
             break
         out = coalition_players(absent, players)
         given = [mean.expand_as(own) if gone else own for own, mean, gone in zip(carried, means, out)]
-        answer = anatomy.decode(given, case.size)[0, :, pixel[0], pixel[1]].float().softmax(0)
+        answer = anatomy.decode(given, size)[0, :, pixel[0], pixel[1]].float().softmax(0)
         names = tuple(path.name for path, gone in zip(anatomy.paths, out) if gone)
         cut = Cut(names, int(answer.argmax()), float(answer[prediction]))
         if len(names) == 1:
@@ -193,8 +202,14 @@ def _cut_everywhere(
     return tuple(singles), flip
 
 
-def _evidence(
-    anatomy: Anatomy,
+class Reader(Protocol):
+    """What reads an image: logits, and the features of every layer."""
+
+    def read(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+def evidence_for(
+    anatomy: Reader,
     windows: Field,
     image: Tensor,
     baseline: Tensor,

@@ -17,8 +17,10 @@ from whatwhere.explain.measured import Measured, measured_accuracy
 from whatwhere.explain.probes import FOLDS, held_out_logits
 from whatwhere.records import VOID
 
-__all__ = ["Presence", "cell_counts", "measure_presence"]
+__all__ = ["Presence", "cell_counts", "measure_presence", "region_features"]
 
+_PARTS = {"image": 1, "quarter": 2, "sixteenth": 4}
+"""Regions along a side of the image."""
 _LEAST = 5
 """Regions with and without the class that there must be."""
 _VISIBLE = 0.005
@@ -63,16 +65,37 @@ def measure_presence(pooled: Mapping[str, Array], counts: Sequence[Array], class
         pooled: by layer ``(images, cells, cells, channels)``.
         counts: for each image ``(cells, cells, classes)`` pixels.
     """
-    pixels = np.stack(counts).astype(np.float64)
-    for region, join in (("image", pixels.shape[1]), ("quarter", pixels.shape[1] // 2), ("sixteenth", 1)):
-        joined = _joined(pixels, join) * join * join
-        there = joined >= _VISIBLE * joined.sum(-1, keepdims=True)
+    pixels = np.stack(counts)
+    for region in _PARTS:
+        join = pixels.shape[1] // _PARTS[region]
+        there = _there(pixels, join)
         flat = there.reshape(-1, classes)
         asked = [c for c in range(classes) if min(flat[:, c].sum(), (~flat[:, c]).sum()) >= _LEAST]
         if asked and len(pixels) > 1:
             accuracy = {name: _ask(_joined(cells, join), there, asked, seed, region) for name, cells in pooled.items()}
             return Presence(region, tuple(asked), accuracy)
     return None
+
+
+def region_features(pooled: Array, counts: Array | None, region: str, class_id: int) -> tuple[Array, Array | None]:
+    """Features ``(regions, channels)`` of all images' regions, and whether each holds the class; None without counts.
+
+    Args:
+        pooled: ``(images, cells, cells, channels)``.
+        counts: ``(images, cells, cells, classes)`` pixels.
+        region: as in :class:`Presence`.
+    """
+    join = pooled.shape[1] // _PARTS[region]
+    joined = _joined(pooled, join)
+    there = None if counts is None else _there(counts, join)[..., class_id].reshape(-1)
+    return joined.reshape(-1, joined.shape[-1]), there
+
+
+def _there(pixels: Array, join: int) -> Array:
+    """Whether each class is in each region, from its pixels in each cell."""
+    joined = _joined(pixels.astype(np.float64), join) * join * join
+    found: Array = joined >= _VISIBLE * joined.sum(-1, keepdims=True)
+    return found
 
 
 def _joined(cells: Array, join: int) -> Array:

@@ -27,7 +27,16 @@ from whatwhere.judge.counts import Counts
 from whatwhere.judge.measures import measures
 from whatwhere.records import Classes
 
-__all__ = ["MOST_EXACT", "TOLERANCE", "Worth", "Worths", "coalition_players", "measure_skips", "shapley_matrix"]
+__all__ = [
+    "MOST_EXACT",
+    "TOLERANCE",
+    "Tally",
+    "Worth",
+    "Worths",
+    "coalition_players",
+    "measure_skips",
+    "shapley_matrix",
+]
 
 MOST_EXACT = 7
 """Up to this many paths every coalition is measured; beyond, sampled orders."""
@@ -150,8 +159,8 @@ def _sampled_orders(players: int, seed: int) -> tuple[tuple[int, ...], Array]:
     return met, np.stack([gains[coalition] for coalition in met], axis=1)
 
 
-class _Tally:
-    """Counts of one way to cut the network, over images."""
+class Tally:
+    """Counts of one way to cut the network, over images: every score that is compared."""
 
     def __init__(self, classes: Classes) -> None:
         self.judge = Judge(classes, tolerance=TOLERANCE)
@@ -221,7 +230,7 @@ def measure_skips(
     whole = 2**players - 1
     met, matrix = _all_orders(players) if players <= MOST_EXACT else _sampled_orders(players, seed)
     coalitions = sorted({*met, *(whole & ~(1 << player) for player in range(players))})
-    tallies: dict[Cut, _Tally] = {}
+    tallies: dict[Cut, Tally] = {}
     response = np.zeros(players)
     before = anatomy.carried(images[-1][0]) if len(images) > 1 else None
     for place, (image, truth) in enumerate(images):
@@ -229,7 +238,7 @@ def measure_skips(
         answer = anatomy.decode(carried, (image.shape[-2], image.shape[-1])).float()
         for cut, given in _cuts(anatomy, coalitions, carried, means, before):
             logits = anatomy.decode(given, (image.shape[-2], image.shape[-1])).float()
-            tallies.setdefault(cut, _Tally(classes)).add(logits, truth, found)
+            tallies.setdefault(cut, Tally(classes)).add(logits, truth, found)
             if isinstance(cut, int) and (whole & ~cut).bit_count() == 1:
                 response[(whole & ~cut).bit_length() - 1] += _moved(logits, answer) / len(images)
         before = carried if before is not None else None
@@ -262,7 +271,7 @@ def _moved(logits: Tensor, answer: Tensor) -> float:
 
 def _share_out(
     paths: tuple[Path, ...],
-    tallies: dict[Cut, _Tally],
+    tallies: dict[Cut, Tally],
     met: Sequence[int],
     matrix: Array,
     seed: int,

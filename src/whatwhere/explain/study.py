@@ -5,7 +5,7 @@ Knows an anatomy and cases; nothing of probes or scores. Nothing larger than a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from whatwhere.explain.cases import Case
 from whatwhere.explain.levels import Samples, gather
 from whatwhere.explain.pixels import Spots
 
-__all__ = ["CELLS", "Study", "answers_of", "look"]
+__all__ = ["CELLS", "Study", "answers_of", "look", "path_means"]
 
 CELLS = 4
 """Pooled features are kept for a grid of 4 x 4 cells an image, which can be joined to halves or the whole."""
@@ -85,6 +85,15 @@ def look(
         {name: np.stack(cells) for name, cells in pooled.items()},
         *sums.result(),
     )
+
+
+@torch.inference_mode()
+def path_means(anatomy: Anatomy, images: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """For each path its mean over images and places, ``(1, channels, 1, 1)``."""
+    sums = _PathSums(len(anatomy.paths))
+    for image in images:
+        sums.add(anatomy.carried(image))
+    return sums.result()[0]
 
 
 class _Collector:

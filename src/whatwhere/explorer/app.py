@@ -1,0 +1,196 @@
+"""The explorer's server: an address for every question to the desk. Knows HTTP; computes nothing itself.
+
+Quick answers are computed in a few threads, evidence in one of its own, so that a slow map never keeps a pixel waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import torch
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from whatwhere.errors import WhatwhereError
+from whatwhere.explorer.asked import parse
+from whatwhere.explorer.desk import UPLOAD_BYTES, Desk
+from whatwhere.explorer.errors import NotReadyError, RefusalError
+from whatwhere.explorer.guard import Guard
+
+__all__ = ["LOCAL", "create_app"]
+
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+_BODY_BYTES = 256 * 2**10
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_CLIENTS = 256
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str | None = None) -> Starlette:
+    """The application; ``hosts`` and ``token`` as in :class:`Guard`."""
+    quick, slow = (
+        ThreadPoolExecutor(4, "quick"),
+        ThreadPoolExecutor(1, "evidence", initializer=torch.set_num_threads, initargs=(1,)),
+    )
+    page = {
+        entry.name: entry.read_bytes() for entry in (files("whatwhere.explorer") / "page").iterdir() if entry.is_file()
+    }
+    wanted = _Wanted()
+
+    async def compute(act: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(quick, act)
+
+    def answers(act: Callable[[Mapping[str, str]], Any]) -> Answer:
+        async def answer(request: Request) -> Response:
+            return _json(await compute(partial(act, {**request.path_params, **request.query_params})))
+
+        return answer
+
+    def posted(act: Callable[[dict[str, Any]], Any]) -> Answer:
+        async def answer(request: Request) -> Response:
+            record = parse(await _body(request, _BODY_BYTES))
+            return _json(await compute(partial(act, record)))
+
+        return answer
+
+    async def evidence(request: Request) -> Response:
+        record = parse(await _body(request, _BODY_BYTES))
+        stopped = wanted.newest(request.headers.get("x-client", "")[:64])
+        try:
+            return _json(
+                await asyncio.get_running_loop().run_in_executor(slow, partial(desk.evidence, record, stopped))
+            )
+        except InterruptedError as error:
+            raise RefusalError(409, "a newer question came", "", "wait for its answer") from error
+
+    async def upload(request: Request) -> Response:
+        name = request.query_params.get("name", "upload")
+        body = await _body(request, UPLOAD_BYTES)
+        return _json(await compute(partial(desk.upload, name, body)), 201)
+
+    async def static(request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        if name not in page:
+            raise RefusalError(404, f"there is no file {name[:40]!r}", "a file of the page", "reload the page")
+        kind = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+        return Response(page[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+    async def picture(request: Request) -> Response:
+        shown, kind = desk.image(request.path_params["image"]), request.path_params["kind"]
+        if kind == "truth.png" and shown.truth is None:
+            raise RefusalError(404, f"no mask is known for {shown.name}", "an image with its mask", "")
+        if kind not in ("picture.png", "thumb.png", "truth.png"):
+            raise RefusalError(404, f"there is no {kind[:40]!r}", "picture.png, thumb.png or truth.png", "")
+        return Response(await compute(partial(_encoded_picture, shown, kind)), media_type="image/png")
+
+    async def session(_request: Request) -> Response:
+        return _json(desk.session() | {"token_needed": token is not None})
+
+    routes = [
+        Route("/", static), Route("/static/{name}", static), Route("/favicon.ico", _nothing),
+        Route("/api/session", session),
+        Route("/api/images", upload, methods=["POST"]),
+        Route("/api/images/{image}/{kind}", picture),
+        Route("/api/models/{model}", answers(lambda of: desk.portrait(of["model"]))),
+        Route("/api/models/{model}/probes", answers(lambda of: desk.reading(of["model"]))),
+        Route("/api/models/{model}/presence", answers(lambda of: desk.presence(of["model"], of.get("image", "")))),
+        Route("/api/models/{model}/skips", answers(lambda of: desk.skips(of["model"], of.get("image", "")))),
+        Route("/api/models/{model}/images/{image}", answers(lambda of: desk.geometry(of["model"], of["image"]))),
+        Route("/api/models/{model}/images/{image}/levels", answers(lambda of: desk.levels(of["model"], of["image"]))),
+        Route(
+            "/api/models/{model}/images/{image}/features",
+            answers(lambda of: desk.features(of["model"], of["image"], of.get("layer", ""))),
+        ),
+        Route("/api/painting", posted(desk.painting), methods=["POST"]),
+        Route("/api/pixel", posted(desk.pixel), methods=["POST"]),
+        Route("/api/evidence", evidence, methods=["POST"]),
+    ]  # fmt: skip
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, hosts=hosts, token=token)],
+        exception_handlers={
+            WhatwhereError: _refused,
+            NotReadyError: _later,
+            404: _unknown,
+            405: _unknown,
+            ClientDisconnect: _gone,
+        },
+    )
+
+
+class _Wanted:
+    """For each window of the page, its newest question; older ones are no longer wanted."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, object] = {}
+        self._lock = threading.Lock()
+
+    def newest(self, client: str) -> Callable[[], bool]:
+        """Makes this the newest; the answer tells whether it is no longer."""
+        mine = object()
+        with self._lock:
+            self._newest.pop(client, None)
+            self._newest[client] = mine
+            while len(self._newest) > _CLIENTS:
+                del self._newest[next(iter(self._newest))]
+        return lambda: self._newest.get(client) is not mine
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The request's body, read no further than is allowed."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise RefusalError(413, f"more than {most / 2**20:.3g} MiB", f"at most {most / 2**20:.3g} MiB", "send less")
+    return bytes(body)
+
+
+def _encoded_picture(shown: Any, kind: str) -> bytes:
+    from whatwhere.explorer.pictures import png
+
+    if kind == "truth.png":
+        return png(shown.truth)
+    found: bytes = shown.picture if kind == "picture.png" else shown.thumb
+    return found
+
+
+def _json(record: Any, status: int = 200) -> Response:
+    return JSONResponse(record, status, headers={"cache-control": "no-store"})
+
+
+async def _nothing(_request: Request) -> Response:
+    return Response(status_code=204)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, WhatwhereError)
+    status = error.status if isinstance(error, RefusalError) else 422
+    return _json({"error": {"given": error.given, "expected": error.expected, "remedy": error.remedy}}, status)
+
+
+async def _later(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotReadyError)
+    record = {"error": {"given": f"still measuring: {error}", "expected": "", "remedy": "wait"}, "share": error.share}
+    return Response(json.dumps(record), 503, {"retry-after": "1"}, "application/json")
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    given = f"{request.method} {request.url.path[:80]}"
+    return _json({"error": {"given": given, "expected": "an address of the explorer", "remedy": "reload"}}, status)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)

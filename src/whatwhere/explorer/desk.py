@@ -1,0 +1,293 @@
+"""The desk: the models and images that a page can look at, and the answers to all it asks, as JSON records.
+
+Models and images never change once they lie here, and what a page holds or brushes comes with each request: so two
+windows never disturb each other. Knows lenses, readings and images; nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from whatwhere.data.sets import ImageSet
+from whatwhere.errors import DataError
+from whatwhere.explain.evidence import containing, ring_profile
+from whatwhere.explain.pixels import interior_distance
+from whatwhere.explain.skips import measure_skips
+from whatwhere.explorer.asked import edits_in, holds_in, pixel_in, text_in
+from whatwhere.explorer.drawing import geometry, influenced_window, portrait, title_of
+from whatwhere.explorer.edits import altered
+from whatwhere.explorer.errors import RefusalError, missing
+from whatwhere.explorer.gallery import strongest_maps
+from whatwhere.explorer.lens import Lens
+from whatwhere.explorer.pictures import data_url
+from whatwhere.explorer.reading import Reading
+from whatwhere.explorer.shown import SIDE, Shown, cut_to_size, open_shown
+from whatwhere.network import Model, versions
+from whatwhere.records import VOID
+
+__all__ = ["UPLOAD_BYTES", "UPLOAD_PIXELS", "Desk"]
+
+UPLOAD_BYTES = 64 * 2**20
+UPLOAD_PIXELS = 100_000_000
+_UPLOADS, _FROM_DATA = 24, 12
+
+Array = NDArray[Any]
+
+
+class Desk:
+    """What lies on the desk.
+
+    Args:
+        models: names and models; the first is looked at first.
+        images: paths of images without masks.
+        data: labelled images: some of them lie on the desk, and the levels are read with them.
+    """
+
+    def __init__(
+        self, models: Sequence[tuple[str, Model]], images: Sequence[Path] = (), data: ImageSet | None = None
+    ) -> None:
+        self._lock = threading.Lock()
+        self._fixed: dict[str, Shown] = {}
+        self._uploads: OrderedDict[str, Shown] = OrderedDict()
+        self.lenses = {f"m{k}": Lens(f"m{k}", name, model, self._known) for k, (name, model) in enumerate(models)}
+        for path in images:
+            self._lay(open_shown(f"i{len(self._fixed)}", path.name, path, self._channels))
+        for name, raw, truth in _some_of(data):
+            self._lay(cut_to_size(f"i{len(self._fixed)}", name, raw, truth))
+        names = [shown.name for shown in self._fixed.values()]
+        self.readings = {key: Reading(lens, data, names) for key, lens in self.lenses.items()}
+
+    @property
+    def _channels(self) -> tuple[int, ...]:
+        return tuple(sorted({lens.model.normalisation.channels for lens in self.lenses.values()}, reverse=True))
+
+    def _lay(self, shown: Shown) -> None:
+        self._fixed[shown.id] = shown
+
+    def _known(self) -> list[Shown]:
+        """The images that were there from the start, or else what was uploaded."""
+        with self._lock:
+            return list(self._fixed.values()) or list(self._uploads.values())
+
+    # -- what there is
+
+    def session(self) -> dict[str, Any]:
+        with self._lock:
+            images = [*self._fixed.values(), *self._uploads.values()]
+        models = []
+        for key, lens in self.lenses.items():
+            weights = sum(parameter.numel() for parameter in lens.network.parameters())
+            models.append({"id": key, "name": lens.name, "title": title_of(lens), "parameters": weights, "note": ""})
+        return {
+            "version": versions()["whatwhere"], "models": models, "images": [shown.to_json() for shown in images],
+            "limits": {"upload_bytes": UPLOAD_BYTES, "upload_pixels": UPLOAD_PIXELS, "side": SIDE},
+            "token_needed": False,
+        }  # fmt: skip
+
+    def lens(self, key: str) -> Lens:
+        if key not in self.lenses:
+            raise missing("model", key)
+        return self.lenses[key]
+
+    def image(self, key: str, lens: Lens | None = None) -> Shown:
+        with self._lock:
+            shown = self._fixed.get(key) or self._uploads.get(key)
+        if shown is None:
+            raise missing("image", key)
+        if lens is not None and not lens.takes(shown):
+            raise RefusalError(
+                422, f"{shown.name} has {shown.raw.shape[-1]} channels",
+                f"{lens.model.normalisation.channels}, as {lens.name} takes", "choose another image or model",
+            )  # fmt: skip
+        return shown
+
+    def upload(self, name: str, body: bytes) -> dict[str, Any]:
+        """Lays an image on the desk; of many uploads the oldest goes."""
+        with TemporaryDirectory(prefix="whatwhere-") as folder:
+            suffix = Path(name).suffix.lower()
+            suffix = suffix if suffix in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp") else ".png"
+            path = Path(folder) / f"upload{suffix}"
+            path.write_bytes(body)
+            called = Path(name).name[:80] or "upload"
+            try:
+                shown = open_shown(f"u{secrets.token_hex(6)}", called, path, self._channels, UPLOAD_PIXELS)
+            except DataError as error:
+                given = error.given.replace(str(path), called)
+                raise RefusalError(415, given, error.expected, error.remedy) from error
+        for lens in self.lenses.values():
+            if lens.takes(shown):
+                lens.input(shown)  # its values must be of the units that a model was trained on
+        with self._lock:
+            self._uploads[shown.id] = shown
+            while len(self._uploads) > _UPLOADS:
+                self._uploads.popitem(last=False)
+        return shown.to_json()
+
+    # -- what is asked of a model
+
+    def portrait(self, model: str) -> dict[str, Any]:
+        lens = self.lens(model)
+        with lens.lock:
+            return portrait(lens)
+
+    def geometry(self, model: str, image: str) -> dict[str, Any]:
+        lens = self.lens(model)
+        return geometry(lens, self.image(image, lens))
+
+    def painting(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        lens = self.lens(text_in(record, "model"))
+        shown = self.image(text_in(record, "image"), lens)
+        holds = holds_in(record, [path.name for path in lens.anatomy.paths])
+        edits = edits_in(record, shown.size[1], shown.size[0])
+        began = time.perf_counter()
+        with lens.lock:
+            whole = lens.logits(shown, {})
+            logits = lens.logits(shown, holds, edits)
+            scores, full_scores = lens.scores(logits, shown), lens.scores(whole, shown)
+        best, before = logits.argmax(0), whole.argmax(0)
+        answer = {
+            "labels": data_url(_bytes(best)),
+            "probability": data_url(_bytes(logits.softmax(0).amax(0) * 255)),
+            "changed": float((best != before).float().mean()),
+            "scores": scores, "full_scores": full_scores, "edited": None,
+        }  # fmt: skip
+        if edits:
+            answer |= self._edited(lens, shown, logits, lens.logits(shown, holds) if holds else whole, edits)
+        return answer | {"seconds": time.perf_counter() - began}
+
+    def _edited(
+        self, lens: Lens, shown: Shown, logits: torch.Tensor, before: torch.Tensor, edits: Any
+    ) -> dict[str, Any]:
+        """What the brush did, and that it did nothing beyond what can see it."""
+        raw = altered(shown.raw, edits)
+        window = influenced_window(lens, shown, (raw != shown.raw).any(-1))
+        outside = torch.ones(shown.size, dtype=torch.bool, device=logits.device)
+        if window is not None:
+            outside[window[0] : window[1], window[2] : window[3]] = False
+        moved = (logits - before).abs().amax(0)[outside]
+        flipped = (logits.argmax(0) != before.argmax(0))[outside]
+        edited = {
+            "window": list(window or (0, 0, 0, 0)), "outside_changed": int(flipped.sum()),
+            "largest_outside": float(moved.max()) if moved.numel() else 0.0,
+        }  # fmt: skip
+        return {"edited": edited, "picture": data_url(cut_to_size("", "", raw).rgb)}
+
+    def pixel(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        lens = self.lens(text_in(record, "model"))
+        shown = self.image(text_in(record, "image"), lens)
+        row, column = pixel_in(record, shown.size[1], shown.size[0])
+        holds = holds_in(record, [path.name for path in lens.anatomy.paths])
+        edits = edits_in(record, shown.size[1], shown.size[0])
+        with lens.lock:
+            here = lens.logits(shown, holds, edits)[:, row, column].softmax(0).cpu()
+            order = here.argsort(descending=True).tolist()
+            readings = self.readings[lens.id].at(lens.features(shown, edits), (row, column))
+            untouched = int(lens.logits(shown, {}, edits)[:, row, column].argmax())
+            cuts, flip = lens.cuts(shown, (row, column), edits, untouched)
+        truth = None if shown.truth is None else int(shown.truth[row, column])
+        return {
+            "prediction": order[0], "probability": float(here[order[0]]), "rival": order[min(1, len(order) - 1)],
+            "probabilities": here.tolist(), "truth": None if truth == VOID else truth, "readings": readings,
+            "cuts": [cut.to_json() for cut in cuts], "flip": flip.to_json() if flip else None,
+        }  # fmt: skip
+
+    def evidence(self, record: Mapping[str, Any], stopped: Any) -> dict[str, Any]:
+        """Slow; ``stopped`` is asked in between whether the answer is still wanted."""
+        lens = self.lens(text_in(record, "model"))
+        shown = self.image(text_in(record, "image"), lens)
+        pixel = pixel_in(record, shown.size[1], shown.size[0])
+        found = lens.evidence(shown, pixel, stopped)
+        attribution = found["attribution"]
+        scale = float(abs(attribution).max()) or 1.0
+        profile = ring_profile(_around(abs(attribution), pixel))
+        shades = (128 + 127 * attribution / scale).round().clip(0, 255).astype(np.uint8)
+        return {
+            "evidence": data_url(shades), "scale": scale, "completeness": found["completeness"],
+            "half": float(containing(profile, 0.5)), "most": float(containing(profile, 0.95)),
+            "prediction": found["prediction"], "rival": found["rival"],
+        }  # fmt: skip
+
+    def reading(self, model: str) -> dict[str, Any]:
+        return self.readings[self.lens(model).id].state()
+
+    def levels(self, model: str, image: str) -> dict[str, Any]:
+        lens = self.lens(model)
+        shown = self.image(image, lens)
+        self.readings[model].known()
+        with lens.lock:
+            paintings = self.readings[model].paintings(shown)
+        return {"layers": [{"name": name, "painting": data_url(labels)} for name, labels in paintings.items()]}
+
+    def features(self, model: str, image: str, layer: str) -> dict[str, Any]:
+        lens = self.lens(model)
+        shown = self.image(image, lens)
+        with lens.lock:
+            return {"maps": strongest_maps(lens, shown, layer, self._known())}
+
+    def presence(self, model: str, image: str) -> dict[str, Any]:
+        lens = self.lens(model)
+        shown = self.image(image, lens)
+        self.readings[model].known()
+        with lens.lock:
+            return self.readings[model].presence(shown)
+
+    def skips(self, model: str, image: str) -> dict[str, Any]:
+        """Shapley values on this one image."""
+        lens = self.lens(model)
+        shown = self.image(image, lens)
+        if shown.truth is None:
+            raise RefusalError(
+                422, f"no mask is known for {shown.name}", "an image with its mask", "start again with --data DATA"
+            )
+        with lens.lock, lens.fast:
+            classes = lens.model.classes
+            worths = measure_skips(
+                lens.anatomy, [(lens.input(shown), shown.truth)], lens.means, classes,
+                distance=interior_distance([shown.truth], classes.count), seed=0, precision=str(lens.dtype),
+                progress=lambda _share: None,
+            )  # fmt: skip
+        paths = []
+        for place, path in enumerate(worths.paths):
+            of = {name: worth[place].shapley.value for name, worth in worths.worth.items()}
+            paths.append({
+                "name": path.name, "interior": of.get("interior accuracy"), "boundary": of.get("boundary accuracy"),
+                "iou": of.get("mean IoU"),
+            })  # fmt: skip
+        return {"paths": paths, "n": 1, "note": "One image: no interval."}
+
+
+def _some_of(data: ImageSet | None) -> list[tuple[str, Array, NDArray[np.uint8] | None]]:
+    if data is None or not len(data):
+        return []
+    chosen = sorted({int(place) for place in np.linspace(0, len(data) - 1, min(_FROM_DATA, len(data))).round()})
+    found = []
+    for place in chosen:
+        raw, labels = data.store[place]
+        found.append((data.names[place], raw, None if (labels == VOID).all() else labels))
+    return found
+
+
+def _bytes(values: torch.Tensor) -> NDArray[np.uint8]:
+    shades: NDArray[np.uint8] = values.float().round().to(torch.uint8).cpu().numpy()
+    return shades
+
+
+def _around(values: Array, pixel: tuple[int, int]) -> Array:
+    """The values on a canvas with the pixel in its middle."""
+    height, width = values.shape
+    radius = max(height, width) - 1
+    canvas = np.zeros((2 * radius + 1, 2 * radius + 1))
+    top, left = radius - pixel[0], radius - pixel[1]
+    canvas[top : top + height, left : left + width] = values
+    return canvas

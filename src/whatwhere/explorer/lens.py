@@ -1,0 +1,193 @@
+"""One model, taken apart once and looked at many times: its paintings with paths held, and one pixel of them.
+
+Everything measured comes from `explain`; what is kept here are results that the next question needs again. Knows a
+model and images; nothing of requests.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatwhere.explain.anatomy import Anatomy
+from whatwhere.explain.cases import Case
+from whatwhere.explain.pixel import cut_everywhere, evidence_for
+from whatwhere.explain.pixels import interior_distance, regions
+from whatwhere.explain.skips import Tally
+from whatwhere.explain.stages import anatomy_of
+from whatwhere.explain.study import path_means
+from whatwhere.explorer.asked import Hold
+from whatwhere.explorer.edits import Edit, altered
+from whatwhere.explorer.errors import RefusalError
+from whatwhere.explorer.kept import Kept, bytes_of
+from whatwhere.explorer.shown import Shown
+from whatwhere.network import Model, keep_freed_memory, probe_machine
+
+__all__ = ["Lens"]
+
+_KEPT_BYTES = 768 * 2**20
+"""Of features, for all images of one model."""
+_MEAN_IMAGES = 8
+
+Array = NDArray[Any]
+Key = tuple[str, tuple[Edit, ...]]
+
+
+class Lens:
+    """A model to be looked at.
+
+    Args:
+        key, name: how requests and people name it.
+        model: left untouched; a copy is taken apart.
+        images: on which the mean of each path is taken, when it is first asked for.
+
+    Attributes:
+        lock: of what computes with the network, one request at a time.
+    """
+
+    def __init__(self, key: str, name: str, model: Model, images: Callable[[], Sequence[Shown]]) -> None:
+        machine = probe_machine()
+        keep_freed_memory()
+        self.id, self.name, self.model = key, name, model
+        self.device, self.dtype = machine.device, machine.dtype
+        self.network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
+        self.lock = threading.RLock()
+        self._images = images
+        self._kept: Kept[Key, tuple[Tensor, ...]] = Kept(_KEPT_BYTES, bytes_of)
+        self._read: Kept[Key, dict[str, Tensor]] = Kept(_KEPT_BYTES, lambda found: bytes_of(found.values()))
+        self._whole: Kept[str, Tensor] = Kept(_KEPT_BYTES // 4, lambda logits: bytes_of([logits]))
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        shape = (1, self.model.normalisation.channels, 64, 64)
+        example = Case("example", np.zeros((64, 64, shape[1])), None, torch.zeros(shape, device=self.device))
+        return anatomy_of(self.network, example)
+
+    @property
+    def fast(self) -> AbstractContextManager[Any]:
+        """What the network computes in, as in `explain`."""
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+    @cached_property
+    def means(self) -> tuple[Tensor, ...]:
+        """What a path brings that is replaced by its mean."""
+        images = [self.input(shown) for shown in self._images()[:_MEAN_IMAGES] if self.takes(shown)]
+        if not images:
+            raise RefusalError(422, "there is no image to take means of", "an image", "open an image first")
+        with self.fast:
+            return path_means(self.anatomy, images)
+
+    def takes(self, shown: Shown) -> bool:
+        return int(shown.raw.shape[-1]) == self.model.normalisation.channels
+
+    def input(self, shown: Shown, edits: Sequence[Edit] = ()) -> Tensor:
+        """``(1, C, H, W)`` network input."""
+        raw = altered(shown.raw, edits) if edits else shown.raw
+        return self.model.normalise(raw, shown.name)[None].to(self.device)
+
+    def carried(self, shown: Shown, edits: tuple[Edit, ...] = ()) -> tuple[Tensor, ...]:
+        """What each path carries: the encoder runs once an image."""
+
+        def compute() -> tuple[Tensor, ...]:
+            with torch.inference_mode(), self.fast:
+                return tuple(self.anatomy.carried(self.input(shown, edits)))
+
+        return self._kept.get((shown.id, edits), compute)
+
+    def features(self, shown: Shown, edits: tuple[Edit, ...] = ()) -> dict[str, Tensor]:
+        """The features of every layer, with every path there."""
+
+        def compute() -> dict[str, Tensor]:
+            with torch.inference_mode(), self.fast:
+                return self.anatomy.read(self.input(shown, edits))[1]
+
+        return self._read.get((shown.id, edits), compute)
+
+    def logits(self, shown: Shown, holds: Mapping[str, Hold], edits: tuple[Edit, ...] = ()) -> Tensor:
+        """``(classes, H, W)`` float32 with some paths held; only the decoder runs if the image was seen before."""
+        if not holds and not edits:
+            return self._whole.get(shown.id, lambda: self._decoded(shown, {}, ()))
+        return self._decoded(shown, holds, edits)
+
+    def _decoded(self, shown: Shown, holds: Mapping[str, Hold], edits: tuple[Edit, ...]) -> Tensor:
+        carried = self.held(self.carried(shown, edits), holds)
+        with torch.inference_mode(), self.fast:
+            return self.anatomy.decode(carried, shown.size)[0].float()
+
+    def held(self, carried: Sequence[Tensor], holds: Mapping[str, Hold]) -> list[Tensor]:
+        """What the decoder is given when paths are held: cut (zeros), their mean, or something between both."""
+        given = []
+        for place, (path, own) in enumerate(zip(self.anatomy.paths, carried)):
+            hold = holds.get(path.name, "pass")
+            if hold == "pass":
+                given.append(own)
+            elif hold == "cut":
+                given.append(torch.zeros_like(own))
+            else:
+                mean = self.means[place].to(own.dtype).expand_as(own)
+                given.append(mean if hold == "mean" else own * float(hold) + mean * (1 - float(hold)))
+        return given
+
+    def scores(self, logits: Tensor, shown: Shown) -> dict[str, Any] | None:
+        """Interior and boundary accuracy and IoU on this image; None without a mask."""
+        if shown.truth is None:
+            return None
+        classes = self.model.classes
+        tally = Tally(classes)
+        tally.add(logits[None], shown.truth, regions(shown.truth, interior_distance([shown.truth], classes.count)))
+        found = {name: float(value[0]) for name, value in tally.scores(np.ones((1, 1), int)).items()}
+        said = {name: None if np.isnan(value) else value for name, value in found.items()}
+        return {
+            "interior": said["interior accuracy"],
+            "boundary": said["boundary accuracy"],
+            "iou": {str(k): said[f"IoU of {name}"] for k, name in enumerate(classes.names)},
+        }
+
+    def cuts(self, shown: Shown, pixel: tuple[int, int], edits: tuple[Edit, ...], prediction: int) -> tuple[Any, Any]:
+        """What the pixel becomes without each path, and the smallest set of paths whose absence flips it."""
+        with self.fast:
+            return cut_everywhere(self.anatomy, self.carried(shown, edits), shown.size, pixel, self.means, prediction)
+
+    def evidence(self, shown: Shown, pixel: tuple[int, int], stopped: Callable[[], bool]) -> dict[str, Any]:
+        """Integrated gradients of one pixel's answer, in float32.
+
+        Raises:
+            InterruptedError: ``stopped`` said so.
+        """
+        image = self.input(shown)
+        baseline = torch.stack([self.input(one).mean((2, 3), keepdim=True) for one in self._likes(shown)]).mean(0)
+        with torch.inference_mode():
+            two = self.anatomy.read(image)[0][0, :, pixel[0], pixel[1]].topk(2).indices
+        prediction, rival = int(two[0]), int(two[1])
+        windows = self.anatomy.windows(image.shape)
+        attribution, completeness, steps, _ = evidence_for(
+            _Stoppable(self.anatomy, stopped), windows, image, baseline, pixel, prediction, rival
+        )
+        return {
+            "attribution": attribution, "completeness": completeness, "steps": steps, "prediction": prediction,
+            "rival": rival,
+        }  # fmt: skip
+
+    def _likes(self, shown: Shown) -> list[Shown]:
+        return [one for one in self._images()[:_MEAN_IMAGES] if self.takes(one)] or [shown]
+
+
+class _Stoppable:
+    """An anatomy that stops reading when it is told to."""
+
+    def __init__(self, anatomy: Anatomy, stopped: Callable[[], bool]) -> None:
+        self._anatomy, self._stopped = anatomy, stopped
+
+    def read(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if self._stopped():
+            raise InterruptedError
+        return self._anatomy.read(image)

@@ -1,0 +1,54 @@
+"""Arrays as pictures that a browser shows. Knows arrays and PNG; nothing of networks."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["as_rgb", "data_url", "png", "stretched", "thumbnail"]
+
+Array = NDArray[Any]
+
+
+def png(array: NDArray[np.uint8]) -> bytes:
+    """``H x W`` or ``H x W x 3`` uint8 as a PNG; light compression, as it stays on this machine."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def data_url(array: NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(png(array)).decode()
+
+
+def as_rgb(raw: Array) -> NDArray[np.uint8]:
+    """``H x W x C`` in any units as ``H x W x 3``, to be looked at.
+
+    8-bit values are kept; others are stretched from their 1st to their 99th percentile. Of more than three channels the
+    first three are shown; of two, the first as grey.
+    """
+    shown = raw if raw.ndim == 3 else raw[..., None]
+    shown = shown[..., :3] if shown.shape[-1] >= 3 else shown[..., :1]
+    if shown.dtype != np.uint8:
+        low, high = np.percentile(shown, (1, 99))
+        shown = ((shown - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
+    return rgb
+
+
+def stretched(values: Array) -> NDArray[np.uint8]:
+    """``H x W`` from its smallest (black) to its largest (white)."""
+    low, high = float(values.min()), float(values.max())
+    grey: NDArray[np.uint8] = ((values - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
+    return grey
+
+
+def thumbnail(rgb: NDArray[np.uint8], side: int = 96) -> NDArray[np.uint8]:
+    picture = Image.fromarray(rgb)
+    picture.thumbnail((side, side))
+    return np.asarray(picture)

@@ -1,0 +1,179 @@
+"""What each level knows, measured once a model in the background while the page is already there.
+
+The same study, probes and scores as in the report of `explain`. Knows a lens and labelled images; nothing of requests.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from whatwhere.data.sets import ImageSet
+from whatwhere.errors import WhatwhereError
+from whatwhere.explain.levels import Levels, gather, paint_by_probe, painting_probes
+from whatwhere.explain.presence import Presence, cell_counts, measure_presence, region_features
+from whatwhere.explain.probes import Probe, fit_probe
+from whatwhere.explain.stages import Bench, levels_of, prepare, study_of
+from whatwhere.explain.study import CELLS, Study
+from whatwhere.explorer.errors import NotReadyError, RefusalError
+from whatwhere.explorer.lens import Lens
+from whatwhere.explorer.shown import Shown
+
+__all__ = ["Reading"]
+
+_IMAGES = 16
+_NO_LABELS = "there are no labelled images, so nothing can be read from the levels"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What the background measurement found."""
+
+    bench: Bench
+    study: Study
+    levels: Levels | None
+    probes: dict[str, Probe]
+    presence: Presence | None
+
+
+class Reading:
+    """Probes of one model.
+
+    Args:
+        lens: the model.
+        data: labelled images; None if there are none.
+        on_desk: names of the images that will be painted: no probe is fitted on them, where others are left.
+    """
+
+    def __init__(self, lens: Lens, data: ImageSet | None, on_desk: Sequence[str]) -> None:
+        self._lens, self._data, self._on_desk = lens, data, tuple(on_desk)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._known: _Known | None = None
+        self._share = 0.0
+        self._why: str | None = None if data is not None and len(data) else _NO_LABELS
+
+    def state(self) -> dict[str, Any]:
+        """Whether all is measured; asking starts the measurement."""
+        self._start()
+        known = self._known
+        levels = None
+        if known is not None and known.levels is not None:
+            levels = {
+                one.layer.name: {"what": one.what.to_json(), "where": one.where.to_json()}
+                for one in known.levels.readings
+            }
+        return {"ready": known is not None, "share": self._share, "levels": levels, "why": self._why}
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and self._why is None:
+                self._thread = threading.Thread(target=self._measure, name=f"reading {self._lens.name}", daemon=True)
+                self._thread.start()
+
+    def _measure(self) -> None:
+        torch.set_num_threads(1)  # the other core is for who waits at the page
+        try:
+            assert self._data is not None
+            bench = prepare(self._lens.model, self._data, _IMAGES, 0, None, self._tell)
+            study = study_of(bench)
+            levels = levels_of(bench, study)
+            held_out = [place for place, case in enumerate(bench.cases) if case.name in self._on_desk]
+            held_out = held_out if len(held_out) < len(bench.cases) else []
+            classes = self._lens.model.classes.count
+            probes = painting_probes(bench.anatomy.layers, study.samples, held_out, classes) if levels else {}
+            counts = [cell_counts(aim, CELLS, classes) for aim in bench.aims]
+            presence = measure_presence(study.pooled, counts, classes, 0)
+            self._known = _Known(bench, study, levels, probes, presence)
+            self._share = 1.0
+        except WhatwhereError as error:
+            self._why = str(error)
+
+    def _tell(self, _what: str, share: float) -> None:
+        self._share = min(0.99, share / 0.3)  # stages tell of the whole report, of which this is the first part
+
+    def known(self) -> _Known:
+        """What was measured.
+
+        Raises:
+            NotReadyError: it is still being measured.
+            RefusalError: it cannot be.
+        """
+        state = self.state()
+        if state["why"] is not None:
+            raise RefusalError(422, state["why"], "images with masks", "start again with --data DATA")
+        if self._known is None:
+            raise NotReadyError(state["share"])
+        return self._known
+
+    def at(self, features: dict[str, torch.Tensor], pixel: tuple[int, int]) -> dict[str, list[float]]:
+        """What each level's probe reads at a pixel, as probabilities of the classes; empty while not measured."""
+        if self._known is None:
+            return {}
+        found = {}
+        for layer in self._lens.anatomy.layers:
+            probe = self._known.probes.get(layer.name)
+            if probe is not None and layer.name in features:
+                x = gather(layer, features[layer.name], np.array([pixel[0]]), np.array([pixel[1]]))
+                found[layer.name] = _softmax(probe.logits(x)[0])
+        return found
+
+    def paintings(self, shown: Shown) -> dict[str, NDArray[np.uint8]]:
+        """The image as each level paints it by its probe."""
+        known = self.known()
+        features = self._lens.features(shown)
+        return {
+            layer.name: paint_by_probe(layer, known.probes[layer.name], features[layer.name], shown.size)
+            for layer in self._lens.anatomy.layers
+            if layer.name in known.probes
+        }
+
+    def presence(self, shown: Shown) -> dict[str, Any]:
+        """Is each class there? Read from the pooled bottleneck, by probes that have not seen this image."""
+        known = self.known()
+        if known.presence is None:
+            raise RefusalError(
+                422, "no class is both there and absent often enough in the labelled images", "images with and without",
+                "give more images with --data",
+            )  # fmt: skip
+        classes = self._lens.model.classes
+        others = [place for place, case in enumerate(known.bench.cases) if case.name != shown.name]
+        counts = np.stack([cell_counts(known.bench.aims[place], CELLS, classes.count) for place in others])
+        seen = self._lens.features(shown)["bottleneck"]
+        own = None if shown.truth is None else cell_counts(shown.truth, CELLS, classes.count)[None]
+        said = []
+        for class_id in known.presence.classes:
+            x, there = region_features(
+                known.study.pooled["bottleneck"][others], counts, known.presence.region, class_id
+            )
+            assert there is not None
+            probe = fit_probe(x, there.astype(int), 2)
+            mine, truth = region_features(_pooled(seen), own, known.presence.region, class_id)
+            chances = [_softmax(row)[1] for row in probe.logits(mine)]
+            said.append({
+                "id": class_id, "name": classes.names[class_id], "probability": max(chances),
+                "present": None if truth is None else bool(truth.any()),
+            })  # fmt: skip
+        return {
+            "classes": said, "region": known.presence.region,
+            "score": known.presence.accuracy["bottleneck"].to_json(),
+        }  # fmt: skip
+
+
+def _pooled(features: torch.Tensor) -> Array:
+    cells: Array = torch.nn.functional.adaptive_avg_pool2d(features.float(), CELLS).permute(0, 2, 3, 1).cpu().numpy()
+    return cells
+
+
+def _softmax(logits: Array) -> list[float]:
+    finite = np.where(np.isfinite(logits), logits, -1e9)
+    weights = np.exp(finite - finite.max())
+    return [float(value) for value in weights / weights.sum()]

@@ -1,0 +1,97 @@
+"""Opens models and images, binds to this machine, and tells the address. Knows files and uvicorn."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from whatwhere.data.sets import ImageSet
+from whatwhere.errors import DataError, ModelError
+from whatwhere.explorer.app import LOCAL, create_app
+from whatwhere.explorer.desk import Desk
+from whatwhere.network import Model, load_model
+from whatwhere.paint.files import find_images
+
+__all__ = ["explore", "models_in"]
+
+_MOST_MODELS, _MOST_IMAGES = 12, 40
+
+
+def models_in(paths: Sequence[Path]) -> list[tuple[str, Model]]:
+    """Models by name: of files, of run folders, or of all runs and model files in a folder.
+
+    Raises:
+        ModelError: a path that holds no model.
+    """
+    found: list[Path] = []
+    for path in paths:
+        own = path.is_dir() and not (path / "model.safetensors").is_file()
+        inner = sorted({*path.glob("*/model.safetensors"), *path.glob("*.safetensors")}) if own else []
+        if own and not inner:
+            raise ModelError(
+                f"{path} holds no model", "a model file, a run folder, or a folder of them", "check the path"
+            )
+        found += inner or [path]
+    if len(found) > _MOST_MODELS:
+        raise ModelError(f"{len(found)} models", f"at most {_MOST_MODELS}", "name those that you want to see")
+    names = [file.parent.name if file.name == "model.safetensors" else file.stem for file in found]
+    return [(name, load_model(file)) for name, file in zip(names, found)]
+
+
+def explore(
+    models: Sequence[tuple[str, Model]],
+    images: Sequence[Path] = (),
+    data: ImageSet | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8760,
+    browser: bool = True,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serves the page until it is interrupted (Ctrl-C).
+
+    Args:
+        models: names and models.
+        images: files or folders of images to look at.
+        data: labelled images.
+        host: where to listen; anything but this machine's own addresses needs the token that is then made and shown.
+        port: 0 takes a free one.
+        browser: whether to open one.
+        say: is told the address.
+
+    Raises:
+        DataError: the port is taken, or an image cannot be used.
+    """
+    files = [file for path in images for file in (find_images(path) if path.is_dir() else [path])]
+    desk = Desk(models, files[:_MOST_IMAGES], data)
+    local = host in LOCAL
+    token = None if local else secrets.token_urlsafe(16)
+    listening = _listen(host, port)
+    address = f"http://{'[' + host + ']' if ':' in host else host}:{listening.getsockname()[1]}/"
+    if token is not None:
+        address += f"?token={token}"
+        say(f"listening on {host}: whoever reaches this machine and has the token can see these images and models")
+    app = create_app(desk, hosts=LOCAL if local else None, token=token)
+    say(f"exploring at {address}")
+    if browser:
+        threading.Timer(0.5, webbrowser.open, (address,)).start()
+    with suppress(KeyboardInterrupt):  # how one leaves
+        uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
+    except OSError as error:
+        raise DataError(
+            f"{host} port {port} cannot be listened on ({error.strerror})",
+            "a free port of this machine",
+            "try --port 0",
+        ) from error

@@ -1,0 +1,106 @@
+"""The images on the desk: opened, cut to a bearable size, and made ready to be shown. Knows files and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.data.images import image_size
+from whatwhere.explorer.errors import RefusalError
+from whatwhere.explorer.pictures import as_rgb, png, thumbnail
+from whatwhere.paint.files import fitted, open_image
+
+__all__ = ["SIDE", "Shown", "cut_to_size", "open_shown"]
+
+SIDE = 1024
+"""px; of larger images the middle is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One image on the desk.
+
+    Attributes:
+        id: how requests name it.
+        name: how people name it.
+        raw: ``H x W x C`` in the file's units.
+        truth: ``H x W`` uint8 class ids, or None without a mask.
+        cropped: whether this is the middle of a larger image.
+    """
+
+    id: str
+    name: str
+    raw: NDArray[Any]
+    truth: NDArray[np.uint8] | None = None
+    cropped: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.raw.shape[0], self.raw.shape[1]
+
+    @cached_property
+    def rgb(self) -> NDArray[np.uint8]:
+        return as_rgb(self.raw)
+
+    @cached_property
+    def picture(self) -> bytes:
+        return png(self.rgb)
+
+    @cached_property
+    def thumb(self) -> bytes:
+        return png(thumbnail(self.rgb))
+
+    def to_json(self) -> dict[str, Any]:
+        height, width = self.size
+        return {
+            "id": self.id, "name": self.name, "width": width, "height": height, "truth": self.truth is not None,
+            "cropped": self.cropped, "thumb": f"/api/images/{self.id}/thumb.png",
+        }  # fmt: skip
+
+
+def cut_to_size(
+    key: str, name: str, raw: NDArray[Any], truth: NDArray[np.uint8] | None = None, side: int = SIDE
+) -> Shown:
+    """An image as it lies on the desk: at most ``side`` pixels high and wide, from the middle of a larger one."""
+    raw = raw if raw.ndim == 3 else raw[..., None]
+    top, left = (max(0, (n - side) // 2) for n in raw.shape[:2])
+    cut = np.s_[top : top + side, left : left + side]
+    piece = np.ascontiguousarray(raw[cut])
+    return Shown(key, name, piece, None if truth is None else truth[cut].copy(), piece.shape[:2] != raw.shape[:2])
+
+
+def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pixels: int | None = None) -> Shown:
+    """The image in a file, fitted to the first of the channels that it can have.
+
+    Raises:
+        RefusalError: it has more pixels than ``most_pixels``, or other channels than any model takes.
+        DataError: it is not an image, or damaged.
+    """
+    height, width = image_size(path)
+    if most_pixels is not None and height * width > most_pixels:
+        raise RefusalError(
+            413,
+            f"{name} has {width}x{height} pixels",
+            f"at most {most_pixels / 1e6:.0f} million",
+            "cut out a part of it",
+        )
+    opened = open_image(path)
+    source = next((one for one in (fitted(opened, count) for count in channels) if one.channels in channels), opened)
+    if source.channels not in channels:
+        wanted = " or ".join(str(count) for count in channels)
+        raise RefusalError(
+            422,
+            f"{name} has {source.channels} channels",
+            f"{wanted}, as the models take",
+            "convert it, or open another",
+        )
+    top, left = (max(0, (n - SIDE) // 2) for n in source.size)
+    window = ((top, min(source.size[0], top + SIDE)), (left, min(source.size[1], left + SIDE)))
+    raw, _ = source.read(window)
+    return Shown(key, name, raw, None, raw.shape[:2] != tuple(source.size))
