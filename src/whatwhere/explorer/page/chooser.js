@@ -11,9 +11,9 @@ export class Chooser {
     this.model = /** @type {HTMLSelectElement} */ (find("#model"));
     this.other = /** @type {HTMLSelectElement} */ (find("#other"));
     this.strip = find("#images");
-    const options = session.models.map((one) => h("option", { value: one.id, text: one.title || one.name }));
-    fill(this.model, ...options);
-    fill(this.other, h("option", { value: "", text: "nothing" }), ...session.models.map((one) => h("option", { value: one.id, text: one.title || one.name })));
+    const options = () => session.models.map((one) => h("option", { value: one.id, text: one.name, title: one.title }));
+    fill(this.model, ...options());
+    fill(this.other, h("option", { value: "", text: "nothing" }), ...options());
     this.model.addEventListener("change", () => store.set({ model: this.model.value, paths: {} }));
     this.other.addEventListener("change", () => store.set({ other: this.other.value || null, otherPaths: {} }));
     store.watch((changed) => { if (changed.has("model") || changed.has("other") || changed.has("image")) this.show(); });
@@ -37,8 +37,10 @@ export class Chooser {
     const { model, other, image } = this.store.state;
     this.model.value = model;
     this.other.value = other ?? "";
-    const note = this.session.models.find((one) => one.id === model)?.note ?? "";
-    this.model.title = note;
+    for (const [select, id] of /** @type {const} */ ([[this.model, model], [this.other, other]])) {
+      const one = this.session.models.find((known) => known.id === id);
+      select.title = one ? [one.title, `${one.parameters.toLocaleString("en")} parameters`, one.note].filter(Boolean).join("; ") : "";
+    }
     for (const radio of this.strip.querySelectorAll("input")) {
       radio.checked = radio.value === image;
       if (radio.checked) keepInSight(this.strip, /** @type {HTMLElement} */ (radio.parentElement));

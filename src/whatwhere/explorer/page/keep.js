@@ -5,7 +5,7 @@ const HEAD = 28;
 
 /** @param {import("./network-view.js").NetworkView[]} views  @param {string} title */
 export async function keepPicture(views, title) {
-  const panels = views.flatMap((view, at) => [...(at === 0 ? [["image", view.image]] : []), [view.seen?.model.title ?? "", view.painting]])
+  const panels = views.flatMap((view, at) => [...(at === 0 ? [["image", view.image]] : []), [view.seen?.model.name ?? "", view.painting]])
     .map(([name, panel]) => ({ name: /** @type {string} */ (name), canvas: /** @type {any} */ (panel).canvas, size: /** @type {any} */ (panel).size }));
   const [width, height] = panels[0].size;
   const zoom = Math.max(1, Math.round(512 / width));

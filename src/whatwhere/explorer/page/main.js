@@ -86,7 +86,7 @@ class Page {
     const { x, y } = this.store.state;
     const words = this.views.filter((view) => view.seen && view.modelId && x >= 0 && x < view.seen.width && y < view.seen.height).map((view, _, all) => {
       const seen = /** @type {import("./seen.js").Seen} */ (view.seen);
-      return [all.length > 1 ? `${seen.model.title}:` : "", pixelSentence(seen, { x, y }), changeSentence(seen), windowsSentence(seen, { x, y })].filter(Boolean).join(" ");
+      return [all.length > 1 ? `${seen.model.name}:` : "", pixelSentence(seen, { x, y }), changeSentence(seen), windowsSentence(seen, { x, y })].filter(Boolean).join(" ");
     });
     speak(words.join(" "));
   }

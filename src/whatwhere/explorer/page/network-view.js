@@ -105,7 +105,7 @@ export class NetworkView {
     const { model, looks, width, height } = seen;
     if (this.seen?.model !== model) this.u.setModel(model, looks);
     this.seen = seen;
-    fill(/** @type {Element} */ (this.title), model.title || model.name);
+    fill(/** @type {Element} */ (this.title), model.name, model.title && model.title !== model.name ? h("span", { class: "quiet", text: model.title }) : null);
     fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => chip(looks, look.id)));
     fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), `${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);
     this.u.setWindows(seen.windows);
@@ -279,7 +279,7 @@ export class NetworkView {
     }
     const told = [...shares(shown ?? labels)].filter(([id]) => seen.looks[id]).map(([id, share]) => `${seen.looks[id].name} ${percent(share)}`).join(", ");
     const names = { painting: "Painting", difference: "Difference from the untouched painting", truth: "Mask", certainty: "How sure the painting is" };
-    this.painting.describe(`${names[look]} by ${seen.model.title || seen.model.name}: ${told} of the pixels. Arrow keys move the pixel.`);
+    this.painting.describe(`${names[look]} by ${seen.model.name}: ${told} of the pixels. Arrow keys move the pixel.`);
     this.change.setLarge(look === "difference");
   }
 
