@@ -112,13 +112,18 @@ class _Program:
         return [interpreter.env[node] for node in wanted]
 
     def module_path(self, node: fx.Node, known: Iterable[str]) -> str:
-        """The outermost module with this as its last result and no other layer inside; else the innermost around it."""
+        """The outermost module with this as its last result and no other layer inside; else the innermost around it.
+
+        What is done to each value by itself, such as a ReLU that is no module, leaves windows as they are.
+        """
         names, others = set(known), set(self.parts.layers.values()) - {node}
         paths = [path for path in _stack(node) if path in names]
         for path in paths:
             inside = [other for other in self.nodes if path in _stack(other)]
             if inside[-1] is node and not others.intersection(inside):
                 return path
+        if _is_pointwise(node):
+            return self.module_path(node.all_input_nodes[0], known)
         return paths[-1] if paths else ""
 
 
@@ -194,6 +199,12 @@ def _is_map(node: fx.Node) -> bool:
     """Whether a node's result is features over space (not a vector pooled over it)."""
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[-2:]) > 1
+
+
+def _is_pointwise(node: fx.Node) -> bool:
+    """Whether each value comes of one value of one other result, at the same place."""
+    tags = getattr(node.target, "tags", ())
+    return torch.Tag.pointwise in tags and len(node.all_input_nodes) == 1 and _is_map(node.all_input_nodes[0])
 
 
 def _stack(node: fx.Node) -> list[str]:
