@@ -1,0 +1,273 @@
+"""What the server answers is what the network does: compared with the network itself and with its windows."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from desks import labelled, serving
+from numpy.typing import NDArray
+from painting import model_of, picture, unet
+from PIL import Image
+from torch import nn
+
+from whatwhere.explorer import Desk, create_app
+from whatwhere.explorer.edits import Edit, altered
+from whatwhere.explorer.lens import Lens
+from whatwhere.explorer.shown import SIDE, Shown, cut_to_size
+
+
+def pixels(url: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+
+
+def ask(client: httpx.Client, question: str, **record: Any) -> Any:
+    answer = client.post(f"/api/{question}", json={"model": "m0", "image": "i0", **record})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def whole(lens: Lens, shown: Shown, **options: Any) -> torch.Tensor:
+    """The network's own answer, by its own arguments."""
+    with torch.inference_mode(), lens.fast:
+        logits: torch.Tensor = lens.network(lens.input(shown), **options)[0].float()
+    return logits
+
+
+def test_the_session_lists_what_there_is(client: httpx.Client) -> None:
+    found = client.get("/api/session").json()
+    assert [model["name"] for model in found["models"]] == ["full", "no skips"]
+    assert found["models"][1]["title"] == "U-Net of depth 2, no skips"
+    assert [image["name"] for image in found["images"]] == [f"disc {k}" for k in range(6)]
+    assert all(image["truth"] and (image["width"], image["height"]) == (64, 64) for image in found["images"])
+
+
+def test_the_portrait_has_every_level_and_path(client: httpx.Client, desk: Desk) -> None:
+    found = client.get("/api/models/m0").json()
+    names = [layer["name"] for layer in found["layers"]]
+    assert names == ["pixel", "encoder.0", "encoder.1", "bottleneck", "decoder.1", "decoder.0", "output"]
+    assert [path["name"] for path in found["paths"]] == ["skip 0", "skip 1", "bottleneck"]
+    windows = desk.lens("m0").anatomy.windows((1, 3, 256, 256))
+    for layer in found["layers"][1:]:
+        assert layer["field"] == list(windows.extent(layer["name"]))
+    assert [path["name"] for path in client.get("/api/models/m1").json()["paths"]] == ["bottleneck"]
+
+
+@pytest.mark.parametrize("layer", ["encoder.1", "bottleneck", "decoder.0", "output"])
+def test_windows_are_those_of_the_field(layer: str, client: httpx.Client, desk: Desk) -> None:
+    found = client.get("/api/models/m0/images/i0").json()["layers"][layer]
+    anatomy = desk.lens("m0").anatomy
+    windows = anatomy.windows((1, 3, 64, 64))
+    for y, x in ((0, 0), (17, 40), (63, 63), (30, 31)):
+        unit = (found["cells"]["rows"][y], found["cells"]["columns"][x])
+        expected = windows.receptive_field(layer, unit)
+        assert (tuple(found["rows"][y]), tuple(found["columns"][x])) == expected
+
+
+def test_the_untouched_painting_is_the_networks(client: httpx.Client, desk: Desk) -> None:
+    found = ask(client, "painting")
+    logits = whole(desk.lens("m0"), desk.image("i0"))
+    assert np.array_equal(pixels(found["labels"]), logits.argmax(0).numpy())
+    np.testing.assert_allclose(pixels(found["probability"]), logits.softmax(0).amax(0) * 255, atol=1)
+    assert found["changed"] == 0
+    assert found["scores"] == found["full_scores"]
+
+
+def test_a_cut_skip_is_the_networks_own_argument(client: httpx.Client, desk: Desk) -> None:
+    found = ask(client, "painting", paths={"skip 0": "cut"})
+    expected = whole(desk.lens("m0"), desk.image("i0"), skips={0: "cut"}).argmax(0).numpy()
+    assert np.array_equal(pixels(found["labels"]), expected)
+    before = whole(desk.lens("m0"), desk.image("i0")).argmax(0).numpy()
+    assert found["changed"] == pytest.approx((expected != before).mean())
+
+
+def test_fading_goes_from_all_to_the_mean(client: httpx.Client) -> None:
+    at = {hold: ask(client, "painting", paths={"skip 1": hold})["probability"] for hold in ("pass", 1, 0.5, 0, "mean")}
+    assert at["pass"] == at[1]
+    assert at[0] == at["mean"]
+    assert len({at["pass"], at[0.5], at["mean"]}) == 3
+
+
+def test_the_mean_is_over_the_images_of_the_desk(desk: Desk) -> None:
+    lens = desk.lens("m0")
+    shown = [desk.image(f"i{k}") for k in range(6)]
+    mean = torch.stack([lens.carried(one)[0].float().mean((0, 2, 3)) for one in shown]).mean(0)
+    torch.testing.assert_close(lens.means[0].flatten(), mean, rtol=1e-3, atol=1e-3)
+
+
+def test_what_no_window_reaches_does_not_change(client: httpx.Client, desk: Desk) -> None:
+    stroke = {"kind": "grey", "x": 5, "y": 6, "radius": 3}
+    found = ask(client, "painting", edits=[stroke])
+    edited = found["edited"]
+    assert edited["outside_changed"] == 0
+    assert edited["largest_outside"] == 0.0
+    top, bottom, left, right = edited["window"]
+    spans = client.get("/api/models/m0/images/i0").json()["layers"]["output"]
+    sees = [(start <= 9 and stop > 3) for start, stop in spans["rows"]]
+    assert (top, bottom) == (sees.index(True), len(sees) - sees[::-1].index(True))
+    assert right < 64
+    assert left == 0
+    expected = altered(desk.image("i0").raw, [Edit("grey", 5, 6, 3)])
+    assert np.array_equal(pixels(found["picture"]), expected)
+
+
+def test_a_pixel_is_told_as_the_network_paints_it(client: httpx.Client, desk: Desk) -> None:
+    found = ask(client, "pixel", x=20, y=33)
+    here = whole(desk.lens("m0"), desk.image("i0"))[:, 33, 20].softmax(0)
+    assert found["prediction"] == int(here.argmax())
+    np.testing.assert_allclose(found["probabilities"], here, atol=1e-2)
+    assert [cut["absent"] for cut in found["cuts"]] == [["skip 0"], ["skip 1"], ["bottleneck"]]
+    assert found["truth"] == int(desk.image("i0").truth[33, 20])  # type: ignore[index]
+    if found["flip"]:
+        assert found["flip"]["label"] != found["prediction"]
+
+
+def test_evidence_adds_up(client: httpx.Client) -> None:
+    found = ask(client, "evidence", x=20, y=33)
+    assert found["completeness"] <= 0.01
+    assert pixels(found["evidence"]).shape == (64, 64)
+    assert 0 <= found["half"] <= found["most"]
+
+
+def test_levels_are_read_in_the_background(client: httpx.Client) -> None:
+    for _ in range(600):
+        state = client.get("/api/models/m0/probes").json()
+        if state["ready"]:
+            break
+        assert state["why"] is None
+        time.sleep(0.1)
+    assert state["ready"]
+    assert set(state["levels"]) >= {"encoder.0", "bottleneck", "decoder.0"}
+    paintings = client.get("/api/models/m0/images/i0/levels").json()["layers"]
+    assert all(pixels(layer["painting"]).shape == (64, 64) for layer in paintings)
+    readings = ask(client, "pixel", x=3, y=4)["readings"]
+    assert all(sum(of) == pytest.approx(1) for of in readings.values())
+    labels = {layer["name"]: pixels(layer["painting"]) for layer in paintings}
+    assert all(int(np.argmax(of)) == labels[name][4, 3] for name, of in readings.items())
+
+
+def test_before_levels_are_read_one_is_told_to_wait() -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(3))
+    desk.readings["m0"]._start = lambda: None  # type: ignore[method-assign]
+    with serving(create_app(desk)) as client:
+        answer = client.get("/api/models/m0/images/i0/levels")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert answer.json()["share"] == 0
+
+
+def test_strongest_maps_are_those_that_vary_most(client: httpx.Client, desk: Desk) -> None:
+    maps = client.get("/api/models/m0/images/i0/features", params={"layer": "bottleneck"}).json()["maps"]
+    features = desk.lens("m0").features(desk.image("i0"))["bottleneck"][0].float().numpy()
+    order = np.argsort(-features.std((1, 2)))[: len(maps)]
+    assert [one["channel"] for one in maps] == order.tolist()
+    best = maps[0]["patches"][0]
+    values = [desk.lens("m0").features(desk.image(f"i{k}"))["bottleneck"][0, order[0]].float() for k in range(6)]
+    winner = int(np.argmax([value.max() for value in values]))
+    assert best["image"] == f"i{winner}"
+    row, column = divmod(int(values[winner].argmax()), values[winner].shape[1])
+    assert (best["y"] // 4, best["x"] // 4) == (row, column)
+
+
+def test_shapley_values_add_up_to_full_less_none(client: httpx.Client) -> None:
+    found = client.get("/api/models/m0/skips", params={"image": "i0"}).json()
+    full = ask(client, "painting")["scores"]["interior"]
+    none = ask(client, "painting", paths=dict.fromkeys(("skip 0", "skip 1", "bottleneck"), "mean"))
+    total = sum(path["interior"] for path in found["paths"])
+    assert total == pytest.approx(full - none["scores"]["interior"], abs=1e-6)
+
+
+def test_an_image_of_ones_own(client: httpx.Client) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(50, 70)).save(buffer, "PNG")
+    answer = client.post("/api/images", params={"name": "mine.png"}, content=buffer.getvalue())
+    assert answer.status_code == 201
+    record = answer.json()
+    assert (record["name"], record["width"], record["height"], record["truth"]) == ("mine.png", 70, 50, False)
+    assert ask(client, "painting", image=record["id"])["scores"] is None
+    assert client.get(f"/api/images/{record['id']}/truth.png").status_code == 404
+    shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/images/{record['id']}/picture.png").content)))
+    assert np.array_equal(shown, picture(50, 70))
+    assert client.get("/api/models/m0/skips", params={"image": record["id"]}).status_code == 422
+
+
+def test_a_wide_image_lies_there_as_its_middle() -> None:
+    raw = picture(40, SIDE + 100)
+    shown = cut_to_size("i", "wide", raw)
+    assert shown.cropped
+    assert np.array_equal(shown.raw, raw[:, 50:-50])
+
+
+def test_two_windows_do_not_disturb_each_other(client: httpx.Client) -> None:
+    first = ask(client, "painting", paths={"skip 0": "cut"})
+    ask(client, "painting", image="i1", paths={"skip 1": "mean"}, edits=[{"kind": "blur", "x": 9, "y": 9, "radius": 4}])
+    again = ask(client, "painting", paths={"skip 0": "cut"})
+    assert first["labels"] == again["labels"]
+    assert first["scores"] == again["scores"]
+
+
+def test_a_newer_question_of_the_same_window_ends_the_older(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def slow(_record: Any, stopped: Any) -> dict[str, Any]:
+        for _ in range(200):
+            if stopped():
+                asked.append(True)
+                raise InterruptedError
+            time.sleep(0.02)
+        return {"evidence": "old"}
+
+    monkeypatch.setattr(desk, "evidence", slow)
+    with serving(create_app(desk)) as client:
+        answers: list[int] = []
+        headers = {"X-Client": "one"}
+        older = threading.Thread(
+            target=lambda: answers.append(client.post("/api/evidence", json={}, headers=headers).status_code)
+        )
+        older.start()
+        time.sleep(0.3)
+        assert client.post("/api/pixel", json={"model": "m0", "image": "i0", "x": 1, "y": 1}).status_code == 200
+        monkeypatch.setattr(desk, "evidence", lambda _record, _stopped: {"evidence": "new"})
+        assert client.post("/api/evidence", json={}, headers=headers).json() == {"evidence": "new"}
+        older.join()
+    assert answers == [409]
+    assert asked == [True]
+
+
+def test_a_network_made_elsewhere() -> None:
+    class Elsewhere(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.top = nn.Conv2d(3, 4, 3, padding=1)
+            self.down = nn.Conv2d(4, 8, 3, stride=2, padding=1)
+            self.up = nn.ConvTranspose2d(8, 4, 2, 2)
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            top = self.top(x).relu()
+            return self.head(torch.cat([top, self.up(self.down(top).relu())], 1))
+
+    torch.manual_seed(0)
+    desk = Desk([("own", model_of(Elsewhere(), classes=2))], data=labelled(2))
+    with serving(create_app(desk)) as client:
+        found = client.get("/api/models/m0").json()
+        assert found["title"] == "Elsewhere"
+        assert "skip 0" in [path["name"] for path in found["paths"]]
+        labels = pixels(ask(client, "painting")["labels"])
+    assert np.array_equal(labels, whole(desk.lens("m0"), desk.image("i0")).argmax(0).numpy())
+
+
+def test_a_global_layer_is_named() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.Conv2d(4, 2, 1))
+    desk = Desk([("norm", model_of(network, classes=2))], data=labelled(2))
+    found = desk.portrait("m0")
+    assert not found["tileable"]
+    assert "whole image" in found["global"]
+    assert found["layers"][-1]["field"] is None
