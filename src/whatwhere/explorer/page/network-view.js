@@ -94,7 +94,10 @@ export class NetworkView {
       this.show(seen);
       this.followLevels(seen);
     } catch (error) {
-      if (turn === this.turn) this.says.trouble(error);
+      if (turn === this.turn) {
+        this.says.trouble(error);
+        this.u.fail(() => this.load(image));
+      }
     } finally {
       if (turn === this.turn) this.element.setAttribute("aria-busy", "false");
     }

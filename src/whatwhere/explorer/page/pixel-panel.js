@@ -33,7 +33,7 @@ export class PixelPanel {
   }
 
   clearStory() {
-    fill(this.head, h("span", { class: "quiet", text: "Point at the image, or move the pixel with the arrow keys." }));
+    fill(this.head, h("span", { class: "quiet", text: "Point at the image." }));
     fill(this.bars);
     fill(this.cuts);
   }

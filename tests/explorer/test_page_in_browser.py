@@ -1,0 +1,503 @@
+"""The explorer's page in a real Chromium: what a visitor does, and what must be seen then."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tiny import disc_picture
+from whatwhere.data.sets import from_arrays
+from whatwhere.field import field
+from whatwhere.network import UNet, load_model
+
+uvicorn = pytest.importorskip("uvicorn", reason="needs the extra explorer")
+pytest.importorskip("starlette", reason="needs the extra explorer")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+from whatwhere.explorer import Desk, create_app  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed"),
+]
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SIDE = 40
+Page = Any
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def address(disc_run: Path) -> Iterator[str]:
+    """A running explorer with a trained network, one without skips, and six images with masks."""
+    model = load_model(disc_run)
+    bare = replace(model, network=UNet(**{**model.network.config, "skips": []}).eval())
+    pictures = [disc_picture(seed, SIDE) for seed in range(300, 306)]
+    data = from_arrays(
+        [image for image, _ in pictures],
+        [(mask > 0).astype(np.uint8) for _, mask in pictures],
+        [f"disc {at}.png" for at in range(6)],
+    )
+    app = create_app(Desk([("discs", model), ("bare", bare)], (), data))
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(timeout=30)
+    listening.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Open]:
+    """Opens the page in a window of its own, waits until all is there; what the page complains of fails the test."""
+    contexts, complaints = [], []
+
+    def note(message: Any) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            complaints.append(message.text)
+
+    def visit(hash_: str = "", *, route: Callable[[Page], None] | None = None, ready: bool = True, **how: Any) -> Page:
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce", **how)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", note)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: None if _is_local(request.url, address) else complaints.append(request.url))
+        if route:
+            route(page)
+        page.goto(address + hash_)
+        if ready:
+            wait_until_still(page)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _is_local(url: str, address: str) -> bool:
+    return url.startswith((address, "data:", "blob:"))
+
+
+def wait_until_still(page: Page) -> None:
+    page.wait_for_selector(".network[aria-busy=false]:not([hidden])")
+    page.wait_for_selector(".network[aria-busy=true]:not([hidden])", state="detached")
+    for waiting in (".node.waits", ".evidence-button.waits", ".painting-waits"):
+        page.wait_for_selector(waiting, state="detached")
+
+
+def until(holds: Callable[[], Any], why: str, seconds: float = 30.0) -> Any:
+    """What `holds` gives as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        if time.monotonic() > end:
+            pytest.fail(why)
+        time.sleep(0.05)
+    return found
+
+
+def surface(page: Page, side: str = "image", slot: int = 0) -> Any:
+    return page.locator(f'.network[data-slot="{slot}"] .{side}-side .surface')
+
+
+def spot(page: Page, x: int, y: int, side: str = "image", slot: int = 0) -> dict[str, float]:
+    """The middle of a pixel of the picture, from the corner of what shows it."""
+    box = surface(page, side, slot).bounding_box()
+    return {"x": (x + 0.5) * box["width"] / SIDE, "y": (y + 0.5) * box["height"] / SIDE}
+
+
+def window(page: Page, name: str) -> list[float]:
+    """The frame that is drawn for a level, in pixels of the image: x0, y0, x1, y1."""
+    scale = surface(page).bounding_box()["width"] / SIDE
+    edge = page.locator(f'.network[data-slot="0"] .image-side .window[data-name="{name}"] .edge')
+    x, y, width, height = (float(edge.get_attribute(key)) for key in ("x", "y", "width", "height"))
+    return [x / scale, y / scale, (x + width) / scale, (y + height) / scale]
+
+
+def hash_of(page: Page) -> str:
+    """What the address holds now (the driver's own `url` lags behind)."""
+    return str(page.locator("html").evaluate("() => location.hash"))
+
+
+def drawn(page: Page, side: str = "painting", slot: int = 0) -> str:
+    return str(surface(page, side, slot).locator("canvas.base").evaluate("canvas => canvas.toDataURL()"))
+
+
+def choose(page: Page, x: int, y: int) -> None:
+    surface(page).click(position=spot(page, x, y))
+    until(lambda: f"pixel={x},{y}" in hash_of(page), "the address does not name the pixel")
+
+
+def valve(page: Page, path: str = "skip 0", slot: int = 0) -> Any:
+    return page.locator(f'.network[data-slot="{slot}"] .valve[data-path="{path}"]')
+
+
+def changed(page: Page, slot: int = 0) -> str:
+    return str(page.locator(f'.network[data-slot="{slot}"] .change-head').inner_text())
+
+
+def test_a_click_draws_every_levels_window_as_the_field_says(visit: Open, disc_run: Path) -> None:
+    page = visit()
+    choose(page, 13, 22)
+    followed = field(load_model(disc_run).network, (3, SIDE, SIDE))
+    for name, layer, stride in (("E0", "encoder.0", 1), ("E1", "encoder.1", 2), ("B", "bottleneck", 4)):
+        (y0, y1), (x0, x1) = followed.receptive_field(layer, (22 // stride, 13 // stride))
+        expected = [max(0, x0), max(0, y0), min(SIDE, x1), min(SIDE, y1)]
+        # a line has a width: frames are drawn up to two pixels of the screen inside the picture's edge
+        assert window(page, name) == pytest.approx(expected, abs=0.3)
+    head = page.locator('.network[data-slot="0"] .pixel-head').inner_text()
+    assert "x 13, y 22" in head
+    assert page.locator('.network[data-slot="0"] .node .reading i').count() == 5 * 2, "two classes at five levels"
+
+
+def test_the_pointer_moves_the_windows_without_a_request(visit: Open) -> None:
+    page = visit()
+    choose(page, 5, 5)
+    wait_until_still(page)
+    before, requests = window(page, "E0"), []
+    page.on("request", lambda request: requests.append(request.url))
+    for x in range(8, 30, 2):
+        surface(page).hover(position=spot(page, x, 20))
+    until(lambda: window(page, "E0") != before, "the windows stand still")
+    assert window(page, "E0")[0] == pytest.approx(28 - 2, abs=0.3)
+    assert requests == []
+    page.mouse.move(640, 20)
+    until(lambda: window(page, "E0") == before, "the windows did not go back to the chosen pixel")
+
+
+def test_a_valve_changes_the_painting_and_back(visit: Open) -> None:
+    page = visit()
+    whole = drawn(page)
+    assert "Nothing yet" in changed(page)
+    valve(page, "bottleneck").locator("input[value=cut]").check()
+    until(lambda: "of the pixels changed" in changed(page), "nothing is said of the change")
+    assert drawn(page) != whole
+    assert "paths=bottleneck:cut" in until(
+        lambda: "paths" in hash_of(page) and hash_of(page), "the address lacks the path"
+    )
+    slider = valve(page, "bottleneck").locator("input[type=range]")
+    slider.fill("1")
+    until(lambda: "Nothing yet" in changed(page), "the painting did not come back")
+    assert drawn(page) == whole
+    slider.fill("0.35")
+    until(lambda: "paths=bottleneck:0.35" in hash_of(page), "a faded path is not in the address")
+    assert valve(page, "bottleneck").locator(".through").inner_text() == "35 %"
+    assert "35 percent" in slider.get_attribute("aria-valuetext")
+
+
+def test_what_is_brushed_changes_within_a_border_and_can_be_undone(visit: Open) -> None:
+    page = visit()
+    image, whole = drawn(page, "image"), drawn(page)
+    page.locator(".brush input[value=grey]").check()
+    box = surface(page).bounding_box()
+    start, end = spot(page, 10, 10), spot(page, 30, 30)
+    page.mouse.move(box["x"] + start["x"], box["y"] + start["y"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + end["x"], box["y"] + end["y"], steps=6)
+    page.mouse.up()
+    until(lambda: page.locator('[data-slot="0"] .image-side .window.dashed').count() == 1, "no border is drawn")
+    dabs = hash_of(page).split("edits=")[1].split("&")[0].split("~")
+    assert len(dabs) > 1
+    assert dabs[0] == "g10,10,8"
+    until(lambda: drawn(page, "image") != image, "the image looks untouched")
+    page.locator(".brush button", has_text="Undo").click()
+    until(lambda: hash_of(page).count("~") == len(dabs) - 2, "the last dab is still there")
+    page.locator(".brush button", has_text="Clear").click()
+    until(lambda: "Nothing yet" in changed(page), "the dabs are still there")
+    assert (drawn(page, "image"), drawn(page)) == (image, whole)
+
+
+def test_every_tour_leads_through_three_to_five_steps(visit: Open) -> None:
+    page = visit()
+    questions = page.locator(".question")
+    assert questions.count() == 5
+    for at in range(5):
+        page.locator(".question").nth(at).click()
+        said = set()
+        steps = int(page.locator(".tour-count").inner_text().split(" of ")[1])
+        assert 3 <= steps <= 5
+        for _ in range(steps):
+            wait_until_still(page)
+            assert page.locator(".lit").count() == 1, "nothing is shown"
+            said.add(page.locator(".tour-words").inner_text())
+            page.locator(".tour .primary").click()
+        assert len(said) == steps, "two steps say the same"
+        assert page.locator(".questions").is_visible(), "the tour has no end"
+        assert page.locator(".question").nth(at).evaluate("one => one === document.activeElement"), "focus is lost"
+
+
+def test_a_tour_sets_the_same_controls_that_a_visitor_has(visit: Open) -> None:
+    page = visit("#tour=skips,0")
+    page.locator(".tour .primary").click()
+    until(lambda: valve(page).get_attribute("data-hold") == "mean", "the valve was not turned")
+    assert "paths=skip+0:mean" in until(
+        lambda: "paths" in hash_of(page) and hash_of(page), "the address lacks the path"
+    )
+    until(lambda: "Interior accuracy goes from" in page.locator(".tour-words").inner_text(), "no numbers are said")
+    page.keyboard.press("Escape")
+    assert page.locator(".questions").is_visible()
+
+
+def test_two_networks_beside_each_other_share_the_pointer_and_not_the_skips(visit: Open) -> None:
+    page = visit()
+    page.locator("#other").select_option(index=2)
+    page.wait_for_selector('.network[data-slot="1"]')
+    wait_until_still(page)
+    mark = page.locator('.network[data-slot="1"] .painting-side .mark')
+    before = mark.get_attribute("cx")
+    surface(page).hover(position=spot(page, 31, 7))
+    until(lambda: mark.get_attribute("cx") != before, "the other pointer stands still")
+    assert page.locator('.network[data-slot="1"] .valve').count() == 1, "a network without skips has one path"
+    assert page.locator('.network[data-slot="1"] .none').count() == 2, "two levels have no skip"
+    valve(page, "bottleneck", 1).locator("input[value=mean]").check()
+    until(lambda: "paths2=bottleneck:mean" in hash_of(page), "the second network's path is not in the address")
+    assert valve(page, "bottleneck", 0).get_attribute("data-hold") == "pass"
+    assert "Nothing yet" in changed(page, 0)
+
+
+def test_an_address_restores_all_that_was_seen(visit: Open) -> None:
+    page = visit()
+    page.locator("#images input").nth(1).check(force=True)
+    wait_until_still(page)
+    choose(page, 20, 9)
+    valve(page).locator("input[value=cut]").check()
+    page.locator('.tab[data-look="difference"]').first.click()
+    page.locator("#patterns").click()
+    wait_until_still(page)
+    until(
+        lambda: all(part in hash_of(page) for part in ("patterns=1", "look=difference", "cut", "pixel=20,9")),
+        "incomplete",
+    )
+    again = visit(hash_of(page))
+    assert drawn(again) == drawn(page)
+    assert window(again, "B") == pytest.approx(window(page, "B"))
+    assert again.locator("#images input").nth(1).is_checked()
+    assert valve(again).get_attribute("data-hold") == "cut"
+
+
+def test_an_address_that_names_what_is_not_here_says_so(visit: Open) -> None:
+    page = visit(
+        "#model=none&image=gone&pixel=4000,x&paths=skip+9:7~:~cut&edits=q1,2&look=upside&layer=attic&tour=moon,77"
+    )
+    notice = page.locator(".notice")
+    assert "model none" in notice.inner_text()
+    assert "What to do" in notice.inner_text()
+    assert "Nothing yet" in changed(page)
+
+
+def test_good_and_bad_files(visit: Open, tmp_path: Path) -> None:
+    page = visit()
+    images = page.locator("#images input")
+    there = images.count()
+    good, bad, empty = tmp_path / "new disc.png", tmp_path / "letter.png", tmp_path / "empty.jpg"
+    Image.fromarray(disc_picture(77)[0]).save(good)
+    bad.write_text("Dear Sir or Madam")
+    empty.write_bytes(b"")
+    page.locator("#file").set_input_files(good)
+    until(lambda: images.count() == there + 1, "the image did not come in")
+    wait_until_still(page)
+    until(lambda: "new disc.png" in page.locator(".picture-facts").first.inner_text(), "the new image is not shown")
+    assert "No mask is known" in page.locator(".scores").first.inner_text()
+    assert page.locator('.tab[data-look="truth"]').first.is_disabled()
+    for file in (bad, empty):
+        page.locator("#file").set_input_files(file)
+        notice = page.locator(".notice", has_text=file.name)
+        notice.wait_for()
+        assert "Expected:" in notice.inner_text()
+        assert "What to do:" in notice.inner_text()
+        notice.locator(".close").click()
+    assert images.count() == there + 1
+    choose(page, 3, 3)
+
+
+def test_a_dropped_file_is_taken_in(visit: Open) -> None:
+    page = visit()
+    there = page.locator("#images input").count()
+    page.evaluate_handle(
+        """async () => {
+          const canvas = new OffscreenCanvas(40, 40);
+          canvas.getContext("2d").fillRect(5, 5, 20, 20);
+          const data = new DataTransfer();
+          data.items.add(new File([await canvas.convertToBlob({type: "image/jpeg"})], "dropped.jpg"));
+          dispatchEvent(new DragEvent("dragenter", {dataTransfer: data}));
+          if (document.querySelector("#drop").hidden) throw new Error("nothing says that one may drop");
+          dispatchEvent(new DragEvent("drop", {dataTransfer: data}));
+        }"""
+    )
+    until(lambda: page.locator("#images input").count() == there + 1, "the dropped image did not come in")
+    assert page.locator("#drop").is_hidden()
+
+
+def test_all_of_it_by_keyboard(visit: Open) -> None:
+    page = visit()
+    page.keyboard.press("i")
+    page.keyboard.press("ArrowRight")
+    at = re.search(r"x (\d+), y (\d+)", page.locator(".pixel-head").first.inner_text())
+    assert at
+    for key in ("Shift+ArrowLeft", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+    moved = f"pixel={max(0, int(at[1]) - 10)},{max(0, int(at[2]) - 2)}"
+    until(lambda: moved in hash_of(page), f"the pixel did not go to {moved}")
+    until(lambda: "painted" in page.locator("#spoken").inner_text(), "nothing is said")
+    assert "bottleneck sees" in page.locator("#spoken").inner_text()
+
+    def focused(what: str) -> bool:
+        return bool(
+            page.evaluate_handle("() => document.activeElement").evaluate("(one, what) => one.matches(what)", what)
+        )
+
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if focused('.valve[data-path="bottleneck"] input[type=range]'):
+            break
+    else:
+        pytest.fail("Tab never came to the valve")
+    page.keyboard.press("ArrowLeft")
+    until(lambda: "bottleneck:0.95" in hash_of(page), "the valve did not turn")
+    page.keyboard.press("w")
+    until(lambda: "paths" not in hash_of(page), "w does not open all valves")
+    page.keyboard.press("b")
+    page.keyboard.press("i")
+    page.keyboard.press("Enter")
+    until(lambda: "edits=g" in hash_of(page), "Enter does not dab")
+    page.keyboard.press("Control+z")
+    until(lambda: "edits" not in hash_of(page), "the dab is still there")
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.locator("#single-keys").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("e")
+    assert page.locator("#evidence").get_attribute("aria-pressed") == "false", "single keys can't be switched off"
+
+
+@pytest.mark.skipif(find_spec("axe_playwright_python") is None, reason="axe-playwright-python is not installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Open, scheme: str) -> None:
+    import axe_playwright_python
+
+    # the page's own policy forbids scripts from elsewhere, so it is set aside for the one that checks
+    page = visit("#tour=pixel,1", color_scheme=scheme, bypass_csp=True)
+    source = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    page.add_script_tag(content=source)
+    for state in ("a tour", "two networks", "help"):
+        if state == "two networks":
+            page.keyboard.press("Escape")
+            page.locator("#other").select_option(index=2)
+            page.wait_for_selector('.network[data-slot="1"]')
+            wait_until_still(page)
+        if state == "help":
+            page.keyboard.press("?")
+        found = page.evaluate("() => axe.run({resultTypes: ['violations']})")["violations"]
+        grave = [
+            (one["id"], node["target"], node.get("failureSummary"))
+            for one in found
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+        assert grave == [], state
+
+
+def test_two_windows_do_not_disturb_each_other(visit: Open) -> None:
+    one, other = visit(), visit()
+    whole = drawn(other)
+    valve(one, "bottleneck").locator("input[value=cut]").check()
+    until(lambda: "changed" in changed(one), "nothing changed")
+    choose(other, 30, 30)
+    valve(other).locator("input[value=pass]").check(force=True)
+    wait_until_still(other)
+    assert drawn(other) == whole != drawn(one)
+    assert "pixel=30,30" not in hash_of(one)
+
+
+def test_slow_evidence_blocks_neither_pointer_nor_painting(visit: Open) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page = visit(route=lambda page: page.route("**/api/evidence", hold), ready=False)
+    page.wait_for_selector('.network[data-slot="0"][aria-busy=false]')
+    until(lambda: held, "no evidence was asked for")
+    assert page.locator(".evidence-button.waits").count() == 1, "the wait can't be seen"
+    surface(page).hover(position=spot(page, 33, 33))
+    until(lambda: "x 33, y 33" in page.locator(".pixel-head").first.inner_text(), "the pointer is blocked")
+    valve(page, "bottleneck").locator("input[value=cut]").check()
+    until(lambda: "changed" in changed(page), "the painting is blocked")
+    held[0].continue_()
+    page.wait_for_selector(".evidence-button.waits", state="detached")
+    assert "Half within" in page.locator(".evidence-words").first.inner_text()
+
+
+def test_nothing_on_the_page_jumps(visit: Open) -> None:
+    page = visit()
+    parts = (".u", ".image-side", ".painting-side", ".pixel-panel", ".change-panel", "#below", "#strip")
+
+    def boxes() -> list[Any]:
+        return [page.locator(part).first.bounding_box() for part in parts]
+
+    before = boxes()
+    page.locator("#images input").nth(2).check(force=True)
+    wait_until_still(page)
+    valve(page).locator("input[value=cut]").check()
+    page.locator(".question").first.click()
+    wait_until_still(page)
+    page.evaluate_handle("() => scrollTo(0, 0)")
+    assert boxes() == before
+
+
+def test_without_an_answer_the_page_says_what_to_do(visit: Open) -> None:
+    page = visit(route=lambda page: page.route("**/api/session", lambda route: route.abort()), ready=False)
+    instead = page.locator("#instead")
+    instead.locator("h2").wait_for()
+    assert "does not answer" in instead.inner_text()
+    assert "What to do:" in instead.inner_text()
+    page.unroute("**/api/session")
+    instead.locator("button").click()
+    wait_until_still(page)
+    assert instead.is_hidden()
+
+
+def test_what_is_seen_can_be_taken_away(visit: Open, tmp_path: Path) -> None:
+    page = visit()
+    choose(page, 12, 18)
+    wait_until_still(page)
+    with page.expect_download() as waiting:
+        page.locator("#keep-numbers").click()
+    record = json.loads(Path(waiting.value.path()).read_text())
+    assert record["pixel"] == {"x": 12, "y": 18}
+    assert set(record["networks"][0]["windows"]) >= {"encoder.0", "bottleneck", "output"}
+    assert record["networks"][0]["pixel"]["probabilities"]
+    with page.expect_download() as waiting:
+        page.locator("#keep-picture").click()
+    waiting.value.save_as(tmp_path / "seen.png")
+    picture = np.asarray(Image.open(tmp_path / "seen.png"))
+    assert picture.shape[1] > 2 * 512
+    assert picture.std() > 10
