@@ -62,13 +62,22 @@ class Guard:
 
     def _foreign(self, headers: dict[str, str]) -> tuple[str, str, str] | None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname if _is_plain(host) else None
+        name = _parts(f"//{host}")[0] if _is_plain(host) else None
         if self._hosts is not None and name not in self._hosts:
             return f"a request to the host {host[:60]!r}", " or ".join(sorted(self._hosts)), "open the printed address"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _parts(origin)[1] != host:
             return f"a request from {origin[:60]!r}", "this page's own", "open the printed address"
         return None
+
+
+def _parts(address: str) -> tuple[str | None, str]:
+    """Its host without a port, and with one."""
+    try:
+        found = urlsplit(address)
+    except ValueError:  # brackets that are no IPv6 address
+        return None, ""
+    return found.hostname, found.netloc
 
 
 def _is_plain(host: str) -> bool:
