@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -116,8 +117,17 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
         Route("/api/pixel", posted(desk.pixel), methods=["POST"]),
         Route("/api/evidence", evidence, methods=["POST"]),
     ]  # fmt: skip
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        wanted.forget()
+        for pool in (quick, slow):
+            pool.shutdown(wait=False, cancel_futures=True)
+
     return Starlette(
         routes=routes,
+        lifespan=lifespan,
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
         exception_handlers={
             WhatwhereError: _refused,
@@ -145,6 +155,11 @@ class _Wanted:
             while len(self._newest) > _CLIENTS:
                 del self._newest[next(iter(self._newest))]
         return lambda: self._newest.get(client) is not mine
+
+    def forget(self) -> None:
+        """Nobody waits any longer."""
+        with self._lock:
+            self._newest.clear()
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -83,7 +83,9 @@ def explore(
     if browser:
         threading.Timer(0.5, webbrowser.open, (address,)).start()
     with suppress(KeyboardInterrupt):  # how one leaves
-        uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run(sockets=[listening])
+        uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)).run(
+            sockets=[listening]
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
