@@ -9,6 +9,7 @@ Knows the verbs; computes nothing itself.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -95,7 +96,9 @@ def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str
     story = explain(out / "runs" / "unet", data, split="val", images=_EXPLAINED, out=out / "explained", seed=seed)
     page = _write_page(out, scores, story, time.perf_counter() - began)
     _say(console, scores, time.perf_counter() - began)
-    console.print(f"\npicture: {picture}\npage:    {page}\n\nnow your own: whatwhere check YOUR_FOLDER", markup=False)
+    touch = shlex.join(["whatwhere", "explore", str(out / "runs"), "--data", str(data)])
+    console.print(f"\npicture: {picture}\npage:    {page}", markup=False)
+    console.print(f"\ntouch the networks: {touch}\nnow your own:       whatwhere check YOUR_FOLDER", markup=False)
     return scores
 
 
