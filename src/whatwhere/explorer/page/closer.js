@@ -1,6 +1,6 @@
 /** Below the U: what excites the features of one level, what each path is worth here, and the yes-or-no question. */
 import { h, fill, figure } from "./dom.js";
-import { askOnce, ApiError, pause } from "./api.js";
+import { askOnce, ApiError } from "./api.js";
 import { chip } from "./class-chip.js";
 
 export class Closer {
@@ -32,8 +32,9 @@ export class Closer {
   }
 
   /** Asks for everything that belongs to one model, image and layer; a later call makes earlier answers stale.
-   * @param {import("./types.js").Model} model @param {string} image @param {string} layer @param {import("./colours.js").ClassLook[]} looks */
-  async show(model, image, layer, looks) {
+   * @param {import("./seen.js").Seen} seen @param {string} layer */
+  async show(seen, layer) {
+    const { model, looks } = seen, image = seen.image.id;
     const turn = ++this.asked;
     const fresh = () => turn === this.asked;
     this.setLayer(model, layer);
@@ -41,6 +42,11 @@ export class Closer {
     if (this.pairOf !== key) {
       this.pairOf = key;
       this.askWorth(model, image, () => this.pairOf === key);
+      fill(this.presence, h("p", { class: "small quiet", text: "waiting for the probes …" }));
+    }
+    const probed = Boolean(seen.probes?.ready || seen.probes?.why);
+    if (probed && this.presenceOf !== key) {
+      this.presenceOf = key;
       this.askPresence(model, image, looks, () => this.pairOf === key);
     }
     this.maps.classList.add("waits");
@@ -67,19 +73,12 @@ export class Closer {
 
   /** @param {import("./types.js").Model} model @param {string} image @param {import("./colours.js").ClassLook[]} looks @param {() => boolean} fresh */
   async askPresence(model, image, looks, fresh) {
-    fill(this.presence, h("p", { class: "small quiet", text: "waiting for the probes …" }));
-    while (fresh()) {
-      try {
-        const found = await askOnce(`/api/models/${model.id}/presence?image=${image}`);
-        if (fresh()) fill(this.presence, presenceTable(found, looks));
-        return;
-      } catch (error) {
-        if (!(error instanceof ApiError) || error.status !== 503) {
-          if (fresh()) fill(this.presence, sorry(error));
-          return;
-        }
-        await pause(1000 * Math.max(1, error.later));
-      }
+    try {
+      const found = await askOnce(`/api/models/${model.id}/presence?image=${image}`);
+      if (fresh()) fill(this.presence, presenceTable(found, looks));
+    } catch (error) {
+      this.presenceOf = "";
+      if (fresh()) fill(this.presence, sorry(error));
     }
   }
 }

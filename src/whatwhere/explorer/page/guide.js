@@ -89,5 +89,5 @@ export class Guide {
 /** @param {Element} element */
 function inSight(element) {
   const box = element.getBoundingClientRect();
-  return box.top >= 0 && box.bottom <= innerHeight;
+  return box.top >= find("#ask").offsetHeight && box.bottom <= innerHeight;
 }

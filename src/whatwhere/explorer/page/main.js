@@ -78,7 +78,7 @@ class Page {
     if (!seen) return;
     const { layer } = this.store.state;
     const known = seen.model.layers.some((one) => one.name === layer);
-    if (known) this.closer.show(seen.model, seen.image.id, layer, seen.looks);
+    if (known) this.closer.show(seen, layer);
     else this.store.set({ layer: START.layer });
   }
 
