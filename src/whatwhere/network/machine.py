@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ import torch
 
 from whatwhere.errors import PlanError
 
-__all__ = ["Machine", "Precision", "keep_freed_memory", "probe_machine"]
+__all__ = ["Machine", "Precision", "hand_back_freed_memory", "keep_freed_memory", "probe_machine"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -118,3 +119,10 @@ def keep_freed_memory() -> bool:
         )
     except (OSError, AttributeError):
         return False
+
+
+def hand_back_freed_memory() -> None:
+    """Gives the system back what `keep_freed_memory` has kept so far, once, when it will not be needed again."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # another C library: then nothing was kept either
+            ctypes.CDLL(None).malloc_trim(0)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, PlanError
 from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
-from whatwhere.network.machine import Precision
+from whatwhere.network.machine import Precision, hand_back_freed_memory
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.choice import Choice, Scene, choose, insist, reason_of
 from whatwhere.paint.fold import folded
@@ -118,6 +118,8 @@ class Engine:
         if asked:
             self._candidates = ()
         self._choice, self.notes = found, (*self.notes, *found.notes)
+        if found.backend != EAGER.name:  # else what PyTorch took to be compared with stays beside the other's own
+            hand_back_freed_memory()
 
     def fall_back(self, failure: BackendFailure) -> None:
         """Goes on with PyTorch itself."""

@@ -22,7 +22,7 @@ _BUDGET = 2**30
 """The most memory that a forward pass may take on a CPU, in bytes: peak memory stays under 2 GiB in all."""
 
 
-_LARGEST = 2**22
+_LARGEST = 2**21
 """Larger tiles save next to nothing, and wait in memory for their turn."""
 
 
