@@ -6,6 +6,7 @@ import base64
 import io
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,9 @@ from painting import model_of, picture, unet
 from PIL import Image
 from torch import nn
 
+from tiny import disc_picture
 from whatwhere.explorer import Desk, create_app
+from whatwhere.explorer.drawing import geometry
 from whatwhere.explorer.edits import Edit, altered
 from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.shown import SIDE, Shown, cut_to_size
@@ -69,6 +72,20 @@ def test_windows_are_those_of_the_field(layer: str, client: httpx.Client, desk: 
         unit = (found["cells"]["rows"][y], found["cells"]["columns"][x])
         expected = windows.receptive_field(layer, unit)
         assert (tuple(found["rows"][y]), tuple(found["columns"][x])) == expected
+
+
+@pytest.mark.parametrize("size", [(200, 147), (96, 64)])
+def test_windows_repeat_with_the_period_away_from_the_rims(size: tuple[int, int]) -> None:
+    desk = Desk([("net", model_of(unet(depth=2, classes=2), classes=2))], data=None)
+    lens, shown = desk.lens("m0"), cut_to_size("i", "large", picture(*size))
+    found, windows = geometry(lens, shown)["layers"], lens.windows(size)
+    for layer in ("encoder.0", "encoder.1", "bottleneck", "decoder.1", "decoder.0", "output"):
+        (height, width), of = found[layer]["grid"], found[layer]
+        for y, x in zip(range(size[0]), (column % size[1] for column in range(size[0]))):
+            unit = (of["cells"]["rows"][y], of["cells"]["columns"][x])
+            assert unit[0] < height
+            assert unit[1] < width
+            assert (tuple(of["rows"][y]), tuple(of["columns"][x])) == windows.receptive_field(layer, unit)
 
 
 def test_the_untouched_painting_is_the_networks(client: httpx.Client, desk: Desk) -> None:
@@ -196,6 +213,17 @@ def test_an_image_of_ones_own(client: httpx.Client) -> None:
     shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/images/{record['id']}/picture.png").content)))
     assert np.array_equal(shown, picture(50, 70))
     assert client.get("/api/models/m0/skips", params={"image": record["id"]}).status_code == 422
+
+
+def test_an_image_of_the_data_has_its_mask_from_there(tmp_path: Path) -> None:
+    data = labelled(3)
+    for name, seed in (("disc 1", 1), ("disc 2", 9)):  # the second has only the name of one
+        Image.fromarray(disc_picture(seed, 64)[0]).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / "disc 1.png", tmp_path / "disc 2.png"]
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], paths, data)
+    found = [(image["name"], image["truth"]) for image in desk.session()["images"]]
+    assert found == [("disc 1", True), ("disc 2.png", False), ("disc 0", True), ("disc 2", True)]
+    assert np.array_equal(desk.image("i0").truth, disc_picture(1, 64)[1] > 0)  # type: ignore[arg-type]
 
 
 def test_a_wide_image_lies_there_as_its_middle() -> None:

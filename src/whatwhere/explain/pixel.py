@@ -24,7 +24,16 @@ from whatwhere.explain.skips import coalition_players
 from whatwhere.field import Field
 from whatwhere.records import Box
 
-__all__ = ["Cut", "PixelStory", "cut_everywhere", "evidence_for", "integrated_gradients", "tell_pixel"]
+__all__ = [
+    "Cut",
+    "PixelStory",
+    "Reader",
+    "cut_everywhere",
+    "evidence_for",
+    "integrated_gradients",
+    "part_seen",
+    "tell_pixel",
+]
 
 COMPLETE = 0.01
 """Integrated gradients are refined until they add up to the logit difference within this share of it."""
@@ -202,6 +211,16 @@ def cut_everywhere(
     return tuple(singles), flip
 
 
+def part_seen(windows: Field, pixel: tuple[int, int], size: tuple[int, int]) -> Box:
+    """The part of an image that answers for one pixel of the output as the whole does; all of it without tiles."""
+    if not windows.tileable:
+        return (0, size[0]), (0, size[1])
+    return tuple(
+        (start // period * period, min(n, -(-stop // period) * period))
+        for (start, stop), period, n in zip(windows.receptive_field("output", pixel), windows.period, size)
+    )
+
+
 class Reader(Protocol):
     """What reads an image: logits, and the features of every layer."""
 
@@ -219,11 +238,7 @@ def evidence_for(
 ) -> tuple[Array, float, int, tuple[float, float]]:
     """Integrated gradients on the part of the image that the pixel can see (nothing else matters)."""
     size = (image.shape[-2], image.shape[-1])
-    box = [
-        (start // period * period, min(n, -(-stop // period) * period))
-        for (start, stop), period, n in zip(windows.receptive_field("output", pixel), windows.period, size)
-    ]
-    (top, bottom), (left, right) = box if windows.tileable else ((0, size[0]), (0, size[1]))
+    (top, bottom), (left, right) = part_seen(windows, pixel, size)
     at = (pixel[0] - top, pixel[1] - left)
     part = image[..., top:bottom, left:right]
 

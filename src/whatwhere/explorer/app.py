@@ -41,8 +41,8 @@ Answer = Callable[[Request], Awaitable[Response]]
 def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str | None = None) -> Starlette:
     """The application; ``hosts`` and ``token`` as in :class:`Guard`."""
     quick, slow = (
-        ThreadPoolExecutor(4, "quick"),
-        ThreadPoolExecutor(1, "evidence", initializer=torch.set_num_threads, initargs=(1,)),
+        ThreadPoolExecutor(4, "quick", initializer=_use_cores, initargs=(torch.get_num_threads(),)),
+        ThreadPoolExecutor(1, "evidence", initializer=_use_cores, initargs=(1,)),
     )
     page = {
         entry.name: entry.read_bytes() for entry in (files("whatwhere.explorer") / "page").iterdir() if entry.is_file()
@@ -122,6 +122,7 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         wanted.forget()
+        await asyncio.to_thread(desk.close)
         for pool in (quick, slow):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -137,6 +138,12 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
             ClientDisconnect: _gone,
         },
     )
+
+
+def _use_cores(count: int) -> None:
+    """What this thread's computations use, whatever later threads ask for themselves."""
+    torch.set_num_threads(count)
+    torch.get_num_threads()  # the first question fixes it for the thread
 
 
 class _Wanted:

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,16 +24,18 @@ from whatwhere.errors import DataError
 from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.pixels import interior_distance
 from whatwhere.explain.skips import measure_skips
-from whatwhere.explorer.asked import edits_in, holds_in, pixel_in, text_in
+from whatwhere.explorer.asked import Hold, edits_in, holds_in, pixel_in, text_in
 from whatwhere.explorer.drawing import geometry, influenced_window, portrait, title_of
-from whatwhere.explorer.edits import altered
+from whatwhere.explorer.edits import Edit, altered
 from whatwhere.explorer.errors import RefusalError, missing
 from whatwhere.explorer.gallery import strongest_maps
+from whatwhere.explorer.gate import Gate
 from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.pictures import data_url
 from whatwhere.explorer.reading import Reading
 from whatwhere.explorer.shown import SIDE, Shown, cut_to_size, open_shown
-from whatwhere.network import Model, versions
+from whatwhere.explorer.stepwise import Stepwise
+from whatwhere.network import Model, probe_machine, versions
 from whatwhere.records import VOID
 
 __all__ = ["UPLOAD_BYTES", "UPLOAD_PIXELS", "Desk"]
@@ -41,6 +43,9 @@ __all__ = ["UPLOAD_BYTES", "UPLOAD_PIXELS", "Desk"]
 UPLOAD_BYTES = 64 * 2**20
 UPLOAD_PIXELS = 100_000_000
 _UPLOADS, _FROM_DATA = 24, 12
+_ROOM = 3 * 2**30
+"""Bytes of features kept for all models and images, on machines with memory enough."""
+_EXAMPLE = (256, 256)
 
 Array = NDArray[Any]
 
@@ -50,7 +55,7 @@ class Desk:
 
     Args:
         models: names and models; the first is looked at first.
-        images: paths of images without masks.
+        images: paths of images; one that is among the labelled images has its mask from there.
         data: labelled images: some of them lie on the desk, and the levels are read with them.
     """
 
@@ -60,11 +65,17 @@ class Desk:
         self._lock = threading.Lock()
         self._fixed: dict[str, Shown] = {}
         self._uploads: OrderedDict[str, Shown] = OrderedDict()
-        self.lenses = {f"m{k}": Lens(f"m{k}", name, model, self._known) for k, (name, model) in enumerate(models)}
+        gate, room = Gate(), min(_ROOM, probe_machine().memory // 4) // max(1, len(models))
+        self.lenses = {
+            f"m{k}": Lens(f"m{k}", name, model, self._known, gate, room) for k, (name, model) in enumerate(models)
+        }
         for path in images:
-            self._lay(open_shown(f"i{len(self._fixed)}", path.name, path, self._channels))
+            shown = open_shown(f"i{len(self._fixed)}", path.name, path, self._channels)
+            self._lay(_with_truth(shown, data) if data is not None else shown)
+        there = {shown.name for shown in self._fixed.values()}
         for name, raw, truth in _some_of(data):
-            self._lay(cut_to_size(f"i{len(self._fixed)}", name, raw, truth))
+            if name not in there:
+                self._lay(cut_to_size(f"i{len(self._fixed)}", name, raw, truth))
         names = [shown.name for shown in self._fixed.values()]
         self.readings = {key: Reading(lens, data, names) for key, lens in self.lenses.items()}
 
@@ -126,35 +137,46 @@ class Desk:
                 given = error.given.replace(str(path), called)
                 raise RefusalError(415, given, error.expected, error.remedy) from error
         for lens in self.lenses.values():
-            if lens.takes(shown):
-                lens.input(shown)  # its values must be of the units that a model was trained on
+            if lens.takes(shown):  # its values must be of the units that a model was trained on
+                lens.model.check(shown.raw, called)
         with self._lock:
             self._uploads[shown.id] = shown
             while len(self._uploads) > _UPLOADS:
                 self._uploads.popitem(last=False)
         return shown.to_json()
 
+    def close(self, seconds: float = 2.0) -> None:
+        """Ends what is measured in the background."""
+        for reading in self.readings.values():
+            reading.stop(seconds / len(self.readings))
+
     # -- what is asked of a model
 
     def portrait(self, model: str) -> dict[str, Any]:
         lens = self.lens(model)
-        with lens.lock:
-            return portrait(lens)
+        size = next((shown.size for shown in self._known() if lens.takes(shown)), _EXAMPLE)
+        with lens.turn(size):
+            return portrait(lens, size)
 
     def geometry(self, model: str, image: str) -> dict[str, Any]:
         lens = self.lens(model)
-        return geometry(lens, self.image(image, lens))
+        shown = self.image(image, lens)
+        with lens.turn(shown.size):
+            return geometry(lens, shown)
 
     def painting(self, record: Mapping[str, Any]) -> dict[str, Any]:
         lens = self.lens(text_in(record, "model"))
         shown = self.image(text_in(record, "image"), lens)
-        holds = holds_in(record, [path.name for path in lens.anatomy.paths])
         edits = edits_in(record, shown.size[1], shown.size[0])
+        with lens.turn(shown.size if edits else None):
+            holds = holds_in(record, [path.name for path in lens.anatomy.paths])
+            return self._painted(lens, shown, holds, edits)
+
+    def _painted(self, lens: Lens, shown: Shown, holds: Mapping[str, Hold], edits: tuple[Edit, ...]) -> dict[str, Any]:
         began = time.perf_counter()
-        with lens.lock:
-            whole = lens.logits(shown, {})
-            logits = lens.logits(shown, holds, edits)
-            scores, full_scores = lens.scores(logits, shown), lens.scores(whole, shown)
+        whole = lens.logits(shown, {})
+        logits = lens.logits(shown, holds, edits)
+        scores, full_scores = lens.scores(logits, shown), lens.scores(whole, shown)
         best, before = logits.argmax(0), whole.argmax(0)
         answer = {
             "labels": data_url(_bytes(best)),
@@ -187,9 +209,9 @@ class Desk:
         lens = self.lens(text_in(record, "model"))
         shown = self.image(text_in(record, "image"), lens)
         row, column = pixel_in(record, shown.size[1], shown.size[0])
-        holds = holds_in(record, [path.name for path in lens.anatomy.paths])
         edits = edits_in(record, shown.size[1], shown.size[0])
-        with lens.lock:
+        with lens.turn(shown.size):
+            holds = holds_in(record, [path.name for path in lens.anatomy.paths])
             here = lens.logits(shown, holds, edits)[:, row, column].softmax(0).cpu()
             order = here.argsort(descending=True).tolist()
             readings = self.readings[lens.id].at(lens.features(shown, edits), (row, column))
@@ -202,12 +224,19 @@ class Desk:
             "cuts": [cut.to_json() for cut in cuts], "flip": flip.to_json() if flip else None,
         }  # fmt: skip
 
-    def evidence(self, record: Mapping[str, Any], stopped: Any) -> dict[str, Any]:
+    def evidence(self, record: Mapping[str, Any], stopped: Callable[[], bool]) -> dict[str, Any]:
         """Slow; ``stopped`` is asked in between whether the answer is still wanted."""
         lens = self.lens(text_in(record, "model"))
         shown = self.image(text_in(record, "image"), lens)
         pixel = pixel_in(record, shown.size[1], shown.size[0])
-        found = lens.evidence(shown, pixel, stopped)
+        with lens.turn(shown.size) as turn:
+
+            def step() -> None:
+                turn.pause()
+                if stopped():
+                    raise InterruptedError
+
+            found = lens.evidence(shown, pixel, step)
         attribution = found["attribution"]
         scale = float(abs(attribution).max()) or 1.0
         profile = ring_profile(_around(abs(attribution), pixel))
@@ -225,21 +254,21 @@ class Desk:
         lens = self.lens(model)
         shown = self.image(image, lens)
         self.readings[model].known()
-        with lens.lock:
+        with lens.turn():
             paintings = self.readings[model].paintings(shown)
         return {"layers": [{"name": name, "painting": data_url(labels)} for name, labels in paintings.items()]}
 
     def features(self, model: str, image: str, layer: str) -> dict[str, Any]:
         lens = self.lens(model)
         shown = self.image(image, lens)
-        with lens.lock:
+        with lens.turn(shown.size):
             return {"maps": strongest_maps(lens, shown, layer, self._known())}
 
     def presence(self, model: str, image: str) -> dict[str, Any]:
         lens = self.lens(model)
         shown = self.image(image, lens)
         self.readings[model].known()
-        with lens.lock:
+        with lens.turn():
             return self.readings[model].presence(shown)
 
     def skips(self, model: str, image: str) -> dict[str, Any]:
@@ -250,10 +279,10 @@ class Desk:
             raise RefusalError(
                 422, f"no mask is known for {shown.name}", "an image with its mask", "start again with --data DATA"
             )
-        with lens.lock, lens.fast:
+        with lens.turn() as turn, lens.fast:
             classes = lens.model.classes
             worths = measure_skips(
-                lens.anatomy, [(lens.input(shown), shown.truth)], lens.means, classes,
+                Stepwise(lens.anatomy, turn.pause), [(lens.input(shown), shown.truth)], lens.means, classes,
                 distance=interior_distance([shown.truth], classes.count), seed=0, precision=str(lens.dtype),
                 progress=lambda _share: None,
             )  # fmt: skip
@@ -265,6 +294,17 @@ class Desk:
                 "iou": of.get("mean IoU"),
             })  # fmt: skip
         return {"paths": paths, "n": 1, "note": "One image: no interval."}
+
+
+def _with_truth(shown: Shown, data: ImageSet) -> Shown:
+    """The image as it is in the labelled data, if it is: a file of the same name and the same pixels."""
+    for place, name in enumerate(data.names):
+        if Path(name).name == Path(shown.name).stem:
+            raw, labels = data.store[place]
+            found = cut_to_size(shown.id, name, raw, None if (labels == VOID).all() else labels)
+            if np.array_equal(found.raw, shown.raw):
+                return found
+    return shown
 
 
 def _some_of(data: ImageSet | None) -> list[tuple[str, Array, NDArray[np.uint8] | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,14 @@ from whatwhere.field import Field
 
 __all__ = ["geometry", "influenced_window", "portrait", "title_of"]
 
-_EXAMPLE = 256
-"""Side of the image on which receptive fields are told."""
 
+def portrait(lens: Lens, size: tuple[int, int]) -> dict[str, Any]:
+    """What the drawing of the U needs: layers with grid, stride, channels and receptive field; paths; classes.
 
-def portrait(lens: Lens) -> dict[str, Any]:
-    """What the drawing of the U needs: layers with grid, stride, channels and receptive field; paths; classes."""
-    model, anatomy = lens.model, lens.anatomy
-    windows = anatomy.windows((1, model.normalisation.channels, _EXAMPLE, _EXAMPLE))
+    Args:
+        size: of an image, on which the windows are followed; receptive fields do not depend on it.
+    """
+    model, anatomy, windows = lens.model, lens.anatomy, lens.windows(size)
     obstacle = windows.obstacle()
     names = [layer.name for layer in anatomy.layers]
     return {
@@ -79,13 +78,11 @@ def _output(lens: Lens, windows: Field) -> dict[str, Any]:
 
 def geometry(lens: Lens, shown: Shown) -> dict[str, Any]:
     """For each layer the window of the unit that answers for a pixel, as spans by row and by column."""
-    return _geometry(lens, lens.model.normalisation.channels, shown.size)
+    return lens.spans.get(shown.size, lambda: _geometry(lens, shown.size))
 
 
-@lru_cache(maxsize=64)
-def _geometry(lens: Lens, channels: int, size: tuple[int, int]) -> dict[str, Any]:
-    height, width = size
-    windows = lens.anatomy.windows((1, channels, height, width))
+def _geometry(lens: Lens, size: tuple[int, int]) -> dict[str, Any]:
+    (height, width), windows = size, lens.windows(size)
     rows, columns = np.arange(height), np.arange(width)
     pixel = {
         "grid": [height, width], "rows": [[y, y + 1] for y in range(height)],
@@ -105,22 +102,49 @@ def _spans(
     windows: Field, module: str, grid: tuple[int, ...], down: np.ndarray[Any, Any], across: np.ndarray[Any, Any]
 ) -> dict[str, Any]:
     """Windows are boxes, so the span of rows depends on the unit's row alone, and that of columns on its column."""
-    middle = (grid[0] // 2, grid[1] // 2)
-    by_row = {int(u): windows.receptive_field(module, (int(u), middle[1]))[0] for u in np.unique(down)}
-    by_column = {int(u): windows.receptive_field(module, (middle[0], int(u)))[1] for u in np.unique(across)}
+    by_row, by_column = (_along(windows, module, grid, axis) for axis in (0, 1))
     return {
         "grid": list(grid),
-        "rows": [list(by_row[int(u)]) for u in down],
-        "columns": [list(by_column[int(u)]) for u in across],
+        "rows": [by_row[int(unit)] for unit in down],
+        "columns": [by_column[int(unit)] for unit in across],
         "cells": {"rows": down.tolist(), "columns": across.tolist()},
     }
+
+
+def _along(windows: Field, module: str, grid: tuple[int, ...], axis: int) -> list[list[int]]:
+    """The spans of all units along one axis: followed one by one near the rims, repeated with the period between them.
+
+    Farther from a rim than the halo nothing of the rim is read, so there windows repeat exactly.
+    """
+    spans: list[list[int]] = []
+    first, last, units, pixels = _repeating(windows, module, grid, axis)
+    for at in range(grid[axis]):
+        if first <= at < last:
+            start, stop = spans[at - units]
+            spans.append([start + pixels, stop + pixels])
+        else:
+            unit = [n // 2 for n in grid]
+            unit[axis] = at
+            spans.append(list(windows.receptive_field(module, unit)[axis]))
+    return spans
+
+
+def _repeating(windows: Field, module: str, grid: tuple[int, ...], axis: int) -> tuple[int, int, int, int]:
+    """First and past-the-last unit that repeats another, how many units before it that lies, and how many pixels."""
+    stride = windows.grid(module).stride[axis]
+    if not windows.tileable or stride is None:
+        return 0, 0, 0, 0
+    pixels = windows.period[axis]
+    units = int(pixels / stride)
+    before, after = (side // pixels * units for side in windows.halo()[axis])
+    return before + units, grid[axis] - after - units, units, pixels
 
 
 def influenced_window(lens: Lens, shown: Shown, changed: np.ndarray[Any, Any]) -> tuple[int, int, int, int] | None:
     """Rows and columns of the output that changed input pixels (``H x W`` bool) may influence; None if none changed."""
     if not changed.any():
         return None
-    spans = _geometry(lens, lens.model.normalisation.channels, shown.size)["layers"]["output"]
+    spans = geometry(lens, shown)["layers"]["output"]
     found = []
     for axis, key in ((1, "rows"), (0, "columns")):
         at = np.flatnonzero(changed.any(axis))

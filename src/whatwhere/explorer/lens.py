@@ -7,9 +7,8 @@ model and images; nothing of requests.
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatwhere.explain.anatomy import Anatomy
+from whatwhere.explain.anatomy import Anatomy, UNetAnatomy
 from whatwhere.explain.cases import Case
-from whatwhere.explain.pixel import cut_everywhere, evidence_for
+from whatwhere.explain.pixel import cut_everywhere, evidence_for, part_seen
 from whatwhere.explain.pixels import interior_distance, regions
 from whatwhere.explain.skips import Tally
 from whatwhere.explain.stages import anatomy_of
@@ -28,15 +27,17 @@ from whatwhere.explain.study import path_means
 from whatwhere.explorer.asked import Hold
 from whatwhere.explorer.edits import Edit, altered
 from whatwhere.explorer.errors import RefusalError
+from whatwhere.explorer.gate import Gate, Turn
 from whatwhere.explorer.kept import Kept, bytes_of
 from whatwhere.explorer.shown import Shown
+from whatwhere.explorer.stepwise import Stepwise
+from whatwhere.field import Field
 from whatwhere.network import Model, keep_freed_memory, probe_machine
+from whatwhere.records import Box
 
 __all__ = ["Lens"]
 
-_KEPT_BYTES = 768 * 2**20
-"""Of features, for all images of one model."""
-_MEAN_IMAGES = 8
+_MEAN_IMAGES, _SIZES = 8, 8
 
 Array = NDArray[Any]
 Key = tuple[str, tuple[Edit, ...]]
@@ -49,28 +50,54 @@ class Lens:
         key, name: how requests and people name it.
         model: left untouched; a copy is taken apart.
         images: on which the mean of each path is taken, when it is first asked for.
+        gate: of all models of the desk.
+        room: bytes of features to keep, for all images.
 
     Attributes:
-        lock: of what computes with the network, one request at a time.
+        spans: what `drawing` found of the windows, by size of image.
     """
 
-    def __init__(self, key: str, name: str, model: Model, images: Callable[[], Sequence[Shown]]) -> None:
+    def __init__(
+        self, key: str, name: str, model: Model, images: Callable[[], Sequence[Shown]], gate: Gate, room: int
+    ) -> None:
         machine = probe_machine()
         keep_freed_memory()
         self.id, self.name, self.model = key, name, model
         self.device, self.dtype = machine.device, machine.dtype
         self.network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
-        self.lock = threading.RLock()
-        self._images = images
-        self._kept: Kept[Key, tuple[Tensor, ...]] = Kept(_KEPT_BYTES, bytes_of)
-        self._read: Kept[Key, dict[str, Tensor]] = Kept(_KEPT_BYTES, lambda found: bytes_of(found.values()))
-        self._whole: Kept[str, Tensor] = Kept(_KEPT_BYTES // 4, lambda logits: bytes_of([logits]))
+        self._images, self._gate = images, gate
+        self._followed: set[tuple[int, int]] = set()
+        self.spans: Kept[tuple[int, int], dict[str, Any]] = Kept(_SIZES, lambda _one: 1)
+        self._kept: Kept[Key, tuple[Tensor, ...]] = Kept(room * 2 // 5, bytes_of)
+        self._read: Kept[Key, dict[str, Tensor]] = Kept(room * 2 // 5, lambda found: bytes_of(found.values()))
+        self._whole: Kept[str, Tensor] = Kept(room // 5, lambda logits: bytes_of([logits]))
 
     @cached_property
     def anatomy(self) -> Anatomy:
         shape = (1, self.model.normalisation.channels, 64, 64)
         example = Case("example", np.zeros((64, 64, shape[1])), None, torch.zeros(shape, device=self.device))
         return anatomy_of(self.network, example)
+
+    @contextmanager
+    def turn(self, size: tuple[int, int] | None = None) -> Iterator[Turn]:
+        """What uses the network does it inside; with the size of an image, its windows are followed before.
+
+        Networks that whatwhere did not make are exported for every new size: with them, one goes alone.
+        """
+        if not isinstance(self.anatomy, UNetAnatomy):
+            with self._gate.alone() as turn:
+                yield turn
+            return
+        if size is not None and size not in self._followed:
+            with self._gate.alone():
+                self.windows(size)
+                self._followed.add(size)
+        with self._gate.together() as turn:
+            yield turn
+
+    def windows(self, size: tuple[int, int]) -> Field:
+        """What every layer sees on an image of this size."""
+        return self.anatomy.windows((1, self.model.normalisation.channels, *size))
 
     @property
     def fast(self) -> AbstractContextManager[Any]:
@@ -154,23 +181,33 @@ class Lens:
 
     def cuts(self, shown: Shown, pixel: tuple[int, int], edits: tuple[Edit, ...], prediction: int) -> tuple[Any, Any]:
         """What the pixel becomes without each path, and the smallest set of paths whose absence flips it."""
-        with self.fast:
-            return cut_everywhere(self.anatomy, self.carried(shown, edits), shown.size, pixel, self.means, prediction)
+        box = part_seen(self.windows(shown.size), pixel, shown.size)
+        at = (pixel[0] - box[0][0], pixel[1] - box[1][0])
+        with torch.inference_mode(), self.fast:
+            carried, size = self._carried_by(shown, edits, box)
+            return cut_everywhere(self.anatomy, carried, size, at, self.means, prediction)
 
-    def evidence(self, shown: Shown, pixel: tuple[int, int], stopped: Callable[[], bool]) -> dict[str, Any]:
+    def _carried_by(self, shown: Shown, edits: tuple[Edit, ...], box: Box) -> tuple[Sequence[Tensor], tuple[int, int]]:
+        """What the paths carry on a part of the image, and its size; of networks made elsewhere, on the whole of it."""
+        (top, bottom), (left, right) = box
+        if (bottom - top, right - left) == shown.size or not isinstance(self.anatomy, UNetAnatomy):
+            return self.carried(shown, edits), shown.size
+        part = self.input(shown, edits)[..., top:bottom, left:right]
+        return self.anatomy.carried(part), (bottom - top, right - left)
+
+    def evidence(self, shown: Shown, pixel: tuple[int, int], step: Callable[[], None]) -> dict[str, Any]:
         """Integrated gradients of one pixel's answer, in float32.
 
-        Raises:
-            InterruptedError: ``stopped`` said so.
+        Args:
+            step: called before each look at the network; what it raises ends the work.
         """
         image = self.input(shown)
         baseline = torch.stack([self.input(one).mean((2, 3), keepdim=True) for one in self._likes(shown)]).mean(0)
         with torch.inference_mode():
             two = self.anatomy.read(image)[0][0, :, pixel[0], pixel[1]].topk(2).indices
         prediction, rival = int(two[0]), int(two[1])
-        windows = self.anatomy.windows(image.shape)
         attribution, completeness, steps, _ = evidence_for(
-            _Stoppable(self.anatomy, stopped), windows, image, baseline, pixel, prediction, rival
+            Stepwise(self.anatomy, step), self.windows(shown.size), image, baseline, pixel, prediction, rival
         )
         return {
             "attribution": attribution, "completeness": completeness, "steps": steps, "prediction": prediction,
@@ -179,15 +216,3 @@ class Lens:
 
     def _likes(self, shown: Shown) -> list[Shown]:
         return [one for one in self._images()[:_MEAN_IMAGES] if self.takes(one)] or [shown]
-
-
-class _Stoppable:
-    """An anatomy that stops reading when it is told to."""
-
-    def __init__(self, anatomy: Anatomy, stopped: Callable[[], bool]) -> None:
-        self._anatomy, self._stopped = anatomy, stopped
-
-    def read(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        if self._stopped():
-            raise InterruptedError
-        return self._anatomy.read(image)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from whatwhere.explain.probes import Probe, fit_probe
 from whatwhere.explain.stages import Bench, levels_of, prepare, study_of
 from whatwhere.explain.study import CELLS, Study
 from whatwhere.explorer.errors import NotReadyError, RefusalError
+from whatwhere.explorer.gate import Turn
 from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.shown import Shown
 
@@ -57,6 +59,7 @@ class Reading:
         self._lens, self._data, self._on_desk = lens, data, tuple(on_desk)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
         self._known: _Known | None = None
         self._share = 0.0
         self._why: str | None = None if data is not None and len(data) else _NO_LABELS
@@ -76,15 +79,26 @@ class Reading:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None and self._why is None:
+                self._stopped.clear()
                 self._thread = threading.Thread(target=self._measure, name=f"reading {self._lens.name}", daemon=True)
                 self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Ends the measurement, and waits for its end at most so long; who asks again starts it anew."""
+        self._stopped.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
 
     def _measure(self) -> None:
         torch.set_num_threads(1)  # the other core is for who waits at the page
         try:
             assert self._data is not None
-            bench = prepare(self._lens.model, self._data, _IMAGES, 0, None, self._tell)
-            study = study_of(bench)
+            with self._lens.turn() as turn:
+                bench = prepare(self._lens.model, self._data, _IMAGES, 0, None, partial(self._tell, turn))
+                study = study_of(bench)
+            bench = replace(bench, tell=partial(self._tell, None))  # from here on without the network
             levels = levels_of(bench, study)
             held_out = [place for place, case in enumerate(bench.cases) if case.name in self._on_desk]
             held_out = held_out if len(held_out) < len(bench.cases) else []
@@ -96,8 +110,18 @@ class Reading:
             self._share = 1.0
         except WhatwhereError as error:
             self._why = str(error)
+        except InterruptedError:
+            with self._lock:
+                self._thread, self._share = None, 0.0
+        finally:
+            if self._known is None and self._why is None and not self._stopped.is_set():
+                self._why = "reading the levels failed; the terminal says how"
 
-    def _tell(self, _what: str, share: float) -> None:
+    def _tell(self, turn: Turn | None, _what: str, share: float) -> None:
+        if self._stopped.is_set():
+            raise InterruptedError
+        if turn is not None:
+            turn.pause()
         self._share = min(0.99, share / 0.3)  # stages tell of the whole report, of which this is the first part
 
     def known(self) -> _Known:

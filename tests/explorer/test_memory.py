@@ -1,0 +1,62 @@
+"""What is kept is bounded, however much is asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from desks import labelled
+from painting import model_of, unet
+
+from whatwhere.explorer import Desk
+from whatwhere.explorer.edits import Edit
+from whatwhere.explorer.gate import Gate
+from whatwhere.explorer.kept import Kept, bytes_of
+from whatwhere.explorer.lens import Lens
+from whatwhere.explorer.shown import cut_to_size
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    kept: Kept[str, str] = Kept(3, len)
+    for key in "abc":
+        kept.get(key, lambda: "x")
+    kept.get("a", lambda: "never computed")
+    kept.get("d", lambda: "x")
+    computed = [key for key in "acdb" if kept.get(key, lambda: "y") == "y"]
+    assert computed == ["b"]
+
+
+def test_features_of_many_strokes_stay_within_their_room() -> None:
+    shown, room = cut_to_size("i0", "disc", *labelled(1).store[0]), 2**20
+    lens = Lens("m0", "net", model_of(unet(depth=1, classes=2), classes=2), lambda: [shown], Gate(), room)
+    met = []
+    for x in range(30):
+        met += lens.carried(shown, (Edit("grey", x, 9, 2),))
+    held = [tensor for kept in lens._kept._found.values() for tensor in kept]
+    assert bytes_of(met) > room, "the room was never full"
+    assert 0 < bytes_of(held) <= room
+
+
+def _resident() -> float:
+    """MiB of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_a_thousand_requests_do_not_grow_memory(desk: Desk) -> None:
+    def ask(number: int) -> None:
+        here = {"model": f"m{number % 2}", "image": f"i{number % 6}", "x": number % 64, "y": number // 16}
+        stroke = {"kind": "blur", "x": number % 64, "y": number // 64, "radius": 5}
+        desk.painting({**here, "paths": {"bottleneck": number % 7 / 7}, "edits": [stroke] if number % 3 else []})
+        desk.pixel(here)
+
+    for lens in desk.lenses.values():  # full before counting
+        lens._kept._room = lens._read._room = 2**22
+    for number in range(200):
+        ask(number)
+    before = _resident()
+    for number in range(200, 1200):
+        ask(number)
+    assert _resident() - before < 20
