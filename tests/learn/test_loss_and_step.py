@@ -15,8 +15,8 @@ from torch import nn
 from whatwhere.learn.average import Average
 from whatwhere.learn.loss import segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
-from whatwhere.learn.step import make_optimizer, rate_at, train_step
-from whatwhere.network import UNet, probe_machine
+from whatwhere.learn.step import make_optimizer, rate_at, set_rate, train_step
+from whatwhere.network import UNet, pretrained_parameters, probe_machine
 from whatwhere.records import VOID
 
 CPU = probe_machine("cpu", "float32")
@@ -147,6 +147,18 @@ def test_weight_decay_is_for_kernels_alone() -> None:
     assert {p.ndim for p in decayed["params"]} == {4}
     assert {p.ndim for p in free["params"]} == {1}
     assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters()))
+
+
+def test_what_comes_with_weights_learns_more_slowly() -> None:
+    network = UNet(3, 2, width=4, depth=2, encoder="efficientnet-lite0")
+    learnt = pretrained_parameters(network)
+    optimizer = make_optimizer(network, TrainingPlan(epochs=1, encoder_rate=0.25), learnt)
+    set_rate(optimizer, 0.008)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(network.parameters())), "each once"
+    assert {rates[id(p)] for p in learnt} == {0.002}
+    own = [*network.encoder.get_submodule("0").parameters(), *network.decoder.parameters(), *network.head.parameters()]
+    assert {rates[id(p)] for p in own} == {0.008}
 
 
 def test_bfloat16_computes_nearly_the_same_loss() -> None:

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from whatwhere import segmenter
 from whatwhere.errors import OutputError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration, read_plan, write_plan
-from whatwhere.records import Classes
+from whatwhere.network import PHOTOGRAPHS
+from whatwhere.records import Classes, Normalisation
 
 Edit = Callable[[str, str], Path]
 
@@ -185,9 +189,6 @@ def test_every_main_choice_has_a_reason(discs: Path) -> None:
 
 
 def test_normalisation_is_that_of_the_training_images(discs: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
     stack = np.stack([np.asarray(Image.open(path)) for path in sorted((discs / "train" / "images").iterdir())])
     made = segmenter.plan(discs, epochs=1, device="cpu").normalisation
     np.testing.assert_allclose(made.mean, stack.mean((0, 1, 2)), rtol=1e-3)
@@ -210,3 +211,105 @@ def test_skips_as_asked(discs: Path) -> None:
 def test_a_training_plan_knows_its_seconds() -> None:
     assert TrainingPlan(time="2m").seconds == 120
     assert TrainingPlan(epochs=1).seconds is None
+
+
+# -- the encoder -------------------------------------------------------------------------------------------------------
+
+LITE0 = "efficientnet-lite0"
+
+
+def pictures(root: Path, shape: tuple[int, ...] = (96, 110, 3), dtype: str = "uint8") -> Path:
+    """Five noisy images with a disc each."""
+    rng = np.random.default_rng(3)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for index in range(5):
+        disc = (y - shape[0] // 2) ** 2 + (x - shape[1] // 2 + index) ** 2 < 10**2
+        image = rng.integers(20, 110, shape).astype(dtype) + 100 * disc.reshape(*disc.shape, *(1,) * (len(shape) - 2))
+        for kind, array in (("images", image.astype(dtype)), ("masks", np.uint8(255) * disc)):
+            folder = root / ("train" if index < 3 else "val") / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            if array.dtype == np.uint16:
+                tifffile.imwrite(folder / f"{index}.tif", array)
+            else:
+                Image.fromarray(array).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans as where the weights are installed; a plan only asks whether they are."""
+    monkeypatch.setattr("whatwhere.learn.planning.pretrained_file", lambda: Path("weights.pth"))
+
+
+@pytest.mark.usefixtures("installed")
+def test_colour_photographs_begin_with_imagenet(tmp_path: Path) -> None:
+    made = segmenter.plan(pictures(tmp_path / "data"), epochs=1, device="cpu")
+    assert (made.network.encoder, made.network.pretrained, made.network.depth) == (LITE0, True, 5)
+    assert made.normalisation == PHOTOGRAPHS
+    assert made.training.crop == 96
+    assert "ImageNet" in made.reasons["network.encoder"]
+    assert "ImageNet" in made.reasons["normalisation"]
+    read = read_plan(write_plan(made, tmp_path / "plan.toml"))
+    assert read == replace(made, reasons={})
+    assert read.network_config["encoder"] == LITE0
+    assert "pretrained" not in read.network_config, "a model file holds its weights, not where they came from"
+
+
+def test_without_the_weights_the_plan_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.learn.planning.pretrained_file", lambda: None)
+    made = segmenter.plan(pictures(tmp_path), epochs=1, device="cpu")
+    assert (made.network.encoder, made.network.pretrained) == ("plain", False)
+    assert 'pip install "whatwhere[pretrained]"' in made.reasons["network.encoder"]
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((96, 110), "uint8", "no colour photographs"),
+        ((96, 110, 3), "uint16", "no colour photographs"),
+        ((80, 110, 3), "uint8", "smaller than 96 px"),
+    ],
+)
+def test_other_images_are_learnt_from_alone(tmp_path: Path, shape: tuple[int, ...], dtype: str, words: str) -> None:
+    made = segmenter.plan(pictures(tmp_path, shape, dtype), epochs=1, device="cpu")
+    assert (made.network.encoder, made.network.pretrained) == ("plain", False)
+    assert words in made.reasons["network.encoder"]
+    assert made.normalisation.dtype == dtype
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_encoder_as_asked(tmp_path: Path) -> None:
+    colour = pictures(tmp_path / "colour")
+    made = segmenter.plan(colour, epochs=1, device="cpu", encoder="plain")
+    assert (made.network.encoder, made.reasons["network.encoder"]) == ("plain", "as asked")
+    with pytest.raises(PlanError, match=r"encoder is 'resnet'; expected 'auto', 'plain' or 'efficientnet-lite0'"):
+        segmenter.plan(colour, epochs=1, device="cpu", encoder="resnet")
+    grey = pictures(tmp_path / "grey", (96, 110))
+    with pytest.raises(PlanError, match=r"images are uint8 with channels: 1; expected uint8 with channels: 3.*'plain'"):
+        segmenter.plan(grey, epochs=1, device="cpu", encoder=LITE0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('encoder = "plain"', 'encoder = "resnet"', r"encoder = 'resnet'; expected 'plain', 'efficientnet-lite0' or"),
+        ('encoder = "plain"', 'encoder = "timm:hf-hub:a/b"', r"encoder = 'timm:hf-hub:a/b'; expected"),
+        ('encoder = "plain"', "encoder = 3", r"network\.encoder = 3; expected text in quotes"),
+        ("pretrained = false", "pretrained = true", r"pretrained = true and encoder = 'plain'; expected an encoder"),
+        ("pretrained = false", "pretrained = 1", r"network\.pretrained = 1; expected true or false"),
+        ("encoder_rate = 0.2", "encoder_rate = 2", r"encoder_rate = 2; expected a number from 0 to 1"),
+    ],
+)
+def test_a_wrong_encoder_in_a_plan(old: str, new: str, words: str, edited: Edit) -> None:
+    with pytest.raises(PlanError, match=words):
+        read_plan(edited(old, new))
+
+
+def test_an_encoder_that_does_not_fit(disc_plan: Plan) -> None:
+    with pytest.raises(PlanError, match=r"depth = 6 and padding = 'same'; expected depth 2 to 5"):
+        NetworkPlan(encoder=LITE0, depth=6)
+    with pytest.raises(PlanError, match=r"images of 1 channels; expected images of 3 channels"):
+        replace(
+            disc_plan, network=replace(disc_plan.network, encoder=LITE0), normalisation=Normalisation((1.0,), (1.0,))
+        )

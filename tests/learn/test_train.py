@@ -20,12 +20,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from whatwhere import segmenter
 from whatwhere.data import find
 from whatwhere.data.crops import Crops
 from whatwhere.data.sets import ImageSet, from_arrays
-from whatwhere.errors import DataError, OutputError, TrainingError
+from whatwhere.errors import DataError, ModelError, OutputError, TrainingError
 from whatwhere.judge import Judge
 from whatwhere.learn import train as training
 from whatwhere.learn.interrupt import patient
@@ -36,7 +37,7 @@ from whatwhere.learn.step import StepResult, train_step
 from whatwhere.learn.train import train
 from whatwhere.learn.validate import collapsed, spread
 from whatwhere.learn.view import SilentView
-from whatwhere.network import build, load_model, probe_machine
+from whatwhere.network import build, load_model, pretrained_parameters, probe_machine
 from whatwhere.records import VOID
 from whatwhere.segmenter import open_sets
 
@@ -479,3 +480,56 @@ def test_judged_images_are_spread_evenly(total: int, wanted: int) -> None:
     assert len(found) == min(total, wanted)
     assert found[0] == 0
     assert found[-1] == total - 1
+
+
+# -- weights from elsewhere --------------------------------------------------------------------------------------------
+
+
+def _stem(network: nn.Module) -> torch.Tensor:
+    """The first of the weights that come from elsewhere."""
+    return pretrained_parameters(network)[0].detach()
+
+
+@pytest.fixture
+def begun(disc_plan: Plan) -> Plan:
+    """Two steps of a network whose encoder comes with weights."""
+    network = replace(disc_plan.network, encoder="efficientnet-lite0", pretrained=True)
+    return replace(disc_plan, network=network, training=replace(disc_plan.training, epochs=0.25))
+
+
+def test_a_run_begins_with_given_weights_and_overflows_go_back_to_them(
+    begun: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def first_overflows(network: nn.Module, *given: Any, **options: Any) -> StepResult:
+        seen.append(_stem(network).clone())
+        result = train_step(network, *given, **options)
+        return replace(result, finite=False) if len(seen) == 1 else result
+
+    monkeypatch.setattr(training, "load_pretrained", lambda network: _stem(network).fill_(0.25))
+    monkeypatch.setattr(training, "train_step", first_overflows)
+    assert train(begun, sets, tmp_path / "run").steps == 2
+    assert [float(stem.mean()) for stem in seen[:2]] == [0.25, 0.25]
+    assert not torch.equal(seen[2], seen[1]), "they learn"
+
+
+def test_a_run_that_goes_on_needs_no_weights_from_elsewhere(
+    begun: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "load_pretrained", lambda network: _stem(network).fill_(0.25))
+    with pytest.raises(KeyboardInterrupt):
+        train(begun, sets, tmp_path / "run", view=Told(interrupt_at=1))
+    monkeypatch.setattr(training, "load_pretrained", lambda _network: pytest.fail("it looked for weights"))
+    assert train(begun, sets, tmp_path / "run", resume=True).steps == 2
+
+
+def test_weights_that_are_not_installed_leave_no_run(
+    begun: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.setattr("whatwhere.network.pretrained.find_spec", lambda _name: None)
+        with pytest.raises(ModelError, match=r"not installed.*whatwhere\[pretrained\]"):
+            train(begun, sets, tmp_path / "run")
+    monkeypatch.setattr(training, "load_pretrained", lambda network: _stem(network).fill_(0.25))
+    assert train(begun, sets, tmp_path / "run").steps == 2, "the folder can be used"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from whatwhere import field
 from whatwhere.errors import ModelError
 from whatwhere.explain.anatomy import UNetAnatomy, untrained_like
 from whatwhere.network import (
@@ -174,6 +177,7 @@ class TestBadWeights:
         ({"encoder": LITE0, "depth": 6}, "depth 2 to 5"),
         ({"encoder": LITE0, "in_channels": 1}, "3 channels"),
         ({"encoder": LITE0, "padding": "valid"}, "padding='same'"),
+        ({"encoder": "timm:hf-hub:someone/something"}, "'timm:NAME'"),
     ],
 )
 def test_what_no_encoder_can_be(options: dict[str, object], words: str) -> None:
@@ -181,14 +185,28 @@ def test_what_no_encoder_can_be(options: dict[str, object], words: str) -> None:
         UNet(**options)  # type: ignore[arg-type]
 
 
+def skip_without_timm() -> None:
+    try:
+        encoders_module._timm("any")
+    except ModelError as error:
+        pytest.skip(str(error))
+
+
 class TestTimm:
     def test_without_timm_the_error_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(__import__("sys").modules, "timm", None)
+        monkeypatch.setitem(sys.modules, "timm", None)
         with pytest.raises(ModelError, match=r"timm:resnet18.*whatwhere\[encoders\]"):
             UNet(3, 2, encoder="timm:resnet18")
 
+    def test_a_timm_that_is_broken(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+        monkeypatch.delitem(sys.modules, "timm", raising=False)
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ModelError, match=r"cannot be imported \(operator torchvision::nms does not exist\)"):
+            UNet(3, 2, encoder="timm:resnet18")
+
     def test_its_levels_are_named_as_ours(self) -> None:
-        pytest.importorskip("timm", reason="timm cannot be imported", exc_type=ImportError)
+        skip_without_timm()
         network = UNet(3, 2, width=4, depth=3, encoder="timm:resnet18").eval()
         _, features = network(torch.randn(1, 3, 50, 64), features=network.feature_names)
         assert [features[f"encoder.{k}"].shape[-1] for k in range(3)] == [64, 32, 16]
@@ -196,7 +214,7 @@ class TestTimm:
         assert prove(model_of(network, classes=2), picture(200, 260)).passed
 
     def test_a_model_without_those_strides(self) -> None:
-        pytest.importorskip("timm", reason="timm cannot be imported", exc_type=ImportError)
+        skip_without_timm()
         with pytest.raises(ModelError, match="strides 2 to 16"):
             UNet(3, 2, encoder="timm:vit_tiny_patch16_224")
 
@@ -211,20 +229,51 @@ class TestTimm:
         assert len(pretrained_parameters(network)) == 6
         assert prove(model_of(network, classes=2), picture(120, 150)).passed
 
+    def test_a_global_layer_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            encoders_module, "_timm_body", lambda _name, channels, depth: _Body(channels, depth, squeezes=True)
+        )
+        network = UNet(3, 2, width=4, depth=2, encoder="timm:stand-in").eval()
+        told = field(network, (3, 32, 32))
+        assert not told.bounded
+        assert "encoder.body.squeeze" in told.explain()
+        assert told.obstacle("encoder.0") is None, "our own block does not see it"
+
+    def test_its_weights_are_all_put_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        body = _Body(3, 2)
+        monkeypatch.setattr(encoders_module, "_timm_body", lambda *_: _Body(3, 2))
+        monkeypatch.setattr(encoders_module, "_timm", lambda _name: SimpleNamespace(create_model=lambda *_, **__: body))
+        network = UNet(3, 2, width=4, depth=2, encoder="timm:stand-in")
+        load_pretrained(network)
+        assert all(torch.equal(own, given) for own, given in zip(pretrained_parameters(network), body.parameters()))
+
+    def test_weights_that_it_cannot_get(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def offline(*_: object, **__: object) -> None:
+            raise FileNotFoundError("no such file, and no way to the hub")
+
+        monkeypatch.setattr(encoders_module, "_timm_body", lambda *_: _Body(3, 2))
+        monkeypatch.setattr(encoders_module, "_timm", lambda _name: SimpleNamespace(create_model=offline))
+        network = UNet(3, 2, width=4, depth=2, encoder="timm:stand-in")
+        with pytest.raises(ModelError, match=r"no weights for 'stand-in' here \(no such file.*pretrained = false"):
+            load_pretrained(network)
+
 
 class _Body(nn.Module):
     """Strided convolutions that tell their channels as timm's models do."""
 
-    def __init__(self, channels: int, depth: int) -> None:
+    def __init__(self, channels: int, depth: int, *, squeezes: bool = False) -> None:
         super().__init__()
         widths = (channels, *(8 * 2**k for k in range(depth)))
-        self.stages = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:]))
-        self.feature_info = SimpleNamespace(channels=lambda: list(widths[1:]))
+        self.stages = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
+        self.squeeze = nn.AdaptiveAvgPool2d(1) if squeezes else None
+        self.feature_info = SimpleNamespace(channels=lambda: list(widths[1:]), out_indices=list(range(depth)))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         found = []
         for stage in self.stages:
             x = stage(x)
+            if self.squeeze is not None:
+                x = x * torch.sigmoid(self.squeeze(x))
             found.append(x)
         return found
 

@@ -146,6 +146,12 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.network.encoder == "efficientnet-lite0" and self.normalisation.channels != 3:
+            raise PlanError(
+                f"encoder = 'efficientnet-lite0' and images of {self.normalisation.channels} channels",
+                "images of 3 channels",
+                "use encoder = 'plain' and pretrained = false",
+            )
         deepest = -(-self.training.crop // 2**self.network.depth)
         if deepest == 1 and self.training.batch == self.training.accumulate:
             raise PlanError(

@@ -110,7 +110,8 @@ def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
     if asked == "plain":
         return ("plain", False), "as asked"
     if asked == "efficientnet-lite0":
-        return ("efficientnet-lite0", True), "as asked; begins with ImageNet weights"
+        _check_rgb(survey, asked)
+        return (asked, True), "as asked; begins with ImageNet weights"
     if asked != "auto":
         raise PlanError(
             f"encoder is {asked!r}", "'auto', 'plain' or 'efficientnet-lite0'", "leave it at 'auto' if unsure"
@@ -122,6 +123,17 @@ def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
     if _typical_side(survey) < _LEAST_SIDE:
         return ("plain", False), f"colour photographs, but smaller than {_LEAST_SIDE} px"
     return ("efficientnet-lite0", True), "colour photographs: begins with ImageNet weights (EfficientNet-Lite0)"
+
+
+def _check_rgb(survey: Survey, asked: str) -> None:
+    """The weights were trained on 8-bit colours, and their constants are in those units."""
+    found = survey.normalisation()
+    if (found.channels, found.dtype) != (PHOTOGRAPHS.channels, PHOTOGRAPHS.dtype):
+        raise PlanError(
+            f"encoder is {asked!r}, and the images are {found.dtype} with channels: {found.channels}",
+            f"{PHOTOGRAPHS.dtype} with channels: {PHOTOGRAPHS.channels}, as its weights were trained",
+            "choose encoder 'plain', or convert the images",
+        )
 
 
 def _pretrained_depth() -> Reasoned[int]:

@@ -149,16 +149,22 @@ class _Trainer:
             if self.state.counters.finished:
                 return RunRecord.read(self.folder)
         else:
-            if self.plan.network.pretrained:
-                load_pretrained(self.state.network)
-            self.view.say(str(fly_pilot(self.state.network, self.crops, self.plan, self.machine)))
-            if self.world.leads:
-                write_plan(self.plan, self.folder.plan)
+            self._begin()
         budget = self.plan.training.seconds
         if budget is not None:
             (self.reserve,) = self.world.agree(self.keeper.fit(self.state, budget) if self.world.leads else 0.0)
         self._loop()
         return self._finish()
+
+    def _begin(self) -> None:
+        """From random weights, or those that the plan names; the plan is written once the pilot has flown."""
+        if self.plan.network.pretrained:
+            load_pretrained(self.state.network)
+            self.state.average.network.load_state_dict(self.state.network.state_dict())
+            self._hold()
+        self.view.say(str(fly_pilot(self.state.network, self.crops, self.plan, self.machine)))
+        if self.world.leads:
+            write_plan(self.plan, self.folder.plan)
 
     def _go_on(self) -> None:
         """From where an interrupted run stopped."""

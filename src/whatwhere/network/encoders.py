@@ -8,6 +8,8 @@ everything local, so images can still be painted in exact tiles; its ImageNet we
 from __future__ import annotations
 
 import itertools
+import re
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +108,7 @@ class TimmEncoder(nn.Module):
     def __init__(self, name: str, in_channels: int, width: int, depth: int) -> None:
         super().__init__()
         self.name = name
+        self.in_channels = in_channels
         self.body = _timm_body(name, in_channels, depth)
         self.channels: tuple[int, ...] = (width, *self.body.feature_info.channels())  # type: ignore[operator, union-attr]
         self.add_module("0", nn.Sequential(ConvNormReLU(in_channels, width), ConvNormReLU(width, width)))
@@ -120,36 +123,32 @@ class TimmEncoder(nn.Module):
 
     def load_pretrained(self) -> None:
         """The weights that timm has for this model; ``ModelError`` where it cannot get them."""
-        import timm
-
+        timm = _timm(self.name)
         try:
-            given = timm.create_model(self.name, pretrained=True).state_dict()
-            own = self.body.state_dict()
-            self.body.load_state_dict({key: given.get(key, tensor) for key, tensor in own.items()})
+            given = timm.create_model(
+                self.name, pretrained=True, features_only=True, in_chans=self.in_channels,
+                out_indices=self.body.feature_info.out_indices,  # type: ignore[union-attr]
+            )  # fmt: skip
         except (OSError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"timm has no weights for {self.name!r} here ({str(error).splitlines()[0][:80]})",
+                f"timm has no weights for {self.name!r} here ({' '.join(str(error).split())[:80]})",
                 "weights that timm can load",
                 "set pretrained = false in the plan, or fetch them with timm first",
             ) from error
+        self.body.load_state_dict(given.state_dict())
 
 
 def _timm_body(name: str, in_channels: int, depth: int) -> nn.Module:
+    """The model that gives its features at strides 2, 4, ... 2**depth."""
+    timm = _timm(name)
+    options = {"pretrained": False, "features_only": True, "in_chans": in_channels}
     try:
-        import timm
-    except ImportError as error:
-        raise ModelError(
-            f"encoder 'timm:{name}' asks for timm, which cannot be imported ({error})",
-            "the package timm",
-            'pip install "whatwhere[encoders]"',
-        ) from error
-    try:
-        body: nn.Module = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=False)
-        strides = body.feature_info.reduction()  # type: ignore[operator, union-attr]
-        chosen = [strides.index(2 ** (level + 1)) for level in range(depth)]
-        return timm.create_model(  # type: ignore[no-any-return]
-            name, features_only=True, in_chans=in_channels, pretrained=False, out_indices=chosen
-        )
+        found = timm.create_model(name, **options).feature_info
+        places = dict(zip(found.reduction(), found.out_indices))
+        if not {2**level for level in range(1, depth + 1)} <= places.keys():
+            raise ValueError(f"it gives them at {', '.join(map(str, places))}")
+        chosen = [places[2**level] for level in range(1, depth + 1)]
+        return timm.create_model(name, out_indices=chosen, **options)  # type: ignore[no-any-return]
     except (RuntimeError, ValueError, AttributeError, AssertionError) as error:
         raise ModelError(
             f"encoder 'timm:{name}' with depth {depth} ({error})",
@@ -158,9 +157,25 @@ def _timm_body(name: str, in_channels: int, depth: int) -> nn.Module:
         ) from error
 
 
+def _timm(name: str) -> ModuleType:
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision, which it asks for, is of another torch
+        raise ModelError(
+            f"encoder 'timm:{name}' asks for timm, which cannot be imported ({error})",
+            "the package timm",
+            'pip install "whatwhere[encoders]"',
+        ) from error
+    return timm  # type: ignore[no-any-return]
+
+
 def known_encoder(name: str) -> bool:
-    """Whether a plan or a model file may ask for it."""
-    return name in ("plain", "efficientnet-lite0") or (name.startswith("timm:") and len(name) > len("timm:"))
+    """Whether a plan or a model file may ask for it; a timm model by its name alone, which fetches nothing.
+
+    >>> known_encoder("timm:resnet18.a1_in1k"), known_encoder("timm:hf-hub:someone/something")
+    (True, False)
+    """
+    return name in ("plain", "efficientnet-lite0") or re.fullmatch(r"timm:[\w.-]+", name) is not None
 
 
 class InvertedBottleneck(nn.Module):
