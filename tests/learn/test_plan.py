@@ -13,8 +13,10 @@ from PIL import Image
 
 from whatwhere import segmenter
 from whatwhere.errors import OutputError, PlanError
+from whatwhere.field import field
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration, read_plan, write_plan
-from whatwhere.network import PHOTOGRAPHS
+from whatwhere.learn.planning import receptive_field
+from whatwhere.network import PHOTOGRAPHS, UNet
 from whatwhere.records import Classes, Normalisation
 
 Edit = Callable[[str, str], Path]
@@ -313,3 +315,9 @@ def test_an_encoder_that_does_not_fit(disc_plan: Plan) -> None:
         replace(
             disc_plan, network=replace(disc_plan.network, encoder=LITE0), normalisation=Normalisation((1.0,), (1.0,))
         )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_plan_says_how_far_the_network_sees(depth: int) -> None:
+    network = UNet(3, 2, width=2, depth=depth).eval()
+    assert field(network, (3, 64, 64)).extent("output") == (receptive_field(depth),) * 2

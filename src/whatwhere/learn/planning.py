@@ -17,7 +17,7 @@ from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
 from whatwhere.network import PHOTOGRAPHS, Machine, UNet, cost, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
-__all__ = ["make_plan"]
+__all__ = ["make_plan", "receptive_field"]
 
 T = TypeVar("T")
 Reasoned = tuple[T, str]
@@ -158,8 +158,8 @@ def _depth(survey: Survey) -> Reasoned[int]:
     extent, what = (float(SIDE), said) if enough else (extent, f"{what}; {said}")
     deepest = max(2, min(6, math.floor(math.log2(max(side, 8) / 8))))
     for depth in range(2, deepest + 1):
-        if _field(depth) >= 1.5 * extent or depth == deepest:
-            return depth, f"sees {_field(depth)} px; {what}; images are {side} px"
+        if receptive_field(depth) >= 1.75 * extent or depth == deepest:
+            return depth, f"sees {receptive_field(depth)} px; {what}; images are {side} px"
     raise AssertionError("unreachable")
 
 
@@ -174,9 +174,9 @@ def _pieces_tell(survey: Survey) -> Reasoned[bool]:
     return False, f"{told}: the rest takes context"
 
 
-def _field(depth: int) -> int:
-    """Receptive field of the plain U-Net's output in pixels."""
-    return 12 * (1 << depth) - 4
+def receptive_field(depth: int) -> int:
+    """The largest receptive field of a pixel of the plain U-Net's output, as `field` tells it."""
+    return 14 * (1 << depth) - 9
 
 
 def _telling_extent(survey: Survey, side: int) -> Reasoned[float]:
