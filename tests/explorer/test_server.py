@@ -25,6 +25,7 @@ from whatwhere.explorer.drawing import geometry
 from whatwhere.explorer.edits import Edit, altered
 from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.shown import SIDE, Shown, cut_to_size
+from whatwhere.judge import Judge
 
 
 def pixels(url: str) -> NDArray[np.uint8]:
@@ -95,6 +96,14 @@ def test_the_untouched_painting_is_the_networks(client: httpx.Client, desk: Desk
     np.testing.assert_allclose(pixels(found["probability"]), logits.softmax(0).amax(0) * 255, atol=1)
     assert found["changed"] == 0
     assert found["scores"] == found["full_scores"]
+
+
+def test_scores_are_those_of_judge(client: httpx.Client, desk: Desk) -> None:
+    found = ask(client, "painting", image="i2", paths={"bottleneck": "cut"})
+    judge = Judge(desk.lens("m0").model.classes)
+    judge.add("disc", desk.image("i2").truth, pixels(found["labels"]))  # type: ignore[arg-type]
+    expected = list(judge.result().iou.values())
+    assert [found["scores"]["iou"][str(k)] for k in (0, 1)] == pytest.approx(expected)
 
 
 def test_a_cut_skip_is_the_networks_own_argument(client: httpx.Client, desk: Desk) -> None:

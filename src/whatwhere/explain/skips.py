@@ -160,10 +160,14 @@ def _sampled_orders(players: int, seed: int) -> tuple[tuple[int, ...], Array]:
 
 
 class Tally:
-    """Counts of one way to cut the network, over images: every score that is compared."""
+    """Counts of one way to cut the network, over images: every score that is compared.
 
-    def __init__(self, classes: Classes) -> None:
-        self.judge = Judge(classes, tolerance=TOLERANCE)
+    Args:
+        edges: False leaves out the scores of whole edges, which take most of the time.
+    """
+
+    def __init__(self, classes: Classes, *, edges: bool = True) -> None:
+        self.judge = Judge(classes, tolerance=TOLERANCE, boundary=edges)
         self.classes = classes.count
         self.hits: list[Array] = []
 

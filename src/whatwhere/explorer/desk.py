@@ -176,7 +176,7 @@ class Desk:
         began = time.perf_counter()
         whole = lens.logits(shown, {})
         logits = lens.logits(shown, holds, edits)
-        scores, full_scores = lens.scores(logits, shown), lens.scores(whole, shown)
+        scores, full_scores = lens.scores(logits, shown), lens.full_scores(shown)
         best, before = logits.argmax(0), whole.argmax(0)
         answer = {
             "labels": data_url(_bytes(best)),

@@ -20,7 +20,7 @@ from torch import Tensor
 from whatwhere.explain.anatomy import Anatomy, UNetAnatomy
 from whatwhere.explain.cases import Case
 from whatwhere.explain.pixel import cut_everywhere, evidence_for, part_seen
-from whatwhere.explain.pixels import interior_distance, regions
+from whatwhere.explain.pixels import Regions, interior_distance, regions
 from whatwhere.explain.skips import Tally
 from whatwhere.explain.stages import anatomy_of
 from whatwhere.explain.study import path_means
@@ -33,11 +33,11 @@ from whatwhere.explorer.shown import Shown
 from whatwhere.explorer.stepwise import Stepwise
 from whatwhere.field import Field
 from whatwhere.network import Model, keep_freed_memory, probe_machine
-from whatwhere.records import Box
+from whatwhere.records import VOID, Box
 
 __all__ = ["Lens"]
 
-_MEAN_IMAGES, _SIZES = 8, 8
+_MEAN_IMAGES, _SIZES, _SCORES = 8, 8, 64
 
 Array = NDArray[Any]
 Key = tuple[str, tuple[Edit, ...]]
@@ -67,6 +67,8 @@ class Lens:
         self.network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
         self._images, self._gate = images, gate
         self._followed: set[tuple[int, int]] = set()
+        self._regions: Kept[str, Regions] = Kept(_SIZES, lambda _one: 1)
+        self._scores: Kept[str, dict[str, Any] | None] = Kept(_SCORES, lambda _one: 1)
         self.spans: Kept[tuple[int, int], dict[str, Any]] = Kept(_SIZES, lambda _one: 1)
         self._kept: Kept[Key, tuple[Tensor, ...]] = Kept(room * 2 // 5, bytes_of)
         self._read: Kept[Key, dict[str, Tensor]] = Kept(room * 2 // 5, lambda found: bytes_of(found.values()))
@@ -165,12 +167,13 @@ class Lens:
         return given
 
     def scores(self, logits: Tensor, shown: Shown) -> dict[str, Any] | None:
-        """Interior and boundary accuracy and IoU on this image; None without a mask."""
-        if shown.truth is None:
+        """Interior and boundary accuracy and IoU on this image; None without a mask in the model's classes."""
+        classes, truth = self.model.classes, shown.truth
+        if truth is None or (truth[truth != VOID] >= classes.count).any():
             return None
-        classes = self.model.classes
-        tally = Tally(classes)
-        tally.add(logits[None], shown.truth, regions(shown.truth, interior_distance([shown.truth], classes.count)))
+        tally = Tally(classes, edges=False)
+        found_in = self._regions.get(shown.id, lambda: regions(truth, interior_distance([truth], classes.count)))
+        tally.add(logits[None], truth, found_in)
         found = {name: float(value[0]) for name, value in tally.scores(np.ones((1, 1), int)).items()}
         said = {name: None if np.isnan(value) else value for name, value in found.items()}
         return {
@@ -178,6 +181,10 @@ class Lens:
             "boundary": said["boundary accuracy"],
             "iou": {str(k): said[f"IoU of {name}"] for k, name in enumerate(classes.names)},
         }
+
+    def full_scores(self, shown: Shown) -> dict[str, Any] | None:
+        """Those of the untouched painting."""
+        return self._scores.get(shown.id, lambda: self.scores(self.logits(shown, {}), shown))
 
     def cuts(self, shown: Shown, pixel: tuple[int, int], edits: tuple[Edit, ...], prediction: int) -> tuple[Any, Any]:
         """What the pixel becomes without each path, and the smallest set of paths whose absence flips it."""
