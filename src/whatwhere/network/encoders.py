@@ -11,12 +11,12 @@ import itertools
 import re
 from types import ModuleType
 
-import torch
 from torch import Tensor, nn
 
 from whatwhere.errors import ModelError
 from whatwhere.network.blocks import Block, ConvNormReLU
 from whatwhere.network.blocks import block as _bricks
+from whatwhere.network.depthwise import Depthwise
 
 __all__ = [
     "LITE0_CHANNELS",
@@ -185,7 +185,7 @@ class InvertedBottleneck(nn.Module):
         super().__init__()
         wide = in_channels * expansion
         self.expand: nn.Module = _convolution(in_channels, wide, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _convolution(wide, wide, kernel, stride=stride, groups=wide)
+        self.depthwise = _convolution(wide, wide, kernel, stride=stride, depthwise=True)
         self.project = _convolution(wide, out_channels, 1, activated=False)
         self.adds = stride == 1 and in_channels == out_channels
 
@@ -194,21 +194,14 @@ class InvertedBottleneck(nn.Module):
         return x + y if self.adds else y
 
 
-class _Depthwise(nn.Conv2d):
-    """A filter for each channel. Wide ones learn in float32 on a CPU.
-
-    There the backward pass of a 5x5 one takes 2 to 2.5 times as long in bfloat16 (`bench/depthwise.py`).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and x.device.type == "cpu" and self.kernel_size[0] > 3):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
-
-
 def _convolution(
-    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, activated: bool = True
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    depthwise: bool = False,
+    activated: bool = True,
 ) -> nn.Sequential:
     """Convolution, batch norm, ReLU6, padded as TensorFlow pads even sizes: at stride 2 one pixel more at the far side.
 
@@ -219,7 +212,9 @@ def _convolution(
     near, far = spare // 2, spare - spare // 2
     parts: list[nn.Module] = [] if near == far else [nn.ZeroPad2d((near, far, near, far))]
     padding = near if near == far else 0
-    kind = _Depthwise if groups > 1 else nn.Conv2d
-    convolution = kind(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
-    parts += [convolution, nn.BatchNorm2d(out_channels, eps=1e-3)]
+    if depthwise:
+        parts.append(Depthwise(in_channels, kernel, stride, padding))
+    else:
+        parts.append(nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False))
+    parts += [nn.BatchNorm2d(out_channels, eps=1e-3)]
     return nn.Sequential(*parts, nn.ReLU6(inplace=True)) if activated else nn.Sequential(*parts)
