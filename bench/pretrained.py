@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -128,6 +129,7 @@ def main() -> None:
     sets, time = options.sets or list(TIMES), options.time
     if options.quick:
         sets, time, options.out = ["cats"], "30s", options.out / "quick"
+        shutil.rmtree(options.out, ignore_errors=True)
     if unknown := [name for name in sets if name not in TIMES]:
         sys.exit(f"error: unknown set {unknown[0]}; known are {', '.join(TIMES)}")
     if not options.data.is_dir():

@@ -60,6 +60,16 @@ def test_skips_and_features_work_as_with_any_encoder() -> None:
     assert not torch.equal(network(image, skips={2: "cut"}), logits)
 
 
+@pytest.mark.parametrize("encoder", ["plain", LITE0])
+@pytest.mark.parametrize("skips", [(), (1,), (0, 1)])
+def test_all_that_learns_gets_a_gradient(encoder: str, skips: tuple[int, ...]) -> None:
+    """Processes that train together would wait for one that never comes."""
+    network = UNet(3, 2, width=4, depth=2, encoder=encoder, skips=skips)
+    network(torch.randn(2, 3, 16, 16)).sum().backward()
+    lacking = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert not lacking
+
+
 @pytest.mark.parametrize("size", [(301, 260), (64, 33)])
 def test_tiles_are_exact(size: tuple[int, int]) -> None:
     proof = prove(model_of(unet(depth=3, encoder=LITE0)), picture(*size))

@@ -116,6 +116,8 @@ class UNet(nn.Module):
             for level, here in enumerate(widths[:-1])
         )
         self.head = nn.Conv2d(widths[0], classes, 1)
+        if encoder != "plain" and 0 not in kept:  # it stands beside the image's way down, and nobody else asks for it
+            self.encoder.get_submodule("0").requires_grad_(False)
         _initialise(self)
 
     @overload
