@@ -224,6 +224,7 @@ def test_what_is_brushed_changes_within_a_border_and_can_be_undone(visit: Open) 
     page.mouse.move(box["x"] + end["x"], box["y"] + end["y"], steps=6)
     page.mouse.up()
     until(lambda: page.locator('[data-slot="0"] .image-side .window.dashed').count() == 1, "no border is drawn")
+    until(lambda: "edits=" in hash_of(page), "the strokes are not in the address")
     dabs = hash_of(page).split("edits=")[1].split("&")[0].split("~")
     assert len(dabs) > 1
     assert dabs[0] == "g10,10,8"
@@ -445,7 +446,7 @@ def test_slow_evidence_blocks_neither_pointer_nor_painting(visit: Open) -> None:
 
     page = visit(route=lambda page: page.route("**/api/evidence", hold), ready=False)
     page.wait_for_selector('.network[data-slot="0"][aria-busy=false]')
-    until(lambda: held, "no evidence was asked for")
+    until(lambda: page.evaluate("1") and held, "no evidence was asked for")  # asking the page lets its requests come in
     assert page.locator(".evidence-button.waits").count() == 1, "the wait can't be seen"
     surface(page).hover(position=spot(page, 33, 33))
     until(lambda: "x 33, y 33" in page.locator(".pixel-head").first.inner_text(), "the pointer is blocked")

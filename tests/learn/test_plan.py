@@ -317,7 +317,7 @@ def test_an_encoder_that_does_not_fit(disc_plan: Plan) -> None:
         )
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_the_plan_says_how_far_the_network_sees(depth: int) -> None:
     network = UNet(3, 2, width=2, depth=depth).eval()
     assert field(network, (3, 64, 64)).extent("output") == (receptive_field(depth),) * 2

@@ -265,7 +265,7 @@ def test_an_unpadded_network_is_not_followed_through_its_graph(monkeypatch: pyte
     def never(*_: object) -> None:
         raise AssertionError("torch.export")
 
-    monkeypatch.setattr("whatwhere.paint.engine.field", never)
+    monkeypatch.setattr("whatwhere.field.field", never)
     engine = Engine(model_of(Mirrored(UNet(3, 3, width=2, depth=2, padding="valid")).eval()), "float32")
     assert paint(engine, picture(90, 70)).report.exact
     assert paint(engine, picture(290, 270), tile=128).report.tiles > 4

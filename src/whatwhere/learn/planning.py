@@ -158,7 +158,7 @@ def _depth(survey: Survey) -> Reasoned[int]:
     extent, what = (float(SIDE), said) if enough else (extent, f"{what}; {said}")
     deepest = max(2, min(6, math.floor(math.log2(max(side, 8) / 8))))
     for depth in range(2, deepest + 1):
-        if receptive_field(depth) >= 1.75 * extent or depth == deepest:
+        if receptive_field(depth) >= 1.6 * extent or depth == deepest:
             return depth, f"sees {receptive_field(depth)} px; {what}; images are {side} px"
     raise AssertionError("unreachable")
 
@@ -175,8 +175,8 @@ def _pieces_tell(survey: Survey) -> Reasoned[bool]:
 
 
 def receptive_field(depth: int) -> int:
-    """The largest receptive field of a pixel of the plain U-Net's output, as `field` tells it."""
-    return 14 * (1 << depth) - 9
+    """The largest receptive field of a pixel of the plain U-Net's output, as `field` tells it, without asking it."""
+    return 13 * (1 << depth) - (4 if depth > 2 else 8)
 
 
 def _telling_extent(survey: Survey, side: int) -> Reasoned[float]:
