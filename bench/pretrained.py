@@ -133,7 +133,8 @@ def main() -> None:
     if unknown := [name for name in sets if name not in TIMES]:
         sys.exit(f"error: unknown set {unknown[0]}; known are {', '.join(TIMES)}")
     if not options.data.is_dir():
-        sys.exit(f"skipped: there is no {options.data}; give the folder of the data sets with --data")
+        print(f"skipped: there is no {options.data}; give the folder of the data sets with --data")
+        return
     runs = [
         Run(options.data / name, encoder, time or TIMES[name], seed, options.out)
         for name in sets for seed in options.seeds for encoder in ENCODERS
