@@ -123,3 +123,16 @@ def test_slow_evidence_lets_a_new_model_be_followed(monkeypatch: pytest.MonkeyPa
         done.set()
         assert (answer.status_code, still) == (200, True), answer.text
         assert slow.result().status_code == 409
+
+
+def test_long_questions_keep_no_pixel_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(2))
+    done = threading.Event()
+    monkeypatch.setattr(desk, "skips", lambda _model, _image: done.wait(60))
+    with serving(create_app(desk)) as client, ThreadPoolExecutor(6) as pool:
+        slow = [pool.submit(client.get, "/api/models/m0/skips", params={"image": "i0"}) for _ in range(6)]
+        answer = client.post("/api/painting", json={"model": "m0", "image": "i0"})
+        waiting = not any(one.done() for one in slow)
+        done.set()
+        assert (answer.status_code, waiting) == (200, True), answer.text
+        assert {one.result().status_code for one in slow} == {200}

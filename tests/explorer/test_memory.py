@@ -38,6 +38,17 @@ def test_features_of_many_strokes_stay_within_their_room() -> None:
     assert 0 < bytes_of(held) <= room
 
 
+def test_windows_of_many_sizes_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.explorer.lens._FOLLOWED", 2)
+    lens = Lens("m0", "net", model_of(unet(depth=1, classes=2), classes=2), list, Gate(), 2**20)
+    extents = set()
+    for size in ((16, 16), (16, 24), (24, 16), (16, 16)):
+        with lens.turn(size):
+            extents.add(lens.windows(size).extent("output"))
+            assert 0 < len(lens.anatomy.windows._found) <= 2  # type: ignore[attr-defined]
+    assert len(extents) == 1
+
+
 def _resident() -> float:
     """MiB of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -47,16 +58,19 @@ def _resident() -> float:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_a_thousand_requests_do_not_grow_memory(desk: Desk) -> None:
     def ask(number: int) -> None:
-        here = {"model": f"m{number % 2}", "image": f"i{number % 6}", "x": number % 64, "y": number // 16}
+        here = {"model": f"m{number % 2}", "image": f"i{number % 6}", "x": number % 64, "y": number // 16 % 64}
         stroke = {"kind": "blur", "x": number % 64, "y": number // 64, "radius": 5}
         desk.painting({**here, "paths": {"bottleneck": number % 7 / 7}, "edits": [stroke] if number % 3 else []})
         desk.pixel(here)
 
-    for lens in desk.lenses.values():  # full before counting
-        lens._kept._room = lens._read._room = 2**22
-    for number in range(200):
+    for lens in desk.lenses.values():
+        lens._kept._room = lens._read._room = 2**18
+    for number in range(400):
         ask(number)
+    full = {key: len(lens._kept._found) for key, lens in desk.lenses.items()}
     before = _resident()
-    for number in range(200, 1200):
+    for number in range(400, 1400):
         ask(number)
-    assert _resident() - before < 20
+    assert {key: len(lens._kept._found) for key, lens in desk.lenses.items()} == full, "what is kept was still filling"
+    grown = _resident() - before
+    assert grown < 20, f"{grown:.1f} MiB more after a thousand requests"

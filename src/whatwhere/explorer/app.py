@@ -1,6 +1,6 @@
 """The explorer's server: an address for every question to the desk. Knows HTTP; computes nothing itself.
 
-Quick answers are computed in a few threads, evidence in one of its own, so that a slow map never keeps a pixel waiting.
+Quick answers are computed in a few threads, long ones and evidence in others, so that they keep no pixel waiting.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str | None = None) -> Starlette:
     """The application; ``hosts`` and ``token`` as in :class:`Guard`."""
-    quick, slow = (
-        ThreadPoolExecutor(4, "quick", initializer=_use_cores, initargs=(torch.get_num_threads(),)),
-        ThreadPoolExecutor(1, "evidence", initializer=_use_cores, initargs=(1,)),
+    cores = torch.get_num_threads()
+    quick, long, slow = (
+        ThreadPoolExecutor(count, name, initializer=_use_cores, initargs=(threads,))
+        for name, count, threads in (("quick", 4, cores), ("long", 2, cores), ("evidence", 1, 1))
     )
     page = {
         entry.name: entry.read_bytes() for entry in (files("whatwhere.explorer") / "page").iterdir() if entry.is_file()
     }
     wanted = _Wanted()
 
-    async def compute(act: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(quick, act)
+    async def compute(act: Callable[[], Any], threads: ThreadPoolExecutor = quick) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads, act)
 
-    def answers(act: Callable[[Mapping[str, str]], Any]) -> Answer:
+    def answers(act: Callable[[Mapping[str, str]], Any], threads: ThreadPoolExecutor = quick) -> Answer:
         async def answer(request: Request) -> Response:
-            return _json(await compute(partial(act, {**request.path_params, **request.query_params})))
+            return _json(await compute(partial(act, {**request.path_params, **request.query_params}), threads))
 
         return answer
 
@@ -69,9 +70,7 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
         record = parse(await _body(request, _BODY_BYTES))
         stopped = wanted.newest(request.headers.get("x-client", "")[:64])
         try:
-            return _json(
-                await asyncio.get_running_loop().run_in_executor(slow, partial(desk.evidence, record, stopped))
-            )
+            return _json(await compute(partial(desk.evidence, record, stopped), slow))
         except InterruptedError as error:
             raise RefusalError(409, "a newer question came", "", "wait for its answer") from error
 
@@ -105,13 +104,19 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
         Route("/api/images/{image}/{kind}", picture),
         Route("/api/models/{model}", answers(lambda of: desk.portrait(of["model"]))),
         Route("/api/models/{model}/probes", answers(lambda of: desk.reading(of["model"]))),
-        Route("/api/models/{model}/presence", answers(lambda of: desk.presence(of["model"], of.get("image", "")))),
-        Route("/api/models/{model}/skips", answers(lambda of: desk.skips(of["model"], of.get("image", "")))),
+        Route(
+            "/api/models/{model}/presence",
+            answers(lambda of: desk.presence(of["model"], of.get("image", "")), long),
+        ),
+        Route("/api/models/{model}/skips", answers(lambda of: desk.skips(of["model"], of.get("image", "")), long)),
         Route("/api/models/{model}/images/{image}", answers(lambda of: desk.geometry(of["model"], of["image"]))),
-        Route("/api/models/{model}/images/{image}/levels", answers(lambda of: desk.levels(of["model"], of["image"]))),
+        Route(
+            "/api/models/{model}/images/{image}/levels",
+            answers(lambda of: desk.levels(of["model"], of["image"]), long),
+        ),
         Route(
             "/api/models/{model}/images/{image}/features",
-            answers(lambda of: desk.features(of["model"], of["image"], of.get("layer", ""))),
+            answers(lambda of: desk.features(of["model"], of["image"], of.get("layer", "")), long),
         ),
         Route("/api/painting", posted(desk.painting), methods=["POST"]),
         Route("/api/pixel", posted(desk.pixel), methods=["POST"]),
@@ -123,7 +128,7 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
         yield
         wanted.forget()
         await asyncio.to_thread(desk.close)
-        for pool in (quick, slow):
+        for pool in (quick, long, slow):
             pool.shutdown(wait=False, cancel_futures=True)
 
     return Starlette(

@@ -37,7 +37,7 @@ from whatwhere.records import VOID, Box
 
 __all__ = ["Lens"]
 
-_MEAN_IMAGES, _SIZES, _SCORES = 8, 8, 64
+_MEAN_IMAGES, _SIZES, _FOLLOWED, _SCORES = 8, 8, 64, 64
 
 Array = NDArray[Any]
 Key = tuple[str, tuple[Edit, ...]]
@@ -54,6 +54,7 @@ class Lens:
         room: bytes of features to keep, for all images.
 
     Attributes:
+        anatomy: its parts; to be used in a turn.
         spans: what `drawing` found of the windows, by size of image.
     """
 
@@ -66,6 +67,7 @@ class Lens:
         self.device, self.dtype = machine.device, machine.dtype
         self.network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
         self._images, self._gate = images, gate
+        self.anatomy = self._taken_apart()
         self._followed: set[tuple[int, int]] = set()
         self._regions: Kept[str, Regions] = Kept(_SIZES, lambda _one: 1)
         self._scores: Kept[str, dict[str, Any] | None] = Kept(_SCORES, lambda _one: 1)
@@ -74,8 +76,7 @@ class Lens:
         self._read: Kept[Key, dict[str, Tensor]] = Kept(room * 2 // 5, lambda found: bytes_of(found.values()))
         self._whole: Kept[str, Tensor] = Kept(room // 5, lambda logits: bytes_of([logits]))
 
-    @cached_property
-    def anatomy(self) -> Anatomy:
+    def _taken_apart(self) -> Anatomy:
         shape = (1, self.model.normalisation.channels, 64, 64)
         example = Case("example", np.zeros((64, 64, shape[1])), None, torch.zeros(shape, device=self.device))
         return anatomy_of(self.network, example)
@@ -88,14 +89,26 @@ class Lens:
         """
         if not isinstance(self.anatomy, UNetAnatomy):
             with self._gate.alone() as turn:
+                self._follow(size)
                 yield turn
             return
-        if size is not None and size not in self._followed:
+        while True:
+            with self._gate.together() as turn:
+                if size is None or size in self._followed:
+                    yield turn
+                    return
             with self._gate.alone():
-                self.windows(size)
-                self._followed.add(size)
-        with self._gate.together() as turn:
-            yield turn
+                self._follow(size)
+
+    def _follow(self, size: tuple[int, int] | None) -> None:
+        """An anatomy keeps what it found for every size; after many sizes a new one begins."""
+        if size is None or size in self._followed:
+            return
+        if len(self._followed) >= _FOLLOWED:
+            self.anatomy = self._taken_apart()
+            self._followed.clear()
+        self.windows(size)
+        self._followed.add(size)
 
     def windows(self, size: tuple[int, int]) -> Field:
         """What every layer sees on an image of this size."""

@@ -41,8 +41,17 @@ def models_in(paths: Sequence[Path]) -> list[tuple[str, Model]]:
         found += inner or [path]
     if len(found) > _MOST_MODELS:
         raise ModelError(f"{len(found)} models", f"at most {_MOST_MODELS}", "name those that you want to see")
-    names = [file.parent.name if file.name == "model.safetensors" else file.stem for file in found]
-    return [(name, load_model(file)) for name, file in zip(names, found)]
+    return list(zip(_told_apart(found), map(load_model, found)))
+
+
+def _told_apart(found: Sequence[Path]) -> list[str]:
+    """A name for each model; the page's address tells models by name, so equal ones are numbered."""
+    names: list[str] = []
+    for path in found:
+        name = path.parent.name if path.name == "model.safetensors" else path.stem
+        again = sum(other.rpartition(" (")[0] == name or other == name for other in names)
+        names.append(f"{name} ({again + 1})" if again else name)
+    return names
 
 
 def explore(
