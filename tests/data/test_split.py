@@ -1,5 +1,6 @@
 """Division into train and val, and likeness of images."""
 
+import itertools
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,9 +92,26 @@ def test_every_class_is_on_both_sides_where_two_images_show_it(presence: list[tu
             common = any(shows and count > 1 for shows, count in zip(presence[int(only)], counts))
             lone_everywhere = all(any(counts[c] == 1 for c in range(3) if shows[c]) for shows in presence)
             assert shown <= train or common or lone_everywhere
-        elif shown:
+        elif shown and _all_can_be_shown(presence):
             assert shown & train
             assert shown & val
+
+
+def _all_can_be_shown(presence: list[tuple[bool, ...]]) -> bool:
+    """Brute force over what images show: all that show the same go to one side, or to both if there are two."""
+    kinds = {shows: presence.count(shows) for shows in set(presence)}
+    ways = [((0,), (1,), (0, 1)) if count > 1 else ((0,), (1,)) for count in kinds.values()]
+    common = [place for place in range(3) if sum(shows[place] for shows in presence) > 1]
+    return any(
+        all({s for shows, on in zip(kinds, way) if shows[place] for s in on} == {0, 1} for place in common)
+        for way in itertools.product(*ways)
+    )
+
+
+def test_a_division_that_one_move_cannot_mend() -> None:
+    for seed in range(6):
+        folder, seen = _survey([(False, True, False), (False, True, True), (True, False, True)], [b""] * 3)
+        assert sides(split(folder, seen, seed=seed))[1] == {"001"}
 
 
 def test_rare_classes_are_shared_out_in_proportion() -> None:

@@ -5,7 +5,8 @@ Works on a survey's facts; opens no file. The same folder and seed give the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,9 @@ from whatwhere.data.survey import FileSurvey, Survey
 from whatwhere.errors import DataError
 
 __all__ = ["split"]
+
+_MENDED = 200
+"""Units that are tried; with more, chance has shown every class on both sides long before."""
 
 
 def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0.2) -> Folder:
@@ -105,6 +109,7 @@ def _choose(units: Sequence[_Unit], target: float, rng: np.random.Generator) -> 
             side[place] = int(_prefers_val(want[:, rarest], want[:, -1]))
             want[side[place]] -= table[place]
     _show_everywhere(side, table > 0)
+    _mend(side, table > 0)
     return [unit for unit, chosen in zip(waiting, side) if chosen]
 
 
@@ -124,3 +129,32 @@ def _show_everywhere(side: NDArray[np.int_], shows: NDArray[np.bool_]) -> None:
             others = shows[side != lacking].sum(0)
             loss = [int((shows[place] & (others == 1)).sum()) for place in there]
             side[there[int(np.argmin(loss))]] = lacking
+
+
+def _mend(side: NDArray[np.int_], shows: NDArray[np.bool_]) -> None:
+    """Where moving one unit after another left a class out, the best of moves and exchanges until none shows more.
+
+    Of equally good ones that which leaves the sides' sizes nearest to what they are.
+    """
+    size = int(side.sum())
+    while any(left_out := _left_out(side, shows)):
+        better = min(_changes(side), key=lambda moved: (_left_out(moved, shows), abs(int(moved.sum()) - size)))
+        if _left_out(better, shows) >= left_out:  # as with three images that show two of three classes each
+            return
+        side[:] = better
+
+
+def _left_out(side: NDArray[np.int_], shows: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many classes that two units show are on one side only; how many that one unit shows are not trained on."""
+    train, val, spread = shows[side == 0].any(0), shows[side == 1].any(0), shows.sum(0)
+    return int(((spread > 1) & ~(train & val)).sum()), int(((spread == 1) & ~train).sum())
+
+
+def _changes(side: NDArray[np.int_]) -> Iterator[NDArray[np.int_]]:
+    """Every division in which one unit has changed sides, every one in which two have, and the mirrored one."""
+    few = range(min(len(side), _MENDED))
+    for places in itertools.chain(itertools.combinations(few, 1), itertools.combinations(few, 2)):
+        moved = side.copy()
+        moved[list(places)] ^= 1
+        yield moved
+    yield side ^ 1
