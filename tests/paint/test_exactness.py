@@ -145,6 +145,35 @@ def test_a_network_that_sees_everything_is_whole_when_it_fits_and_blended_when_n
         prove(engine, image)
 
 
+class _Deep(nn.Module):
+    """As nnU-Net's largest: so many levels that 64 pixels end in one, which instance norm refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.downs = nn.ModuleList([
+            nn.Sequential(nn.Conv2d(3 if level == 0 else 4, 4, 3, 2 if level else 1, 1), nn.InstanceNorm2d(4))
+            for level in range(7)
+        ])  # fmt: skip
+        self.head = nn.Conv2d(4, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = image
+        for down in self.downs:
+            features = down(features)
+        logits: torch.Tensor = self.head(nn.functional.interpolate(features, scale_factor=64.0))
+        return logits
+
+
+def test_a_network_that_refuses_small_images_is_watched_on_larger_ones() -> None:
+    torch.manual_seed(0)
+    model = model_of(_Deep())
+    engine = Engine(model, "float32")
+    assert engine.period == (64, 64)
+    image = picture(192, 256)
+    truth = whole_logits(model, image).argmax(0).numpy()
+    assert (paint(engine, image).labels == truth).mean() > 0.999
+
+
 def test_blending_a_local_network_is_close_to_the_truth_in_the_middle_of_tiles() -> None:
     """The bands are put together in their places: with a pointwise network blending changes nothing."""
     torch.manual_seed(0)

@@ -33,9 +33,9 @@ __all__ = ["BackendFailure", "Engine"]
 
 Pair = tuple[int, int]
 
-_CANVAS = 64
-"""Side of the small image on which a network is watched; grown to the total stride where that is larger."""
-
+_CANVASES = 64, 128, 256, 512
+"""Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
+pixel at the bottom of the U); grown to the total stride where that is larger."""
 
 _FEW = 2**19
 """Pixels of a job for which nothing but PyTorch itself is looked at: two tiles of 512x512."""
@@ -175,9 +175,8 @@ class Engine:
         """Which pixels each pixel's label depends on. Takes a second or so, once."""
         from whatwhere.field import field  # with torch.export; an image that fits in one piece needs neither
 
-        channels, side = self.model.normalisation.channels, _CANVAS
         original = copy.deepcopy(self.model.network).cpu().float().eval()
-        return field(original, (channels, side, side))
+        return field(original, (self.model.normalisation.channels, self._canvas, self._canvas))
 
     @cached_property
     def pads_otherwise(self) -> bool:
@@ -223,9 +222,21 @@ class Engine:
         return peak_bytes(self._eager, example.to(self.device)) / (example.shape[-2] * example.shape[-1])
 
     def _example(self) -> Tensor:
-        height, width = (-(-_CANVAS // p) * p for p in self.period)
+        height, width = (-(-self._canvas // p) * p for p in self.period)
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, self.model.normalisation.channels, height, width, generator=generator)
+
+    @cached_property
+    def _canvas(self) -> int:
+        network = copy.deepcopy(self.model.network).cpu().float().eval()
+        for side in _CANVASES:
+            try:
+                with torch.inference_mode():
+                    network(torch.zeros(1, self.model.normalisation.channels, side, side))
+            except (RuntimeError, ValueError):
+                continue
+            return side
+        return _CANVASES[0]  # where what it lacks is told
 
     def _prepare(self, precision: str) -> tuple[Job, Run]:
         """The job and PyTorch's own run of it, in float32 if the network can't do it in less."""
