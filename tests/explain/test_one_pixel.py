@@ -61,6 +61,22 @@ def test_steps_are_refined_until_complete() -> None:
     assert missed <= 0.01
 
 
+def test_few_steps_are_spread_over_the_whole_way_and_what_they_miss_is_told() -> None:
+    torch.manual_seed(1)
+    bent = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 1, 3))
+    bent.requires_grad_(False)
+    image, baseline = 3 * torch.randn(1, 3, 7, 7), torch.zeros(1, 3, 1, 1)
+
+    def score(batch: Tensor) -> Tensor:
+        return 10 * bent(batch)[:, 0, 0, 0]
+
+    full, _, many, _ = integrated_gradients(score, image, baseline)
+    found, missed, steps, (end, begin) = integrated_gradients(score, image, baseline, most=24)
+    assert many > 24 >= steps
+    assert missed == pytest.approx(abs(float(found.sum()) - (end - begin)) / abs(end - begin), abs=1e-4)
+    assert float(torch.corrcoef(torch.stack([found.flatten(), full.flatten()]))[0, 1]) > 0.99
+
+
 def test_cuts_and_the_smallest_flip_are_those_of_trying_all(
     told: tuple[UNetAnatomy, PixelStory, list[Tensor]],
 ) -> None:

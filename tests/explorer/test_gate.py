@@ -108,7 +108,7 @@ def test_slow_evidence_lets_a_new_model_be_followed(monkeypatch: pytest.MonkeyPa
     desk = Desk([(f"net {seed}", model) for seed, model in network.items()], data=labelled(2))
     started, done = threading.Event(), threading.Event()
 
-    def endless(_shown: Any, _pixel: Any, step: Any) -> dict[str, Any]:
+    def endless(_shown: Any, _pixel: Any, _edits: Any, step: Any) -> dict[str, Any]:
         deadline = time.monotonic() + 60
         while not done.is_set() and time.monotonic() < deadline:
             step()

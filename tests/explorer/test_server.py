@@ -162,6 +162,33 @@ def test_evidence_adds_up(client: httpx.Client) -> None:
     assert 0 <= found["half"] <= found["most"]
 
 
+def test_evidence_is_of_the_image_as_it_is_brushed(client: httpx.Client) -> None:
+    hidden = {"kind": "grey", "x": 20, "y": 33, "radius": 12}
+    before, after = ask(client, "evidence", x=20, y=33), ask(client, "evidence", x=20, y=33, edits=[hidden])
+    assert before["evidence"] != after["evidence"]
+    assert after["evidence"] == ask(client, "evidence", x=20, y=33, edits=[hidden])["evidence"]
+
+
+def test_evidence_ends_when_the_page_is_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(_record: Any, stopped: Any) -> dict[str, Any]:
+        begun.set()
+        deadline = time.monotonic() + 60
+        while not stopped() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if stopped():
+            ended.set()
+        raise InterruptedError
+
+    monkeypatch.setattr(desk, "evidence", slow)
+    with serving(create_app(desk)) as client:
+        with httpx.Client(base_url=client.base_url) as page, pytest.raises(httpx.ReadTimeout):
+            page.post("/api/evidence", json={}, timeout=1)
+        assert begun.is_set()
+        assert ended.wait(30)
+
+
 def test_levels_are_read_in_the_background(client: httpx.Client) -> None:
     for _ in range(600):
         state = client.get("/api/models/m0/probes").json()

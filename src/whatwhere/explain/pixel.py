@@ -6,6 +6,8 @@ less that of the runner-up, from an image of the data-set mean to the image. Kno
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -235,8 +237,9 @@ def evidence_for(
     pixel: tuple[int, int],
     prediction: int,
     rival: int,
+    most: int | None = None,
 ) -> tuple[Array, float, int, tuple[float, float]]:
-    """Integrated gradients on the part of the image that the pixel can see (nothing else matters)."""
+    """Integrated gradients on the part of the image that the pixel can see (nothing else matters); ``most`` steps."""
     size = (image.shape[-2], image.shape[-1])
     (top, bottom), (left, right) = part_seen(windows, pixel, size)
     at = (pixel[0] - top, pixel[1] - left)
@@ -246,14 +249,14 @@ def evidence_for(
         logits = anatomy.read(batch)[0][:, :, at[0], at[1]]
         return logits[:, prediction] - logits[:, rival]
 
-    attribution, completeness, steps, ends = integrated_gradients(margin, part, baseline)
+    attribution, completeness, steps, ends = integrated_gradients(margin, part, baseline, most)
     found = np.zeros(size)
     found[top:bottom, left:right] = attribution[0].sum(0).cpu().numpy()
     return found, completeness, steps, ends
 
 
 def integrated_gradients(
-    score: Callable[[Tensor], Tensor], image: Tensor, baseline: Tensor
+    score: Callable[[Tensor], Tensor], image: Tensor, baseline: Tensor, most: int | None = None
 ) -> tuple[Tensor, float, int, tuple[float, float]]:
     """Attribution of ``score(image) - score(baseline)`` to every input value, along the straight path between them.
 
@@ -264,6 +267,7 @@ def integrated_gradients(
         score: ``(N, C, H, W) -> (N,)``.
         image: ``(1, C, H, W)``.
         baseline: broadcasts to it.
+        most: steps that may be taken, 15 at least; then pieces stay wide, and what is missed tells so.
 
     Returns:
         attribution like ``image``, by how much it misses completeness (a share), steps, and the score at both ends.
@@ -272,31 +276,36 @@ def integrated_gradients(
     with torch.no_grad():
         end, begin = float(score(image)), float(score(start))
     rise = max(abs(end - begin), 1e-6)
-    steps = 0
+    steps, left = 0, math.inf if most is None else most
     for tolerance in _TOLERANCES:
-        attribution, taken = _walk(score, start, image - start, (begin, end), tolerance * rise)
-        steps += taken
+        attribution, taken = _walk(score, start, image - start, (begin, end), tolerance * rise, left)
+        steps, left = steps + taken, left - taken
         missed = abs(float(attribution.double().sum()) - (end - begin)) / rise
-        if missed <= COMPLETE:
+        if missed <= COMPLETE or left < 2 * taken:  # with fewer, the next would be coarser than this one
             break
     return attribution, missed, steps, (end, begin)
 
 
 def _walk(
-    score: Callable[[Tensor], Tensor], start: Tensor, way: Tensor, ends: tuple[float, float], tolerance: float
+    score: Callable[[Tensor], Tensor],
+    start: Tensor,
+    way: Tensor,
+    ends: tuple[float, float],
+    tolerance: float,
+    most: float,
 ) -> tuple[Tensor, int]:
     """Sum of the gradients along the path, each times its piece of the way; and how many there were."""
     total, steps = torch.zeros_like(way), 0
-    pieces = [(0.0, 1.0, *ends)]
+    pieces = deque([(0.0, 1.0, *ends)])  # the widest first: where steps run out, no part of the way was forgotten
     while pieces:
-        low, high, at_low, at_high = pieces.pop()
+        low, high, at_low, at_high = pieces.popleft()
         width, middle = high - low, (low + high) / 2
         point = (start + middle * way).detach().requires_grad_(True)
         here = score(point)
         step = torch.autograd.grad(here.sum(), point)[0] * way * width
         steps += 1
         off = abs(float(step.double().sum()) - (at_high - at_low))
-        if width > _WIDEST or (off > tolerance and width > _NARROWEST):
+        if width > _WIDEST or (off > tolerance and width > _NARROWEST and steps + len(pieces) + 2 <= most):
             value = float(here.detach())
             pieces += [(low, middle, at_low, value), (middle, high, value, at_high)]
         else:

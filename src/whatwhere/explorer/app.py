@@ -34,6 +34,8 @@ LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 _BODY_BYTES = 256 * 2**10
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _CLIENTS = 256
+_LOOKS = 0.5
+"""Seconds between looks whether who asked for evidence is still there."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -68,11 +70,14 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
 
     async def evidence(request: Request) -> Response:
         record = parse(await _body(request, _BODY_BYTES))
-        stopped = wanted.newest(request.headers.get("x-client", "")[:64])
+        older, left = wanted.newest(request.headers.get("x-client", "")[:64]), threading.Event()
+        watching = asyncio.create_task(_leaves(request, left))
         try:
-            return _json(await compute(partial(desk.evidence, record, stopped), slow))
+            return _json(await compute(partial(desk.evidence, record, lambda: older() or left.is_set()), slow))
         except InterruptedError as error:
             raise RefusalError(409, "a newer question came", "", "wait for its answer") from error
+        finally:
+            watching.cancel()
 
     async def upload(request: Request) -> Response:
         name = request.query_params.get("name", "upload")
@@ -172,6 +177,13 @@ class _Wanted:
         """Nobody waits any longer."""
         with self._lock:
             self._newest.clear()
+
+
+async def _leaves(request: Request, left: threading.Event) -> None:
+    """Says when nobody waits for the answer any more: the page was closed."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(_LOOKS)
+    left.set()
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -229,6 +229,7 @@ class Desk:
         lens = self.lens(text_in(record, "model"))
         shown = self.image(text_in(record, "image"), lens)
         pixel = pixel_in(record, shown.size[1], shown.size[0])
+        edits = edits_in(record, shown.size[1], shown.size[0])
         with lens.turn(shown.size) as turn:
 
             def step() -> None:
@@ -236,7 +237,7 @@ class Desk:
                 if stopped():
                     raise InterruptedError
 
-            found = lens.evidence(shown, pixel, step)
+            found = lens.evidence(shown, pixel, edits, step)
         attribution = found["attribution"]
         scale = float(abs(attribution).max()) or 1.0
         profile = ring_profile(_around(abs(attribution), pixel))

@@ -39,6 +39,10 @@ __all__ = ["Lens"]
 
 _MEAN_IMAGES, _SIZES, _FOLLOWED, _SCORES = 8, 8, 64, 64
 
+_STEPS = 64
+"""Of integrated gradients: a map of so many correlates above 0.998 with one of hundreds that add up within 1 %; by how
+much it misses is told beside it."""
+
 Array = NDArray[Any]
 Key = tuple[str, tuple[Edit, ...]]
 
@@ -215,19 +219,21 @@ class Lens:
         part = self.input(shown, edits)[..., top:bottom, left:right]
         return self.anatomy.carried(part), (bottom - top, right - left)
 
-    def evidence(self, shown: Shown, pixel: tuple[int, int], step: Callable[[], None]) -> dict[str, Any]:
-        """Integrated gradients of one pixel's answer, in float32.
+    def evidence(
+        self, shown: Shown, pixel: tuple[int, int], edits: tuple[Edit, ...], step: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Integrated gradients of one pixel's answer, in float32, where all paths pass.
 
         Args:
             step: called before each look at the network; what it raises ends the work.
         """
-        image = self.input(shown)
+        image = self.input(shown, edits)
         baseline = torch.stack([self.input(one).mean((2, 3), keepdim=True) for one in self._likes(shown)]).mean(0)
         with torch.inference_mode():
             two = self.anatomy.read(image)[0][0, :, pixel[0], pixel[1]].topk(2).indices
         prediction, rival = int(two[0]), int(two[1])
         attribution, completeness, steps, _ = evidence_for(
-            Stepwise(self.anatomy, step), self.windows(shown.size), image, baseline, pixel, prediction, rival
+            Stepwise(self.anatomy, step), self.windows(shown.size), image, baseline, pixel, prediction, rival, _STEPS
         )
         return {
             "attribution": attribution, "completeness": completeness, "steps": steps, "prediction": prediction,

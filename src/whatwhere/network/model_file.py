@@ -40,6 +40,7 @@ class Model:
         plan: the plan it was trained by, as a plain dictionary ({} for networks made elsewhere).
         training: the training record (scores, steps, seconds, data), a plain dictionary.
         versions: of Python, torch and whatwhere at the time of training.
+        source: the file it was read from; None for one made in memory.
     """
 
     network: nn.Module
@@ -48,6 +49,7 @@ class Model:
     plan: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())
+    source: Path | None = None
 
     def check(self, image: np.ndarray, name: str = "the image") -> None:
         """``ModelError`` if this image is not what the network was trained on: channels, or units of another depth."""
@@ -160,4 +162,6 @@ def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Mo
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path} does not describe a whole model ({reason})", "", "save or copy it again") from error
-    return Model(network.eval(), classes, normalisation, record["plan"], record["training"], record["versions"])
+    return Model(
+        network.eval(), classes, normalisation, record["plan"], record["training"], record["versions"], source=path
+    )

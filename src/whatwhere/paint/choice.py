@@ -81,12 +81,14 @@ class Choice:
         precision: what it computes in.
         run: the network by it.
         notes: a line for each backend that could not be used.
+        why: why that precision, where it is not the machine's; else "".
     """
 
     backend: str
     precision: str
     run: Run
     notes: tuple[str, ...] = ()
+    why: str = ""
 
 
 @dataclass
@@ -156,7 +158,7 @@ def insist(scene: Scene, backend: Backend, store: Verdicts) -> Choice:
         return Choice(EAGER.name, scene.job.precision, scene.eager, (line,))
     if before is None or before.refused:
         store.write(scene.key, {**known, backend.name: Verdict(seconds, 0.0)})
-    return Choice(backend.name, _precision(scene, backend), run)
+    return _chosen(scene, backend, run)
 
 
 def _timed(search: _Search, backend: Backend) -> bool:
@@ -177,7 +179,7 @@ def _take(search: _Search, backend: Backend) -> None:
         if error.lasting:
             search.verdicts[backend.name] = Verdict(0.0, 0.0, str(error))
         return
-    search.best = Choice(backend.name, _precision(search.scene, backend), run)
+    search.best = _chosen(search.scene, backend, run)
 
 
 def _try(search: _Search, backend: Backend) -> None:
@@ -195,7 +197,11 @@ def _try(search: _Search, backend: Backend) -> None:
     search.verdicts[best.backend] = replace(search.verdicts[best.backend], pace=paces[best.backend])
     search.verdicts[backend.name] = Verdict(start, paces[backend.name])
     if paces[backend.name] < paces[best.backend]:
-        search.best = Choice(backend.name, _precision(search.scene, backend), run)
+        search.best = _chosen(search.scene, backend, run)
+
+
+def _chosen(scene: Scene, backend: Backend, run: Run) -> Choice:
+    return Choice(backend.name, _precision(scene, backend), run, why=backend.why)
 
 
 def _timing_tile(scene: Scene) -> Tensor:
@@ -203,7 +209,7 @@ def _timing_tile(scene: Scene) -> Tensor:
 
 
 def _precision(scene: Scene, backend: Backend) -> str:
-    return scene.job.precision if scene.job.precision in backend.precisions else "float32"
+    return scene.job.precision if scene.job.precision in backend.precisions else backend.precisions[0]
 
 
 def _started(scene: Scene, backend: Backend, *, verify: bool) -> tuple[Run, float]:
@@ -236,11 +242,15 @@ def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str
     for piece in pieces:
         with torch.inference_mode():
             reference, logits, usual = scene.reference(piece), run(piece), 0.0
-            if precision != "float32":
+            if precision != "float32" and backend.differs is None:
                 usual = float((scene.eager(piece).float() - reference).square().mean().sqrt())
-        found = agreement(reference, logits, precision, usual=usual)
-        if not found.passed:
-            return str(found)
+        if backend.differs is not None:
+            wrong = backend.differs(reference, logits)
+        else:
+            found = agreement(reference, logits, precision, usual=usual)
+            wrong = "" if found.passed else str(found)
+        if wrong:
+            return wrong
     return ""
 
 

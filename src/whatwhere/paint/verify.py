@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Agreement", "agreement"]
+__all__ = ["Agreement", "agreement", "labels_alike"]
 
 _BOUND = {"float32": 1e-3, "bfloat16": 0.05}
 """Root mean square difference, as a share of the logits' spread, that rounding may cause: bfloat16 has 8 bits, and some
@@ -67,8 +67,19 @@ def agreement(reference: Tensor, logits: Tensor, precision: str, *, usual: float
 def _surely_changed(reference: Tensor, logits: Tensor, bound: float) -> int:
     """Pixels whose best class is another one, though it led by far."""
     if reference.shape[1] == 1:
-        changed, margin = (reference > 0) != (logits > 0), reference.abs()
+        margin = reference[:, 0].abs()
     else:
         best = reference.topk(2, dim=1).values
-        changed, margin = reference.argmax(1) != logits.argmax(1), best[:, 0] - best[:, 1]
-    return int((changed & (margin > _SURE * bound)).sum())
+        margin = best[:, 0] - best[:, 1]
+    return int(((_labels(reference) != _labels(logits)) & (margin > _SURE * bound)).sum())
+
+
+def labels_alike(reference: Tensor, logits: Tensor) -> float:
+    """The share of pixels that get the same label by both ``(N, classes, h, w)`` logits; 0 for what is no logits."""
+    if reference.shape != logits.shape or not torch.isfinite(logits).all():
+        return 0.0
+    return float((_labels(reference) == _labels(logits)).float().mean())
+
+
+def _labels(logits: Tensor) -> Tensor:
+    return logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(1)

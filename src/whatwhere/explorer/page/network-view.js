@@ -195,7 +195,7 @@ export class NetworkView {
         this.says.trouble(error);
       }
     });
-    const at = `${x} ${y} ${seen.model.id} ${seen.image.id}`;
+    const at = `${x} ${y} ${seen.model.id} ${seen.image.id} ${JSON.stringify(edits)}`;
     if (this.evidenceAt !== at) {
       this.evidenceAt = at;
       this.gathering?.abort();
@@ -208,11 +208,11 @@ export class NetworkView {
 
   async gatherEvidence() {
     const seen = this.seen;
-    const { x, y } = this.store.state;
+    const { x, y, edits } = this.store.state;
     if (!seen) return;
     const gathering = (this.gathering = new AbortController());
     try {
-      const { record, signed } = await seen.askEvidence(x, y, gathering.signal, this.slot);
+      const { record, signed } = await seen.askEvidence(x, y, edits, gathering.signal, this.slot);
       if (gathering.signal.aborted || this.seen !== seen) return;
       this.signed = signed;
       seen.evidence = record;

@@ -77,7 +77,7 @@ export class PixelPanel {
     const [prediction, rival] = [looks[evidence.prediction].name, looks[evidence.rival].name];
     fill(this.words, h("b", { class: "for", text: "gold" }), ` for ${prediction}, `, h("b", { class: "against", text: "teal" }), ` for ${rival}. `,
       `Half within ${Math.round(evidence.half)} px, 95 % within ${Math.round(evidence.most)} px.`);
-    this.words.title = `integrated gradients; adds up within ${figure(100 * evidence.completeness, 1)} %`;
+    this.words.title = `integrated gradients, all paths passing; adds up within ${figure(100 * evidence.completeness, 1)} %`;
     this.button.setAttribute("aria-label", `Evidence map: what speaks for ${prediction} against ${rival}. Half of it lies within `
       + `${Math.round(evidence.half)} pixels, 95 percent within ${Math.round(evidence.most)}. Press to lay it over the image.`);
   }

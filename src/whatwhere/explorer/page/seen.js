@@ -62,9 +62,9 @@ export class Seen {
     return ask("/api/pixel", { body: { model: this.model.id, image: this.image.id, x, y, paths: this.known(paths), edits } });
   }
 
-  /** @param {number} x @param {number} y @param {AbortSignal} signal @param {number} slot */
-  async askEvidence(x, y, signal, slot) {
-    const record = await ask("/api/evidence", { body: { model: this.model.id, image: this.image.id, x, y }, signal, slot });
+  /** @param {number} x @param {number} y @param {State["edits"]} edits @param {AbortSignal} signal @param {number} slot */
+  async askEvidence(x, y, edits, signal, slot) {
+    const record = await ask("/api/evidence", { body: { model: this.model.id, image: this.image.id, x, y, edits }, signal, slot });
     return { record, signed: await readGrey(record.evidence) };
   }
 

@@ -50,6 +50,9 @@ class Backend:
         devices: the kinds of devices that it runs on.
         precisions: what it computes in.
         any_shape: False where each new shape of tile costs another start.
+        content: names the file that it runs in the network's place; "" where it runs the network.
+        differs: says what is wrong with its logits beside float32's, or ""; None asks for equality to rounding.
+        why: why it may be used though it computes something else, in words.
     """
 
     name: str
@@ -60,6 +63,9 @@ class Backend:
     devices: tuple[str, ...] = ("cpu",)
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     any_shape: bool = True
+    content: str = ""
+    differs: Callable[[Tensor, Tensor], str] | None = None
+    why: str = ""
 
 
 def needs(*modules: str) -> Callable[[str], str]:

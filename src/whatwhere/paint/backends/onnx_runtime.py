@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from whatwhere.paint.backends.backend import Backend, Job, Run, needs
 
-__all__ = ["ONNX"]
+__all__ = ["ONNX", "exported", "session"]
 
 
 class _OneInput(nn.Module):
@@ -28,17 +28,22 @@ class _OneInput(nn.Module):
 
 
 def _prepare(job: Job) -> Run:
+    return session(exported(job))
+
+
+def session(model: bytes) -> Run:
+    """Runs an ONNX file, given as its bytes, whose one input is ``image``."""
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what fails is raised; warnings would go to the terminal
-    session: Any = onnxruntime.InferenceSession(exported(job), options, providers=["CPUExecutionProvider"])
+    running: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(batch: Tensor) -> Tensor:
         try:
-            (logits,) = session.run(None, {"image": np.ascontiguousarray(batch.float().numpy())})
+            (logits,) = running.run(None, {"image": np.ascontiguousarray(batch.float().numpy())})
         except (Fail, InvalidArgument, RuntimeException) as error:  # not of Python's own family of errors
             raise RuntimeError(str(error)) from error
         return torch.from_numpy(logits)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whatwhere.paint.backends.backend import Backend, Job, Run, needs
 
-__all__ = ["OPENVINO"]
+__all__ = ["OPENVINO", "by_shape"]
 
 _SHAPES = 4
 """Shapes of tiles that get code of their own, which is faster; more shapes share code for any."""
@@ -24,21 +24,35 @@ def _prepare(job: Job) -> Run:
     if job.precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise NotImplementedError("it has no bfloat16 on this processor")
     model, weights = _converted(job)
-    channels = job.example.shape[1]
+    return by_shape(core, model, "bf16" if job.precision == "bfloat16" else "f32", alive=weights)
+
+
+def by_shape(core: Any, model: Any, precision: str, *, alive: object = None) -> Run:
+    """Runs a graph of OpenVINO's own with code for each shape of tile.
+
+    Args:
+        core: the library's core.
+        model: the graph, of one input ``(N, C, h, w)``.
+        precision: ``"f32"`` or ``"bf16"``: what is not in integers anyway.
+        alive: what has to live as long as the graph does.
+    """
+    import openvino
+
+    kept = model, alive
+    channels = model.input(0).get_partial_shape()[1].get_length()
     settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if job.precision == "bfloat16" else "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     requests: dict[tuple[int, ...], Any] = {}
-    alive = model, weights  # the graph reads PyTorch's own tensors
 
     def run(batch: Tensor) -> Tensor:
         shape = tuple(batch.shape)
         if shape not in requests and len(requests) >= _SHAPES:
             shape = (-1, channels, -1, -1)
         if shape not in requests:
-            shaped = alive[0].clone()
+            shaped = kept[0].clone()
             shaped.reshape(list(shape))
             requests[shape] = core.compile_model(shaped, "CPU", settings).create_infer_request()
         pixels = openvino.Tensor(np.ascontiguousarray(batch.float().numpy()), shared_memory=True)
