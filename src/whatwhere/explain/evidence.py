@@ -37,7 +37,8 @@ class Sight:
 
     Attributes:
         layer: its name, or ``"output"``.
-        theoretical: side of the window that *can* influence a unit; None where nothing bounds it.
+        theoretical: side of the window that *can* influence a unit, wherever the unit stands on the grid of the
+            layers below (a single one may see less); None where nothing bounds it.
         half, most: side of the square with 50 and 95 % of the influence, by gradients.
         restored: side of the visible square from which on 95 % of the unit's answer is there, by occlusion.
         share: ``most`` as a share of ``theoretical``.
