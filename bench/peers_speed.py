@@ -34,6 +34,7 @@ PEER, SAME, OWN = "peer", "whatwhere, same network", "whatwhere's U-Net, same wi
 OWN_WIDTHS = {"Pytorch-UNet's default, rewritten": (64, 4)}
 """Width and depth of the U-Net that has the peer's widths."""
 PASSES = {"paint": 3, "train": 1}
+TITLES = {"paint": "painting", "train": "training"}
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,11 @@ class Worker:
         return ""
 
 
-def compare(what: str, name: str, options: argparse.Namespace) -> list[list[object]]:
+Ratios = dict[tuple[str, str], list[float]]
+"""By network and who runs it: how many times the peer's rate, round by round, lowest first."""
+
+
+def compare(what: str, name: str, options: argparse.Namespace, ratios: Ratios) -> list[list[object]]:
     """The rows of a network: every way to run it, in turns."""
     modes = [PEER, SAME] + ([OWN] if what == "train" and name in OWN_WIDTHS else [])
     workers: dict[str, Worker] = {}
@@ -198,15 +203,42 @@ def compare(what: str, name: str, options: argparse.Namespace) -> list[list[obje
             worker.turn()
     for worker in workers.values():
         worker.end()
-    return [row(name, mode, worker, workers.get(PEER)) for mode, worker in workers.items()]
+    if PEER in workers:
+        for mode, worker in workers.items():
+            if mode != PEER:
+                ratios[name, mode] = sorted(p / t for p, t in zip(workers[PEER].seconds, worker.seconds))
+    return [row(name, mode, worker, ratios.get((name, mode), [])) for mode, worker in workers.items()]
 
 
-def row(name: str, mode: str, worker: Worker, peer: Worker | None) -> list[object]:
+def row(name: str, mode: str, worker: Worker, ratios: list[float]) -> list[object]:
     times = worker.seconds
-    ratios = sorted(p / t for p, t in zip(peer.seconds, times)) if peer and peer is not worker else []
     ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if ratios else ""
     rates = f"{1 / statistics.median(times):.2f} ({1 / max(times):.2f} to {1 / min(times):.2f})"
     return [name, mode, 1000 * statistics.median(times), rates, ratio, worker.remark]
+
+
+def draw(measured: dict[str, Ratios], path: Path) -> None:
+    """How many times the peer's rate, a bar a network, from lowest to highest round; a panel for each work."""
+    import matplotlib.pyplot as plt
+
+    rows = max(map(len, measured.values()))
+    figure, panels = plt.subplots(1, len(measured), figsize=(6 * len(measured), 1 + 0.5 * rows), squeeze=False)
+    for panel, (what, ratios) in zip(panels[0], measured.items()):
+        for place, ((_, mode), values) in enumerate(ratios.items()):
+            middle = statistics.median(values)
+            ends = [[middle - values[0]], [values[-1] - middle]]
+            panel.barh(place, middle, xerr=ends, color="C0" if mode == SAME else "C2", height=0.6)
+            panel.text(values[-1], place, f"  {middle:.1f}", va="center")
+        labels = [name if mode == SAME else f"{name}: {mode}" for name, mode in ratios]
+        panel.set_yticks(range(len(labels)), labels)
+        panel.invert_yaxis()
+        panel.axvline(1, color="black", linewidth=1)
+        panel.set(
+            title=f"{TITLES[what]}: times the peer's own way", xlim=(0, 1.15 * max(v[-1] for v in ratios.values()))
+        )
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    print(f"\n{path}")
 
 
 def main() -> None:
@@ -219,6 +251,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256, help="height and width of a training crop")
     parser.add_argument("--batch", type=int, default=8, help="training crops a step")
     parser.add_argument("--peers", type=Path, default=HERE / "out" / "peers-venv", help="the peers' environment")
+    parser.add_argument("--picture", type=Path, default=HERE / "peers_speed.png")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -235,8 +268,9 @@ def main() -> None:
 
     wanted = [name for name in NETWORKS if not options.only or any(part in name for part in options.only)]
     print(f"{header('openvino', 'onnxruntime')}; {options.rounds} rounds")
-    for what in options.what:
-        rows = [row for name in wanted for row in compare(what, name, options)]
+    measured: dict[str, Ratios] = {what: {} for what in options.what}
+    for what, ratios in measured.items():
+        rows = [row for name in wanted for row in compare(what, name, options, ratios)]
         shape = (
             f"{options.size}x{options.size}"
             if what == "paint"
@@ -245,6 +279,8 @@ def main() -> None:
         print(f"\n{what}, {shape}; medians (lowest to highest); the ratio is to the peer's, round by round\n")
         if rows:
             print(table(["network", "run by", "ms an image", "images/s", "times the peer", "how"], rows))
+    if not options.quick and all(measured.values()):
+        draw(measured, options.picture)
 
 
 if __name__ == "__main__":
