@@ -229,7 +229,7 @@ def draw(measured: dict[str, Ratios], path: Path) -> None:
             ends = [[middle - values[0]], [values[-1] - middle]]
             panel.barh(place, middle, xerr=ends, color="C0" if mode == SAME else "C2", height=0.6)
             panel.text(values[-1], place, f"  {middle:.1f}", va="center")
-        labels = [name if mode == SAME else f"{name}: {mode}" for name, mode in ratios]
+        labels = [name if mode == SAME else f"{name}:\n{mode}" for name, mode in ratios]
         panel.set_yticks(range(len(labels)), labels)
         panel.invert_yaxis()
         panel.axvline(1, color="black", linewidth=1)
