@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from whatwhere.segmenter import compare as compare
     from whatwhere.segmenter import evaluate as evaluate
     from whatwhere.segmenter import plan as plan
+    from whatwhere.segmenter import quantise as quantise
     from whatwhere.segmenter import train as train
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _HOMES = {
     "load_model": "network",
     "plan": "segmenter",
     "predict": "paint.predict",
+    "quantise": "segmenter",
     "save_model": "network",
     "train": "segmenter",
 }

@@ -40,10 +40,12 @@ from whatwhere.learn.view import TrainingView
 from whatwhere.network import Model, load_model, probe_machine, save_model
 from whatwhere.paint import Engine, Painting, paint
 from whatwhere.paint.files import find_images
+from whatwhere.paint.kept import Int8
+from whatwhere.paint.quantise import quantise as quantise_sets
 from whatwhere.records import Classes, Normalisation
 from whatwhere.writing import whole_file
 
-__all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "train", "truth_of"]
+__all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "quantise", "train", "truth_of"]
 
 Progress = Callable[[int, int], None]
 PathLike = Path | str
@@ -187,6 +189,21 @@ def explain(
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
 
 
+def quantise(model: PathLike | Model, data: PathLike, *, split: str = "val", progress: Progress | None = None) -> Int8:
+    """The model in integers of 8 bits, kept beside its file if it paints as well. See ``paint.quantise``.
+
+    Args:
+        model: a model file, run folder, or model that was read from one.
+        data: the data folder that it was trained on: training images give the ranges of its numbers.
+        split: ``"val"`` or ``"test"``: what it is checked on.
+        progress: is told how many images are done.
+    """
+    if split == "train":
+        raise DataError("a check on the images it was trained on", "split 'val' or 'test'", "leave out --split")
+    held = model if isinstance(model, Model) else load_model(model)
+    return quantise_sets(held, truth_of(held, data, "train"), truth_of(held, data, split), progress=progress)
+
+
 class Segmenter:
     """A model in hand: fit or load it, then predict, evaluate, save.
 
@@ -269,7 +286,7 @@ class Segmenter:
     def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
         """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.
 
-        ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"`` or ``"graphs"``.
+        ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"``.
         """
         return self.paint(image, backend=backend).labels
 

@@ -23,6 +23,7 @@ from whatwhere.errors import PlanError
 from whatwhere.network import save_model
 from whatwhere.paint import Engine, paint, predict, prove
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
+from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fuse import ALL, Fusion, fused
 from whatwhere.paint.scheme import Scheme
@@ -374,7 +375,7 @@ def test_a_large_job_is_settled_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return Choice("eager", "float32", scene.eager)
 
     monkeypatch.setattr("whatwhere.paint.engine.choose", note)
-    monkeypatch.setattr("whatwhere.paint.engine._candidates", lambda *_: (_backend(Tensor.clone),))
+    monkeypatch.setattr("whatwhere.paint.engine.candidates", lambda *_: Candidates((_backend(Tensor.clone),)))
     engine = Engine(model_of(unet()), "float32", images=1000)
     for _ in range(3):
         paint(engine, picture(64, 64))

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.errors import ModelError, PlanError
+from whatwhere.errors import ModelError
 from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Precision, hand_back_freed_memory
-from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
+from whatwhere.paint.backends import EAGER, Backend, Job, Run
+from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist, reason_of
 from whatwhere.paint.fold import folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
@@ -56,13 +57,13 @@ class Engine:
         precision: ``"auto"`` takes bfloat16 where the machine computes in it, else float32.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         backend: ``"auto"`` looks for the fastest that is installed and computes the same, where a job is long enough
-            for that; ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"`` or ``"graphs"`` asks for one.
+            for that; ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"`` asks for one.
         images: how many like the first are going to be painted.
 
     Attributes:
         model: the model as given.
-        precision: ``"float32"`` or ``"bfloat16"``: what the network computes in.
-        reason: why that precision, in words.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``: what the network computes in.
+        reason: why the machine's precision, in words.
         device: where it runs.
         notes: a line for each backend that could not be used.
 
@@ -77,7 +78,7 @@ class Engine:
         precision: Precision = "auto",
         device: str = "auto",
         *,
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         images: int = 1,
     ) -> None:
         machine = probe_machine(device, precision)
@@ -85,9 +86,9 @@ class Engine:
         self.model = model
         self.device = torch.device(machine.device)
         self.reason = machine.reason
-        self.notes: tuple[str, ...] = ()
+        found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
+        self._candidates, self.notes = found.backends, found.notes
         self._processor, self._asked, self._images, self._largest = machine.name, backend, images, 0
-        self._candidates = _candidates(backend, self.device.type, precision)
         self._job, self._eager = self._prepare(machine.precision)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
 
@@ -99,6 +100,16 @@ class Engine:
     def backend(self) -> str:
         """What runs the network now."""
         return self._choice.backend
+
+    @property
+    def why(self) -> str:
+        """Why that precision, where it is not the machine's."""
+        return self._choice.why
+
+    @property
+    def job(self) -> Job:
+        """The network as backends get it."""
+        return self._job
 
     def settle(self, pixels: int, tile: Callable[[], Tensor]) -> None:
         """Chooses the backend for an image that is about to be painted; no two of them paint one image.
@@ -162,6 +173,7 @@ class Engine:
         facts = (
             self.digest, tuple(tile.shape), self._job.precision, str(self.device), self._processor,
             torch.get_num_threads(), *map(_version, ("whatwhere", "torch", "openvino", "onnxruntime")),
+            *sorted({backend.content for backend in self._candidates} - {""}),
         )  # fmt: skip
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
@@ -265,23 +277,6 @@ class Engine:
             job = replace(job, precision="float32")
             run = EAGER.prepare(job)
         return job, run
-
-
-def _candidates(name: str, device: str, precision: Precision) -> tuple[Backend, ...]:
-    """What may be used beside PyTorch itself: all that is installed, or the one that was asked for."""
-    if name == "auto":
-        return tuple(b for b in BACKENDS if b is not EAGER and device in b.devices and not b.lacks(device))
-    known = {backend.name: backend for backend in BACKENDS}
-    if name not in known:
-        raise PlanError(f"backend is {name!r}", f"auto, {', '.join(known)}", "leave it at auto if unsure")
-    asked = known[name]
-    if device not in asked.devices:
-        raise PlanError(f"backend is {name!r} and device is {device!r}", f"a device of {asked.devices}", "")
-    if lacking := asked.lacks(device):
-        raise PlanError(f"backend is {name!r}, which is not installed", lacking, asked.remedy)
-    if precision not in ("auto", *asked.precisions):
-        raise PlanError(f"backend is {name!r} and precision is {precision!r}", f"one of {asked.precisions}", "")
-    return () if asked is EAGER else (asked,)
 
 
 def _version(package: str) -> str:

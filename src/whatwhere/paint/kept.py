@@ -168,18 +168,28 @@ def kept_int8(model: Model, weights: Callable[[], str]) -> tuple[tuple[Backend, 
     if record.content != content:
         return (), f"{network.name} is not the file that was checked; {again}"
     good = {way.how: way for way in record.good}
-    backends = [replace(backend, differs=_differs(good[backend.name]), why=record.why(good[backend.name]))
-                for backend in int8_backends(network, content) if backend.name in good]  # fmt: skip
-    able = tuple(backend for backend in backends if not backend.lacks("cpu"))
-    lacking = "" if able else f"{network.name} was checked with {' and '.join(good)}, which can't run here"
-    return able, lacking
+    checked = [backend for backend in int8_backends(network, content) if backend.name in good]
+    able = tuple(
+        replace(backend, differs=_differs(good[backend.name]), why=record.why(good[backend.name]))
+        for backend in checked
+        if not backend.lacks("cpu")
+    )
+    if able:
+        return able, ""
+    missing = " or ".join(backend.remedy for backend in checked)
+    return (), f"what {network.name} was checked with is not installed here: {missing}" if checked else again
 
 
 def provisional(path: Path, content: str) -> tuple[Backend, ...]:
     """The backends of a quantised file that is about to be checked: all that it must give is logits."""
+
+    def differs(reference: Tensor, logits: Tensor) -> str:
+        shapes = tuple(logits.shape), tuple(reference.shape)
+        return "" if shapes[0] == shapes[1] else f"its output has shape {shapes[0]} instead of {shapes[1]}"
+
+    # what is found now must not count as found by the check that follows
     return tuple(
-        replace(backend, differs=lambda reference, logits: "" if reference.shape == logits.shape else "no logits")
-        for backend in int8_backends(path, content)
+        replace(backend, differs=differs, content=f"unchecked {content}") for backend in int8_backends(path, content)
     )
 
 

@@ -42,6 +42,7 @@ class PaintReport:
         seconds: wall-clock time, reading and writing included.
         exact: labels are those of the whole image in one piece, to float rounding.
         notes: what else is to be said (memory ran out, a network that sees everything).
+        why: why that precision, where it is not the machine's.
     """
 
     size: Pair
@@ -55,6 +56,7 @@ class PaintReport:
     exact: bool
     notes: tuple[str, ...] = ()
     backend: str = "eager"
+    why: str = ""
 
     def __str__(self) -> str:
         height, width = self.size
@@ -64,7 +66,7 @@ class PaintReport:
         by = "" if self.backend == "eager" else f" by {self.backend}"
         parts = [
             f"{height}x{width} painted {'whole' if self.tiles == 1 else f'{how} ({cost})'}",
-            f"{self.precision} on {self.device}{by}, {self.seconds:.1f} s",
+            f"{self.precision}{f' ({self.why})' if self.why else ''} on {self.device}{by}, {self.seconds:.1f} s",
             *self.notes,
         ]
         return "; ".join(parts)
@@ -197,5 +199,5 @@ def report_of(engine: Engine, plan: Scheme, seconds: float, notes: Sequence[str]
     return PaintReport(
         size=tiling.size, tile=tiling.shape, tiles=len(tiling), halo=tiling.halo, overlap=tiling.overlap,
         precision=engine.precision, device=engine.device.type, seconds=seconds, exact=plan.exact,
-        notes=(*notes, *([plan.note] if plan.note else [])), backend=engine.backend,
+        notes=(*notes, *([plan.note] if plan.note else [])), backend=engine.backend, why=engine.why,
     )  # fmt: skip

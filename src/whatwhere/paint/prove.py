@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whatwhere.network import Model
 from whatwhere.network.machine import Precision
+from whatwhere.paint.backends import INT8
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.scheme import exact_halo, scheme, size_up
 from whatwhere.paint.sources import ArraySource, Source
@@ -20,8 +21,8 @@ from whatwhere.paint.work import read_tile
 
 __all__ = ["Proof", "prove", "tiled_logits"]
 
-_TOLERANCE = {"float32": 1e-5, "bfloat16": 2**-4}
-"""Rounding, as a share of the largest logit: sums of some thousand products in another order."""
+_TOLERANCE = {"float32": 1e-5, "bfloat16": 2**-4, "int8": 2**-6}
+"""Rounding, as a share of the largest logit: sums of some thousand products in another order (in int8: a few steps)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def prove(
     Raises:
         FieldError: a network that can't be tiled exactly; the error names the layer.
     """
-    engine = model if isinstance(model, Engine) else Engine(model, precision, backend=backend)
+    computed: Precision = "auto" if backend in ("int8", *INT8) else precision  # its file has one of its own
+    engine = model if isinstance(model, Engine) else Engine(model, computed, backend=backend)
     source = image if not isinstance(image, np.ndarray) else ArraySource(image)
     corner = [max(0, (n - crop) // 2) for n in source.size]
     pixels, _ = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))

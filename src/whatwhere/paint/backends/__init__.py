@@ -1,4 +1,4 @@
-"""What can run a network: torch itself, its compiler, OpenVINO, ONNX Runtime, CUDA graphs; int8 files. One file each."""
+"""What can run a network: torch itself, its compiler, OpenVINO, ONNX Runtime, CUDA graphs; int8. One file each."""
 
 from whatwhere.paint.backends.backend import Backend, Job, Run
 from whatwhere.paint.backends.compiled import COMPILE
