@@ -9,8 +9,8 @@ from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometr
 from whatwhere.data.crops import Crops, Store
 from whatwhere.records import VOID, Normalisation
 
-WILD = Augmentation(True, True, True, rotation=180, scale=1.0, warp=1.0, blur=1.0, noise=1.0)
-STILL = Augmentation(False, False, False, 0, 0, 0, 0, 0, 0, 0, 0)
+WILD = Augmentation(True, True, True, rotation=180, scale=1.0, elastic=4.0, warp=1.0, blur=1.0, noise=1.0)
+STILL = Augmentation(False, False, False, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,6 +40,24 @@ def test_image_and_labels_move_together(angle, quarters, seed):
     geometry = Geometry((36, 36), angle, 1.0, (bool(seed % 2), bool(seed % 3)), quarters)
     image, target = crop_by(geometry, labels[None].float(), labels, 40)
     assert (image[0].round() == target.float()).float().mean() > 0.93  # mixed only along the blocks' edges
+
+
+@settings(max_examples=30, deadline=None)
+@given(strength=st.sampled_from([1.0, 4.0, 12.0]), seed=st.integers(0, 1000), crop=st.integers(1, 120))
+def test_bending_is_smooth_stays_within_reach_and_moves_labels_as_the_image(strength, seed, crop):
+    rng = np.random.default_rng(seed)
+    bending = Augmentation(False, False, False, rotation=0, scale=0, elastic=strength, warp=1.0)
+    geometry = draw_geometry(rng, bending, (150, 150), (300, 300), crop)
+    places = torch.stack(torch.meshgrid(torch.arange(300.0), torch.arange(300.0), indexing="ij"))
+    labels = torch.ones(300, 300, dtype=torch.uint8)
+    labels[:, 150:] = 2
+    found, target = crop_by(geometry, places, labels, crop)
+    assert not (target == VOID).any()  # far from the rim, nothing was asked for beyond what was cut
+    assert (found - torch.tensor(geometry.centre)[:, None, None]).abs().max() <= geometry.reach(crop)
+    sure = (found[1] - 149.5).abs() > 1
+    assert torch.equal(target[sure], (1 + (found[1] > 149.5).to(torch.uint8))[sure])
+    steps = found[0].diff(dim=0)
+    assert steps.numel() == 0 or (steps - 1).abs().max() < 0.2 * strength
 
 
 def test_outside_the_image_is_void_and_zero():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,10 +23,13 @@ __all__ = ["Augmentation", "Geometry", "crop_by", "draw_geometry", "vary_intensi
 
 
 _MOST = {
-    "rotation": 180.0, "scale": 4.0, "warp": 1.0, "brightness": 10.0, "contrast": 10.0, "color": 10.0, "blur": 1.0,
-    "noise": 1.0,
+    "rotation": 180.0, "scale": 4.0, "elastic": 12.0, "warp": 1.0, "brightness": 10.0, "contrast": 10.0, "color": 10.0,
+    "blur": 1.0, "noise": 1.0,
 }  # fmt: skip
 """The largest values that mean something."""
+
+_KNOTS = 48
+"""Pixels of a crop between the knots of an elastic bending."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class Augmentation:
         flip_horizontal, flip_vertical, quarter_turns: whether the data allow them.
         rotation: largest angle in degrees.
         scale: objects appear between 1/(1+scale) and 1+scale of their size.
-        warp: probability that rotation and scale are applied (without them pixels stay as sharp as they are).
+        elastic: how far a smooth bending moves pixels: standard deviation in pixels at knots that lie 48 px apart
+            (Ronneberger et al. 2015, arXiv 1505.04597, found it the key to learning from few images).
+        warp: probability that rotation, scale and bending are applied (without them pixels stay as sharp as they are).
         brightness: largest shift, in standard deviations of the data set.
         contrast: contrast changes by a factor between 1/(1+contrast) and 1+contrast.
         color: largest shift of each channel by itself, in standard deviations.
@@ -48,6 +54,7 @@ class Augmentation:
     quarter_turns: bool = False
     rotation: float = 15.0
     scale: float = 0.4
+    elastic: float = 0.0
     warp: float = 0.5
     brightness: float = 0.3
     contrast: float = 0.3
@@ -62,34 +69,44 @@ class Augmentation:
                 raise PlanError(f"augmentation.{name} = {value:g}", f"a number from 0 to {most:g}", "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where a crop comes from: a centre in pixels of the source, a turn in degrees, a magnification, mirrorings."""
+    """Where a crop comes from: a centre in pixels of the source, a turn in degrees, a magnification, mirrorings.
+
+    ``bends`` ``(2, n, n)`` are displacements in pixels of the source, across and down, at knots spread over the crop.
+    """
 
     centre: tuple[float, float]
     angle: float = 0.0
     magnification: float = 1.0
     mirror: tuple[bool, bool] = (False, False)
     quarters: int = 0
+    bends: NDArray[np.float32] | None = None
 
     def reach(self, crop: int) -> int:
-        """How far from the centre a turned and scaled crop can touch the source, in pixels."""
-        return math.ceil(crop / self.magnification * math.sqrt(0.5)) + 2
+        """How far from the centre a turned, scaled and bent crop can touch the source, in pixels."""
+        # bicubic interpolation overshoots its knots by less than half
+        bent = 0.0 if self.bends is None else 1.5 * float(np.abs(self.bends).max())
+        return math.ceil(crop / self.magnification * math.sqrt(0.5) + bent) + 2
 
     @property
     def is_plain(self) -> bool:
-        return self.angle == 0.0 and self.magnification == 1.0
+        return self.angle == 0.0 and self.magnification == 1.0 and self.bends is None
 
 
 def draw_geometry(
     rng: np.random.Generator, augmentation: Augmentation, centre: tuple[float, float], size: tuple[int, int], crop: int
 ) -> Geometry:
     """A random geometry about ``centre``, moved so that the crop lies inside an image of ``size`` where it can."""
-    angle, magnification = 0.0, 1.0
+    angle, magnification, bends = 0.0, 1.0, None
     if rng.random() < augmentation.warp:
         angle = float(rng.uniform(-augmentation.rotation, augmentation.rotation))
         spread = math.log1p(augmentation.scale)
         magnification = math.exp(rng.uniform(-spread, spread))
+        if augmentation.elastic:
+            knots = crop // _KNOTS + 2
+            strength = augmentation.elastic * min(1.0, crop / (knots - 1) / _KNOTS)  # as bent where knots are nearer
+            bends = rng.normal(0, strength, (2, knots, knots)).astype(np.float32)
     half = crop / magnification / 2
     y, x = (
         float(np.clip(place, half, length - half)) if length > 2 * half else length / 2
@@ -100,7 +117,7 @@ def draw_geometry(
         augmentation.flip_horizontal and bool(rng.integers(2)),
     )
     quarters = int(rng.integers(4)) if augmentation.quarter_turns else 0
-    return Geometry((y, x), angle, magnification, flips, quarters)
+    return Geometry((y, x), angle, magnification, flips, quarters, bends)
 
 
 def crop_by(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
@@ -153,6 +170,9 @@ def _warp(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple
         ]
     )
     grid = F.affine_grid(theta, [1, 1, crop, crop], align_corners=False)
+    if geometry.bends is not None:
+        knots = torch.from_numpy(geometry.bends)[None] * (2 / side)
+        grid = grid + F.interpolate(knots, (crop, crop), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     image = F.grid_sample(image[None], grid, mode="bilinear", align_corners=False)[0]
     # zero is what grid_sample reads outside, so labels are counted from VOID
     shifted = labels[None, None].float() - VOID

@@ -1,0 +1,226 @@
+"""The recipe, a choice at a time: every variant over seeds in equal time, scored on val/ by `whatwhere evaluate`.
+
+    python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2              # goes on where it stopped
+    python bench/recipe.py camvid --time 10m --seeds 0 --only base "no class weights"
+    python bench/recipe.py --show                                             # only the table, from what is there
+    python bench/recipe.py --quick
+
+A variant is the plan that whatwhere makes for the data with some values changed, or another loss in place of
+cross-entropy and Dice. The losses live here and not in the package until one of them is worth its place there. The
+weights at the end are scored, not the best on val/. A difference is to be believed where it is the same for all seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common import table
+from whatwhere.learn.loss import Losses, segmentation_loss
+from whatwhere.learn.plan import Plan
+from whatwhere.records import VOID
+
+HERE = Path(__file__).resolve().parent
+Loss = Callable[..., Losses]
+
+
+def focal(logits: Tensor, target: Tensor, **options: Any) -> Losses:
+    """Cross-entropy of pixels that are sure already counts less (Lin et al. 2017, arXiv 1708.02002; gamma 2)."""
+    plain = segmentation_loss(logits, target, **options)
+    each = F.cross_entropy(logits.float(), target.long(), options.get("weights"), ignore_index=VOID, reduction="none")
+    certain = torch.exp(-F.cross_entropy(logits.float(), target.long(), ignore_index=VOID, reduction="none"))
+    counted = (target != VOID).sum().clamp_min(1)
+    changed = ((1 - certain) ** 2 * each).sum() / counted
+    return replace(plain, total=plain.total - _cross_entropy(logits, target, options) + changed)
+
+
+def near_edges(logits: Tensor, target: Tensor, **options: Any) -> Losses:
+    """Pixels within 3 px of an edge count five times (after Ronneberger et al. 2015, arXiv 1505.04597)."""
+    plain = segmentation_loss(logits, target, **options)
+    labels = target.float()[:, None]
+    edge = F.max_pool2d(labels, 7, 1, 3) != -F.max_pool2d(-labels, 7, 1, 3)
+    weights = (1 + 4 * edge[:, 0].float()) * (target != VOID)
+    each = F.cross_entropy(logits.float(), target.long(), options.get("weights"), ignore_index=VOID, reduction="none")
+    changed = (each * weights).sum() / weights.sum().clamp_min(1)
+    return replace(plain, total=plain.total - _cross_entropy(logits, target, options) + changed)
+
+
+def cldice(logits: Tensor, target: Tensor, **options: Any) -> Losses:
+    """And the soft Dice of centre lines, of all classes but the first (Shit et al. 2021, arXiv 2003.07311)."""
+    plain = segmentation_loss(logits, target, **options)
+    counted = (target != VOID)[:, None]
+    classes = logits.shape[1]
+    painted = (logits.float().softmax(1) * counted)[:, 1:]
+    truth = F.one_hot(torch.where(counted[:, 0], target, 0).long(), classes).permute(0, 3, 1, 2).float()
+    truth = (truth * counted)[:, 1:]
+    of_painted, of_truth = _skeleton(painted), _skeleton(truth)
+    precision = ((of_painted * truth).sum() + 1) / (of_painted.sum() + 1)
+    recall = ((of_truth * painted).sum() + 1) / (of_truth.sum() + 1)
+    return replace(plain, total=plain.total + 0.5 * (1 - 2 * precision * recall / (precision + recall)))
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, options: Mapping[str, Any]) -> Tensor:
+    return segmentation_loss(logits, target, weights=options.get("weights"), dice_weight=0).total
+
+
+def _skeleton(masks: Tensor, rounds: int = 5) -> Tensor:
+    """Soft centre lines: what opening takes away while a mask is eroded."""
+
+    def eroded(given: Tensor) -> Tensor:
+        return torch.minimum(-F.max_pool2d(-given, (3, 1), 1, (1, 0)), -F.max_pool2d(-given, (1, 3), 1, (0, 1)))
+
+    def lines(given: Tensor) -> Tensor:
+        return F.relu(given - F.max_pool2d(eroded(given), 3, 1, 1))
+
+    found = lines(masks)
+    for _ in range(rounds):
+        masks = eroded(masks)
+        new = lines(masks)
+        found = found + F.relu(new - found * new)
+    return found
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Values of the plan that are changed, by table and key, and the loss if it is another."""
+
+    edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    loss: Loss | None = None
+
+
+def _training(**edits: Any) -> Variant:
+    return Variant({"training": edits})
+
+
+def _augmentation(**edits: Any) -> Variant:
+    return Variant({"augmentation": edits})
+
+
+VARIANTS = {
+    "base": Variant(),
+    "no class weights": _training(class_weights=()),
+    "no crops by class": _training(class_aware=0.0),
+    "half the rate": _training(learning_rate=1.5e-3),
+    "twice the rate": _training(learning_rate=6e-3),
+    "a short mean": _training(average=0.8),
+    "a long mean": _training(average=0.99),
+    "cross-entropy alone": _training(dice_weight=0.0),
+    "three times Dice": _training(dice_weight=3.0),
+    "focal": Variant(loss=focal),
+    "edges count more": Variant(loss=near_edges),
+    "clDice": Variant(loss=cldice),
+    "elastic": _augmentation(elastic=3.0),
+    "half the augmentation": _augmentation(scale=0.2, warp=0.25, brightness=0.15, contrast=0.15, blur=0.05, noise=0.05),
+    "more augmentation": _augmentation(scale=0.8, warp=0.8, brightness=0.5, contrast=0.5, blur=0.2, noise=0.2),
+    "width 32": Variant({"network": {"width": 32}}),
+    "residual": Variant({"network": {"block": "residual"}}),
+}  # fmt: skip
+
+
+def changed(plan: Plan, variant: Variant) -> Plan:
+    parts = {name: replace(getattr(plan, name), **edits) for name, edits in variant.edits.items()}
+    return replace(plan, **parts)
+
+
+def work(name: str, data: Path, time: str, seed: int, out: Path) -> dict[str, Any]:
+    """One run in this process, scored."""
+    import whatwhere.learn.step as step
+    from whatwhere import segmenter
+    from whatwhere.learn.run_folder import RunFolder
+
+    variant = VARIANTS[name]
+    if variant.loss is not None:
+        step.segmentation_loss = variant.loss  # type: ignore[assignment]
+    folder = RunFolder(out / "recipe" / f"{data.name}-{name.replace(' ', '-')}-{time}-{seed}")
+    plan = changed(segmenter.plan(data, time=time, seed=seed), variant)
+    record = segmenter.train(data, folder.root, plan=plan)
+    scores = segmenter.evaluate(folder.last, data, split="val").to_json()
+    return {"mean_iou": scores["mean_iou"]["value"], "scores": scores, "steps": record.steps, "seconds": record.seconds}
+
+
+def report(lines: list[dict[str, Any]]) -> None:
+    """A table a data set and time: means over seeds, and by seed how far from base."""
+    for place, time in dict.fromkeys((line["set"], line["time"]) for line in lines):
+        here = [line for line in lines if (line["set"], line["time"]) == (place, time)]
+        base = {line["seed"]: line["mean_iou"] for line in here if line["variant"] == "base"}
+        rows = []
+        for name in VARIANTS:
+            runs = [line for line in here if line["variant"] == name]
+            if runs:
+                off = [f"{line['mean_iou'] - base[line['seed']]:+.3f}" for line in runs if line["seed"] in base]
+                steps = round(statistics.fmean(line["steps"] for line in runs))
+                mean = statistics.fmean(line["mean_iou"] for line in runs)
+                rows.append([name, len(runs), f"{mean:.3f}", ", ".join(off) if name != "base" else "", steps])
+        print(f"\n{place}, {time}\n")
+        print(table(["variant", "seeds", "mean IoU", "from base, by seed", "steps"], rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", default=["isbi_membrane"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of the data sets")
+    parser.add_argument("--out", type=Path, default=HERE / "out")
+    parser.add_argument("--time", default="4m", help="of each run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--show", action="store_true", help="no runs: only the table")
+    parser.add_argument("--quick", action="store_true", help="two short runs, to see that it works")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        name, seed = options.worker
+        made = work(name, options.data / options.sets[0], options.time, int(seed), options.out)
+        print(json.dumps(made))
+        return
+    if not options.data.is_dir():
+        print(f"skipped: there is no {options.data}; give the folder of the data sets with --data")
+        return
+    if options.quick:
+        options.out, options.time, options.only = options.out / "quick", "20s", ["base", "clDice"]
+    options.out.mkdir(parents=True, exist_ok=True)
+    record = options.out / "recipe.jsonl"
+    if not options.show:
+        make(options, record)
+    report(read(record))
+
+
+def make(options: argparse.Namespace, record: Path) -> None:
+    """The runs that the record lacks, each in a process of its own: a seed of all variants before the next seed."""
+    for place in options.sets:
+        for seed in options.seeds:
+            for name in options.only:
+                key = {"set": place, "variant": name, "time": options.time, "seed": seed}
+                if any(key.items() <= line.items() for line in read(record)):
+                    continue
+                print(f"{place}: {name}, seed {seed}, {options.time} ...", flush=True)
+                given = [place, f"--data={options.data}", f"--time={options.time}", f"--out={options.out}"]
+                command = [sys.executable, __file__, *given, "--worker", name, str(seed)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
+                made = json.loads(done.stdout.splitlines()[-1])
+                date = datetime.datetime.now(datetime.UTC).date().isoformat()
+                with record.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(key | {"date": date} | made) + "\n")
+                print(f"  {made['mean_iou']:.3f} after {made['steps']} steps", flush=True)
+
+
+def read(record: Path) -> list[dict[str, Any]]:
+    if not record.is_file():
+        return []
+    return [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()
