@@ -19,7 +19,7 @@ import whatwhere
 from tiny import Cli
 from whatwhere.learn.plan import Plan, read_plan, write_plan
 
-VERBS = ("check", "plan", "train", "predict", "evaluate", "compare", "demo")
+VERBS = ("check", "plan", "train", "predict", "evaluate", "compare", "quantise", "demo")
 
 
 def python(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:

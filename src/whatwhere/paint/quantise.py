@@ -23,7 +23,7 @@ from whatwhere.data.sets import ImageSet
 from whatwhere.errors import ModelError
 from whatwhere.judge import Judge
 from whatwhere.network import Model, versions
-from whatwhere.paint.backends import Backend
+from whatwhere.paint.backends import Backend, Job
 from whatwhere.paint.backends.onnx_runtime import exported
 from whatwhere.paint.choice import reason_of
 from whatwhere.paint.engine import Engine
@@ -71,7 +71,7 @@ def quantise(model: Model, train: ImageSet, val: ImageSet, *, progress: Progress
     with tempfile.TemporaryDirectory(prefix="whatwhere-int8-") as folder:
         made = Path(folder) / kept.name
         crops = [_network_input(usual, train, number) for number in range(_CROPS)]
-        _quantise(exported(usual.job), crops, made)
+        _quantise(usual.job, crops, made)
         network = made.read_bytes()
         content = hashlib.sha256(network).hexdigest()
         before, ways, notes = _checked(usual, provisional(made, content), val, progress)
@@ -105,7 +105,7 @@ def _network_input(engine: Engine, images: ImageSet, number: int) -> NDArray[np.
     return pixels[None].numpy()
 
 
-def _quantise(network: bytes, crops: list[NDArray[np.float32]], out: Path) -> None:
+def _quantise(job: Job, crops: list[NDArray[np.float32]], out: Path) -> None:
     """Writes the quantised network. ``ModelError`` with the library's own reason where it can't be."""
     import onnx
     from onnxruntime import quantization
@@ -119,8 +119,8 @@ def _quantise(network: bytes, crops: list[NDArray[np.float32]], out: Path) -> No
             return None if crop is None else {"image": crop}
 
     given, ready = out.with_name("float.onnx"), out.with_name("ready.onnx")
-    given.write_bytes(network)
     try:
+        given.write_bytes(exported(job))
         quantization.quant_pre_process(str(given), str(ready), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(ready), str(out), Reader(), per_channel=True, nodes_to_exclude=_ends(onnx.load(ready).graph),
@@ -129,7 +129,7 @@ def _quantise(network: bytes, crops: list[NDArray[np.float32]], out: Path) -> No
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
             extra_options={"CalibMovingAverage": True},
         )  # fmt: skip
-    except Exception as error:  # whatever the library raises on a network that it can't follow
+    except Exception as error:  # whatever both libraries raise on a network that they can't follow
         raise ModelError(
             f"the network can't be quantised ({reason_of(error)})", "", "predict goes on without"
         ) from error
