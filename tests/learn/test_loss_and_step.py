@@ -91,6 +91,16 @@ def test_without_dice_it_is_torch_s_cross_entropy() -> None:
     torch.testing.assert_close(found, nn.functional.cross_entropy(logits, target.long()))
 
 
+def test_weights_of_classes_are_torch_s_too() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 4, 5, 5), torch.randint(0, 4, (2, 5, 5), dtype=torch.uint8)
+    target[0, :2] = VOID
+    weights = torch.tensor([0.2, 1.0, 3.0, 7.0])
+    found = segmentation_loss(logits, target, weights=weights, dice_weight=0).total
+    expected = nn.functional.cross_entropy(logits, target.long(), weights, ignore_index=VOID)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_class_absent_from_the_truth_has_no_dice() -> None:
     logits = torch.zeros(1, 3, 1, 2)
     target = torch.tensor([[[0, 1]]], dtype=torch.uint8)
@@ -109,24 +119,29 @@ def batch(void: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(4, 3, 16, 16), target
 
 
-def stepped(accumulate: int, *, void: bool, dice_weight: float = 0.0) -> tuple[dict[str, torch.Tensor], float]:
+def stepped(
+    accumulate: int, *, void: bool, weights: torch.Tensor | None = None
+) -> tuple[dict[str, torch.Tensor], float]:
     torch.manual_seed(0)
     network = UNet(width=4, depth=1).eval()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     images, target = batch(void)
-    result = train_step(network, optimizer, images, target, machine=CPU, dice_weight=dice_weight, accumulate=accumulate)
+    result = train_step(
+        network, optimizer, images, target, machine=CPU, weights=weights, dice_weight=0.0, accumulate=accumulate
+    )
     assert result.finite
     return network.state_dict(), result.loss
 
 
 @pytest.mark.parametrize("void", [False, True])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_step_in_parts_is_the_same_step(parts: int, void: bool) -> None:
-    whole, loss = stepped(1, void=void)
-    in_parts, loss_of_parts = stepped(parts, void=void)
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.4, 5.0])])
+def test_a_step_in_parts_is_the_same_step(parts: int, void: bool, weights: torch.Tensor | None) -> None:
+    whole, loss = stepped(1, void=void, weights=weights)
+    in_parts, loss_of_parts = stepped(parts, void=void, weights=weights)
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
-    for name, weights in whole.items():
-        torch.testing.assert_close(in_parts[name], weights, rtol=1e-4, atol=1e-6)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(in_parts[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_an_overflow_updates_nothing() -> None:

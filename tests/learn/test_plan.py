@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tiny import write_discs
 from whatwhere import segmenter
 from whatwhere.errors import OutputError, PlanError
 from whatwhere.field import field
@@ -188,6 +189,24 @@ def test_every_main_choice_has_a_reason(discs: Path) -> None:
     }  # fmt: skip
     assert wanted <= set(made.reasons)
     assert all(made.reasons[key] and "\n" not in made.reasons[key] for key in wanted)
+
+
+def test_classes_are_weighted_where_one_is_easily_overlooked(discs: Path, tmp_path: Path) -> None:
+    assert segmenter.plan(discs, time="5m", device="cpu").training.class_weights == ()
+    speckled = write_discs(tmp_path / "speckled", 4, 2)
+    for path in speckled.glob("*/masks/*"):
+        mask = np.asarray(Image.open(path)).copy()
+        mask[:2, :4] = 128  # 8 of 1600 pixels
+        Image.fromarray(mask).save(path)
+    made = segmenter.plan(speckled, time="5m", device="cpu")
+    masks = np.stack([np.asarray(Image.open(path)) for path in (speckled / "train" / "masks").iterdir()])
+    shares = np.array([(masks == value).mean() for (value,) in made.classes.values])
+    weights = np.array(made.training.class_weights)
+    assert made.reasons["training.class_weights"]
+    np.testing.assert_allclose(weights * np.sqrt(shares), (weights * np.sqrt(shares)).mean(), rtol=0.1)
+    assert (weights * shares).sum() == pytest.approx(1, rel=0.1)
+    with pytest.raises(PlanError, match="class_weights has 2 numbers and there are 3 classes"):
+        replace(made, training=replace(made.training, class_weights=(1.0, 2.0)))
 
 
 def test_normalisation_is_that_of_the_training_images(discs: Path) -> None:

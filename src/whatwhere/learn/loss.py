@@ -1,6 +1,7 @@
 """The training loss: cross-entropy plus soft Dice. Knows nothing of networks.
 
-The rule for classes and void: pixels of VOID count nowhere. Cross-entropy is the mean over the remaining pixels. Dice
+The rule for classes and void: pixels of VOID count nowhere. Cross-entropy is the mean over the remaining pixels, each
+counted by the weight of its class. Dice
 is taken per class over the whole batch, and averaged over the classes that the batch's *truth* holds: a class that is
 absent from it has no Dice (predicting some of it is punished by the cross-entropy).
 
@@ -30,7 +31,14 @@ class Losses:
     dice: Tensor
 
 
-def segmentation_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0, smoothing: float = 0.0) -> Losses:
+def segmentation_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weights: Tensor | None = None,
+    dice_weight: float = 1.0,
+    smoothing: float = 0.0,
+) -> Losses:
     """Cross-entropy + ``dice_weight`` * (1 - mean soft Dice).
 
     Under ``torch.distributed`` every process gets the loss of the *global* batch, scaled so that the mean of the
@@ -39,6 +47,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.
     Args:
         logits: ``(N, classes, H, W)``.
         target: ``(N, H, W)`` uint8 class ids; VOID does not count.
+        weights: ``(classes,)`` of each class's pixels in the cross-entropy; all 1 if None.
         dice_weight: 0 leaves cross-entropy alone.
         smoothing: label smoothing of the cross-entropy.
 
@@ -49,9 +58,10 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.
     logits = logits.float()
     classes = logits.shape[1]
     counted = target != VOID
-    summed = F.cross_entropy(logits, target.long(), ignore_index=VOID, reduction="sum", label_smoothing=smoothing)
-    pixels = _everywhere(counted.sum().float()).clamp_min(1)
-    cross_entropy = _everywhere(summed) / pixels
+    summed = F.cross_entropy(
+        logits, target.long(), weights, ignore_index=VOID, reduction="sum", label_smoothing=smoothing
+    )
+    cross_entropy = _everywhere(summed) / _everywhere(_weight_of(target, weights)).clamp_min(1e-6)
     if dice_weight == 0:
         return Losses(cross_entropy * _world(), cross_entropy.detach(), torch.zeros_like(cross_entropy))
     dice = _dice_loss(logits, target, counted, classes)
@@ -59,11 +69,18 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.
     return Losses(total, cross_entropy.detach(), dice.detach())
 
 
-def counted_shares(target: Tensor, parts: int) -> Tensor:
-    """Of the pixels that count in a (global) batch, the share that each of its ``parts`` holds."""
-    counted = torch.stack([(part != VOID).sum() for part in target.chunk(parts)]).float()
-    counted = _everywhere(counted)
-    return counted / counted.sum().clamp_min(1)
+def counted_shares(target: Tensor, parts: int, weights: Tensor | None = None) -> Tensor:
+    """Of what counts in the cross-entropy of a (global) batch, the share that each of its ``parts`` holds."""
+    counted = _everywhere(torch.stack([_weight_of(part, weights) for part in target.chunk(parts)]))
+    return counted / counted.sum().clamp_min(1e-6)
+
+
+def _weight_of(target: Tensor, weights: Tensor | None) -> Tensor:
+    """The weights of all pixels that count, summed; their number where classes have none."""
+    counted = target[target != VOID]
+    if weights is None:
+        return torch.tensor(float(counted.numel()), device=target.device)
+    return weights[counted.long()].sum()
 
 
 def _dice_loss(logits: Tensor, target: Tensor, counted: Tensor, classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from whatwhere.data.crops import Crops
 from whatwhere.errors import TrainingError
 from whatwhere.learn.plan import Plan
-from whatwhere.learn.step import make_optimizer, train_step
+from whatwhere.learn.step import class_weights, make_optimizer, train_step
 from whatwhere.network import Machine
 from whatwhere.records import VOID
 
@@ -62,7 +62,10 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
     optimizer = make_optimizer(learner, plan.training)
     losses: list[float] = []
     while len(losses) < _STEPS:
-        result = train_step(learner, optimizer, images, target, machine=machine, dice_weight=plan.training.dice_weight)
+        result = train_step(
+            learner, optimizer, images, target,
+            machine=machine, weights=class_weights(plan.training, machine), dice_weight=plan.training.dice_weight,
+        )  # fmt: skip
         losses.append(result.loss)
         if not result.finite:
             raise TrainingError(

@@ -10,7 +10,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +79,7 @@ class TrainingPlan:
         encoder_rate: what a pretrained encoder gets of the learning rate; the rest of the network gets all of it.
         learning_rate, weight_decay, warmup: AdamW; ``warmup`` is the share of the run in which the rate rises, before
             it falls along a cosine to zero.
+        class_weights: what a pixel of each class counts for in the cross-entropy; empty for all the same.
         dice_weight: weight of the soft Dice beside cross-entropy.
         class_aware: share of crops centred on a class drawn uniformly.
         average: decay of the exponential moving average of the weights, which is what is saved and judged.
@@ -94,6 +95,7 @@ class TrainingPlan:
     encoder_rate: float = 0.2
     weight_decay: float = 0.01
     warmup: float = 0.05
+    class_weights: tuple[float, ...] = ()
     dice_weight: float = 1.0
     class_aware: float = 0.5
     average: float = 0.99
@@ -106,6 +108,8 @@ class TrainingPlan:
         _within(0, 1, encoder_rate=self.encoder_rate)
         _within(0, 10, learning_rate=self.learning_rate, weight_decay=self.weight_decay, dice_weight=self.dice_weight)
         _within(0, 1e6, epochs=self.epochs)
+        for weight in self.class_weights:
+            _within(0.01, 100, class_weights=weight)
         if bool(self.time) == (self.epochs > 0):
             raise PlanError(
                 f"time = {self.time!r} and epochs = {self.epochs:g}",
@@ -152,6 +156,13 @@ class Plan:
                 "images of 3 channels",
                 "use encoder = 'plain' and pretrained = false",
             )
+        weights = len(self.training.class_weights)
+        if weights not in (0, self.classes.count):
+            raise PlanError(
+                f"class_weights has {weights} numbers and there are {self.classes.count} classes",
+                "one for each class, or none",
+                "class_weights = []",
+            )
         deepest = -(-self.training.crop // 2**self.network.depth)
         if deepest == 1 and self.training.batch == self.training.accumulate:
             raise PlanError(
@@ -169,10 +180,14 @@ class Plan:
         return sizes | network
 
     def to_json(self) -> dict[str, Any]:
-        record = asdict(replace(self, classes=None, split=None))  # type: ignore[arg-type]
-        record["classes"] = self.classes.to_json()
-        record["split"] = {name: list(names) for name, names in self.split.items()}
-        return record
+        tables = ("network", "training", "augmentation", "normalisation")
+        return {
+            "seed": self.seed,
+            **{name: asdict(getattr(self, name)) for name in tables},
+            "classes": self.classes.to_json(),
+            "split": {name: list(names) for name, names in self.split.items()},
+            "reasons": dict(self.reasons),
+        }
 
     @property
     def _summary(self) -> str:

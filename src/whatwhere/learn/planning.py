@@ -29,6 +29,8 @@ _WIDTHS = (64, 32, 16)
 """Matrix units work in blocks of 32 channels: 24 cost nearly as much as 32, and 48 as 64."""
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
+_RARE = 0.01
+"""Share of the pixels below which a class is easily overlooked, and all are weighted."""
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
 _SPEED = {("cpu", "bfloat16"): 70e9, ("cpu", "float32"): 20e9, ("cuda", "bfloat16"): 30e12, ("mps", "float32"): 0.5e12}
@@ -97,6 +99,7 @@ def make_plan(
             time=time, epochs=epochs or 0.0, crop=crop, batch=batch,
             learning_rate=decide("training.learning_rate", _rate()),
             class_aware=decide("training.class_aware", _class_aware(survey)),
+            class_weights=decide("training.class_weights", _class_weights(survey)),
             average=decide("training.average", _average(survey, epochs, crop, batch)),
         ),
         augmentation=_augmentation(survey, reasons),
@@ -246,13 +249,29 @@ def _rate() -> Reasoned[float]:
     return 3e-3, "AdamW with batch norm; what learnt most in a short time"
 
 
+def _class_shares(survey: Survey) -> list[float]:
+    """Of the pixels that count in training, each class's share."""
+    pixels = survey.class_pixels("train") if "train" in survey.splits else survey.class_pixels()
+    return [count / max(1, sum(pixels)) for count in pixels]
+
+
 def _class_aware(survey: Survey) -> Reasoned[float]:
     """More crops by class where a class is rare."""
-    pixels = survey.class_pixels("train") if "train" in survey.splits else survey.class_pixels()
-    present = [count for count in pixels if count]
-    rarest = min(present) / max(1, sum(present))
+    rarest = min(share for share in _class_shares(survey) if share)
     share = 0.25 if rarest > 0.1 else 0.33 if rarest > 0.01 else 0.5
     return share, f"the rarest class has {rarest:.1%} of the pixels"
+
+
+def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:
+    """By the root of how rare a class is; a mean pixel counts 1."""
+    shares = _class_shares(survey)
+    rarest = min(share for share in shares if share)
+    if rarest > _RARE:
+        return (), f"no class has less than {_RARE:.0%} of the pixels"
+    roots = [max(share, rarest) ** -0.5 for share in shares]
+    mean = sum(share * root for share, root in zip(shares, roots))
+    weights = tuple(float(f"{root / mean:.2g}") for root in roots)
+    return weights, "by the root of how rare each class is"
 
 
 def _average(survey: Survey, epochs: float | None, crop: int, batch: int) -> Reasoned[float]:

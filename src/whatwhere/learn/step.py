@@ -15,7 +15,7 @@ from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
-__all__ = ["StepResult", "make_optimizer", "rate_at", "set_rate", "train_step"]
+__all__ = ["StepResult", "class_weights", "make_optimizer", "rate_at", "set_rate", "train_step"]
 
 _CLIP = 5.0
 """Gradients longer than this are shortened: one strange crop must not throw the weights away."""
@@ -50,6 +50,11 @@ def make_optimizer(
     return torch.optim.AdamW(settings, lr=plan.learning_rate, fused=True)
 
 
+def class_weights(plan: TrainingPlan, machine: Machine) -> Tensor | None:
+    """The plan's weights of classes as the loss takes them."""
+    return torch.tensor(plan.class_weights, device=machine.device) if plan.class_weights else None
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """The learning rate of every part."""
     for group in optimizer.param_groups:
@@ -71,6 +76,7 @@ def train_step(
     target: Tensor,
     *,
     machine: Machine,
+    weights: Tensor | None = None,
     dice_weight: float = 1.0,
     accumulate: int = 1,
 ) -> StepResult:
@@ -81,17 +87,17 @@ def train_step(
         optimizer: of its parameters.
         images, target: ``(N, C, H, W)`` float32 and ``(N, H, W)`` uint8.
         machine: where it runs, and in which precision.
-        dice_weight: see :func:`segmentation_loss`.
+        weights, dice_weight: see :func:`segmentation_loss`.
         accumulate: the batch is computed in this many parts, which saves memory. The cross-entropy is that of the whole
             batch; Dice and batch norm are those of each part.
     """
     optimizer.zero_grad(set_to_none=True)
     parts = torch.zeros(3, device=images.device)
-    shares = counted_shares(target, accumulate)
+    shares = counted_shares(target, accumulate, weights)
     for index, (some, truth) in enumerate(zip(images.chunk(accumulate), target.chunk(accumulate))):
         with _together(network, last=index == accumulate - 1), _autocast(machine):
             logits = network(some.contiguous(memory_format=torch.channels_last))
-        losses = segmentation_loss(logits, truth, dice_weight=dice_weight)
+        losses = segmentation_loss(logits, truth, weights=weights, dice_weight=dice_weight)
         (losses.total * shares[index]).backward()  # type: ignore[no-untyped-call]
         found = losses.cross_entropy + dice_weight * losses.dice, losses.cross_entropy, losses.dice
         parts += torch.stack(found) * shares[index]

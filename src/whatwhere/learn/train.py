@@ -28,7 +28,7 @@ from whatwhere.learn.pilot import fly_pilot
 from whatwhere.learn.plan import Plan, read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import State
-from whatwhere.learn.step import StepResult, make_optimizer, rate_at, set_rate, train_step
+from whatwhere.learn.step import StepResult, class_weights, make_optimizer, rate_at, set_rate, train_step
 from whatwhere.learn.view import SilentView, TrainingView
 from whatwhere.network import (
     Machine,
@@ -121,6 +121,7 @@ class _Trainer:
     ) -> None:
         self.plan, self.folder, self.view, self.world, self.clock = plan, folder, view, world, clock
         self.machine: Machine = probe_machine(plan.training.device, plan.training.precision)
+        self.weights = class_weights(plan.training, self.machine)
         keep_freed_memory()
         torch.manual_seed(plan.seed)
         network = build(plan.network_config).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -229,7 +230,8 @@ class _Trainer:
             try:
                 return train_step(
                     self.learner, self.state.optimizer, images, target, machine=self.machine,
-                    dice_weight=self.plan.training.dice_weight, accumulate=self.state.counters.accumulate,
+                    weights=self.weights, dice_weight=self.plan.training.dice_weight,
+                    accumulate=self.state.counters.accumulate,
                 )  # fmt: skip
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
