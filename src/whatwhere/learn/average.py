@@ -1,6 +1,8 @@
 """The exponential moving average of a network's weights, which is what is judged and saved.
 
-Polyak & Juditsky 1992, doi 10.1137/0330046. Batch-norm statistics are averaged as well.
+Polyak & Juditsky 1992, doi 10.1137/0330046. Batch-norm statistics are averaged as well. Until its decay is reached the
+mean goes back over a ninth of the steps so far, so that no one need know how many there will be (the power function of
+Karras et al. 2024, arXiv 2312.02696).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ __all__ = ["Average"]
 
 
 class Average:
-    """Follows a network. The decay rises from 0, so that the first random weights are soon forgotten."""
+    """Follows a network. The decay rises towards ``decay``, so that the first random weights are soon forgotten."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)

@@ -100,7 +100,7 @@ def make_plan(
             learning_rate=decide("training.learning_rate", _rate()),
             class_aware=decide("training.class_aware", _class_aware(survey)),
             class_weights=decide("training.class_weights", _class_weights(survey)),
-            average=decide("training.average", _average(survey, epochs, crop, batch)),
+            average=decide("training.average", _average()),
         ),
         augmentation=_augmentation(survey, reasons),
         split=split,
@@ -274,13 +274,8 @@ def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:
     return weights, "by the root of how rare each class is"
 
 
-def _average(survey: Survey, epochs: float | None, crop: int, batch: int) -> Reasoned[float]:
-    steps = 500.0
-    if epochs:
-        pixels = sum(f.image.size[0] * f.image.size[1] for f in survey.training if f.image)
-        steps = epochs * pixels / (batch * crop * crop)
-    decay = min(0.999, max(0.9, 1 - 20 / max(steps, 1)))
-    return round(decay, 4), "the mean of about the last twentieth of the run"
+def _average() -> Reasoned[float]:
+    return 0.999, "the mean of about the last tenth of the run, as far as a thousand steps back"
 
 
 def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
