@@ -130,6 +130,7 @@ def test_predict_evaluate_compare(discs: Path, disc_run: Path, tmp_path: Path, r
     done = run_cli("evaluate", disc_run, discs, "--json", tmp_path / "scores.json", "--picture", tmp_path / "worst.png")
     assert done.code == 0, done.err
     assert "foreground" in done.out
+    assert "3 images (val)" in done.out, "which images were scored"
     assert json.loads((tmp_path / "scores.json").read_text())["versions"]["whatwhere"] == whatwhere.__version__
     with Image.open(tmp_path / "worst.png") as sheet:
         assert sheet.width > 100

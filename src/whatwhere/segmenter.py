@@ -129,7 +129,7 @@ def evaluate(
     held = model if isinstance(model, Model) else load_model(model)
     images = truth_of(held, data, split)
     engine = Engine(held, images=len(images))
-    judge = Judge(held.classes, tolerance=tolerance)
+    judge = Judge(held.classes, tolerance=tolerance, part=images.part)
     for index, name in enumerate(images.names):
         raw, truth = images.store[index]
         held.check(raw, name)
@@ -333,7 +333,8 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
 def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet:
     """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes."""
     folder = find(data)
-    samples: Sequence[Sample] = folder.pairs(split) if split else _unseen(folder, model)
+    samples: Sequence[Sample]
+    part, samples = (split, folder.pairs(split)) if split else _unseen(folder, model)
     if not samples and "all" in folder.splits:  # the plan divided it
         samples = _of_split(folder, "all", model.plan.get("split", {}).get(split, ()))
     if not samples:
@@ -347,7 +348,7 @@ def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet
             f"the model's {model.classes.count} ({', '.join(model.classes.names[:4])}...)",
             "use data with the classes that the model was trained on",
         )
-    return from_samples(samples, model.classes, limit=0)
+    return from_samples(samples, model.classes, limit=0, part=part)
 
 
 def _images_with_or_without_truth(model: Model, data: PathLike, split: str | None) -> ImageSet:
@@ -376,14 +377,17 @@ def _with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
     )
 
 
-def _unseen(folder: Folder, model: Model) -> tuple[Sample, ...]:
+def _unseen(folder: Folder, model: Model) -> tuple[str, tuple[Sample, ...]]:
+    """The images that say most of what the model does with new ones, and which these are."""
     for name in ("test", "val"):
         if folder.pairs(name):
-            return folder.pairs(name)
+            return name, folder.pairs(name)
     everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
     trained = set(model.plan.get("split", {}).get("train", ()))
     unseen = tuple(sample for sample in everything if sample.name not in trained)
-    return unseen or everything
+    if not unseen:
+        return "all, and the model was trained on them", everything
+    return "not trained on" if trained else "all; which the model was trained on is not known", unseen
 
 
 def _of_split(folder: Folder, split: str, names: Sequence[str]) -> list[Sample]:

@@ -73,6 +73,11 @@ def test_there_is_no_such_file(tmp_path: Path) -> None:
         load_model(tmp_path / "m.safetensors")
 
 
+def test_a_folder_that_holds_no_model_yet(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is a folder without model\.safetensors; .*go on with --resume"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("left", [0, 4, 100, -1])
 def test_a_truncated_file(left: int, tmp_path: Path) -> None:
     path = save_model(model(), tmp_path / "m.safetensors")

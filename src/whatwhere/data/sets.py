@@ -29,10 +29,12 @@ class ImageSet:
     Attributes:
         names: one an image.
         store: ``store[i]`` is image i, ``HxWxC`` raw values, and its ``HxW`` uint8 class ids.
+        part: which images of the data they are, in words; empty where nobody chose.
     """
 
     names: tuple[str, ...]
     store: Store
+    part: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,11 +70,12 @@ def read_pair(sample: Sample, classes: Classes) -> tuple[NDArray[Any], NDArray[n
     return image, labels
 
 
-def from_samples(samples: Sequence[Sample], classes: Classes, limit: int) -> ImageSet:
+def from_samples(samples: Sequence[Sample], classes: Classes, limit: int, part: str = "") -> ImageSet:
     """The images of a folder's split; decoded ones are kept up to ``limit`` bytes."""
     return ImageSet(
         tuple(sample.name for sample in samples),
         Store([partial(read_pair, sample, classes) for sample in samples], limit),
+        part,
     )
 
 

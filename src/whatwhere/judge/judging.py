@@ -27,6 +27,7 @@ class Judge:
         tolerance: px within which an edge counts as found, for boundary F1 and surface Dice.
         boundary: False leaves out everything about edges and takes a tenth of the time (validation during training).
         seed: of the bootstrap.
+        part: which images these will be, in words, to be told with the scores.
 
     >>> from whatwhere.records import Classes
     >>> judge = Judge(Classes(("sky", "cat"), ((0, 0, 0), (255, 0, 0)), ((0,), (1,))))
@@ -35,11 +36,14 @@ class Judge:
     {'sky': 0.5, 'cat': 0.5}
     """
 
-    def __init__(self, classes: Classes, *, tolerance: float = 2.0, boundary: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self, classes: Classes, *, tolerance: float = 2.0, boundary: bool = True, seed: int = 0, part: str = ""
+    ) -> None:
         self.classes = classes
         self.tolerance = tolerance
         self.boundary = boundary
         self.seed = seed
+        self.part = part
         self._images: dict[str, Counts] = {}
 
     def __len__(self) -> int:
@@ -92,6 +96,7 @@ class Judge:
             self.tolerance,
             self.boundary,
             self.seed,
+            part=self.part,
         )
 
     def _check_labels(self, name: str, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:

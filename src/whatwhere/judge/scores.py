@@ -52,6 +52,7 @@ class Scores:
         tolerance: px, of boundary F1 and surface Dice.
         boundary: whether edges were measured.
         seed, resamples: of the bootstrap.
+        part: which images of the data they are, in words; empty if not told.
     """
 
     classes: Classes
@@ -61,6 +62,7 @@ class Scores:
     boundary: bool
     seed: int = 0
     resamples: int = 1000
+    part: str = ""
 
     @cached_property
     def pooled(self) -> dict[str, float]:
@@ -163,6 +165,7 @@ class Scores:
             "boundary": self.boundary,
             "seed": self.seed,
             "resamples": self.resamples,
+            "part": self.part,
             "counts": self.counts.to_json(),
         }
 
@@ -187,6 +190,7 @@ class Scores:
             boundary=bool(record["boundary"]),
             seed=int(record["seed"]),
             resamples=int(record["resamples"]),
+            part=str(record.get("part", "")),
         )
 
 

@@ -45,7 +45,7 @@ def scores_table(scores: Scores) -> RenderableType:
     if scores.reliability:
         lines.append(f"Expected calibration error {found['calibration_error']}")
     count = len(scores.images)
-    lines.append(f"{count} image{'s' if count > 1 else ''}.")
+    lines.append(f"{count} image{'s' if count > 1 else ''}{scores.part and f' ({scores.part})'}.")
     return Group(_Tables(scores), *(Text(line) for line in lines), *(Text(rule, style="dim") for rule in scores.rules))
 
 

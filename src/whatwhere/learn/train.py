@@ -208,7 +208,7 @@ class _Trainer:
         saving = time.perf_counter() - self.held_at > self.checkpoint_seconds
         progress, save, stop = self.world.agree(self._progress(), saving, interrupted)
         counters, due = self.state.counters, int(progress * _VALIDATIONS)
-        if counters.validated < due < _VALIDATIONS:
+        if counters.step and counters.validated < due < _VALIDATIONS:  # a slow start is not judged at random weights
             counters.validated = due
             if self.world.leads:
                 self.view.validated(progress, self.keeper.judge(self.state))

@@ -133,6 +133,12 @@ def load_model(path: Path | str) -> Model:
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
+    if path.is_dir():
+        raise ModelError(
+            f"{path} is a folder without model.safetensors",
+            "a run folder whose training has come to its first validation, or a model file",
+            "train first, go on with --resume, or name the file",
+        )
     if not path.is_file():
         raise ModelError(f"there is no file {path}", "a model file (.safetensors) or a run folder", "check the path")
     try:
