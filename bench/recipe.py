@@ -115,6 +115,7 @@ VARIANTS = {
     "no crops by class": _training(class_aware=0.0),
     "half the rate": _training(learning_rate=1.5e-3),
     "twice the rate": _training(learning_rate=6e-3),
+    "level, then a third to cool": _training(cooldown=0.33),
     "no mean": _training(average=0.0),
     "a short mean": _training(average=0.96),
     "cross-entropy alone": _training(dice_weight=0.0),

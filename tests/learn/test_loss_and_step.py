@@ -191,9 +191,10 @@ def test_bfloat16_computes_nearly_the_same_loss() -> None:
 
 
 @settings(max_examples=50)
-@given(progress=st.floats(0, 1.2), warmup=st.floats(0, 1))
-def test_the_rate_stays_between_nothing_and_the_plan_s(progress: float, warmup: float) -> None:
-    assert 0 <= rate_at(progress, TrainingPlan(epochs=1, warmup=warmup, learning_rate=0.1)) <= 0.1 + 1e-12
+@given(progress=st.floats(0, 1.2), warmup=st.floats(0, 1), cooldown=st.floats(0, 1))
+def test_the_rate_stays_between_nothing_and_the_plan_s(progress: float, warmup: float, cooldown: float) -> None:
+    plan = TrainingPlan(epochs=1, warmup=warmup, cooldown=cooldown, learning_rate=0.1)
+    assert 0 <= rate_at(progress, plan) <= 0.1 + 1e-12
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
@@ -202,6 +203,13 @@ def test_the_rate_rises_then_falls_along_a_cosine() -> None:
     assert rate_at(0.1, plan) == pytest.approx(0.525)
     assert rate_at(0.2, plan) == 1.0
     assert rate_at(0.6, plan) == pytest.approx(0.5)
+    assert rate_at(1.0, plan) == pytest.approx(0)
+
+
+def test_the_rate_stays_level_until_it_cools_down() -> None:
+    plan = TrainingPlan(epochs=1, warmup=0.2, cooldown=0.4, learning_rate=1.0)
+    assert [rate_at(progress, plan) for progress in (0.2, 0.4, 0.6)] == [1.0, 1.0, 1.0]
+    assert rate_at(0.8, plan) == pytest.approx(0.5)
     assert rate_at(1.0, plan) == pytest.approx(0)
 
 

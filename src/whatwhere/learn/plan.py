@@ -77,8 +77,9 @@ class TrainingPlan:
         crop, batch: squares of ``crop`` pixels, ``batch`` of them a step.
         accumulate: a step's batch is computed in this many parts (less memory, same step).
         encoder_rate: what a pretrained encoder gets of the learning rate; the rest of the network gets all of it.
-        learning_rate, weight_decay, warmup: AdamW; ``warmup`` is the share of the run in which the rate rises, before
-            it falls along a cosine to zero.
+        learning_rate, weight_decay: AdamW.
+        warmup, cooldown: the shares of the run in which the rate rises from nearly zero, and at its end falls along a
+            cosine to zero.
         class_weights: what a pixel of each class counts for in the cross-entropy; empty for all the same.
         dice_weight: weight of the soft Dice beside cross-entropy.
         class_aware: share of crops centred on a class drawn uniformly.
@@ -95,6 +96,7 @@ class TrainingPlan:
     encoder_rate: float = 0.2
     weight_decay: float = 0.01
     warmup: float = 0.05
+    cooldown: float = 1.0
     class_weights: tuple[float, ...] = ()
     dice_weight: float = 1.0
     class_aware: float = 0.5
@@ -104,7 +106,7 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         _at_least(1, crop=self.crop, batch=self.batch, accumulate=self.accumulate)
-        _within(0, 1, warmup=self.warmup, class_aware=self.class_aware, average=self.average)
+        _within(0, 1, warmup=self.warmup, cooldown=self.cooldown, class_aware=self.class_aware, average=self.average)
         _within(0, 1, encoder_rate=self.encoder_rate)
         _within(0, 10, learning_rate=self.learning_rate, weight_decay=self.weight_decay, dice_weight=self.dice_weight)
         _within(0, 1e6, epochs=self.epochs)

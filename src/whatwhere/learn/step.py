@@ -62,11 +62,15 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def rate_at(progress: float, plan: TrainingPlan) -> float:
-    """Learning rate after this share of the run: a linear rise, then half a cosine down to zero (arXiv 1608.03983)."""
+    """Learning rate after this share of the run: a linear rise, a level, and half a cosine down to zero.
+
+    Cosine: Loshchilov & Hutter 2017, arXiv 1608.03983. Level: Haegele et al. 2024, arXiv 2405.18392.
+    """
     if progress < plan.warmup:
         return plan.learning_rate * (progress / plan.warmup * 0.95 + 0.05)
-    rest = (progress - plan.warmup) / max(1e-9, 1 - plan.warmup)
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+    level = max(plan.warmup, 1 - plan.cooldown)
+    fallen = (progress - level) / max(1e-9, 1 - level)
+    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, fallen))))
 
 
 def train_step(
