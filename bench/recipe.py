@@ -1,6 +1,7 @@
-"""The recipe, a choice at a time: every variant over seeds in equal time, scored on val/ by `whatwhere evaluate`.
+"""The recipe, a choice at a time: every variant over seeds with one budget, scored on val/ by `whatwhere evaluate`.
 
     python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2              # goes on where it stopped
+    python bench/recipe.py isbi_membrane --epochs 36 --seeds 0 1 2 --jobs 2   # equal steps: the machine may be busy
     python bench/recipe.py camvid --time 10m --seeds 0 --only base "no class weights"
     python bench/recipe.py --show                                             # only the table, from what is there
     python bench/recipe.py --quick
@@ -16,11 +17,14 @@ import argparse
 import datetime
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +140,7 @@ def changed(plan: Plan, variant: Variant) -> Plan:
     return replace(plan, **parts)
 
 
-def work(name: str, data: Path, time: str, seed: int, out: Path) -> dict[str, Any]:
+def work(name: str, data: Path, budget: str, seed: int, out: Path) -> dict[str, Any]:
     """One run in this process, scored."""
     import whatwhere.learn.step as step
     from whatwhere import segmenter
@@ -145,17 +149,20 @@ def work(name: str, data: Path, time: str, seed: int, out: Path) -> dict[str, An
     variant = VARIANTS[name]
     if variant.loss is not None:
         step.segmentation_loss = variant.loss  # type: ignore[assignment]
-    folder = RunFolder(out / "recipe" / f"{data.name}-{name.replace(' ', '-')}-{time}-{seed}")
-    plan = changed(segmenter.plan(data, time=time, seed=seed), variant)
+    words = "-".join(f"{data.name} {name} {budget} {seed}".replace(",", "").split())
+    folder = RunFolder(out / "recipe" / words)
+    shutil.rmtree(folder.root, ignore_errors=True)  # of a run that was cut off
+    epochs = float(budget.removesuffix(" epochs")) if budget.endswith(" epochs") else None
+    plan = changed(segmenter.plan(data, time=None if epochs else budget, epochs=epochs, seed=seed), variant)
     record = segmenter.train(data, folder.root, plan=plan)
     scores = segmenter.evaluate(folder.last, data, split="val")
     return {"mean_iou": scores.mean_iou, "scores": scores.pooled, "steps": record.steps, "seconds": record.seconds}
 
 
 def report(lines: list[dict[str, Any]]) -> None:
-    """A table a data set and time: means over seeds, and by seed how far from base."""
-    for place, time in dict.fromkeys((line["set"], line["time"]) for line in lines):
-        here = [line for line in lines if (line["set"], line["time"]) == (place, time)]
+    """A table a data set and budget: means over seeds, and by seed how far from base."""
+    for place, budget in dict.fromkeys((line["set"], line["budget"]) for line in lines):
+        here = [line for line in lines if (line["set"], line["budget"]) == (place, budget)]
         base = {line["seed"]: line["mean_iou"] for line in here if line["variant"] == "base"}
         rows = []
         for name in VARIANTS:
@@ -165,7 +172,7 @@ def report(lines: list[dict[str, Any]]) -> None:
                 steps = round(statistics.fmean(line["steps"] for line in runs))
                 mean = statistics.fmean(line["mean_iou"] for line in runs)
                 rows.append([name, len(runs), f"{mean:.3f}", ", ".join(off) if name != "base" else "", steps])
-        print(f"\n{place}, {time}\n")
+        print(f"\n{place}, {budget}\n")
         print(table(["variant", "seeds", "mean IoU", "from base, by seed", "steps"], rows))
 
 
@@ -175,22 +182,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of the data sets")
     parser.add_argument("--out", type=Path, default=HERE / "out")
     parser.add_argument("--time", default="4m", help="of each run")
+    parser.add_argument("--epochs", type=float, help="of each run, instead of --time")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores; not with --time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--show", action="store_true", help="no runs: only the table")
     parser.add_argument("--quick", action="store_true", help="two short runs, to see that it works")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.budget = f"{options.epochs:g} epochs" if options.epochs else options.time
+    if options.jobs > 1 and not options.epochs:
+        sys.exit("error: --jobs needs --epochs: runs that share a machine are not equal in time")
     if options.worker:
         name, seed = options.worker
-        made = work(name, options.data / options.sets[0], options.time, int(seed), options.out)
+        made = work(name, options.data / options.sets[0], options.budget, int(seed), options.out)
         print(json.dumps(made))
         return
     if not options.data.is_dir():
         print(f"skipped: there is no {options.data}; give the folder of the data sets with --data")
         return
     if options.quick:
-        options.out, options.time, options.only = options.out / "quick", "20s", ["base", "clDice"]
+        options.out, options.budget, options.only = options.out / "quick", "20s", ["base", "clDice"]
     options.out.mkdir(parents=True, exist_ok=True)
     record = options.out / "recipe.jsonl"
     if not options.show:
@@ -200,21 +212,30 @@ def main() -> None:
 
 def make(options: argparse.Namespace, record: Path) -> None:
     """The runs that the record lacks, each in a process of its own: a seed of all variants before the next seed."""
-    for place in options.sets:
-        for seed in options.seeds:
-            for name in options.only:
-                key = {"set": place, "variant": name, "time": options.time, "seed": seed}
-                if any(key.items() <= line.items() for line in read(record)):
-                    continue
-                print(f"{place}: {name}, seed {seed}, {options.time} ...", flush=True)
-                given = [place, f"--data={options.data}", f"--time={options.time}", f"--out={options.out}"]
-                command = [sys.executable, __file__, *given, "--worker", name, str(seed)]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
-                made = json.loads(done.stdout.splitlines()[-1])
-                date = datetime.datetime.now(datetime.UTC).date().isoformat()
-                with record.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(key | {"date": date} | made) + "\n")
-                print(f"  {made['mean_iou']:.3f} after {made['steps']} steps", flush=True)
+    wanted = [
+        {"set": place, "variant": name, "budget": options.budget, "seed": seed}
+        for place in options.sets for seed in options.seeds for name in options.only
+    ]  # fmt: skip
+    there = read(record)
+    missing = [key for key in wanted if not any(key.items() <= line.items() for line in there)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for key, made in zip(missing, pool.map(partial(_in_a_process, options), missing)):
+            date = datetime.datetime.now(datetime.UTC).date().isoformat()
+            with record.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(key | {"date": date} | made) + "\n")
+            print(f"{', '.join(map(str, key.values()))}: {made['mean_iou']:.3f}, {made['steps']} steps", flush=True)
+
+
+def _in_a_process(options: argparse.Namespace, key: Mapping[str, Any]) -> dict[str, Any]:
+    budget = f"--epochs={options.epochs}" if options.epochs else f"--time={options.budget}"
+    command = [sys.executable, __file__, key["set"], f"--data={options.data}", f"--out={options.out}", budget]
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
+    done = subprocess.run(
+        [*command, "--worker", key["variant"], str(key["seed"])], check=True, stdout=subprocess.PIPE, text=True,
+        env=os.environ | threads,
+    )  # fmt: skip
+    made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return made
 
 
 def read(record: Path) -> list[dict[str, Any]]:
