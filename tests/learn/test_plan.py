@@ -76,7 +76,7 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ('block = "plain"', 'block = ["plain"]', r"network\.block = \['plain'\]; expected one of"),
         ("learning_rate = 0.02", "learning_rate = -1", r"learning_rate = -1; expected a number from 0 to 10"),
         ("learning_rate = 0.02", "learning_rate = nan", r"learning_rate = nan; expected a number"),
-        ("warmup = 0.05", "warmup = 2", r"warmup = 2; expected a number from 0 to 1"),
+        ("warmup = 0.3", "warmup = 2", r"warmup = 2; expected a number from 0 to 1"),
         ("batch = 2", "batch = 0", r"batch = 0; expected at least 1"),
         ("accumulate = 1", "accumulate = 3", r"batch = 2 and accumulate = 3; expected a batch that divides evenly"),
         ('time = ""', 'time = "20m"', r"time = '20m' and epochs = 5; expected exactly one of them"),
@@ -185,10 +185,18 @@ def test_every_main_choice_has_a_reason(discs: Path) -> None:
     made = segmenter.plan(discs, time="5m", device="cpu")
     wanted = {
         "network.depth", "network.width", "training.crop", "training.batch", "training.learning_rate", "training.time",
+        "training.warmup", "training.cooldown",
         "training.class_aware", "training.average", "augmentation.rotation", "classes", "normalisation", "split",
     }  # fmt: skip
     assert wanted <= set(made.reasons)
     assert all(made.reasons[key] and "\n" not in made.reasons[key] for key in wanted)
+
+
+def test_the_rise_of_the_rate_is_a_small_share_of_a_long_run_only(discs: Path) -> None:
+    times, epochs = ("2m", "20m", "3h"), (1.0, 80000.0)
+    shares = [segmenter.plan(discs, time=time, device="cpu").training.warmup for time in times]
+    assert shares == [0.3, 0.15, 0.05]
+    assert [segmenter.plan(discs, epochs=count, device="cpu").training.warmup for count in epochs] == [0.3, 0.05]
 
 
 def test_classes_are_weighted_where_one_is_easily_overlooked(discs: Path, tmp_path: Path) -> None:

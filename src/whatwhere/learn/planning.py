@@ -31,6 +31,8 @@ _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _RARE = 0.01
 """Share of the pixels below which a class is easily overlooked, and all are weighted."""
+_RISE_STEPS, _RISE_SECONDS = 250, 180
+"""In which the learning rate rises to its height."""
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
 _SPEED = {("cpu", "bfloat16"): 70e9, ("cpu", "float32"): 20e9, ("cuda", "bfloat16"): 30e12, ("mps", "float32"): 0.5e12}
@@ -98,6 +100,8 @@ def make_plan(
         training=TrainingPlan(
             time=time, epochs=epochs or 0.0, crop=crop, batch=batch,
             learning_rate=decide("training.learning_rate", _rate()),
+            warmup=decide("training.warmup", _warmup(survey, seconds, epochs, crop, batch)),
+            cooldown=decide("training.cooldown", _cooldown()),
             class_aware=decide("training.class_aware", _class_aware(survey)),
             class_weights=decide("training.class_weights", _class_weights(survey)),
             average=decide("training.average", _average()),
@@ -247,6 +251,22 @@ def _width(
 
 def _rate() -> Reasoned[float]:
     return 3e-3, "AdamW with batch norm; what learnt most in a short time"
+
+
+def _warmup(survey: Survey, seconds: float | None, epochs: float | None, crop: int, batch: int) -> Reasoned[float]:
+    """Long enough that the first steps, which know least, spoil nothing; a small share of a long run."""
+    if epochs:
+        pixels = sum(f.image.size[0] * f.image.size[1] for f in survey.training if f.image)
+        share, what = _RISE_STEPS * batch * crop * crop / (epochs * pixels), f"{_RISE_STEPS} steps"
+    else:
+        assert seconds is not None
+        share, what = _RISE_SECONDS / seconds, f"{_RISE_SECONDS / 60:.0f} minutes"
+    share = round(min(0.3, max(0.05, share)), 2)
+    return share, f"about {what}, if that is less than a third of the run: hasty first steps spoil what comes after"
+
+
+def _cooldown() -> Reasoned[float]:
+    return 0.33, "the rate stays level before: networks learn most while it is high"
 
 
 def _class_shares(survey: Survey) -> list[float]:
