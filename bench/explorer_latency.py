@@ -89,8 +89,11 @@ def measure(size: int, width: int, times: int) -> list[list[object]]:
         return found
 
 
+_THOUSANDS = 5
+
+
 def growth(width: int, requests: int) -> str:
-    """Resident memory before and after many different requests."""
+    """Resident memory after many different requests, and after as many more, and so on."""
     image = (rows(256).permute(1, 2, 0).numpy() * 60 + 120).clip(0, 255).astype(np.uint8)
     desk = Desk(
         [("net", model_of(unet(width)))], data=from_arrays([image], [np.zeros((256, 256), np.uint8)], ["image"])
@@ -108,11 +111,11 @@ def growth(width: int, requests: int) -> str:
             client.post(f"/api/{question}", json=record).raise_for_status()
 
         sizes = []
-        for part in range(2):  # what is kept of strokes is full after the first
+        for part in range(_THOUSANDS):  # what is kept of strokes is full after the first
             for number in range(requests):
                 ask(part * requests + number)
             sizes.append(_resident())
-    return f"{requests} requests: {sizes[0]:.0f} MiB; {requests} more: {sizes[1]:.0f} MiB"
+    return f"after each {requests} requests: {', '.join(f'{size:.0f}' for size in sizes)} MiB"
 
 
 def _resident() -> float:
@@ -122,7 +125,7 @@ def _resident() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 1024], help="none: only memory")
     parser.add_argument("--width", type=int, default=16, help="channels at level 0")
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--requests", type=int, default=1000)
@@ -131,10 +134,15 @@ def main() -> None:
     if options.quick:
         options.sizes, options.width, options.times, options.requests = [64], 4, 3, 20
     print(header("starlette", "uvicorn"))
+    if options.sizes:
+        latencies(options)
+    print(f"\nmemory of server and client together, {growth(options.width, options.requests)}")
+
+
+def latencies(options: argparse.Namespace) -> None:
     lines = [row for size in options.sizes for row in measure(size, options.width, options.times)]
     print(f"\nU-Net of base {options.width} and 4 downs; milliseconds, from request to whole answer\n")
     print(table(["image", "what", "median", "p95", "times"], lines))
-    print(f"\nmemory of server and client together: {growth(options.width, options.requests)}")
 
 
 if __name__ == "__main__":

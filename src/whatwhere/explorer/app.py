@@ -42,103 +42,10 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str | None = None) -> Starlette:
     """The application; ``hosts`` and ``token`` as in :class:`Guard`."""
-    cores = torch.get_num_threads()
-    quick, long, slow = (
-        ThreadPoolExecutor(count, name, initializer=_use_cores, initargs=(threads,))
-        for name, count, threads in (("quick", 4, cores), ("long", 2, cores), ("evidence", 1, 1))
-    )
-    page = {
-        entry.name: entry.read_bytes() for entry in (files("whatwhere.explorer") / "page").iterdir() if entry.is_file()
-    }
-    wanted = _Wanted()
-
-    async def compute(act: Callable[[], Any], threads: ThreadPoolExecutor = quick) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(threads, act)
-
-    def answers(act: Callable[[Mapping[str, str]], Any], threads: ThreadPoolExecutor = quick) -> Answer:
-        async def answer(request: Request) -> Response:
-            return _json(await compute(partial(act, {**request.path_params, **request.query_params}), threads))
-
-        return answer
-
-    def posted(act: Callable[[dict[str, Any]], Any]) -> Answer:
-        async def answer(request: Request) -> Response:
-            record = parse(await _body(request, _BODY_BYTES))
-            return _json(await compute(partial(act, record)))
-
-        return answer
-
-    async def evidence(request: Request) -> Response:
-        record = parse(await _body(request, _BODY_BYTES))
-        older, left = wanted.newest(request.headers.get("x-client", "")[:64]), threading.Event()
-        watching = asyncio.create_task(_leaves(request, left))
-        try:
-            return _json(await compute(partial(desk.evidence, record, lambda: older() or left.is_set()), slow))
-        except InterruptedError as error:
-            raise RefusalError(409, "a newer question came", "", "wait for its answer") from error
-        finally:
-            watching.cancel()
-
-    async def upload(request: Request) -> Response:
-        name = request.query_params.get("name", "upload")
-        body = await _body(request, UPLOAD_BYTES)
-        return _json(await compute(partial(desk.upload, name, body)), 201)
-
-    async def static(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        if name not in page:
-            raise RefusalError(404, f"there is no file {name[:40]!r}", "a file of the page", "reload the page")
-        kind = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
-        return Response(page[name], media_type=kind, headers={"cache-control": "no-cache"})
-
-    async def picture(request: Request) -> Response:
-        shown, kind = desk.image(request.path_params["image"]), request.path_params["kind"]
-        if kind == "truth.png" and shown.truth is None:
-            raise RefusalError(404, f"no mask is known for {shown.name}", "an image with its mask", "")
-        if kind not in ("picture.png", "thumb.png", "truth.png"):
-            raise RefusalError(404, f"there is no {kind[:40]!r}", "picture.png, thumb.png or truth.png", "")
-        return Response(await compute(partial(_encoded_picture, shown, kind)), media_type="image/png")
-
-    async def session(_request: Request) -> Response:
-        return _json(desk.session() | {"token_needed": token is not None})
-
-    routes = [
-        Route("/", static), Route("/static/{name}", static), Route("/favicon.ico", _nothing),
-        Route("/api/session", session),
-        Route("/api/images", upload, methods=["POST"]),
-        Route("/api/images/{image}/{kind}", picture),
-        Route("/api/models/{model}", answers(lambda of: desk.portrait(of["model"]))),
-        Route("/api/models/{model}/probes", answers(lambda of: desk.reading(of["model"]))),
-        Route(
-            "/api/models/{model}/presence",
-            answers(lambda of: desk.presence(of["model"], of.get("image", "")), long),
-        ),
-        Route("/api/models/{model}/skips", answers(lambda of: desk.skips(of["model"], of.get("image", "")), long)),
-        Route("/api/models/{model}/images/{image}", answers(lambda of: desk.geometry(of["model"], of["image"]))),
-        Route(
-            "/api/models/{model}/images/{image}/levels",
-            answers(lambda of: desk.levels(of["model"], of["image"]), long),
-        ),
-        Route(
-            "/api/models/{model}/images/{image}/features",
-            answers(lambda of: desk.features(of["model"], of["image"], of.get("layer", "")), long),
-        ),
-        Route("/api/painting", posted(desk.painting), methods=["POST"]),
-        Route("/api/pixel", posted(desk.pixel), methods=["POST"]),
-        Route("/api/evidence", evidence, methods=["POST"]),
-    ]  # fmt: skip
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        yield
-        wanted.forget()
-        await asyncio.to_thread(desk.close)
-        for pool in (quick, long, slow):
-            pool.shutdown(wait=False, cancel_futures=True)
-
+    counter = _Counter(desk, token_needed=token is not None)
     return Starlette(
-        routes=routes,
-        lifespan=lifespan,
+        routes=counter.routes(),
+        lifespan=counter.lifespan,
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
         exception_handlers={
             WhatwhereError: _refused,
@@ -148,6 +55,104 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
             ClientDisconnect: _gone,
         },
     )
+
+
+class _Counter:
+    """Takes questions in, has the desk answer them in threads, and hands the answers out."""
+
+    def __init__(self, desk: Desk, *, token_needed: bool) -> None:
+        self.desk = desk
+        self.token_needed = token_needed
+        self.wanted = _Wanted()
+        cores = torch.get_num_threads()
+        self.quick, self.long, self.slow = (
+            ThreadPoolExecutor(count, name, initializer=_use_cores, initargs=(threads,))
+            for name, count, threads in (("quick", 4, cores), ("long", 2, cores), ("evidence", 1, 1))
+        )
+        folder = files("whatwhere.explorer") / "page"
+        self.page = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+
+    def routes(self) -> list[Route]:
+        desk, asked, asked_long, posted = self.desk, self._asked, partial(self._asked, threads=self.long), self._posted
+        model, image = "/api/models/{model}", "/api/models/{model}/images/{image}"
+        return [
+            Route("/", self.static), Route("/static/{name}", self.static), Route("/favicon.ico", _nothing),
+            Route("/api/session", self.session),
+            Route("/api/images", self.upload, methods=["POST"]),
+            Route("/api/images/{image}/{kind}", self.picture),
+            Route(model, asked(lambda of: desk.portrait(of["model"]))),
+            Route(f"{model}/probes", asked(lambda of: desk.reading(of["model"]))),
+            Route(f"{model}/presence", asked_long(lambda of: desk.presence(of["model"], of.get("image", "")))),
+            Route(f"{model}/skips", asked_long(lambda of: desk.skips(of["model"], of.get("image", "")))),
+            Route(image, asked(lambda of: desk.geometry(of["model"], of["image"]))),
+            Route(f"{image}/levels", asked_long(lambda of: desk.levels(of["model"], of["image"]))),
+            Route(
+                f"{image}/features",
+                asked_long(lambda of: desk.features(of["model"], of["image"], of.get("layer", ""))),
+            ),
+            Route("/api/painting", posted(desk.painting), methods=["POST"]),
+            Route("/api/pixel", posted(desk.pixel), methods=["POST"]),
+            Route("/api/evidence", self.evidence, methods=["POST"]),
+        ]  # fmt: skip
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        yield
+        self.wanted.forget()
+        await asyncio.to_thread(self.desk.close)
+        for pool in (self.quick, self.long, self.slow):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _compute(self, act: Callable[[], Any], threads: ThreadPoolExecutor | None = None) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads or self.quick, act)
+
+    def _asked(self, act: Callable[[Mapping[str, str]], Any], threads: ThreadPoolExecutor | None = None) -> Answer:
+        async def answer(request: Request) -> Response:
+            return _json(await self._compute(partial(act, {**request.path_params, **request.query_params}), threads))
+
+        return answer
+
+    def _posted(self, act: Callable[[dict[str, Any]], Any]) -> Answer:
+        async def answer(request: Request) -> Response:
+            record = parse(await _body(request, _BODY_BYTES))
+            return _json(await self._compute(partial(act, record)))
+
+        return answer
+
+    async def evidence(self, request: Request) -> Response:
+        record = parse(await _body(request, _BODY_BYTES))
+        older, left = self.wanted.newest(request.headers.get("x-client", "")[:64]), threading.Event()
+        watching = asyncio.create_task(_leaves(request, left))
+        make = partial(self.desk.evidence, record, lambda: older() or left.is_set())
+        try:
+            return _json(await self._compute(make, self.slow))
+        except InterruptedError as error:
+            raise RefusalError(409, "a newer question came", "", "wait for its answer") from error
+        finally:
+            watching.cancel()
+
+    async def upload(self, request: Request) -> Response:
+        name = request.query_params.get("name", "upload")
+        body = await _body(request, UPLOAD_BYTES)
+        return _json(await self._compute(partial(self.desk.upload, name, body)), 201)
+
+    async def static(self, request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        if name not in self.page:
+            raise RefusalError(404, f"there is no file {name[:40]!r}", "a file of the page", "reload the page")
+        kind = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+        return Response(self.page[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+    async def picture(self, request: Request) -> Response:
+        shown, kind = self.desk.image(request.path_params["image"]), request.path_params["kind"]
+        if kind == "truth.png" and shown.truth is None:
+            raise RefusalError(404, f"no mask is known for {shown.name}", "an image with its mask", "")
+        if kind not in ("picture.png", "thumb.png", "truth.png"):
+            raise RefusalError(404, f"there is no {kind[:40]!r}", "picture.png, thumb.png or truth.png", "")
+        return Response(await self._compute(partial(_encoded_picture, shown, kind)), media_type="image/png")
+
+    async def session(self, _request: Request) -> Response:
+        return _json(self.desk.session() | {"token_needed": self.token_needed})
 
 
 def _use_cores(count: int) -> None:
