@@ -66,6 +66,7 @@ def joined() -> Iterator[World]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # a process that ends while another still talks to it is aborted
     finally:
         dist.destroy_process_group()
 
