@@ -217,6 +217,18 @@ def test_classes_are_weighted_where_one_is_easily_overlooked(discs: Path, tmp_pa
         replace(made, training=replace(made.training, class_weights=(1.0, 2.0)))
 
 
+def test_a_few_stray_pixels_do_not_decide_what_is_learnt(tmp_path: Path) -> None:
+    stray = write_discs(tmp_path / "stray", 3, 2)
+    for path in sorted((stray / "train" / "images").iterdir()) + sorted((stray / "train" / "masks").iterdir()):
+        image = Image.open(path)
+        image.resize((640, 640), Image.Resampling.NEAREST).save(path)
+    mask = np.asarray(Image.open(path)).copy()
+    mask[0, 0] = 128  # one of 1.2 million pixels
+    Image.fromarray(mask).save(path)
+    weights = segmenter.plan(stray, time="5m", device="cpu").training.class_weights
+    assert 10 < max(weights) < 40
+
+
 def test_normalisation_is_that_of_the_training_images(discs: Path) -> None:
     stack = np.stack([np.asarray(Image.open(path)) for path in sorted((discs / "train" / "images").iterdir())])
     made = segmenter.plan(discs, epochs=1, device="cpu").normalisation

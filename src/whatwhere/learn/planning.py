@@ -31,6 +31,8 @@ _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _RARE = 0.01
 """Share of the pixels below which a class is easily overlooked, and all are weighted."""
+_RAREST = 0.001
+"""A class that is rarer counts as if it were not: a few stray pixels must not decide what is learnt."""
 _RISE_STEPS, _RISE_SECONDS = 250, 180
 """In which the learning rate rises to its height."""
 _FILLED = 0.98
@@ -288,7 +290,7 @@ def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:
     rarest = min(share for share in shares if share)
     if rarest > _RARE:
         return (), f"no class has less than {_RARE:.0%} of the pixels"
-    roots = [max(share, rarest) ** -0.5 for share in shares]
+    roots = [max(share, rarest, _RAREST) ** -0.5 for share in shares]
     mean = sum(share * root for share, root in zip(shares, roots))
     weights = tuple(float(f"{root / mean:.2g}") for root in roots)
     return weights, "by the root of how rare each class is"
