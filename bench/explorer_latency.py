@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import threading
 import time
@@ -26,11 +25,12 @@ import uvicorn
 from common import header, model_of, rows, table, unet
 from whatwhere.data.sets import from_arrays
 from whatwhere.explorer import Desk, create_app
+from whatwhere.explorer.serve import listen
 
 
 @contextmanager
 def serving(desk: Desk) -> Iterator[httpx.Client]:
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from starlette.applications import Starlette
 
 from tiny import disc_picture
 from whatwhere.data.sets import ImageSet, from_arrays
+from whatwhere.explorer.serve import listen
 
 
 def labelled(count: int, side: int = 64) -> ImageSet:
@@ -25,7 +25,7 @@ def labelled(count: int, side: int = 64) -> ImageSet:
 @contextmanager
 def serving(app: Starlette) -> Iterator[httpx.Client]:
     """The app on a free port of this machine."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tiny import Cli
-from whatwhere.explorer.serve import models_in
+from whatwhere.explorer.serve import listen, models_in
 
 
 def test_it_tells_its_address_serves_the_page_and_ends_with_ctrl_c(disc_run: Path, discs: Path, tmp_path: Path) -> None:
@@ -42,6 +42,13 @@ def test_it_tells_its_address_serves_the_page_and_ends_with_ctrl_c(disc_run: Pat
     assert [model["name"] for model in session["models"]] == ["discs"]
     assert len(session["images"]) == len(list(images.iterdir()))
     assert "Traceback" not in (tmp_path / "said").read_text()
+
+
+def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_that_is_taken(disc_run: Path, run_cli: Cli) -> None:

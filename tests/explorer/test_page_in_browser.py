@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ pytest.importorskip("starlette", reason="needs the extra explorer")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 from whatwhere.explorer import Desk, create_app  # noqa: E402
+from whatwhere.explorer.serve import listen  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -55,7 +55,7 @@ def address(disc_run: Path) -> Iterator[str]:
         [f"disc {at}.png" for at in range(6)],
     )
     app = create_app(Desk([("discs", model), ("bare", bare)], (), data))
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -43,7 +43,7 @@ __all__ = ["UPLOAD_BYTES", "UPLOAD_PIXELS", "Desk"]
 UPLOAD_BYTES = 64 * 2**20
 UPLOAD_PIXELS = 100_000_000
 _UPLOADS, _FROM_DATA = 24, 12
-_ROOM = 3 * 2**30
+_ROOM = 2**30
 """Bytes of features kept for all models and images, on machines with memory enough."""
 _EXAMPLE = (256, 256)
 
