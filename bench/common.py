@@ -1,4 +1,4 @@
-"""What all measurements share: the machine, the versions, timing in interleaved rounds, and a table to print.
+"""What all measurements share: the machine, the versions, timing in interleaved rounds, records, and a table to print.
 
 Rounds are interleaved (a b c, a b c, ...) so that a machine that slows down does so for every peer, and medians are
 taken over rounds. Nothing here knows what is measured.
@@ -6,11 +6,15 @@ taken over rounds. Nothing here knows what is measured.
 
 from __future__ import annotations
 
+import datetime
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +22,10 @@ from torch import nn
 from whatwhere.network import Model, UNet, probe_machine
 from whatwhere.records import Classes, Normalisation
 
-__all__ = ["header", "interleaved", "model_of", "rows", "table", "unet"]
+__all__ = ["RECORDS", "header", "interleaved", "model_of", "recorded", "remember", "rows", "table", "unet"]
+
+RECORDS = Path(__file__).resolve().parent / "records"
+"""Where runs that take hours are remembered, a JSON line each, so that they can be spread out and are never lost."""
 
 
 def header(*packages: str) -> str:
@@ -41,6 +48,25 @@ def interleaved(peers: Mapping[str, Callable[[], object]], rounds: int) -> dict[
             run()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def recorded(path: Path) -> list[dict[str, Any]]:
+    """The runs of a record so far; a line that was cut off is dropped."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path}: a line is cut off and left out")
+    return found
+
+
+def remember(path: Path, run: Mapping[str, Any]) -> None:
+    """Adds a finished run to a record, with the day and the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**run, "date": today, "machine": str(probe_machine())}) + "\n")
 
 
 def table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:

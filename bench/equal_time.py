@@ -19,13 +19,12 @@ process (imports, reading, planning and preprocessing are in it) and excludes pa
 averaged weights of the newest checkpoint on the disk at that moment, which can be a minute old. A peer's step that is
 running at a mark is finished and counts.
 
-Each finished run appends a line to ``bench/out/equal_time.jsonl``; the plot goes to ``bench/equal_time.png``.
+Each finished run appends a line to ``bench/records/equal_time.jsonl``; the plot goes to ``bench/equal_time.png``.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import os
@@ -43,7 +42,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from common import header, table
+from common import RECORDS, header, recorded, remember, table
 from peers.run import NAMES
 from peers.task import Task, read_mask, read_task
 
@@ -69,16 +68,13 @@ class Setting:
 
     data: Path
     out: Path
+    lines: Path
     python: Path
     minutes: float
 
     @property
     def marks(self) -> tuple[float, ...]:
         return self.minutes / 4, self.minutes / 2, self.minutes
-
-    @property
-    def lines(self) -> Path:
-        return self.out / "equal_time.jsonl"
 
 
 def run(setting: Setting, task: Task, name: str) -> dict[str, Any]:
@@ -96,8 +92,7 @@ def run(setting: Setting, task: Task, name: str) -> dict[str, Any]:
     for mark in made["marks"]:
         mark["iou"] = pooled_iou(task, folder / f"{mark['mark']:g}")
         mark["mean_iou"] = mean_of(mark["iou"])
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"set": task.name, "run": name, "minutes": setting.minutes, "date": today, "classes": task.classes} | made
+    return {"set": task.name, "run": name, "minutes": setting.minutes, "classes": task.classes} | made
 
 
 def run_peer(setting: Setting, task: Task, name: str, folder: Path) -> dict[str, Any]:
@@ -145,22 +140,9 @@ def mean_of(values: Sequence[float | None] | None) -> float | None:
     return statistics.fmean(value for value in values if value is not None) if values else None
 
 
-def finished(lines: Path) -> list[dict[str, Any]]:
-    """The runs so far; a line that was cut off is dropped."""
-    if not lines.is_file():
-        return []
-    found = []
-    for line in lines.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"{lines}: a line is cut off and left out")
-    return found
-
-
 def go(setting: Setting, sets: Sequence[str], names: Sequence[str]) -> None:
     """Makes the runs that are not there yet; seeds and peers in turn, set by set."""
-    done = {(line["set"], line["run"], line["minutes"]) for line in finished(setting.lines)}
+    done = {(line["set"], line["run"], line["minutes"]) for line in recorded(setting.lines)}
     for place in sets:
         task = read_task(setting.data / place)
         for name in names:
@@ -175,8 +157,7 @@ def go(setting: Setting, sets: Sequence[str], names: Sequence[str]) -> None:
             except subprocess.CalledProcessError as error:
                 print(f"{place}: {name} failed with exit code {error.returncode}; see log.txt in its folder")
                 continue
-            with setting.lines.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            remember(setting.lines, line)
             print(f"{place}: {name}: " + ", ".join(told(mark) for mark in line["marks"]), flush=True)
 
 
@@ -213,6 +194,9 @@ def report(lines: Sequence[Line]) -> None:
             leads = [score_at(ours, i, min) - score_at(peers, i, max) for i in range(len(marks))]
             told_leads = ", ".join(f"{lead:+.3f} at {mark}" for lead, mark in zip(leads, marks))
             print(f"{place}: the lowest of whatwhere's seeds less the best peer: {told_leads}")
+    machines = {line["machine"] for line in lines}
+    if len(machines) > 1:
+        print(f"not all on one machine: {'; '.join(sorted(machines))}")
     for line in lines:
         for mark in line["marks"]:
             if mark["seconds"] > LATE * 60 * mark["mark"]:
@@ -277,6 +261,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of each run")
     parser.add_argument("--peers", type=Path, default=HERE / "out" / "peers-venv", help="the peers' environment")
     parser.add_argument("--out", type=Path, default=HERE / "out")
+    parser.add_argument("--record", type=Path, default=RECORDS / "equal_time.jsonl")
     parser.add_argument("--picture", type=Path, default=HERE / "equal_time.png")
     parser.add_argument("--draw", action="store_true", help="no runs: only the table and the plot")
     parser.add_argument("--quick", action="store_true", help="half a minute on one set, to see that it works")
@@ -294,13 +279,13 @@ def main() -> None:
             return
         options.sets, options.only, options.minutes = ["isbi_membrane"], ["ours:0", "smp"], 0.7
         options.out = HERE / "out" / "quick"
-        options.picture = options.out / "equal_time.png"
+        options.picture, options.record = options.out / "equal_time.png", options.out / "equal_time.jsonl"
         shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    setting = Setting(options.data, options.out, python, options.minutes)
+    setting = Setting(options.data, options.out, options.record, python, options.minutes)
     if not options.draw:
         go(setting, options.sets, options.only)
-    lines = [line for line in finished(setting.lines) if line["minutes"] == options.minutes]
+    lines = [line for line in recorded(setting.lines) if line["minutes"] == options.minutes]
     print(f"\n{header()}; {options.minutes:g} minutes a run\n")
     report(lines)
     draw(lines, options.picture)

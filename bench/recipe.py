@@ -14,7 +14,6 @@ weights at the end are scored, not the best on val/. A difference is to be belie
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import shutil
@@ -32,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import table
+from common import RECORDS, recorded, remember, table
 from whatwhere.learn.loss import Losses, segmentation_loss
 from whatwhere.learn.plan import Plan
 from whatwhere.records import VOID
@@ -184,6 +183,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=["isbi_membrane"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of the data sets")
     parser.add_argument("--out", type=Path, default=HERE / "out")
+    parser.add_argument("--record", type=Path, default=RECORDS / "recipe.jsonl")
     parser.add_argument("--time", default="4m", help="of each run")
     parser.add_argument("--epochs", type=float, help="of each run, instead of --time")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores; not with --time")
@@ -206,11 +206,10 @@ def main() -> None:
         return
     if options.quick:
         options.out, options.budget, options.only = options.out / "quick", "20s", ["base", "clDice"]
-    options.out.mkdir(parents=True, exist_ok=True)
-    record = options.out / "recipe.jsonl"
+        options.record = options.out / "recipe.jsonl"
     if not options.show:
-        make(options, record)
-    report(read(record))
+        make(options, options.record)
+    report(recorded(options.record))
 
 
 def make(options: argparse.Namespace, record: Path) -> None:
@@ -219,13 +218,11 @@ def make(options: argparse.Namespace, record: Path) -> None:
         {"set": place, "variant": name, "budget": options.budget, "seed": seed}
         for place in options.sets for seed in options.seeds for name in options.only
     ]  # fmt: skip
-    there = read(record)
+    there = recorded(record)
     missing = [key for key in wanted if not any(key.items() <= line.items() for line in there)]
     with ThreadPoolExecutor(options.jobs) as pool:
         for key, made in zip(missing, pool.map(partial(_in_a_process, options), missing)):
-            date = datetime.datetime.now(datetime.UTC).date().isoformat()
-            with record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(key | {"date": date} | made) + "\n")
+            remember(record, key | made)
             print(f"{', '.join(map(str, key.values()))}: {made['mean_iou']:.3f}, {made['steps']} steps", flush=True)
 
 
@@ -239,12 +236,6 @@ def _in_a_process(options: argparse.Namespace, key: Mapping[str, Any]) -> dict[s
     )  # fmt: skip
     made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return made
-
-
-def read(record: Path) -> list[dict[str, Any]]:
-    if not record.is_file():
-        return []
-    return [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

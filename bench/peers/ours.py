@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def run_ours(data: Path, out: Path, marks: Sequence[float], seed: int, options: 
     found.append({"mark": marks[-1], "seconds": ended, "steps": summary["steps"]})
     _paint(folder.last, data, out / f"{marks[-1]:g}")
     weights = sum(p.numel() for p in load_model(folder.last).network.parameters())
-    return {"marks": found, "weights": weights, "versions": versions(), "plan": folder.plan.read_text(encoding="utf-8")}
+    plan = read_plan(folder.plan)
+    chosen = {name: asdict(getattr(plan, name)) for name in ("network", "training", "augmentation")}
+    return {"marks": found, "weights": weights, "versions": versions(), "plan": chosen}
 
 
 def _wait(process: subprocess.Popen[bytes], until: float) -> None:
