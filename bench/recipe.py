@@ -3,6 +3,7 @@
     python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2              # goes on where it stopped
     python bench/recipe.py isbi_membrane --epochs 36 --seeds 0 1 2 --jobs 2   # equal steps: the machine may be busy
     python bench/recipe.py camvid --time 10m --seeds 0 --only base "no class weights"
+    python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2 --ensemble   # the base networks of the seeds together
     python bench/recipe.py --show                                             # only the table, from what is there
     python bench/recipe.py --quick
 
@@ -20,20 +21,25 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import RECORDS, recorded, remember, table
+from equal_time import confusion
+from whatwhere import Segmenter, segmenter
 from whatwhere.learn.loss import Losses, segmentation_loss
 from whatwhere.learn.plan import Plan
+from whatwhere.learn.run_folder import RunFolder
+from whatwhere.network import UNet
 from whatwhere.records import VOID
 
 HERE = Path(__file__).resolve().parent
@@ -75,6 +81,47 @@ def cldice(logits: Tensor, target: Tensor, **options: Any) -> Losses:
     return replace(plain, total=plain.total + 0.5 * (1 - 2 * precision * recall / (precision + recall)))
 
 
+class DeepSupervision:
+    """And a third of the loss of what lower levels of the decoder say (Lee et al. 2015, arXiv 1409.5185).
+
+    Each of levels 1 and 2 has a 1x1 head and answers for every 2nd, 4th pixel. The heads learn beside the network, a
+    step late, and are no part of it: the model file is that of a plain U-Net.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[int, Tensor] = {}
+        self._heads: dict[int, nn.Conv2d] = {}
+        self._optimizers: list[torch.optim.Optimizer] = []
+        nn.modules.module.register_module_forward_hook(self._look)
+
+    def _look(self, module: nn.Module, _given: Any, _found: Any) -> None:
+        """Finds the network among all modules, once, and listens to its decoder."""
+        if isinstance(module, UNet) and module.training and not hasattr(module, "listened_to"):
+            module.listened_to = True
+            for level in (1, 2):
+                if level < module.depth:
+                    self._heads[level] = nn.Conv2d(module.channels[level], module.config["classes"], 1)
+                    self._optimizers.append(torch.optim.AdamW(self._heads[level].parameters(), 3e-3))
+                    module.decoder[level].register_forward_hook(partial(self._keep, level))
+
+    def _keep(self, level: int, module: nn.Module, _given: Any, found: Tensor) -> None:
+        if module.training:
+            self._said[level] = self._heads[level](found.float())
+
+    def __call__(self, logits: Tensor, target: Tensor, **options: Any) -> Losses:
+        for optimizer in self._optimizers:
+            optimizer.step()  # by the gradients of the step before
+            optimizer.zero_grad(set_to_none=True)
+        plain = segmentation_loss(logits, target, **options)
+        total = plain.total
+        for level, said in self._said.items():
+            step = 2**level
+            there = target[:, step // 2 :: step, step // 2 :: step]
+            total = total + segmentation_loss(said[..., : there.shape[1], : there.shape[2]], there, **options).total / 3
+        self._said.clear()
+        return replace(plain, total=total)
+
+
 def _cross_entropy(logits: Tensor, target: Tensor, options: Mapping[str, Any]) -> Tensor:
     return segmentation_loss(logits, target, weights=options.get("weights"), dice_weight=0).total
 
@@ -98,10 +145,10 @@ def _skeleton(masks: Tensor, rounds: int = 5) -> Tensor:
 
 @dataclass(frozen=True)
 class Variant:
-    """Values of the plan that are changed, by table and key, and the loss if it is another."""
+    """Values of the plan that are changed, by table and key, and the loss (or what makes it) if it is another."""
 
     edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    loss: Loss | None = None
+    loss: Loss | type[DeepSupervision] | None = None
 
 
 def _training(**edits: Any) -> Variant:
@@ -118,10 +165,10 @@ VARIANTS = {
     "no crops by class": _training(class_aware=0.0),
     "half the rate": _training(learning_rate=1.5e-3),
     "twice the rate": _training(learning_rate=6e-3),
-    "level, then a third to cool": _training(cooldown=0.33),
-    "a slow rise, then a third to cool": _training(warmup=0.3, cooldown=0.33),
-    "a timid encoder, then a third to cool": _training(encoder_rate=0.05, cooldown=0.33),
-    "a bold encoder, a slow rise, then a third to cool": _training(encoder_rate=0.5, warmup=0.3, cooldown=0.33),
+    "a quick rise": _training(warmup=0.05),
+    "a quick rise, then a cosine over all the rest": _training(warmup=0.05, cooldown=1.0),
+    "a timid encoder": _training(encoder_rate=0.05),
+    "a bold encoder": _training(encoder_rate=0.5),
     "no mean": _training(average=0.0),
     "a short mean": _training(average=0.96),
     "cross-entropy alone": _training(dice_weight=0.0),
@@ -129,6 +176,7 @@ VARIANTS = {
     "focal": Variant(loss=focal),
     "edges count more": Variant(loss=near_edges),
     "clDice": Variant(loss=cldice),
+    "deep supervision": Variant(loss=DeepSupervision),
     "elastic": _augmentation(elastic=3.0),
     "half the augmentation": _augmentation(scale=0.2, warp=0.25, brightness=0.15, contrast=0.15, blur=0.05, noise=0.05),
     "more augmentation": _augmentation(scale=0.8, warp=0.8, brightness=0.5, contrast=0.5, blur=0.2, noise=0.2),
@@ -142,17 +190,40 @@ def changed(plan: Plan, variant: Variant) -> Plan:
     return replace(plan, **parts)
 
 
+def folder_of(name: str, data: Path, budget: str, seed: int, out: Path) -> RunFolder:
+    """Where a run lies."""
+    return RunFolder(out / "recipe" / "-".join(f"{data.name} {name} {budget} {seed}".replace(",", "").split()))
+
+
+def ensemble(data: Path, budget: str, seeds: Sequence[int], out: Path) -> str:
+    """Mean IoU of the base networks of several seeds, each by itself and by the mean of their probabilities."""
+    from peers.task import read_image, read_mask, read_task
+
+    models = [Segmenter.load(folder_of("base", data, budget, seed, out).last) for seed in seeds]
+    task = read_task(data)
+    counts = np.zeros((len(models) + 1, len(task.classes), len(task.classes)), int)
+    for pair in task.val:
+        truth, image = read_mask(pair.mask), read_image(pair.image)
+        each = [model.paint(image, probabilities=True).probabilities for model in models]
+        for count, said in zip(counts, [*each, np.mean(each, axis=0)]):
+            count += confusion(truth, said.argmax(0).astype(np.uint8), len(task.classes), task.void)
+    both = counts.diagonal(axis1=1, axis2=2)
+    scores = np.nanmean(both / (counts.sum(1) + counts.sum(2) - both), axis=1)
+    single = ", ".join(f"{score:.3f}" for score in scores[:-1])
+    return (
+        f"{data.name}, {budget}: {len(models)} seeds alone {single}; the mean of their probabilities {scores[-1]:.3f}"
+    )
+
+
 def work(name: str, data: Path, budget: str, seed: int, out: Path) -> dict[str, Any]:
     """One run in this process, scored."""
     import whatwhere.learn.step as step
-    from whatwhere import segmenter
-    from whatwhere.learn.run_folder import RunFolder
 
     variant = VARIANTS[name]
     if variant.loss is not None:
-        step.segmentation_loss = variant.loss  # type: ignore[assignment]
-    words = "-".join(f"{data.name} {name} {budget} {seed}".replace(",", "").split())
-    folder = RunFolder(out / "recipe" / words)
+        made = variant.loss() if isinstance(variant.loss, type) else variant.loss
+        step.segmentation_loss = made  # type: ignore[assignment]
+    folder = folder_of(name, data, budget, seed, out)
     shutil.rmtree(folder.root, ignore_errors=True)  # of a run that was cut off
     epochs = float(budget.removesuffix(" epochs")) if budget.endswith(" epochs") else None
     plan = changed(segmenter.plan(data, time=None if epochs else budget, epochs=epochs, seed=seed), variant)
@@ -190,6 +261,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--show", action="store_true", help="no runs: only the table")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="no runs: the finished base runs of the seeds, together"
+    )
     parser.add_argument("--quick", action="store_true", help="two short runs, to see that it works")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -207,6 +281,10 @@ def main() -> None:
     if options.quick:
         options.out, options.budget, options.only = options.out / "quick", "20s", ["base", "clDice"]
         options.record = options.out / "recipe.jsonl"
+    if options.ensemble:
+        for place in options.sets:
+            print(ensemble(options.data / place, options.budget, options.seeds, options.out))
+        return
     if not options.show:
         make(options, options.record)
     report(recorded(options.record))
