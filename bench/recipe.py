@@ -1,7 +1,7 @@
 """The recipe, a choice at a time: every variant over seeds with one budget, scored on val/ by `whatwhere evaluate`.
 
     python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2              # goes on where it stopped
-    python bench/recipe.py isbi_membrane --epochs 36 --seeds 0 1 2 --jobs 2   # equal steps: the machine may be busy
+    python bench/recipe.py isbi_membrane --epochs 20 --seeds 0 1 2 --jobs 2   # equal steps: the machine may be busy
     python bench/recipe.py camvid --time 10m --seeds 0 --only base "no class weights"
     python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2 --ensemble   # the base networks of the seeds together
     python bench/recipe.py --show                                             # only the table, from what is there
@@ -215,18 +215,18 @@ def ensemble(data: Path, budget: str, seeds: Sequence[int], out: Path) -> str:
     )
 
 
-def work(name: str, data: Path, budget: str, seed: int, out: Path) -> dict[str, Any]:
-    """One run in this process, scored."""
+def work(name: str, data: Path, time: str, epochs: float | None, seed: int, folder: RunFolder) -> dict[str, Any]:
+    """One run in this process, scored. With ``epochs``, the plan for ``time`` goes on for so many."""
     import whatwhere.learn.step as step
 
     variant = VARIANTS[name]
     if variant.loss is not None:
         made = variant.loss() if isinstance(variant.loss, type) else variant.loss
         step.segmentation_loss = made  # type: ignore[assignment]
-    folder = folder_of(name, data, budget, seed, out)
     shutil.rmtree(folder.root, ignore_errors=True)  # of a run that was cut off
-    epochs = float(budget.removesuffix(" epochs")) if budget.endswith(" epochs") else None
-    plan = changed(segmenter.plan(data, time=None if epochs else budget, epochs=epochs, seed=seed), variant)
+    plan = changed(segmenter.plan(data, time=time, seed=seed), variant)
+    if epochs:
+        plan = replace(plan, training=replace(plan.training, time="", epochs=epochs))
     record = segmenter.train(data, folder.root, plan=plan)
     scores = segmenter.evaluate(folder.last, data, split="val")
     return {"mean_iou": scores.mean_iou, "scores": scores.pooled, "steps": record.steps, "seconds": record.seconds}
@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "out")
     parser.add_argument("--record", type=Path, default=RECORDS / "recipe.jsonl")
     parser.add_argument("--time", default="4m", help="of each run")
-    parser.add_argument("--epochs", type=float, help="of each run, instead of --time")
+    parser.add_argument("--epochs", type=float, help="the plan is that for --time, but each run has so many")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores; not with --time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
@@ -272,14 +272,17 @@ def main() -> None:
         sys.exit("error: --jobs needs --epochs: runs that share a machine are not equal in time")
     if options.worker:
         name, seed = options.worker
-        made = work(name, options.data / options.sets[0], options.budget, int(seed), options.out)
+        data = options.data / options.sets[0]
+        folder = folder_of(name, data, options.budget, int(seed), options.out)
+        made = work(name, data, options.time, options.epochs, int(seed), folder)
         print(json.dumps(made))
         return
     if not options.data.is_dir():
         print(f"skipped: there is no {options.data}; give the folder of the data sets with --data")
         return
     if options.quick:
-        options.out, options.budget, options.only = options.out / "quick", "20s", ["base", "clDice"]
+        options.out, options.only = options.out / "quick", ["base", "clDice"]
+        options.time = options.budget = "20s"
         options.record = options.out / "recipe.jsonl"
     if options.ensemble:
         for place in options.sets:
@@ -305,8 +308,8 @@ def make(options: argparse.Namespace, record: Path) -> None:
 
 
 def _in_a_process(options: argparse.Namespace, key: Mapping[str, Any]) -> dict[str, Any]:
-    budget = f"--epochs={options.epochs}" if options.epochs else f"--time={options.budget}"
-    command = [sys.executable, __file__, key["set"], f"--data={options.data}", f"--out={options.out}", budget]
+    command = [sys.executable, __file__, key["set"], f"--data={options.data}", f"--out={options.out}"]
+    command += [f"--time={options.time}", *([f"--epochs={options.epochs}"] if options.epochs else [])]
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
     done = subprocess.run(
         [*command, "--worker", key["variant"], str(key["seed"])], check=True, stdout=subprocess.PIPE, text=True,
