@@ -23,7 +23,11 @@ __all__ = [
     "PlanError",
     "TrainingError",
     "WhatwhereError",
+    "in_a_line",
 ]
+
+_LINE = 200
+"""Characters of another library's words."""
 
 
 class WhatwhereError(Exception):
@@ -48,6 +52,17 @@ class WhatwhereError(Exception):
     def __reduce__(self) -> tuple[type[WhatwhereError], tuple[str, str, str]]:
         # worker processes hand errors back: keep the three parts
         return type(self), (self.given, self.expected, self.remedy)
+
+
+def in_a_line(error: BaseException) -> str:
+    r"""An error of another library in one line of bounded length.
+
+    >>> in_a_line(EOFError()), in_a_line(ValueError("no\n  rows"))
+    ('EOFError', 'ValueError: no rows')
+    """
+    words = " ".join(str(error).split())
+    words = words if len(words) <= _LINE else words[: _LINE - 3] + "..."
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 class DataError(WhatwhereError):

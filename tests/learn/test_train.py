@@ -349,7 +349,24 @@ def test_when_memory_runs_out_the_batch_is_made_in_parts(
     assert parts[:3] == [1, 2, 4]
     assert set(parts[3:]) == {4}
     assert record.steps == 4
-    assert "memory ran out; going on with 4 parts of 1 crops a step (the same batch)" in told.said
+    assert "memory ran out; going on with 4 parts of 1 crop a step (the same batch)" in told.said
+
+
+def test_a_batch_that_cannot_be_halved_again_goes_on_crop_by_crop(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[int] = []
+
+    def small(*given: Any, accumulate: int, **options: Any) -> StepResult:
+        parts.append(accumulate)
+        if accumulate < 6:
+            raise MemoryError
+        return train_step(*given, accumulate=accumulate, **options)
+
+    monkeypatch.setattr(training, "train_step", small)
+    plan = replace(disc_plan, training=replace(disc_plan.training, batch=6, epochs=1.0))
+    train(plan, sets, tmp_path / "run")
+    assert parts[:3] == [1, 2, 6]
 
 
 def test_when_one_crop_does_not_fit_the_run_stops_with_a_remedy(
@@ -359,7 +376,7 @@ def test_when_one_crop_does_not_fit_the_run_stops_with_a_remedy(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training, "train_step", never)
-    with pytest.raises(TrainingError, match=r"memory ran out with 1 crops of 32 px.*smaller crop or width"):
+    with pytest.raises(TrainingError, match=r"memory ran out with 1 crop of 32 px.*smaller crop or width"):
         train(disc_plan, sets, tmp_path / "run")
 
 

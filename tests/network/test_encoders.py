@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,10 +151,12 @@ class TestBadWeights:
         with pytest.raises(ModelError, match=r"there is no file .*gone\.pth"):
             load_pretrained(self.network(), tmp_path / "gone.pth")
 
-    def test_truncated(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("change", [lambda whole: whole[:200], lambda _: b"", lambda _: b"\x80\x02}q\x00(",
+                                        lambda _: b"not a weight file at all"])  # fmt: skip
+    def test_truncated(self, change: Callable[[bytes], bytes], tmp_path: Path) -> None:
         path = tmp_path / "cut.pth"
         torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, path)
-        path.write_bytes(path.read_bytes()[:200])
+        path.write_bytes(change(path.read_bytes()))
         with pytest.raises(ModelError, match=r"cut\.pth is not a readable weight file"):
             load_pretrained(self.network(), path)
 

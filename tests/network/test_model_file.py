@@ -92,6 +92,13 @@ def test_weights_of_another_program(tmp_path: Path) -> None:
         load_model(tmp_path / "foreign.safetensors")
 
 
+def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    path = rewritten(save_model(model(), tmp_path / "m.safetensors"), network={**model().network.config, "width": 3})
+    with pytest.raises(ModelError, match=r"does not describe a whole model .*size mismatch for encoder") as told:
+        load_model(path)
+    assert "\n" not in str(told.value)
+
+
 def test_a_newer_format_asks_for_a_newer_program(tmp_path: Path) -> None:
     path = rewritten(save_model(model(), tmp_path / "m.safetensors"), format=2)
     with pytest.raises(ModelError, match=r"has format 2; expected at most 1; update whatwhere"):

@@ -265,6 +265,21 @@ def test_a_broken_backend_makes_one_line(error: Exception, tmp_path: Path) -> No
     assert str(error) in choice.notes[0]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("lost"), ValueError("lost"), OSError("lost")])
+def test_a_backend_that_breaks_while_it_is_timed_makes_one_line(error: Exception, tmp_path: Path) -> None:
+    calls = []
+
+    def fails_late(logits: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) > 4:  # one start, two comparisons, one call before timing
+            raise error
+        return logits
+
+    choice = choose(_scene(0.05), [_backend(fails_late)], Verdicts(tmp_path / "verdicts.json"))
+    assert len(calls) == 5
+    assert (choice.backend, choice.notes) == ("eager", (f"other is not used: {type(error).__name__}: lost",))
+
+
 def test_an_operator_that_a_backend_lacks_falls_back() -> None:
     installed("openvino")
     model, image = model_of(NoOtherHas()), picture(40, 50)
@@ -275,7 +290,10 @@ def test_an_operator_that_a_backend_lacks_falls_back() -> None:
     np.testing.assert_array_equal(painting.labels, whole_logits(model, image).argmax(0))
 
 
-def test_a_backend_that_fails_on_the_way_is_left_without_mixing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("lost its device"), OSError("lost its device")])
+def test_a_backend_that_fails_on_the_way_is_left_without_mixing(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, image = model_of(unet()), picture(201, 187)
     engine = Engine(model, "float32")
     calls = []
@@ -283,7 +301,7 @@ def test_a_backend_that_fails_on_the_way_is_left_without_mixing(monkeypatch: pyt
     def failing(batch: Tensor) -> Tensor:
         calls.append(batch.shape)
         if len(calls) == 3:
-            raise RuntimeError("lost its device")
+            raise error
         return engine._eager(batch) * 0 + torch.tensor([0.0, 0.0, 1.0])[:, None, None]
 
     monkeypatch.setattr(engine, "_choice", Choice("flaky", "float32", failing))
@@ -462,9 +480,9 @@ def test_one_picture_is_painted_without_importing_what_is_slow(tmp_path: Path) -
 class Hungry(nn.Module):
     """Asks the real allocator for far more than there is, for images beyond a size."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, depth: int = 2) -> None:
         super().__init__()
-        self.inner, self.most = unet(), most
+        self.inner, self.most = unet(depth=depth), most
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] * x.shape[-2] > self.most:
@@ -478,6 +496,15 @@ def test_memory_that_runs_out_makes_smaller_tiles_and_one_line() -> None:
     assert painting.report.tile[0] * painting.report.tile[1] <= 160 * 160
     assert sum("memory ran out" in note for note in painting.report.notes) == 1
     np.testing.assert_array_equal(painting.labels, whole_logits(model_of(model.network.inner), image).argmax(0))
+
+
+def test_where_the_smallest_tile_is_too_much_only_that_image_is_not_painted(tmp_path: Path) -> None:
+    for name, size in (("large", 200), ("small", 20)):
+        Image.fromarray(picture(size, size)).save(tmp_path / f"{name}.png")
+    done = predict(Engine(model_of(Hungry(64 * 64, depth=3)), "float32", "cpu"), tmp_path, tmp_path / "out")
+    assert {Path(item.input).name: item.status for item in done.items} == {"large.png": "failed", "small.png": "done"}
+    assert "memory ran out with tiles of" in done.failed[0].error
+    assert "close other programs" in done.failed[0].error
 
 
 @pytest.mark.parametrize("words", ["std::bad_alloc", "bad allocation", "Failed to allocate memory for 9 bytes"])

@@ -14,10 +14,11 @@ import pytest
 import zarr
 from painting import model_of, picture, unet
 from PIL import Image
+from torch import Tensor
 
 from whatwhere.errors import ClusterError, ModelError
 from whatwhere.network import save_model
-from whatwhere.paint import Engine, predict
+from whatwhere.paint import Engine, paint, predict
 from whatwhere.paint.cluster import Workers
 
 distributed = pytest.importorskip("distributed")
@@ -40,7 +41,6 @@ def _content(path: Path) -> dict[str, bytes]:
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
-@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster: Any) -> None:
     image = picture(1500, 1400)
     zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(256, 256, 3), dtype="uint8")[...] = image
@@ -69,7 +69,6 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster
     assert _content(tmp_path / "spread/a.zarr") == _content(tmp_path / "alone/a.zarr")
 
 
-@pytest.mark.slow
 def test_many_small_images_go_the_same_way(tmp_path: Path, model_file: Path, cluster: Any) -> None:
     for index in range(6):
         Image.fromarray(picture(50, 60, seed=index)).save(tmp_path / f"{index}.png")
@@ -86,6 +85,37 @@ def test_many_small_images_go_the_same_way(tmp_path: Path, model_file: Path, clu
         )
     again = predict(model_file, tmp_path, tmp_path / "spread", cluster=cluster.scheduler_address, **options)
     assert sum(item.status == "skipped" for item in again.items) == 6
+
+
+def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(900, 800)
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
+    honest = Engine.logits
+
+    def scarce(self: Engine, batch: Tensor) -> Tensor:
+        if batch.shape[-1] * batch.shape[-2] > 500 * 500:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        return honest(self, batch)
+
+    monkeypatch.setattr(Engine, "logits", scarce)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as one:
+        done = predict(
+            model_file, tmp_path / "a.zarr", tmp_path / "out", cluster=one.scheduler_address, precision="float32"
+        )
+    assert not done.failed, str(done)
+    assert "memory ran out with tiles of 900x800; went on with" in str(done)
+    expected = paint(Engine(model_of(unet()), "float32"), image).labels
+    np.testing.assert_array_equal(zarr.open_array(str(tmp_path / "out/a.zarr"), mode="r")[...], expected)
+
+
+def test_a_scheduler_without_workers_is_said(model_file: Path) -> None:
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty,
+        pytest.raises(ClusterError, match=r"no workers at inproc.*with at least one worker"),
+    ):
+        Workers(empty.scheduler_address, model_file)
 
 
 def test_an_address_that_does_not_answer_is_said_in_seconds(model_file: Path) -> None:

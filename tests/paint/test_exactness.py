@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch
 from painting import model_of, picture, unet, whole_logits
 from torch import nn
 
-from whatwhere.errors import FieldError, PlanError
+from whatwhere.errors import FieldError, ModelError, PlanError
 from whatwhere.network import Mirrored, UNet
 from whatwhere.paint import Engine, Tiling, paint
 from whatwhere.paint.blend import blend_tiles
@@ -236,12 +239,43 @@ def test_memory_that_runs_out_shrinks_the_tiles_and_says_so(monkeypatch: pytest.
     np.testing.assert_array_equal(painting.labels, whole_logits(engine.model, image).argmax(0).numpy())
 
 
-def test_memory_that_never_suffices_and_other_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(MemoryError("none"), pytest.raises(ModelError, match=r"memory ran out.*the smallest.*close other programs")),
+     (RuntimeError("a bug"), pytest.raises(RuntimeError, match="a bug"))],
+)  # fmt: skip
+def test_memory_that_never_suffices_is_said_and_other_errors_come_through(
+    error: Exception, expected: AbstractContextManager[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = _engine(2, "plain", "transpose")
-    for error in (MemoryError("none"), RuntimeError("a bug")):
-        monkeypatch.setattr(engine, "logits", lambda _, error=error: (_ for _ in ()).throw(error))
-        with pytest.raises(type(error), match=str(error)):
-            paint(engine, picture(100, 100))
+    monkeypatch.setattr(engine, "logits", lambda _: (_ for _ in ()).throw(error))
+    with expected:
+        paint(engine, picture(100, 100))
+
+
+class Answers(nn.Module):
+    """A network whose answer is not a painting of the image."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.inner, self.answer = nn.Conv2d(3, 3, 3, padding=1), answer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.answer(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda y: y[..., ::2, ::2], r"into scores of shape \(1, 3, 32, 32\); expected \(1, 3, 64, 64\)"),
+        (lambda y: y.mean((2, 3), keepdim=True), r"into scores of shape \(1, 3, 1, 1\)"),
+        (lambda y: torch.cat([y, y], 1), r"shape \(1, 6, 64, 64\).*as there are 3 classes.*name all its classes"),
+        (lambda y: {"out": y}, r"it returns a dict, not a tensor"),
+    ],
+)
+def test_what_is_no_painting_is_said_before_anything_is_painted(answer: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        paint(model_of(Answers(answer)), picture(40, 50))
 
 
 def test_a_network_that_pads_in_its_own_way_gets_a_whole_image_as_it_is() -> None:

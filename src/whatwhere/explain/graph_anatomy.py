@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.explain.anatomy import Layer, Path, Windows, both_logits
 from whatwhere.field import Field
 
@@ -86,7 +86,7 @@ class _Program:
             self.module = exported.module()
         except Exception as error:
             raise ModelError(
-                f"{type(network).__name__} can't be followed ({str(error).splitlines()[0]})",
+                f"{type(network).__name__} can't be followed ({in_a_line(error)})",
                 "a module that torch.export takes",
                 "remove what depends on values of the image",
             ) from error

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from whatwhere.errors import TrainingError
+from whatwhere.errors import TrainingError, in_a_line
 from whatwhere.learn.average import Average
 from whatwhere.writing import whole_file
 
@@ -84,7 +84,7 @@ class State:
             self.restore(tensors)
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise TrainingError(
-                f"{path} is not a checkpoint of this plan ({str(error).splitlines()[0]})",
+                f"{path} is not a checkpoint of this plan ({in_a_line(error)})",
                 "the checkpoint that this run wrote",
                 "resume with the plan it was started with, or start anew in another folder",
             ) from error

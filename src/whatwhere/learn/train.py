@@ -240,16 +240,19 @@ class _Trainer:
 
     def _halve(self, error: BaseException, batch: int) -> None:
         """Memory ran out: the same global batch in smaller parts."""
-        parts = 2 * self.state.counters.accumulate
-        if batch % parts or self.world.size > 1:  # processes that count parts differently would wait for ever
+        before = self.state.counters.accumulate
+        parts = next((n for n in range(2 * before, batch + 1) if batch % n == 0), batch)
+        if parts == before or self.world.size > 1:  # processes that count parts differently would wait for ever
             raise TrainingError(
-                f"memory ran out with {batch // self.state.counters.accumulate} crops of {self.plan.training.crop} px",
+                f"memory ran out with {_crops(batch // before)} of {self.plan.training.crop} px",
                 "a step that fits",
                 "use a smaller crop or width, or with several processes a larger accumulate",
             ) from error
         self.state.counters.accumulate = parts
         self.state.optimizer.zero_grad(set_to_none=True)
-        self.view.say(f"memory ran out; going on with {parts} parts of {batch // parts} crops a step (the same batch)")
+        self.view.say(
+            f"memory ran out; going on with {parts} parts of {_crops(batch // parts)} a step (the same batch)"
+        )
 
     def _count(self, result: StepResult) -> None:
         counters = self.state.counters
@@ -370,6 +373,10 @@ def _to(tensor: Tensor, machine: Machine) -> Tensor:
     if machine.device.startswith("cuda"):
         return tensor.pin_memory().to(machine.device, non_blocking=True)
     return tensor.to(machine.device)
+
+
+def _crops(count: int) -> str:
+    return f"{count} crop{'s' * (count != 1)}"
 
 
 def _peak_memory() -> int:

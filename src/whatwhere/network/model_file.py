@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.unet import UNet
 from whatwhere.records import Classes, Normalisation
@@ -166,8 +166,9 @@ def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Mo
         classes = Classes.from_json(record["classes"])
         normalisation = Normalisation.from_json(record["normalisation"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path} does not describe a whole model ({reason})", "", "save or copy it again") from error
+        raise ModelError(
+            f"{path} does not describe a whole model ({in_a_line(error)})", "", "save or copy it again"
+        ) from error
     return Model(
         network.eval(), classes, normalisation, record["plan"], record["training"], record["versions"], source=path
     )

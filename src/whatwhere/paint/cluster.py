@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,15 +23,19 @@ from whatwhere.network import load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import fitted, open_image
+from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
-from whatwhere.paint.paint import PaintReport, paint_source, report_of
-from whatwhere.paint.scheme import scheme
+from whatwhere.paint.paint import PaintReport, paint_source, report_of, with_room
+from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import Source, extra
 from whatwhere.paint.stores import JournaledSink, ZarrStore
 from whatwhere.paint.tiles import Tile, Tiling
 from whatwhere.paint.work import Progress, finish, read_tile
 
 __all__ = ["Workers"]
+
+Place = tuple[Path, bool, Path, bool]
+"""The image's file, whether what it lacks is filled, the output, and whether probabilities are written."""
 
 _PATIENCE = 5
 """Seconds to wait for a scheduler, and then for its first worker."""
@@ -101,29 +106,36 @@ class Workers:
             align: int, progress: Progress | None,
         ) -> PaintReport:  # fmt: skip
             start = time.perf_counter()
-            plan = scheme(engine, source.size, tile=tile, align=align)
-            if plan.blended:  # bands depend on each other
+            schemes = partial(scheme, engine, source.size, tile=tile, align=align)
+            if schemes().blended:  # bands depend on each other
                 return paint_source(
                     engine, source, sink, probabilities=probabilities, tile=tile, batch=batch, align=align,
                     progress=progress,
                 )  # fmt: skip
-            done = sink.begin(plan, f"eager {engine.precision}")  # as the workers do it
-            todo = [tile for tile in plan.tiling if tile.index not in done]
-            place = (path.resolve(), fill_missing, sink.folder.resolve(), probabilities)
-            futures = [self.client.submit(_paint_tile, self._recipe, place, plan.tiling, t, pure=False) for t in todo]
-            try:
-                for count, future in enumerate(
-                    self._distributed.as_completed(futures, loop=self.client.loop), len(done) + 1
-                ):
-                    sink.note(self._result(future))
+
+            def attempt(plan: Scheme) -> None:
+                done = sink.begin(plan, f"eager {engine.precision}")  # as the workers do it
+                place = (path.resolve(), fill_missing, sink.folder.resolve(), probabilities)
+                for count, index in enumerate(self._tiles(place, plan.tiling, done), len(done) + 1):
+                    sink.note(index)
                     if progress:
                         progress(count, len(plan.tiling))
-            finally:
-                self.client.cancel(futures)
+
+            plan, notes = with_room(schemes, attempt)
             count = len(self.client.scheduler_info()["workers"])
-            return report_of(engine, plan, time.perf_counter() - start, [f"on {count} workers"])
+            return report_of(engine, plan, time.perf_counter() - start, [*notes, f"on {count} workers"])
 
         return paint
+
+    def _tiles(self, place: Place, tiling: Tiling, done: frozenset[int]) -> Iterator[int]:
+        """Numbers of tiles as workers finish them."""
+        todo = [tile for tile in tiling if tile.index not in done]
+        futures = [self.client.submit(_paint_tile, self._recipe, place, tiling, tile, pure=False) for tile in todo]
+        try:
+            for future in self._distributed.as_completed(futures, loop=self.client.loop):
+                yield self._result(future)
+        finally:
+            self.client.cancel(futures)
 
     def _result(self, future: Any) -> Any:
         try:
@@ -131,6 +143,8 @@ class Workers:
         except WhatwhereError:
             raise
         except Exception as error:  # whatever Dask or a lost connection raises
+            if is_out_of_memory(error):
+                raise
             raise ClusterError(
                 f"the workers gave up ({type(error).__name__}: {error})",
                 "workers that stay alive and see the same files",
@@ -159,9 +173,7 @@ def _paint_file(
         source.close()
 
 
-def _paint_tile(
-    recipe: tuple[str, Precision, str], place: tuple[Path, bool, Path, bool], tiling: Tiling, tile: Tile
-) -> int:
+def _paint_tile(recipe: tuple[str, Precision, str], place: Place, tiling: Tiling, tile: Tile) -> int:
     """On a worker: one tile from the image's file to its chunks of the output. Returns the tile's number."""
     path, fill_missing, folder, probabilities = place
     bench = _bench(recipe)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
-from whatwhere.paint.choice import Choice, Scene, choose, insist, reason_of
+from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fold import folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
@@ -122,10 +122,10 @@ class Engine:
         asked = self._asked != "auto"
         if not self._candidates or work < _GROWN * self._largest or (not asked and work < _FEW):
             return
-        self._largest = work
         sample = tile().to(self.device)
         scene = Scene(self._job, self._eager, self._reference, sample, self.period, work, self._key(sample))
         found = insist(scene, self._candidates[0], Verdicts()) if asked else choose(scene, self._candidates, Verdicts())
+        self._largest = work  # only now: where memory ran out, it is thought over with a smaller tile
         if asked:
             self._candidates = ()
         self._choice, self.notes = found, (*self.notes, *found.notes)
@@ -146,10 +146,10 @@ class Engine:
         """
         try:
             return self._two(self._choice.run, batch)
-        except RuntimeError as error:
+        except Exception as error:  # whatever another library raises
             if self.backend == EAGER.name or is_out_of_memory(error):
                 raise
-            raise BackendFailure(f"{self.backend} is not used any more: {reason_of(error)}") from error
+            raise BackendFailure(f"{self.backend} is not used any more: {in_a_line(error)}") from error
 
     def _two(self, run: Run, batch: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -258,25 +258,35 @@ class Engine:
         original = copy.deepcopy(self.model.network).cpu().float()
         try:
             network = folded(original, example)
-        except RuntimeError as error:
+        except Exception as error:  # whatever a network of the user's trips over
             raise ModelError(
-                f"the network fails on an image of shape {tuple(example.shape)} ({str(error).splitlines()[0]})",
-                f"a module that takes (N, {example.shape[1]}, H, W)",
+                f"the network fails on an image of shape {tuple(example.shape)} ({in_a_line(error)})",
+                f"a module that turns (N, {example.shape[1]}, H, W) into (N, {self.model.classes.count}, H, W)",
                 "check its channels and that it takes any height and width",
             ) from error
         job = Job(network, example, precision, self.device)
         try:
             run = EAGER.prepare(job)
-            if job.precision != "float32":
-                with torch.inference_mode():
-                    run(example.to(self.device))
+            logits = self._two(run, example)
         except (RuntimeError, NotImplementedError):
             if job.precision == "float32":
                 raise
             self.reason = "the network has operators that bfloat16 lacks"
             job = replace(job, precision="float32")
             run = EAGER.prepare(job)
+            logits = self._two(run, example)
+        self._check(logits.shape, example.shape)
         return job, run
+
+    def _check(self, found: torch.Size, given: torch.Size) -> None:
+        """A painting has the image's size, and a score for each class."""
+        count = self.model.classes.count
+        if found != (1, count, *given[2:]):
+            raise ModelError(
+                f"the network turns an image of shape {tuple(given)} into scores of shape {tuple(found)}",
+                f"{(1, count, *given[2:])}, as there are {count} classes",
+                "crop or enlarge its output to the image's size, and name all its classes",
+            )
 
 
 def _version(package: str) -> str:

@@ -25,6 +25,8 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     plain = copy.deepcopy(network).eval()
     with torch.inference_mode():
         before = plain(example)
+        if not isinstance(before, Tensor):
+            raise TypeError(f"it returns a {type(before).__name__}, not a tensor")
         pairs = _pairs(plain, example)
         candidate = copy.deepcopy(plain)
         for conv, norm in pairs:

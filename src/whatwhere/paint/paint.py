@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from whatwhere.errors import ModelError
 from whatwhere.network import Model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.blend import blend_tiles
@@ -23,7 +24,7 @@ from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles, read_tile
 
-__all__ = ["PaintReport", "Painting", "paint", "paint_source", "report_of"]
+__all__ = ["PaintReport", "Painting", "paint", "paint_source", "report_of", "with_room"]
 
 Pair = tuple[int, int]
 
@@ -162,29 +163,53 @@ def paint_source(
     """Paints what ``source`` reads into ``sink``.
 
     When memory runs out, starts again with tiles of half the pixels; when a backend fails, with PyTorch itself.
+
+    Raises:
+        ModelError: memory runs out with the smallest tiles too; or what is painted does not fit the model.
     """
-    start, notes = time.perf_counter(), []
-    plan = scheme(engine, source.size, tile=tile, batch=batch, align=align)
-    while True:
+    start = time.perf_counter()
+
+    def attempt(plan: Scheme) -> None:
+        work = blend_tiles if plan.blended else paint_tiles
         try:
-            work = blend_tiles if plan.blended else paint_tiles
             engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling))
             done = sink.begin(plan, f"{engine.backend} {engine.precision}")
             work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
-            break
         except BackendFailure as failure:
             engine.fall_back(failure)
+            attempt(plan)
+
+    schemes = partial(scheme, engine, source.size, tile=tile, batch=batch, align=align)
+    plan, notes = with_room(schemes, attempt)
+    return report_of(engine, plan, time.perf_counter() - start, notes)
+
+
+def with_room(schemes: Callable[..., Scheme], attempt: Callable[[Scheme], None]) -> tuple[Scheme, list[str]]:
+    """Paints by the first of ``schemes(most=pixels of a tile)`` for which there is memory; says if it had to shrink.
+
+    Raises:
+        ModelError: memory runs out with the smallest tiles too.
+    """
+    plan, notes = schemes(most=None), []
+    while True:
+        try:
+            attempt(plan)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             lost = plan.tiling.tile
-            smaller = scheme(engine, source.size, tile=tile, batch=batch, align=align, most=lost[0] * lost[1] // 2)
+            smaller = schemes(most=lost[0] * lost[1] // 2)
             kept = smaller.tiling.tile
             if kept[0] * kept[1] >= lost[0] * lost[1]:
-                raise
+                raise ModelError(
+                    f"memory ran out with tiles of {lost[0]}x{lost[1]} pixels, the smallest for this network",
+                    "a tile that fits",
+                    "close other programs, paint fewer tiles at once, or use another device",
+                ) from error
             notes = [f"memory ran out with tiles of {lost[0]}x{lost[1]}; went on with {kept[0]}x{kept[1]}"]
             plan = smaller
-    return report_of(engine, plan, time.perf_counter() - start, notes)
+        else:
+            return plan, notes
 
 
 def _middle(engine: Engine, source: Source, tiling: Tiling) -> Tensor:

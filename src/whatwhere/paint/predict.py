@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from whatwhere.errors import DataError, FieldError, ModelError, OutputError, PlanError
 from whatwhere.network import Model, load_model
@@ -136,7 +136,7 @@ def predict(
     )
     ledger = _Ledger(Path(out_dir), _fingerprint(engine), overwrite)
     options = Options(overlay, probabilities, tile, batch)
-    with nullcontext() if cluster is None else _workers(cluster, model, precision, device) as workers:
+    with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
         job = _Job(engine, options, ledger, fill_missing, progress, workers)
         # with workers, small images are all on their way before the first is waited for
         waiting = [job.start(path, Path(out_dir) / stem) for path, stem in found]
@@ -246,12 +246,13 @@ def _for_workers(backend: str) -> str:
     return EAGER.name
 
 
-def _workers(cluster: str, model: object, precision: Precision, device: str) -> Workers:
+def _workers(cluster: str, model: object, engine: Engine, device: str) -> Workers:
+    """Workers that compute in what this machine does: one image is not painted in two precisions."""
     from whatwhere.paint.cluster import Workers
 
     if not isinstance(model, str | Path):
         raise ModelError("a model in memory", "a model file that all workers can read", "save it and give its path")
-    return Workers(cluster, Path(model), precision, device)
+    return Workers(cluster, Path(model), cast("Precision", engine.job.precision), device)
 
 
 class _TakenError(OutputError):

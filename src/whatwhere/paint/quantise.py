@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.judge import Judge
 from whatwhere.network import Model, versions
 from whatwhere.paint.backends import Backend, Job
 from whatwhere.paint.backends.onnx_runtime import exported
-from whatwhere.paint.choice import reason_of
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.kept import Checked, Int8, int8_files, provisional
 from whatwhere.paint.paint import Painting, paint
@@ -131,7 +130,7 @@ def _quantise(job: Job, crops: list[NDArray[np.float32]], out: Path) -> None:
         )  # fmt: skip
     except Exception as error:  # whatever both libraries raise on a network that they can't follow
         raise ModelError(
-            f"the network can't be quantised ({reason_of(error)})", "", "predict goes on without"
+            f"the network can't be quantised ({in_a_line(error)})", "", "predict goes on without"
         ) from error
 
 
