@@ -43,7 +43,7 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 TimeBudget = Annotated[str | None, typer.Option("--time", help="Wall time of the whole run, such as 20m.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training images, instead of --time.")]
 SkipLevels = Annotated[str, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")]
-Encoder = Annotated[str, typer.Option(help="auto, plain, or efficientnet-lite0 with ImageNet weights.")]
+Encoder = Annotated[str, typer.Option(help="auto, plain, efficientnet-lite0 or timm:NAME with ImageNet weights.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BackendChoice = Annotated[str, typer.Option(help="auto, eager, compile, openvino, onnx, graphs or int8.")]
 PrecisionChoice = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
@@ -115,7 +115,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     skips: Annotated[str | None, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="auto, plain or efficientnet-lite0; not with a plan.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="auto, plain, efficientnet-lite0 or timm:NAME; not with a plan.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     quiet: Quiet = False,
 ) -> None:

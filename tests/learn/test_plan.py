@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from PIL import Image
 
 from tiny import write_discs
 from whatwhere import segmenter
-from whatwhere.errors import OutputError, PlanError
+from whatwhere.errors import ModelError, OutputError, PlanError
 from whatwhere.field import field
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration, read_plan, write_plan
 from whatwhere.learn.planning import receptive_field
-from whatwhere.network import PHOTOGRAPHS, UNet
+from whatwhere.network import PHOTOGRAPHS, UNet, encoders
 from whatwhere.records import Classes, Normalisation
 
 Edit = Callable[[str, str], Path]
@@ -324,11 +325,32 @@ def test_an_encoder_as_asked(tmp_path: Path) -> None:
     colour = pictures(tmp_path / "colour")
     made = segmenter.plan(colour, epochs=1, device="cpu", encoder="plain")
     assert (made.network.encoder, made.reasons["network.encoder"]) == ("plain", "as asked")
-    with pytest.raises(PlanError, match=r"encoder is 'resnet'; expected 'auto', 'plain' or 'efficientnet-lite0'"):
+    with pytest.raises(PlanError, match=r"encoder is 'resnet'; expected 'auto', 'plain', 'efficientnet-lite0' or"):
         segmenter.plan(colour, epochs=1, device="cpu", encoder="resnet")
     grey = pictures(tmp_path / "grey", (96, 110))
     with pytest.raises(PlanError, match=r"images are uint8 with channels: 1; expected uint8 with channels: 3.*'plain'"):
         segmenter.plan(grey, epochs=1, device="cpu", encoder=LITE0)
+
+
+def test_a_model_of_timm_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"with": SimpleNamespace(has_weights=True, mean=(0.5, 0.4, 0.2), std=(0.2,) * 3), "without": None}
+    timm = SimpleNamespace(is_model=known.__contains__, get_pretrained_cfg=known.get)
+    monkeypatch.setattr(encoders, "_timm", lambda _name: timm)
+    colour, grey = pictures(tmp_path / "colour"), pictures(tmp_path / "grey", (96, 110))
+
+    def chosen(data: Path, encoder: str) -> tuple[bool, tuple[float, ...], int]:
+        made = segmenter.plan(data, epochs=1, device="cpu", encoder=encoder)
+        assert made.network.encoder == encoder
+        return made.network.pretrained, made.normalisation.mean, made.network.depth
+
+    assert chosen(colour, "timm:with") == (True, (127.5, 102.0, 51.0), 5)
+    own = segmenter.plan(colour, epochs=1, device="cpu", encoder="plain").normalisation.mean
+    assert chosen(colour, "timm:without") == (False, own, 5)
+    assert chosen(grey, "timm:with")[0] is False
+    with pytest.raises(ModelError, match=r"encoder 'timm:gone'; expected a model that timm knows"):
+        segmenter.plan(colour, epochs=1, device="cpu", encoder="timm:gone")
+    with pytest.raises(PlanError, match=r"'timm:NAME'"):
+        segmenter.plan(colour, epochs=1, device="cpu", encoder="timm:hf-hub:a/b")
 
 
 @pytest.mark.parametrize(

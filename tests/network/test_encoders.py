@@ -228,8 +228,14 @@ class TestTimm:
 
     def test_a_model_without_those_strides(self) -> None:
         skip_without_timm()
-        with pytest.raises(ModelError, match="strides 2 to 16"):
+        with pytest.raises(ModelError, match=r"doesn't match model.*of any size.*down to stride 16"):
             UNet(3, 2, encoder="timm:vit_tiny_patch16_224")
+
+    def test_a_model_that_begins_with_patches(self) -> None:
+        skip_without_timm()
+        network = UNet(3, 2, width=4, depth=4, encoder="timm:convnext_atto").eval()
+        assert network.channels == (4, 8, 40, 80, 160)
+        assert prove(model_of(network, classes=2), picture(200, 260)).passed
 
     def test_any_module_with_features_of_those_strides_will_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The adapter's own part, with a stand-in for a timm model."""
@@ -241,6 +247,34 @@ class TestTimm:
         assert features["bottleneck"].shape[-1] == 8
         assert len(pretrained_parameters(network)) == 6
         assert prove(model_of(network, classes=2), picture(120, 150)).passed
+
+    def test_strides_that_it_lacks_are_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(encoders_module, "_timm_body", lambda _name, channels, depth: _Body(channels, depth - 1, 4))
+        network = UNet(3, 2, width=4, depth=3, encoder="timm:stand-in").eval()
+        _, features = network(torch.randn(1, 3, 50, 64), features=network.feature_names)
+        assert network.channels == (4, 8, 8, 16)
+        assert [features[f"encoder.{k}"].shape[-1] for k in range(3)] == [64, 32, 16]
+        assert features["bottleneck"].shape[-1] == 8
+        assert len(pretrained_parameters(network)) == 4
+        assert prove(model_of(network, classes=2), picture(120, 150)).passed
+
+    @pytest.mark.parametrize(
+        ("strides", "depth", "words"),
+        [((2, 4, 8), 4, "at 2, 4, 8"), ((4, 16), 4, "at 4, 16"), ((16,), 3, "at 16"), ((2, 4), 2, r"have sizes \[")],
+    )
+    def test_strides_that_are_not_those_of_a_u(
+        self, strides: tuple[int, ...], depth: int, words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        info = SimpleNamespace(reduction=lambda: strides, out_indices=range(len(strides)))
+
+        def create(*_: object, **__: object) -> nn.Module:
+            made = _Body(3, 2, 4)  # other strides than it says
+            made.feature_info = info
+            return made
+
+        monkeypatch.setattr(encoders_module, "_timm", lambda _name: SimpleNamespace(create_model=create))
+        with pytest.raises(ModelError, match=rf"'timm:some' with depth {depth} \(ValueError: .*{words}"):
+            encoders_module._timm_body("some", 3, depth)
 
     def test_a_global_layer_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
@@ -274,12 +308,16 @@ class TestTimm:
 class _Body(nn.Module):
     """Strided convolutions that tell their channels as timm's models do."""
 
-    def __init__(self, channels: int, depth: int, *, squeezes: bool = False) -> None:
+    def __init__(self, channels: int, stages: int, first: int = 2, *, squeezes: bool = False) -> None:
         super().__init__()
-        widths = (channels, *(8 * 2**k for k in range(depth)))
-        self.stages = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
+        widths = (channels, *(8 * 2**k for k in range(stages)))
+        strides = (first, *(2,) * (stages - 1))
+        self.stages = nn.ModuleList(
+            nn.Conv2d(a, b, max(3, stride), stride, 1 if stride == 2 else 0)
+            for (a, b), stride in zip(itertools.pairwise(widths), strides)
+        )
         self.squeeze = nn.AdaptiveAvgPool2d(1) if squeezes else None
-        self.feature_info = SimpleNamespace(channels=lambda: list(widths[1:]), out_indices=list(range(depth)))
+        self.feature_info = SimpleNamespace(channels=lambda: list(widths[1:]), out_indices=list(range(stages)))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         found = []

@@ -37,7 +37,6 @@ def segmentation_loss(
     *,
     weights: Tensor | None = None,
     dice_weight: float = 1.0,
-    smoothing: float = 0.0,
 ) -> Losses:
     """Cross-entropy + ``dice_weight`` * (1 - mean soft Dice).
 
@@ -49,7 +48,6 @@ def segmentation_loss(
         target: ``(N, H, W)`` uint8 class ids; VOID does not count.
         weights: ``(classes,)`` of each class's pixels in the cross-entropy; all 1 if None.
         dice_weight: 0 leaves cross-entropy alone.
-        smoothing: label smoothing of the cross-entropy.
 
     >>> perfect = 50 * F.one_hot(torch.tensor([[[0, 1]]]), 2).permute(0, 3, 1, 2).float()
     >>> round(float(segmentation_loss(perfect, torch.tensor([[[0, 1]]], dtype=torch.uint8)).total), 6)
@@ -58,9 +56,7 @@ def segmentation_loss(
     logits = logits.float()
     classes = logits.shape[1]
     counted = target != VOID
-    summed = F.cross_entropy(
-        logits, target.long(), weights, ignore_index=VOID, reduction="sum", label_smoothing=smoothing
-    )
+    summed = F.cross_entropy(logits, target.long(), weights, ignore_index=VOID, reduction="sum")
     cross_entropy = _everywhere(summed) / _everywhere(_weight_of(target, weights)).clamp_min(1e-6)
     if dice_weight == 0:
         return Losses(cross_entropy * _world(), cross_entropy.detach(), torch.zeros_like(cross_entropy))

@@ -14,7 +14,7 @@ from whatwhere.data.pieces import SIDE
 from whatwhere.data.survey import Survey
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
-from whatwhere.network import PHOTOGRAPHS, Machine, UNet, cost, pretrained_file
+from whatwhere.network import PHOTOGRAPHS, Machine, UNet, constants_of, cost, known_encoder, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
 __all__ = ["make_plan", "receptive_field"]
@@ -59,10 +59,12 @@ def make_plan(
         seconds, epochs: the budget; 20 minutes if neither is given.
         seed: of the run.
         skips: the levels that get a skip; all if None.
-        encoder: ``"auto"`` chooses by the data; ``"plain"``, or ``"efficientnet-lite0"`` with its ImageNet weights.
+        encoder: ``"auto"`` chooses by the data; ``"plain"``, ``"efficientnet-lite0"`` with its ImageNet weights, or
+            ``"timm:NAME"`` with those that timm has.
 
     Raises:
         DataError: there is nothing to train on.
+        ModelError: timm is asked for and not installed, or has no such model.
     """
     if survey.classes is None or not survey.training:
         raise DataError(
@@ -77,7 +79,7 @@ def make_plan(
     if seconds is None and epochs is None:
         seconds = _DEFAULT_SECONDS
     kind, pretrained = decide("network.encoder", _encoder(survey, encoder))
-    depth = decide("network.depth", _pretrained_depth() if pretrained else _depth(survey))
+    depth = decide("network.depth", _depth(survey) if kind == "plain" else _whole_depth())
     crop = decide("training.crop", _crop(survey, depth))
     batch = decide("training.batch", _batch(crop))
     width = decide("network.width", _width(survey, machine, depth, crop, seconds, kind))
@@ -86,7 +88,7 @@ def make_plan(
         reasons["network.skips"] = "as asked"
     time = duration_text(seconds) if seconds is not None and epochs is None else ""
     reasons["training.epochs" if epochs else "training.time"] = "as asked"
-    normalisation = decide("normalisation", _normalisation(survey, pretrained))
+    normalisation = decide("normalisation", _normalisation(survey, kind if pretrained else "plain"))
     reasons["classes"] = _classes_reason(survey.classes, survey.declared)
     split = {
         name: tuple(f.name for f in survey.files if f.split == name and f.usable)
@@ -121,9 +123,13 @@ def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
     if asked == "efficientnet-lite0":
         _check_rgb(survey, asked)
         return (asked, True), "as asked; begins with ImageNet weights"
+    if asked.startswith("timm:") and known_encoder(asked):
+        return _timm_encoder(survey, asked)
     if asked != "auto":
         raise PlanError(
-            f"encoder is {asked!r}", "'auto', 'plain' or 'efficientnet-lite0'", "leave it at 'auto' if unsure"
+            f"encoder is {asked!r}",
+            "'auto', 'plain', 'efficientnet-lite0' or 'timm:NAME'",
+            "leave it at 'auto' if unsure",
         )
     if not survey.photographs:
         return ("plain", False), "no colour photographs: features learnt from these images alone"
@@ -134,10 +140,23 @@ def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
     return ("efficientnet-lite0", True), "colour photographs: begins with ImageNet weights (EfficientNet-Lite0)"
 
 
+def _timm_encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
+    if constants_of(asked) is None:
+        return (asked, False), "as asked; timm has no weights for it, so it begins with random ones"
+    if not _is_rgb(survey):
+        return (asked, False), "as asked; its weights are for 8-bit RGB, so it begins with random ones"
+    return (asked, True), "as asked; begins with the weights that timm has"
+
+
+def _is_rgb(survey: Survey) -> bool:
+    found = survey.normalisation()
+    return (found.channels, found.dtype) == (PHOTOGRAPHS.channels, PHOTOGRAPHS.dtype)
+
+
 def _check_rgb(survey: Survey, asked: str) -> None:
     """The weights were trained on 8-bit colours, and their constants are in those units."""
-    found = survey.normalisation()
-    if (found.channels, found.dtype) != (PHOTOGRAPHS.channels, PHOTOGRAPHS.dtype):
+    if not _is_rgb(survey):
+        found = survey.normalisation()
         raise PlanError(
             f"encoder is {asked!r}, and the images are {found.dtype} with channels: {found.channels}",
             f"{PHOTOGRAPHS.dtype} with channels: {PHOTOGRAPHS.channels}, as its weights were trained",
@@ -145,13 +164,14 @@ def _check_rgb(survey: Survey, asked: str) -> None:
         )
 
 
-def _pretrained_depth() -> Reasoned[int]:
-    return 5, "down to stride 32, as the weights were trained"
+def _whole_depth() -> Reasoned[int]:
+    return 5, "down to stride 32, as the encoder goes"
 
 
-def _normalisation(survey: Survey, pretrained: bool) -> Reasoned[Normalisation]:
-    if pretrained:
-        return PHOTOGRAPHS, "the constants that the ImageNet weights were trained with"
+def _normalisation(survey: Survey, weights: str) -> Reasoned[Normalisation]:
+    constants = constants_of(weights)
+    if constants is not None:
+        return constants, "the constants that the encoder's ImageNet weights were trained with"
     return survey.normalisation(), f"mean and deviation of {len(survey.training)} training images, never of one image"
 
 
@@ -259,12 +279,12 @@ def _warmup(survey: Survey, seconds: float | None, epochs: float | None, crop: i
     """Long enough that the first steps, which know least, spoil nothing; a small share of a long run."""
     if epochs:
         pixels = sum(f.image.size[0] * f.image.size[1] for f in survey.training if f.image)
-        share, what = _RISE_STEPS * batch * crop * crop / (epochs * pixels), f"{_RISE_STEPS} steps"
+        wanted, whole, unit = _RISE_STEPS, epochs * pixels / (batch * crop * crop), "steps"
     else:
         assert seconds is not None
-        share, what = _RISE_SECONDS / seconds, f"{_RISE_SECONDS / 60:.0f} minutes"
-    share = round(min(0.3, max(0.05, share)), 2)
-    return share, f"about {what}, if that is less than a third of the run: hasty first steps spoil what comes after"
+        wanted, whole, unit = _RISE_SECONDS, seconds, "seconds"
+    share = round(min(0.3, max(0.05, wanted / whole)), 2)
+    return share, f"about {share * whole:.0f} {unit}: hasty first steps spoil what comes after"
 
 
 def _cooldown() -> Reasoned[float]:

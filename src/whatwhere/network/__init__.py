@@ -5,7 +5,13 @@ from whatwhere.network.encoders import known_encoder
 from whatwhere.network.machine import Machine, keep_freed_memory, probe_machine
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.model_file import Model, build, load_model, save_model, versions
-from whatwhere.network.pretrained import PHOTOGRAPHS, load_pretrained, pretrained_file, pretrained_parameters
+from whatwhere.network.pretrained import (
+    PHOTOGRAPHS,
+    constants_of,
+    load_pretrained,
+    pretrained_file,
+    pretrained_parameters,
+)
 from whatwhere.network.unet import Skip, UNet
 
 __all__ = [
@@ -17,6 +23,7 @@ __all__ = [
     "Skip",
     "UNet",
     "build",
+    "constants_of",
     "cost",
     "keep_freed_memory",
     "known_encoder",

@@ -11,9 +11,10 @@ import itertools
 import re
 from types import ModuleType
 
+import torch
 from torch import Tensor, nn
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network.blocks import Block, ConvNormReLU
 from whatwhere.network.blocks import block as _bricks
 from whatwhere.network.depthwise import Depthwise
@@ -27,6 +28,7 @@ __all__ = [
     "known_encoder",
     "lite0_stages",
     "pooled_block",
+    "timm_constants",
 ]
 
 LITE0_CHANNELS = (16, 24, 40, 112, 320)
@@ -95,11 +97,14 @@ def lite0_stages() -> list[nn.Module]:
 
 
 class TimmEncoder(nn.Module):
-    """Any ``timm`` model that can give its features, below the same block of our own at full resolution.
+    """Any ``timm`` model that can give its features, below blocks of our own at the strides that it lacks.
+
+    That is full resolution, and stride 2 of models that begin with 4x4 patches (ConvNeXt, EfficientViT).
 
     Args:
         name: a name that ``timm.create_model`` knows.
-        depth: how many of its strides 2, 4, 8, ... are used.
+        width: channels at full resolution.
+        depth: its features down to stride ``2**depth`` are used.
 
     Raises:
         ModelError: timm is not installed, knows no such model, or the model's strides are not those of a U.
@@ -110,16 +115,24 @@ class TimmEncoder(nn.Module):
         self.name = name
         self.in_channels = in_channels
         self.body = _timm_body(name, in_channels, depth)
-        self.channels: tuple[int, ...] = (width, *self.body.feature_info.channels())  # type: ignore[operator, union-attr]
+        theirs = tuple(self.body.feature_info.channels())  # type: ignore[operator, union-attr]
+        self.own = depth + 1 - len(theirs)
+        widths = tuple(width * 2**level for level in range(self.own))
+        self.channels: tuple[int, ...] = (*widths, *theirs)
         self.add_module("0", nn.Sequential(ConvNormReLU(in_channels, width), ConvNormReLU(width, width)))
-        for level in range(1, depth):
+        for level in range(1, self.own):
+            self.add_module(str(level), pooled_block("plain", widths[level - 1], widths[level], 1, True))
+        for level in range(self.own, depth):
             self.add_module(str(level), nn.Identity())  # so that level k is the module encoder.k here too
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """One tensor a level and, other than the other encoders, also the deepest."""
+        levels = [image]
+        for level in range(self.own):
+            levels.append(self.get_submodule(str(level))(levels[-1]))
         *upper, deepest = self.body(image)
-        levels = [image, *upper]
-        return [*(self.get_submodule(str(level))(features) for level, features in enumerate(levels)), deepest]
+        theirs = (self.get_submodule(str(level))(features) for level, features in enumerate(upper, self.own))
+        return [*levels[1:], *theirs, deepest]
 
     def load_pretrained(self) -> None:
         """The weights that timm has for this model; ``ModelError`` where it cannot get them."""
@@ -138,23 +151,53 @@ class TimmEncoder(nn.Module):
         self.body.load_state_dict(given.state_dict())
 
 
+def timm_constants(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of 8-bit RGB that the model's weights were trained with; None where timm has no weights.
+
+    Raises:
+        ModelError: timm is not installed, or knows no such model.
+    """
+    timm = _timm(name)
+    if not timm.is_model(name):
+        raise ModelError(f"encoder 'timm:{name}'", "a model that timm knows", "timm.list_models() lists names")
+    found = timm.get_pretrained_cfg(name)
+    if found is None or not found.has_weights:
+        return None
+    mean, deviation = (tuple(255.0 * value for value in values) for values in (found.mean, found.std))
+    return mean, deviation
+
+
 def _timm_body(name: str, in_channels: int, depth: int) -> nn.Module:
-    """The model that gives its features at strides 2, 4, ... 2**depth."""
+    """The model that gives its features at strides up to 2**depth, each twice the one before."""
     timm = _timm(name)
     options = {"pretrained": False, "features_only": True, "in_chans": in_channels}
     try:
         found = timm.create_model(name, **options).feature_info
-        places = dict(zip(found.reduction(), found.out_indices))
-        if not {2**level for level in range(1, depth + 1)} <= places.keys():
+        places = {stride: place for stride, place in zip(found.reduction(), found.out_indices) if stride > 1}
+        strides = [2**level for level in range(1, depth + 1) if 2**level >= min(places)]
+        if not strides or not set(strides) <= places.keys():
             raise ValueError(f"it gives them at {', '.join(map(str, places))}")
-        chosen = [places[2**level] for level in range(1, depth + 1)]
-        return timm.create_model(name, out_indices=chosen, **options)  # type: ignore[no-any-return]
+        body = timm.create_model(name, out_indices=[places[stride] for stride in strides], **options)
+        _probe(body, in_channels, strides)
     except (RuntimeError, ValueError, AttributeError, AssertionError) as error:
         raise ModelError(
-            f"encoder 'timm:{name}' with depth {depth} ({error})",
-            f"a model that gives features at strides 2 to {2**depth}",
+            f"encoder 'timm:{name}' with depth {depth} ({in_a_line(error)})",
+            f"a model of images of any size that gives features down to stride {2**depth}",
             "choose another model, or another depth; timm.list_models() lists names",
         ) from error
+    return body  # type: ignore[no-any-return]
+
+
+def _probe(body: nn.Module, in_channels: int, strides: list[int]) -> None:
+    """``ValueError`` if features are not ``(N, C, H, W)`` at these strides (some transformers take one size only)."""
+    side = 2 * strides[-1]
+    was_training = body.training
+    with torch.inference_mode():
+        found = body.eval()(torch.zeros(1, in_channels, side, side))
+    body.train(was_training)
+    shapes = [tuple(features.shape[2:]) for features in found]
+    if shapes != [(side // stride, side // stride) for stride in strides]:
+        raise ValueError(f"features of an image of {side} px have sizes {shapes}")
 
 
 def _timm(name: str) -> ModuleType:

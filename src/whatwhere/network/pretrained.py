@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.errors import ModelError, in_a_line
-from whatwhere.network.encoders import InvertedBottleneck, TimmEncoder
+from whatwhere.network.encoders import InvertedBottleneck, TimmEncoder, timm_constants
 from whatwhere.network.unet import UNet
 from whatwhere.records import Normalisation
 
-__all__ = ["PHOTOGRAPHS", "load_pretrained", "pretrained_file", "pretrained_parameters"]
+__all__ = ["PHOTOGRAPHS", "constants_of", "load_pretrained", "pretrained_file", "pretrained_parameters"]
 
 PHOTOGRAPHS = Normalisation((127.0,) * 3, (128.0,) * 3)
 """What EfficientNet-Lite0 was trained on: 8-bit RGB, less 127, by 128."""
@@ -32,6 +32,18 @@ def pretrained_file() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return next(iter(sorted((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))), None)
+
+
+def constants_of(encoder: str) -> Normalisation | None:
+    """What the weights of ``"efficientnet-lite0"`` or ``"timm:NAME"`` were trained with; None if there are no weights.
+
+    Raises:
+        ModelError: timm is not installed, or knows no such model.
+    """
+    if not encoder.startswith("timm:"):
+        return PHOTOGRAPHS if encoder == "efficientnet-lite0" else None
+    found = timm_constants(encoder.removeprefix("timm:"))
+    return None if found is None else Normalisation(*found)
 
 
 def load_pretrained(network: nn.Module, path: Path | None = None) -> None:
