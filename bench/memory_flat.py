@@ -4,6 +4,7 @@ Each size runs in a process of its own, on a tiled TIFF made on the disk first, 
 
     python bench/memory_flat.py                       # 4096, 8192, 16384 and 32768 pixels a side
     python bench/memory_flat.py --sizes 4096 8192 --width 32
+    python bench/memory_flat.py --backend eager       # one way to compute at every size: does time grow as pixels do?
     python bench/memory_flat.py --quick
 """
 
@@ -31,12 +32,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
     parser.add_argument("--width", type=int, default=4, help="channels at level 0")
     parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--backend", default="auto", help="as of whatwhere predict")
     parser.add_argument("--folder", type=Path, help="where the images are made; some GiB; default: a temporary folder")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # the inside of a child process
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # the inside of a child process
     options = parser.parse_args()
     if options.one:
-        _child(*map(Path, options.one))
+        _child(*map(Path, options.one[:3]), options.one[3])
         return
     if options.quick:
         options.sizes = [1024, 4608]
@@ -49,18 +51,19 @@ def main() -> None:
         save_model(model_of(unet(options.width, options.depth)), folder / "model.safetensors")
         for size in options.sizes:
             image = _make(folder / f"{size}.tif", size)
-            lines.append(_line(size, folder, image))
+            lines.append(_line(size, folder, image, options.backend))
             image.unlink()
     print(f"\nU-Net of base {options.width} and {options.depth} downs, tiled TIFF to tiled TIFF\n")
-    print(table(["image", "peak resident GiB", "seconds", "microseconds a pixel", "how"], lines))
+    print(table(["image", "peak resident GiB", "seconds", "of them painting", "microseconds a pixel", "how"], lines))
 
 
-def _line(size: int, folder: Path, image: Path) -> list[object]:
-    arguments = ["--one", str(folder / "model.safetensors"), str(image), str(folder / "out")]
+def _line(size: int, folder: Path, image: Path, backend: str) -> list[object]:
+    arguments = ["--one", str(folder / "model.safetensors"), str(image), str(folder / "out"), backend]
     child = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
     record = json.loads(child.stdout.splitlines()[-1])
-    seconds = record["seconds"]
-    return [f"{size}x{size}", record["peak"] / 2**30, seconds, seconds / size**2 * 1e6, record["how"]]
+    painting = record["painting"]
+    pace = painting / size**2 * 1e6
+    return [f"{size}x{size}", record["peak"] / 2**30, record["seconds"], painting, pace, record["how"]]
 
 
 def _make(path: Path, size: int) -> Path:
@@ -78,18 +81,19 @@ def _make(path: Path, size: int) -> Path:
     return path
 
 
-def _child(model: Path, image: Path, out: Path) -> None:
+def _child(model: Path, image: Path, out: Path, backend: str) -> None:
     from whatwhere.paint import predict
 
     start = time.perf_counter()
-    done = predict(model, image, out)
+    done = predict(model, image, out, backend=backend)
     seconds = time.perf_counter() - start
     assert not done.failed, str(done)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     peak = int(status["VmHWM"].split()[0]) * 1024
     report = done.items[0].report
     assert report is not None
-    print(json.dumps({"peak": peak, "seconds": seconds, "how": f"{report.tiles} of {report.tile[0]}x{report.tile[1]}"}))
+    how = f"{report.tiles} of {report.tile[0]}x{report.tile[1]} by {report.backend}"
+    print(json.dumps({"peak": peak, "seconds": seconds, "painting": report.seconds, "how": how}))
 
 
 if __name__ == "__main__":
