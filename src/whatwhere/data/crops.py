@@ -124,11 +124,19 @@ class Crops:
         return moved, image, torch.from_numpy(np.ascontiguousarray(labels[top:bottom, left:right]))
 
     def batches(
-        self, batch: int, start: int, *, share: tuple[int, int] = (0, 1), workers: int = 1, ahead: int = 2
+        self,
+        batch: int,
+        start: int,
+        *,
+        share: tuple[int, int] = (0, 1),
+        workers: int = 1,
+        ahead: int = 2,
+        pinned: bool = False,
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Batches from step ``start`` on, prepared ahead by threads: ``(batch, C, h, w)`` and ``(batch, h, w)`` uint8.
 
-        ``share`` = (rank, world): this process makes its part of every global batch.
+        ``share`` = (rank, world): this process makes its part of every global batch. ``pinned``: in memory from which a
+        GPU fetches them while it computes.
         """
         rank, world = share
         local = batch // world
@@ -136,7 +144,8 @@ class Crops:
         def make(step: int) -> tuple[Tensor, Tensor]:
             first = step * batch + rank * local
             images, labels = zip(*(self.crop_number(first + index) for index in range(local)))
-            return torch.stack(images), torch.stack(labels)
+            made = torch.stack(images), torch.stack(labels)
+            return (made[0].pin_memory(), made[1].pin_memory()) if pinned else made
 
         # one thread each: a second team of threads for crops would fight the network for the cores (half the speed)
         pool = ThreadPoolExecutor(workers, "crops", initializer=torch.set_num_threads, initargs=(1,))

@@ -53,14 +53,12 @@ def segmentation_loss(
     >>> round(float(segmentation_loss(perfect, torch.tensor([[[0, 1]]], dtype=torch.uint8)).total), 6)
     0.0
     """
-    logits = logits.float()
-    classes = logits.shape[1]
-    counted = target != VOID
-    summed = F.cross_entropy(logits, target.long(), weights, ignore_index=VOID, reduction="sum")
+    log_shares = logits.float().contiguous().log_softmax(1)  # a plane a class: many times faster than a row a pixel
+    summed = F.nll_loss(log_shares, target.long(), weights, ignore_index=VOID, reduction="sum")
     cross_entropy = _everywhere(summed) / _everywhere(_weight_of(target, weights)).clamp_min(1e-6)
     if dice_weight == 0:
         return Losses(cross_entropy * _world(), cross_entropy.detach(), torch.zeros_like(cross_entropy))
-    dice = _dice_loss(logits, target, counted, classes)
+    dice = _dice_loss(log_shares.exp(), target)
     total = (cross_entropy + dice_weight * dice) * _world()
     return Losses(total, cross_entropy.detach(), dice.detach())
 
@@ -73,18 +71,25 @@ def counted_shares(target: Tensor, parts: int, weights: Tensor | None = None) ->
 
 def _weight_of(target: Tensor, weights: Tensor | None) -> Tensor:
     """The weights of all pixels that count, summed; their number where classes have none."""
-    counted = target[target != VOID]
     if weights is None:
-        return torch.tensor(float(counted.numel()), device=target.device)
-    return weights[counted.long()].sum()
+        return (target != VOID).sum().float()
+    return weights @ _pixels(target, weights.numel())
 
 
-def _dice_loss(logits: Tensor, target: Tensor, counted: Tensor, classes: int) -> Tensor:
-    probabilities = logits.softmax(1) * counted[:, None]
-    truth = F.one_hot(torch.where(counted, target, torch.zeros_like(target)).long(), classes)
-    truth = truth.permute(0, 3, 1, 2) * counted[:, None]
+def _pixels(target: Tensor, classes: int) -> Tensor:
+    """How many pixels each class has."""
+    return torch.bincount(target.flatten(), minlength=VOID + 1)[:classes].float()
+
+
+def _dice_loss(shares: Tensor, target: Tensor) -> Tensor:
+    """1 - mean soft Dice of ``(N, classes, H, W)`` probabilities."""
+    counted = (target != VOID)[:, None]
+    classes = target.where(counted[:, 0], 0).long()[:, None]
+    truth = torch.zeros_like(shares).scatter_(1, classes, counted.to(shares.dtype))
     axes = (0, 2, 3)
-    sums = torch.stack([(probabilities * truth).sum(axes), probabilities.sum(axes), truth.sum(axes).float()])
+    sums = torch.stack(
+        [(shares * truth).sum(axes), (shares * counted).sum(axes), _pixels(target, shares.shape[1])],
+    )
     overlap, predicted, true = _everywhere(sums)
     present = true > 0
     dice = 2 * overlap / (predicted + true).clamp_min(1e-6)

@@ -127,7 +127,7 @@ class RunRecord:
         steps, seconds: how long it trained, over all its resumptions.
         images_per_second: crops a second while training.
         waiting_share: share of the time in which training waited for data.
-        peak_memory: largest resident memory of the process, bytes.
+        peak_memory: largest resident memory of the process, on a GPU what was allocated there at most; bytes.
         machine: what it was trained on.
     """
 

@@ -224,7 +224,8 @@ class _Trainer:
         asked = time.perf_counter()
         images, target = next(batches)
         self.state.counters.waiting += time.perf_counter() - asked
-        images, target = _to(images, self.machine), _to(target, self.machine)
+        place = self.machine.device
+        images, target = (part.to(place, non_blocking=place.startswith("cuda")) for part in (images, target))
         self.learner.train()
         while True:
             try:
@@ -314,7 +315,7 @@ class _Trainer:
         counters, seconds = self.state.counters, self.clock.elapsed()
         record = RunRecord(
             self.folder.root, entry["mean_iou"], entry["iou"], entry["validated"], counters.step, seconds,
-            self._speed(), counters.waiting / seconds, _peak_memory(), str(self.machine),
+            self._speed(), counters.waiting / seconds, _peak_memory(self.machine), str(self.machine),
         )  # fmt: skip
         if self.world.leads:
             write_json(self.folder.summary, record.to_json() | {"versions": versions()})
@@ -329,6 +330,7 @@ class _Trainer:
         return self.crops.batches(
             self.plan.training.batch, self.state.counters.step, share=(self.world.rank, self.world.size),
             workers=1 if self.machine.device == "cpu" else max(1, self.machine.cores // 2),
+            pinned=self.machine.device.startswith("cuda"),
         )  # fmt: skip
 
     def _steps_an_epoch(self) -> int:
@@ -369,17 +371,14 @@ def _check_images(images: ImageSet, plan: Plan) -> None:
             )
 
 
-def _to(tensor: Tensor, machine: Machine) -> Tensor:
-    if machine.device.startswith("cuda"):
-        return tensor.pin_memory().to(machine.device, non_blocking=True)
-    return tensor.to(machine.device)
-
-
 def _crops(count: int) -> str:
     return f"{count} crop{'s' * (count != 1)}"
 
 
-def _peak_memory() -> int:
+def _peak_memory(machine: Machine) -> int:
+    """Bytes, of the device that computes."""
+    if machine.device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(machine.device)
     try:
         import resource
     except ImportError:  # not on Windows

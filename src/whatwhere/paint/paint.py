@@ -171,13 +171,15 @@ def paint_source(
 
     def attempt(plan: Scheme) -> None:
         work = blend_tiles if plan.blended else paint_tiles
-        try:
-            engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling))
-            done = sink.begin(plan, f"{engine.backend} {engine.precision}")
-            work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
-        except BackendFailure as failure:
-            engine.fall_back(failure)
-            attempt(plan)
+        while True:
+            try:
+                engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling))
+                done = sink.begin(plan, f"{engine.backend} {engine.precision}")
+                work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
+            except BackendFailure as failure:
+                engine.fall_back(failure)
+            else:
+                return
 
     schemes = partial(scheme, engine, source.size, tile=tile, batch=batch, align=align)
     plan, notes = with_room(schemes, attempt)
