@@ -32,7 +32,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers:
         yield workers
 
 
@@ -100,7 +100,9 @@ def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
         return honest(self, batch)
 
     monkeypatch.setattr(Engine, "logits", scarce)
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as one:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as one:
         done = predict(
             model_file, tmp_path / "a.zarr", tmp_path / "out", cluster=one.scheduler_address, precision="float32"
         )
@@ -112,7 +114,7 @@ def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
 
 def test_a_scheduler_without_workers_is_said(model_file: Path) -> None:
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty,
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty,
         pytest.raises(ClusterError, match=r"no workers at inproc.*with at least one worker"),
     ):
         Workers(empty.scheduler_address, model_file)

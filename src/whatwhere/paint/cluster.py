@@ -62,7 +62,7 @@ class Workers:
             if not count.isdecimal() or int(count) < 1:
                 raise ClusterError(f"cluster is {address!r}", "local:N with N at least 1, or tcp://host:port", "")
             self._local = self._distributed.LocalCluster(
-                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None,
+                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,
             )  # fmt: skip
         try:
