@@ -331,42 +331,33 @@ def test_a_run_that_keeps_overflowing_gives_up(
         train(disc_plan, sets, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("batch", "tried", "error"),
+    [
+        (4, [1, 2, 4], RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory")),
+        (6, [1, 2, 6], MemoryError()),  # 4 parts of 6 crops would not be equal
+    ],
+)
 def test_when_memory_runs_out_the_batch_is_made_in_parts(
-    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    batch: int, tried: list[int], error: Exception, disc_plan: Plan, sets: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     parts: list[int] = []
 
     def small(*given: Any, accumulate: int, **options: Any) -> StepResult:
         parts.append(accumulate)
-        if accumulate < 4:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory")
+        if accumulate < batch:
+            raise error
         return train_step(*given, accumulate=accumulate, **options)
 
     monkeypatch.setattr(training, "train_step", small)
-    plan = replace(disc_plan, training=replace(disc_plan.training, batch=4, epochs=1.0))
+    plan = replace(disc_plan, training=replace(disc_plan.training, batch=batch, epochs=1.0))
     told = Told()
     record = train(plan, sets, tmp_path / "run", view=told)
-    assert parts[:3] == [1, 2, 4]
-    assert set(parts[3:]) == {4}
-    assert record.steps == 4
-    assert "memory ran out; going on with 4 parts of 1 crop a step (the same batch)" in told.said
-
-
-def test_a_batch_that_cannot_be_halved_again_goes_on_crop_by_crop(
-    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts: list[int] = []
-
-    def small(*given: Any, accumulate: int, **options: Any) -> StepResult:
-        parts.append(accumulate)
-        if accumulate < 6:
-            raise MemoryError
-        return train_step(*given, accumulate=accumulate, **options)
-
-    monkeypatch.setattr(training, "train_step", small)
-    plan = replace(disc_plan, training=replace(disc_plan.training, batch=6, epochs=1.0))
-    train(plan, sets, tmp_path / "run")
-    assert parts[:3] == [1, 2, 6]
+    assert parts[:3] == tried
+    assert set(parts[3:]) == {batch}
+    assert record.steps == len(parts) - 2
+    assert f"memory ran out; going on with {batch} parts of 1 crop a step (the same batch)" in told.said
 
 
 def test_when_one_crop_does_not_fit_the_run_stops_with_a_remedy(

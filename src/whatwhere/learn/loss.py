@@ -1,9 +1,9 @@
 """The training loss: cross-entropy plus soft Dice. Knows nothing of networks.
 
 The rule for classes and void: pixels of VOID count nowhere. Cross-entropy is the mean over the remaining pixels, each
-counted by the weight of its class. Dice
-is taken per class over the whole batch, and averaged over the classes that the batch's *truth* holds: a class that is
-absent from it has no Dice (predicting some of it is punished by the cross-entropy).
+counted by the weight of its class. Dice is taken per class over the whole batch, and averaged over the classes that the
+batch's *truth* holds: a class that is absent from it has no Dice (predicting some of it is punished by the
+cross-entropy).
 
 Dice: Milletari et al. 2016, arXiv 1606.04797; summed over the batch, as small crops often lack a class.
 """
@@ -87,9 +87,7 @@ def _dice_loss(shares: Tensor, target: Tensor) -> Tensor:
     classes = target.where(counted[:, 0], 0).long()[:, None]
     truth = torch.zeros_like(shares).scatter_(1, classes, counted.to(shares.dtype))
     axes = (0, 2, 3)
-    sums = torch.stack(
-        [(shares * truth).sum(axes), (shares * counted).sum(axes), _pixels(target, shares.shape[1])],
-    )
+    sums = torch.stack([(shares * truth).sum(axes), (shares * counted).sum(axes), _pixels(target, shares.shape[1])])
     overlap, predicted, true = _everywhere(sums)
     present = true > 0
     dice = 2 * overlap / (predicted + true).clamp_min(1e-6)

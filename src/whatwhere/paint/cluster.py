@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from whatwhere.errors import ClusterError, WhatwhereError
+from whatwhere.errors import ClusterError, WhatwhereError, in_a_line
 from whatwhere.network import load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.engine import Engine
@@ -146,7 +146,7 @@ class Workers:
             if is_out_of_memory(error):
                 raise
             raise ClusterError(
-                f"the workers gave up ({type(error).__name__}: {error})",
+                f"the workers gave up ({in_a_line(error)})",
                 "workers that stay alive and see the same files",
                 "look at their logs, then run again: finished tiles are kept",
             ) from error

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from whatwhere.errors import in_a_line
 from whatwhere.network import Model
 from whatwhere.paint.backends import Backend, int8_backends
 from whatwhere.paint.verify import labels_alike
@@ -162,7 +163,7 @@ def kept_int8(model: Model, weights: Callable[[], str]) -> tuple[tuple[Backend, 
         record = Int8.from_json(json.loads(path.read_text(encoding="utf-8")))
         content = hashlib.sha256(network.read_bytes()).hexdigest()
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return (), f"{path.name} and {network.name} can't be read ({type(error).__name__}: {error}); {again}"
+        return (), f"{path.name} and {network.name} can't be read ({in_a_line(error)}); {again}"
     if record.weights != weights():
         return (), f"{network.name} is of other weights; {again}"
     if record.content != content:
