@@ -15,7 +15,7 @@ from torch import nn
 from whatwhere.learn.average import Average
 from whatwhere.learn.loss import segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
-from whatwhere.learn.step import make_optimizer, rate_at, set_rate, train_step
+from whatwhere.learn.step import cooled, make_optimizer, rate_at, set_rate, train_step
 from whatwhere.network import UNet, pretrained_parameters, probe_machine
 from whatwhere.records import VOID
 
@@ -228,3 +228,20 @@ def test_the_average_follows_by_its_formula() -> None:
     for name, tensor in average.network.state_dict().items():
         torch.testing.assert_close(tensor, expected[name])
     assert not any(p.requires_grad for p in average.network.parameters())
+
+
+def test_the_average_lags_less_the_lower_the_rate_and_ends_where_the_network_is() -> None:
+    plan = TrainingPlan(epochs=1, warmup=0.1, cooldown=0.5)
+    shares = [cooled(progress, plan) for progress in (0.0, 0.05, 0.5, 0.75, 0.9, 1.0)]
+    assert shares[:3] == [1.0, 1.0, 1.0]
+    assert shares[3] == pytest.approx(0.5)
+    assert shares[-1] == 0.0
+    distances = []
+    for share in shares[2:]:
+        network = nn.Conv2d(1, 1, 1)
+        average = Average(network, decay=0.8)
+        nn.init.constant_(network.weight, 1.0)
+        nn.init.constant_(average.network.weight, 0.0)
+        average.follow(network, 1000, share)
+        distances.append(1.0 - float(average.network.weight.detach()))
+    assert distances == pytest.approx([0.8, 0.6, 0.0, 0.0], abs=1e-6)

@@ -2,7 +2,8 @@
 
 Polyak & Juditsky 1992, doi 10.1137/0330046. Batch-norm statistics are averaged as well. Until its decay is reached the
 mean goes back over a ninth of the steps so far, so that no one need know how many there will be (the power function of
-Karras et al. 2024, arXiv 2312.02696).
+Karras et al. 2024, arXiv 2312.02696). As the learning rate falls the weights come to rest by themselves, and a mean
+that goes back as far as before would only lag behind them: so its reach falls with the rate.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ class Average:
         self.decay = decay
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, step: int) -> None:
+    def follow(self, network: nn.Module, step: int, cooled: float = 1.0) -> None:
+        """Takes in the weights after a step; ``cooled`` is what share of its height the learning rate has kept."""
         decay = min(self.decay, (1 + step) / (10 + step))
         mine, theirs = _floats(self.network), _floats(network)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        torch._foreach_lerp_(mine, theirs, min(1.0, (1 - decay) / max(cooled, 1e-9)))
         for own, other in zip(self.network.buffers(), network.buffers()):
             if not own.is_floating_point():
                 own.copy_(other)

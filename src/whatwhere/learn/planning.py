@@ -317,7 +317,7 @@ def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:
 
 
 def _average() -> Reasoned[float]:
-    return 0.999, "the mean of about the last tenth of the run, as far as a thousand steps back"
+    return 0.999, "the mean of about the last tenth of the steps so far, at most a thousand; of fewer as the rate falls"
 
 
 def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:

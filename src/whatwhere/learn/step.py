@@ -15,7 +15,7 @@ from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
-__all__ = ["StepResult", "class_weights", "make_optimizer", "rate_at", "set_rate", "train_step"]
+__all__ = ["StepResult", "class_weights", "cooled", "make_optimizer", "rate_at", "set_rate", "train_step"]
 
 _CLIP = 5.0
 """Gradients longer than this are shortened: one strange crop must not throw the weights away."""
@@ -68,9 +68,14 @@ def rate_at(progress: float, plan: TrainingPlan) -> float:
     """
     if progress < plan.warmup:
         return plan.learning_rate * (progress / plan.warmup * 0.95 + 0.05)
+    return plan.learning_rate * cooled(progress, plan)
+
+
+def cooled(progress: float, plan: TrainingPlan) -> float:
+    """The share of its height that the learning rate has kept when it falls: 1 until then, 0 at the end."""
     level = max(plan.warmup, 1 - plan.cooldown)
     fallen = (progress - level) / max(1e-9, 1 - level)
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, fallen))))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, fallen))))
 
 
 def train_step(

@@ -28,7 +28,7 @@ from whatwhere.learn.pilot import fly_pilot
 from whatwhere.learn.plan import Plan, read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import State
-from whatwhere.learn.step import StepResult, class_weights, make_optimizer, rate_at, set_rate, train_step
+from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimizer, rate_at, set_rate, train_step
 from whatwhere.learn.view import SilentView, TrainingView
 from whatwhere.network import (
     Machine,
@@ -200,7 +200,7 @@ class _Trainer:
                 self._rewind(result)
                 return False
             self.clock.training += time.perf_counter() - began
-            self._count(result)
+            self._count(result, cooled(progress, self.plan.training))
         return True
 
     def _between(self, interrupted: bool) -> float:
@@ -255,9 +255,9 @@ class _Trainer:
             f"memory ran out; going on with {parts} parts of {_crops(batch // parts)} a step (the same batch)"
         )
 
-    def _count(self, result: StepResult) -> None:
+    def _count(self, result: StepResult, kept: float) -> None:
         counters = self.state.counters
-        self.state.average.follow(self.state.network, counters.step)
+        self.state.average.follow(self.state.network, counters.step, kept)
         counters.step += 1
         self.steps_here += 1
         counters.elapsed = self.clock.elapsed()
