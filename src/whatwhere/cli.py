@@ -179,7 +179,7 @@ def predict(
     from whatwhere.paint import predict as paint_all
 
     if prove:
-        _prove(model, inputs, tile, backend)
+        _prove(model, inputs, tile, precision, backend)
         return
     options: dict[str, Any] = {
         "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
@@ -367,15 +367,19 @@ def _levels_of(text: str | None, depth: int) -> Sequence[int] | None:
     return None if text is None else range(depth) if text == "all" else _levels(text)
 
 
-def _prove(model: Path, inputs: list[str], tile: int | None, backend: str) -> None:
+def _prove(model: Path, inputs: list[str], tile: int | None, precision: Any, backend: str) -> None:
     from whatwhere.network import load_model
     from whatwhere.paint import prove
-    from whatwhere.paint.files import open_image
+    from whatwhere.paint.files import fitted, open_image
     from whatwhere.paint.predict import find_inputs
 
     path, _ = find_inputs(inputs)[0]
     loaded = load_model(model)
-    _out.print(str(prove(loaded, open_image(path), tile=tile, backend=backend)), markup=False)
+    source = fitted(open_image(path), loaded.normalisation.channels)
+    proof = prove(loaded, source, precision="float32" if precision == "auto" else precision, tile=tile, backend=backend)
+    _out.print(str(proof), markup=False)
+    if not proof.passed:
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager

@@ -5,9 +5,10 @@ Takes paths, arrays or records, returns records that print themselves; each comm
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from whatwhere.data import Findings, Folder, Sample, find, read_image, split, su
 from whatwhere.data import check as findings_of
 from whatwhere.data.crops import Store
 from whatwhere.data.findings import many
+from whatwhere.data.folder import LayoutError
+from whatwhere.data.images import pixel_digest
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet, from_samples, untold
 from whatwhere.data.survey import Survey
@@ -71,6 +74,8 @@ def plan(
 ) -> Plan:
     """Every choice of a training run with its reason. The same data, machine and budget give the same plan."""
     seconds = parse_duration(time) if time else None
+    if epochs is not None and not epochs > 0:
+        raise PlanError(f"epochs = {epochs:g}", "a number above 0", "give the passes over the data that you want")
     if seconds is not None and epochs:
         raise PlanError(f"time = {time!r} and epochs = {epochs:g}", "exactly one of them", "leave one out")
     folder = find(data)
@@ -133,8 +138,8 @@ def evaluate(
     for index, name in enumerate(images.names):
         raw, truth = images.store[index]
         held.check(raw, name)
-        painting = paint(engine, raw, probabilities=True)
-        judge.add(name, truth, painting.labels, painting.probabilities)
+        painting = paint(engine, raw, confidence=True)
+        judge.add(name, truth, painting.labels, confidence=painting.confidence)
         if progress is not None:
             progress(index + 1, len(images))
     scores = judge.result()
@@ -312,10 +317,12 @@ class Segmenter:
 
 def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
     """The images that a plan's split names, out of a folder."""
-    limit = probe_machine("cpu").memory // 4
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
+    room = probe_machine("cpu").memory // (4 * here)
     sets = {}
-    for name, names in plan.split.items():
-        samples = _of_split(folder, name, names)
+    for name, limit in (("train", room * 3 // 4), ("val", room // 4)):
+        names = plan.split.get(name, ())
+        samples = folder.as_divided(name, names)
         missing = sorted(set(names) - {sample.name for sample in samples})
         if missing:
             raise DataError(
@@ -323,20 +330,17 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
                 "the folder the plan was made for",
                 "make the plan anew: whatwhere plan",
             )
-        sets[name] = from_samples(samples, plan.classes, limit)
-    for needed in ("train", "val"):
-        if not len(sets.get(needed, ())):
-            raise DataError(f"the plan has no images to {needed}", "names under [split]", "make the plan anew")
+        if not names:
+            raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
+        sets[name] = from_samples(_named(samples, names), plan.classes, limit)
     return sets
 
 
 def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet:
     """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes."""
     folder = find(data)
-    samples: Sequence[Sample]
-    part, samples = (split, folder.pairs(split)) if split else _unseen(folder, model)
-    if not samples and "all" in folder.splits:  # the plan divided it
-        samples = _of_split(folder, "all", model.plan.get("split", {}).get(split, ()))
+    divided = model.plan.get("split", {})
+    part, samples = (split, folder.as_divided(split, divided.get(split, ()))) if split else _unseen(folder, model)
     if not samples:
         there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
         raise DataError(
@@ -353,28 +357,30 @@ def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet
 
 def _images_with_or_without_truth(model: Model, data: PathLike, split: str | None) -> ImageSet:
     if Path(data).is_dir() and not _has_masks(Path(data)):
-        return untold(find_images(Path(data)))
+        return untold(find_images(Path(data)), Path(data))
     return truth_of(model, data, split)
 
 
 def _has_masks(folder: Path) -> bool:
     try:
         find(folder)
-    except DataError:
+    except LayoutError:
         return False
     return True
 
 
 def _with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
     """The image's name and a set that holds it: its own if it is of the data, else a set with it added."""
-    same = [name for name in images.names if Path(name).name == path.stem]
-    if len(same) == 1:
-        return same[0], images
+    if not path.is_file():
+        raise DataError(f"there is no image {path}", "an image file", "check --image")
+    for name, known in zip(images.names, images.paths):
+        if known.samefile(path):
+            return name, images
     extra = untold([path])
+    name = extra.names[0] if extra.names[0] not in images.names else str(path)
     loads = [partial(images.store.__getitem__, index) for index in range(len(images))]
-    return extra.names[0], ImageSet(
-        (extra.names[0], *images.names), Store([partial(extra.store.__getitem__, 0), *loads], limit=0)
-    )
+    store = Store([partial(extra.store.__getitem__, 0), *loads], limit=0)
+    return name, ImageSet((name, *images.names), store, paths=(path, *images.paths))
 
 
 def _unseen(folder: Folder, model: Model) -> tuple[str, tuple[Sample, ...]]:
@@ -384,16 +390,21 @@ def _unseen(folder: Folder, model: Model) -> tuple[str, tuple[Sample, ...]]:
             return name, folder.pairs(name)
     everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
     trained = set(model.plan.get("split", {}).get("train", ()))
-    unseen = tuple(sample for sample in everything if sample.name not in trained)
+    seen = set(model.training.get("seen", ()))
+    unseen = tuple(one for one in everything if one.name not in trained or not _is_among(one, seen))
     if not unseen:
         return "all, and the model was trained on them", everything
     return "not trained on" if trained else "all; which the model was trained on is not known", unseen
 
 
-def _of_split(folder: Folder, split: str, names: Sequence[str]) -> list[Sample]:
+def _is_among(sample: Sample, seen: Collection[str]) -> bool:
+    """Whether an image that has the name of one that was trained on is that one: other folders count from 1 too."""
+    return not seen or pixel_digest(read_image(sample.image)) in seen
+
+
+def _named(samples: Sequence[Sample], names: Sequence[str]) -> list[Sample]:
     wanted = set(names)
-    pool = folder.splits.get(split) or tuple(s for samples in folder.splits.values() for s in samples)
-    return [sample for sample in pool if sample.name in wanted]
+    return [sample for sample in samples if sample.name in wanted]
 
 
 def _divided(folder: Folder, facts: Survey, seed: int) -> tuple[Folder, Survey]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, vary_intensity
-from whatwhere.data.crops import Crops, Store
+from whatwhere.data.crops import Crops, Store, _place_of
 from whatwhere.records import VOID, Normalisation
 
 WILD = Augmentation(True, True, True, rotation=180, scale=1.0, elastic=4.0, warp=1.0, blur=1.0, noise=1.0)
@@ -118,3 +118,16 @@ def test_every_image_once_an_epoch():
     seen = [int(source.crop_number(number)[0].max()) for number in range(10)]
     assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
     assert len(store._kept) == 0  # nothing is kept beyond the limit
+
+
+def test_a_pixel_of_a_class_is_found_in_a_large_image(monkeypatch):
+    monkeypatch.setattr("whatwhere.data.crops._LOOKED_AT", 100)
+    labels = np.zeros((400, 300), np.uint8)
+    labels[40:90, 200:260] = 1
+    labels[399, 299] = 2
+    rng = np.random.default_rng(0)
+    found = {_place_of(rng, labels, 1) for _ in range(200)}
+    assert len(found) > 100
+    assert all(labels[place] == 1 for place in found)
+    assert _place_of(rng, labels, 2) == (399, 299)
+    assert _place_of(rng, labels, 3) is None

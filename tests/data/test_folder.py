@@ -1,5 +1,6 @@
 """Finding files and pairing them by name."""
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -122,3 +123,10 @@ def test_missing_folder_and_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(1))
     with pytest.raises(DataError, match=r"x.npy is a file"):
         find(tmp_path / "x.npy")
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png")
+    (tmp_path / os.fsdecode(b"images/gr\xfcn.png")).touch()
+    with pytest.raises(DataError, match=r"can't be written down: gr.*n.png"):
+        find(tmp_path)

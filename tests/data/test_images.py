@@ -14,10 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from tiny_folders import save
 
-from whatwhere.data.images import image_size, read_image, read_mask, read_mask_and_palette, write_label_image
+from whatwhere.data.folder import Sample
+from whatwhere.data.images import (
+    image_size,
+    read_image,
+    read_image_and_valid,
+    read_mask,
+    read_mask_and_palette,
+    write_label_image,
+)
+from whatwhere.data.sets import read_pair
 from whatwhere.errors import DataError, OutputError
-from whatwhere.records import Classes
+from whatwhere.records import VOID, Classes
 
 RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(0, 256, (12, 17), np.uint8)
@@ -277,3 +287,35 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, ending: 
         signal.signal(signal.SIGXFSZ, ignored)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "missing", "lacking"), [("uint8", 0, False), ("uint16", 0, True), ("float32", -9999.0, True)]
+)
+def test_where_a_tiff_has_no_data_is_the_mean_and_void(
+    tmp_path: Path, dtype: str, missing: float, lacking: bool
+) -> None:
+    image = np.random.default_rng(0).integers(1, 200, (20, 30, 3)).astype(dtype)
+    image[:5] = missing
+    image[10, 10, 0] = missing  # one channel alone
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extratags=[(42113, "s", 0, f"{missing:g}", False)])
+    found, valid = read_image_and_valid(tmp_path / "a.tif")
+    assert valid is not None
+    assert not valid[:5].any()
+    assert valid[10, 10] != lacking
+    np.testing.assert_array_equal(found[valid], image[valid])
+    np.testing.assert_allclose(found[0, 0], image[valid].mean(0), atol=1)
+    save(tmp_path / "a.png", np.ones((20, 30), np.uint8))
+    classes = Classes(("ground", "thing"), ((0, 0, 0), (255, 0, 0)), ((0,), (1,)))
+    _, labels = read_pair(Sample("a", tmp_path / "a.tif", tmp_path / "a.png"), classes)
+    np.testing.assert_array_equal(labels == VOID, ~valid)
+
+
+def test_no_data_may_be_nan(tmp_path: Path) -> None:
+    image = np.ones((8, 8), np.float32)
+    image[:2] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", image, extratags=[(42113, "s", 0, "nan", False)])
+    assert (read_image(tmp_path / "a.tif") == 1).all()
+    tifffile.imwrite(tmp_path / "b.tif", image, extratags=[(42113, "s", 0, "none", False)])
+    with pytest.raises(DataError, match="NaN"):
+        read_image(tmp_path / "b.tif")

@@ -13,7 +13,7 @@ from scipy import ndimage
 from tiny_folders import disc
 
 from whatwhere.data.images import read_mask
-from whatwhere.data.mapping import class_colors, encode_mask, infer_classes, read_classes
+from whatwhere.data.mapping import as_classes_are, class_colors, encode_mask, infer_classes, read_classes
 from whatwhere.data.values import count_values, soft_values
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
@@ -72,9 +72,9 @@ def test_rgb_colors_and_a_gray_file_among_them() -> None:
 def test_palette_gives_the_colors() -> None:
     palette = np.zeros((256, 3), np.uint8)
     palette[:2] = (1, 2, 3), (200, 100, 0)
-    assert infer_classes({"a": count_values(disc())}, [palette]).colors == ((1, 2, 3), (200, 100, 0))
+    assert infer_classes({"a": count_values(disc())}, {"a": palette}).colors == ((1, 2, 3), (200, 100, 0))
     same = np.zeros((256, 3), np.uint8)  # a palette that tells nothing apart
-    assert len(set(infer_classes({"a": count_values(disc())}, [same]).colors)) == 2
+    assert len(set(infer_classes({"a": count_values(disc())}, {"a": same}).colors)) == 2
 
 
 def soft_masks(tmp_path: Path) -> dict[str, NDArray[np.generic]]:
@@ -219,3 +219,51 @@ def test_bad_classes_toml(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         read_classes(path)
     assert "or remove it to have the classes inferred" in str(caught.value)
+
+
+def _palette(*colors: tuple[int, int, int]) -> np.ndarray:
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colors)] = colors
+    return table
+
+
+RED, GREEN, BLACK = (200, 0, 0), (0, 200, 0), (0, 0, 0)
+
+
+def test_palettes_that_differ_make_their_colours_the_classes() -> None:
+    masks = {"a": disc(), "b": disc(row=30)}
+    palettes = {"a": _palette(BLACK, RED), "b": _palette(GREEN, RED)}
+    classes = infer_classes({name: count_values(mask) for name, mask in masks.items()}, palettes)
+    assert classes.values == ((BLACK,), (GREEN,), (RED,))
+    ids = {name: encode_mask(as_classes_are(mask, palettes[name], classes), classes) for name, mask in masks.items()}
+    assert set(np.unique(ids["a"])) == {0, 2}
+    assert set(np.unique(ids["b"])) == {1, 2}
+    assert (ids["b"][masks["b"] == 1] == 2).all()
+
+
+def test_palettes_that_agree_in_what_is_used_or_say_nothing_leave_indices_the_classes() -> None:
+    masks = {"a": count_values(disc()), "b": count_values(disc()), "c": count_values(disc())}
+    ramp = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
+    palettes = {"a": _palette(BLACK, RED), "b": _palette(BLACK, RED, GREEN), "c": ramp}
+    assert infer_classes(masks, palettes).values == ((0,), (1,))
+
+
+def test_a_palette_beside_coloured_masks_is_colours() -> None:
+    coloured = _palette(BLACK, RED)[disc()]
+    masks = {"a": count_values(disc()), "b": count_values(coloured)}
+    assert infer_classes(masks, {"a": _palette(BLACK, RED)}).values == ((BLACK,), (RED,))
+
+
+@pytest.mark.parametrize(
+    ("values", "void"), [((0, 1, 2, 255), True), ((0, 8, 12, 255), True), ((1, 2, 255), True), ((0, 128, 255), False)]
+)
+def test_255_beside_small_ids_is_void(values: tuple[int, ...], void: bool) -> None:
+    mask = np.array(values, np.uint8).repeat(16).reshape(len(values), 16).repeat(8, axis=0)
+    classes = infer_classes({"a": count_values(mask)})
+    assert classes.void == ((255,) if void else ())
+    assert classes.count == len(values) - void
+
+
+def test_1_in_some_masks_and_255_in_others_is_asked_about() -> None:
+    with pytest.raises(DataError, match=r"some masks hold 1 \(a\), others 255 \(b\), and none both"):
+        infer_classes({"a": count_values(disc()), "b": count_values(disc() * 255)})

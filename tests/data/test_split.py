@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_folders import disc, photo, save, write_folder
 
 from whatwhere.data.folder import Folder, Sample, find
-from whatwhere.data.likeness import fingerprint, groups, near_duplicates
+from whatwhere.data.likeness import alike, fingerprint, groups, near_duplicates, twins
 from whatwhere.data.shapes import ClassShape
 from whatwhere.data.split import split
 from whatwhere.data.survey import FileSurvey, ImageFacts, MaskFacts, Survey, survey
@@ -154,6 +154,21 @@ def test_likeness_of_noise_flat_and_unlike_images() -> None:
     assert fingerprint(np.full((9, 9, 1), 40, np.uint8)) == b""
     gray = photo(0)[:, :, :1]
     assert near_duplicates([fingerprint(gray.astype(np.uint16) * 200), fingerprint(gray)]) == [(0, 1)]
+
+
+def test_groups_and_twins_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.data.likeness._STRIP", 7)
+    rng = np.random.default_rng(0)
+    kinds = [photo(seed) for seed in range(6)]
+    images = [kinds[k] for k in rng.integers(0, 6, 50)] + [photo(100 + k) for k in range(10)]
+    prints = [fingerprint(images[k]) for k in rng.permutation(60)] + [b""]
+    pairs = near_duplicates(prints)
+    assert sorted(alike(prints)) == sorted(groups(61, pairs))
+    sides = rng.integers(-1, 3, 61).tolist()
+    apart = {(i, j) for i, j in pairs if sides[i] != sides[j] and min(sides[i], sides[j]) >= 0}
+    found = twins(prints, sides)
+    assert set(found) == {j for _, j in apart}
+    assert {(i, j) for j, i in found.items()} <= apart
 
 
 def test_light_that_all_images_share_makes_no_duplicates() -> None:

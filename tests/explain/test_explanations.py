@@ -198,3 +198,16 @@ def test_monai_basic_unet_is_explained_like_ours(tmp_path: Path) -> None:
     assert "instance_norm" in said.sights["output"].words
     assert said.levels is not None
     assert said.levels["bottleneck"].layer.stride == 16
+
+
+def test_a_network_that_paints_one_class_is_explained_without_masks(tmp_path: Path) -> None:
+    dull = UNet(3, 3, width=4, depth=2)
+    torch.nn.init.zeros_(dull.head.weight)
+    dull.head.bias.data[:] = torch.tensor([5.0, 0.0, 0.0])
+    model = Model(dull.eval(), CLASSES, NORMALISATION)
+    images = [image for image, _ in toys(3)]
+    untold = from_arrays(images, [np.full(image.shape[:2], VOID, np.uint8) for image in images], ["a", "b", "c"])
+    page = explain(model, untold, out=tmp_path / "report")
+    said = (tmp_path / "report/index.html").read_text("utf-8")
+    assert "Boundary F1 could not be measured" in said
+    assert "Boundary F1" not in page.skips.worth

@@ -197,19 +197,19 @@ def test_a_valve_changes_the_painting_and_back(visit: Open) -> None:
     page = visit()
     whole = drawn(page)
     assert "Nothing yet" in changed(page)
-    valve(page, "bottleneck").locator("input[value=cut]").check()
+    valve(page).locator("input[value=cut]").check()
     until(lambda: "of the pixels changed" in changed(page), "nothing is said of the change")
     assert drawn(page) != whole
-    assert "paths=bottleneck:cut" in until(
+    assert "paths=skip+0:cut" in until(
         lambda: "paths" in hash_of(page) and hash_of(page), "the address lacks the path"
     )
-    slider = valve(page, "bottleneck").locator("input[type=range]")
+    slider = valve(page).locator("input[type=range]")
     slider.fill("1")
     until(lambda: "Nothing yet" in changed(page), "the painting did not come back")
     assert drawn(page) == whole
     slider.fill("0.35")
-    until(lambda: "paths=bottleneck:0.35" in hash_of(page), "a faded path is not in the address")
-    assert valve(page, "bottleneck").locator(".through").inner_text() == "35 %"
+    until(lambda: "paths=skip+0:0.35" in hash_of(page), "a faded path is not in the address")
+    assert valve(page).locator(".through").inner_text() == "35 %"
     assert "35 percent" in slider.get_attribute("aria-valuetext")
 
 
@@ -429,7 +429,7 @@ def test_axe_finds_nothing_serious(visit: Open, scheme: str) -> None:
 def test_two_windows_do_not_disturb_each_other(visit: Open) -> None:
     one, other = visit(), visit()
     whole = drawn(other)
-    valve(one, "bottleneck").locator("input[value=cut]").check()
+    valve(one).locator("input[value=cut]").check()
     until(lambda: "changed" in changed(one), "nothing changed")
     choose(other, 30, 30)
     valve(other).locator("input[value=pass]").check(force=True)

@@ -28,6 +28,7 @@ from whatwhere.data.crops import Crops
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.errors import DataError, ModelError, OutputError, TrainingError
 from whatwhere.judge import Judge
+from whatwhere.learn import pilot
 from whatwhere.learn import train as training
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.pilot import fly_pilot
@@ -143,6 +144,18 @@ def test_a_time_in_which_nothing_is_learnt_is_told(disc_plan: Plan, sets: Any, t
     record = train(timed, sets, tmp_path / "run", view=told, started=time.perf_counter() - 60)
     assert record.steps == 0
     assert any("only 0 steps fitted into 4s" in line and "more --time" in line for line in told.said)
+
+
+def test_training_gets_most_of_a_time_whatever_there_is_to_judge(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    told = Told()
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="6s", epochs=0.0))
+    store = sets["val"].store
+    pairs = [store[index % len(store)] for index in range(5000)]
+    images = from_arrays(*zip(*pairs), [str(index) for index in range(5000)])
+    record = train(timed, {"train": sets["train"], "val": images}, tmp_path / "run", view=told)
+    assert record.steps > 10
+    assert record.images < 5000
+    assert any(f"will judge {record.images} of 5000 images" in line for line in told.said)
 
 
 @pytest.mark.slow
@@ -411,6 +424,25 @@ def test_a_collapsed_network_is_told(disc_plan: Plan, sets: Any, tmp_path: Path)
 
 
 # -- the pilot ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_pilot_flies_where_the_network_is(disc_plan: Plan, sets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for a GPU: the device ``meta`` has no numbers, but refuses to mix with others as a GPU does."""
+    given = []
+
+    def step(network: nn.Module, _: Any, images: torch.Tensor, target: torch.Tensor, **__: Any) -> StepResult:
+        given.append({images.device.type, target.device.type, next(network.parameters()).device.type})
+        network(images)
+        return StepResult(1.0 / len(given), 0.0, 0.0, True)
+
+    monkeypatch.setattr(pilot, "train_step", step)
+    machine = replace(probe_machine("cpu"), device="meta")
+    images = sets["train"]
+    crops = Crops(
+        images.store, images.presence(), disc_plan.normalisation, 32, disc_plan.augmentation, 0.5, disc_plan.seed
+    )
+    fly_pilot(build(disc_plan.network_config).to("meta"), crops, disc_plan, machine)
+    assert given[0] == {"meta"}
 
 
 def test_the_pilot_stops_a_rate_of_zero(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:

@@ -87,6 +87,18 @@ def test_many_small_images_go_the_same_way(tmp_path: Path, model_file: Path, clu
     assert sum(item.status == "skipped" for item in again.items) == 6
 
 
+def test_workers_paint_with_the_model_that_is_there_now(tmp_path: Path, cluster: Any) -> None:
+    image = picture(700, 600)
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
+    for seed in (0, 1):
+        file = save_model(model_of(unet(seed=seed)), tmp_path / "model.safetensors")
+        out = tmp_path / str(seed)
+        done = predict(file, tmp_path / "a.zarr", out, cluster=cluster.scheduler_address, precision="float32", tile=320)
+        assert not done.failed, str(done)
+        expected = paint(Engine(model_of(unet(seed=seed)), "float32"), image).labels
+        np.testing.assert_array_equal(zarr.open_array(str(out / "a.zarr"), mode="r")[...], expected)
+
+
 def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,16 +129,16 @@ def test_a_scheduler_without_workers_is_said(model_file: Path) -> None:
         distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty,
         pytest.raises(ClusterError, match=r"no workers at inproc.*with at least one worker"),
     ):
-        Workers(empty.scheduler_address, model_file)
+        Workers(empty.scheduler_address, model_file, "")
 
 
 def test_an_address_that_does_not_answer_is_said_in_seconds(model_file: Path) -> None:
     start = time.monotonic()
     with pytest.raises(ClusterError, match=r"no workers at tcp://127.0.0.1:1 .*use local:N"):
-        Workers("tcp://127.0.0.1:1", model_file)
+        Workers("tcp://127.0.0.1:1", model_file, "")
     assert time.monotonic() - start < 30
     with pytest.raises(ClusterError, match="local:N with N at least 1"):
-        Workers("local:none", model_file)
+        Workers("local:none", model_file, "")
 
 
 def test_workers_need_the_model_as_a_file(tmp_path: Path) -> None:

@@ -144,6 +144,8 @@ def test_a_network_that_sees_everything_is_whole_when_it_fits_and_blended_when_n
     assert blended.probabilities is not None
     np.testing.assert_allclose(blended.probabilities.sum(0), 1, atol=1e-5)
     assert 0 < np.abs(blended.probabilities - whole.probabilities).max() < 0.5
+    with pytest.raises(PlanError, match="tiles of 2x2 pixels; expected at least 3x3"):
+        paint(engine, image, tile=2)
     with pytest.raises(FieldError, match="norm"):
         prove(engine, image)
 

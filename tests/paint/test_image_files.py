@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from painting import model_of, picture, unet
 from PIL import Image
 
+from whatwhere.data import read_image
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
@@ -101,6 +102,37 @@ def test_pages_grey_palette_and_jpeg_tiffs(tmp_path: Path) -> None:
     windows_agree(TiffSource(tmp_path / "p.tif"), (colors.T // 257).astype(np.uint8)[index])
     tifffile.imwrite(tmp_path / "b.tif", index > 99, tile=(64, 64))
     windows_agree(TiffSource(tmp_path / "b.tif"), ((index > 99) * np.uint8(255))[..., None])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("layout", ["tiled", "one raw strip", "planes"])
+def test_windows_of_a_turned_tiff_are_upright(tmp_path: Path, layout: str, orientation: int) -> None:
+    image = picture(130, 110)
+    options = dict(TIFFS[layout])
+    stored = image.transpose(2, 0, 1) if layout == "planes" else image
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored, photometric="rgb", extratags=[(274, "H", 1, orientation, False)], **options
+    )
+    windows_agree(TiffSource(tmp_path / "a.tif"), read_image(tmp_path / "a.tif"))
+
+
+def test_rows_stored_as_pages_are_named(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture(40, 50, 5), photometric="minisblack")
+    assert read_image(tmp_path / "a.tif").shape == (40, 50, 5)
+    with pytest.raises(DataError, match=r"40 pages of 50x5.*contig"):
+        TiffSource(tmp_path / "a.tif")
+
+
+def test_a_zarr_of_another_byte_order_is_read_as_its_numbers(tmp_path: Path) -> None:
+    image = picture(40, 50, 1, dtype="uint16")[..., 0]
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(16, 16), dtype=">u2", zarr_format=2)[...] = (
+        image
+    )
+    windows = ZarrSource(tmp_path / "a.zarr")
+    pixels, _ = windows.read(((0, 40), (0, 50)))
+    assert windows.dtype == pixels.dtype == np.dtype("uint16")
+    np.testing.assert_array_equal(pixels[..., 0], image)
+    model_of(unet(channels=1), channels=1, dtype="uint16").check(pixels)
 
 
 def test_the_largest_level_of_a_pyramid_is_read(tmp_path: Path) -> None:

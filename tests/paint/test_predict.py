@@ -90,6 +90,65 @@ def test_done_images_are_skipped_and_others_are_not_overwritten(tmp_path: Path, 
     assert "made elsewhere" in predict(engine, one, tmp_path / "mine").items[0].error
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_image_is_ever_overwritten(tmp_path: Path, engine: Engine, overwrite: bool) -> None:
+    image = picture(30, 30)
+    save(tmp_path / "in/a.png", image)
+    tifffile.imwrite(tmp_path / "in/b.tif", image, photometric="rgb")
+    zarr.create_array(str(tmp_path / "in/c.zarr"), shape=image.shape, chunks=(16, 16, 3), dtype="uint8")[...] = image
+    before = _content(tmp_path / "in")
+    done = predict(engine, tmp_path / "in", tmp_path / "in", overwrite=overwrite)
+    assert len(done.failed) == 3
+    assert "would take the place of an image" in done.items[0].error
+    inside = predict(engine, tmp_path / "in/c.zarr", tmp_path / "in/c.zarr/painted", overwrite=overwrite)
+    assert "would take the place of an image" in inside.items[0].error
+    assert _content(tmp_path / "in") == before
+
+
+def test_paintings_are_not_painted_again(tmp_path: Path, engine: Engine) -> None:
+    save(tmp_path / "a.bmp", picture(30, 30))
+    for out in (tmp_path / "painted", tmp_path):
+        for status in ("done", "skipped"):
+            done = predict(engine, tmp_path, out, overlay=True, probabilities=True)
+            assert [(Path(item.input).name, item.status) for item in done.items] == [("a.bmp", status)]
+
+
+def test_what_went_with_a_painting_of_another_model_does_not_stay(tmp_path: Path, engine: Engine) -> None:
+    one, other = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(seed=5)), "float32")
+    sides = [tmp_path / "out/a.overlay.png", tmp_path / "out/a.probabilities.tif"]
+    predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
+    first = [side.read_bytes() for side in sides]
+    assert predict(engine, one, tmp_path / "out").items[0].status == "skipped"
+    predict(other, one, tmp_path / "out", overwrite=True)
+    assert not any(side.exists() for side in sides)
+    assert predict(other, one, tmp_path / "out", overlay=True, probabilities=True).items[0].status == "done"
+    assert all(side.read_bytes() != old for side, old in zip(sides, first))
+
+
+def test_a_painting_that_was_finished_right_before_a_kill_counts(tmp_path: Path, engine: Engine) -> None:
+    one = save(tmp_path / "a.png", picture(30, 30))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(engine, one, tmp_path / "out", progress=killed)
+    assert not (tmp_path / "out/a.png").exists()
+    assert predict(engine, one, tmp_path / "out").items[0].status == "done"
+    ledger = tmp_path / "out/predictions.jsonl"
+    assert len(ledger.read_text().splitlines()) == 2  # written when a painting begins, not when it ends
+    assert predict(engine, one, tmp_path / "out").items[0].status == "skipped"
+
+
+def test_a_zarr_that_was_written_again_is_painted_again(tmp_path: Path, engine: Engine) -> None:
+    image = picture(60, 60)
+    array = zarr.create_array(str(tmp_path / "i.zarr"), shape=image.shape, chunks=(32, 32, 3), dtype="uint8")
+    array[...] = image
+    assert predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].status == "done"
+    array[:32, :32] = 255 - image[:32, :32]
+    assert "from another image or model" in predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].error
+
+
 def test_equal_names_do_not_collide(tmp_path: Path, engine: Engine) -> None:
     paths = [tmp_path / "x/a.png", tmp_path / "y/a.png", tmp_path / "x/b.png", tmp_path / "x/b.bmp"]
     for i, path in enumerate(paths):
@@ -181,6 +240,44 @@ def test_geotiff_in_geotiff_out(tmp_path: Path, engine: Engine) -> None:
         assert not file.read()[:, :50, :60].any()
 
 
+@pytest.mark.parametrize("missing", [-9999.0, np.nan])
+def test_a_pixel_that_one_band_lacks_is_no_data(tmp_path: Path, missing: float) -> None:
+    import rasterio
+
+    engine = Engine(model_of(unet(), dtype="float32"), "float32")
+    image = picture(60, 60, dtype="float32")
+    image[:, :20, 1] = missing
+    with rasterio.open(
+        tmp_path / "g.tif", "w", driver="GTiff", height=60, width=60, count=3, dtype="float32", crs="EPSG:32633",
+        transform=rasterio.transform.from_origin(0, 0, 10, 10), nodata=missing,
+    ) as file:  # fmt: skip
+        file.write(image.transpose(2, 0, 1))
+    done = predict(engine, tmp_path / "g.tif", tmp_path / "out", overlay=True)
+    assert not done.failed, str(done)
+    with rasterio.open(tmp_path / "out/g.tif") as file:
+        labels = file.read(1)
+    assert (labels[:, :20] == 255).all()
+    assert (labels[:, 20:] != 255).all()
+
+
+def test_an_orthomosaic_with_clear_margins(tmp_path: Path, engine: Engine) -> None:
+    import rasterio
+
+    image = np.dstack([picture(60, 60), np.full((60, 60), 255, np.uint8)])
+    image[:10] = 0
+    with rasterio.open(
+        tmp_path / "g.tif", "w", driver="GTiff", height=60, width=60, count=4, dtype="uint8", crs="EPSG:32633",
+        transform=rasterio.transform.from_origin(0, 0, 10, 10), photometric="rgb", alpha="yes",
+    ) as file:  # fmt: skip
+        file.write(image.transpose(2, 0, 1))
+    done = predict(engine, tmp_path / "g.tif", tmp_path / "out")
+    assert not done.failed, str(done)
+    with rasterio.open(tmp_path / "out/g.tif") as file:
+        labels = file.read(1)
+    assert (labels[:10] == 255).all()
+    assert (labels[10:] != 255).all()
+
+
 @pytest.mark.parametrize("form", [2, 3])
 def test_zarr_in_zarr_out(tmp_path: Path, engine: Engine, form: Any) -> None:
     image = picture(700, 600)
@@ -243,7 +340,8 @@ def test_a_killed_run_leaves_nothing_that_looks_done_and_goes_on_where_it_stoppe
     arguments = [str(Path(__file__).parent), str(source), str(tmp_path / "killed"), str(tile)]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert [path.name for path in (tmp_path / "killed").iterdir()] == [f"a.{kind}.partial"]
+    left = sorted(path.name for path in (tmp_path / "killed").iterdir())
+    assert left == [f"a.{kind}.partial", "predictions.jsonl"]
     seen: list[int] = []
     again = predict(engine, source, tmp_path / "killed", tile=tile, progress=lambda _, done, __: seen.append(done))
     straight = predict(engine, source, tmp_path / "straight", tile=tile)

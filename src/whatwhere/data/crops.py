@@ -6,6 +6,7 @@ Knows nothing of networks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -50,6 +51,23 @@ class Store:
                     self._room -= size
                     self._kept[index] = pair
         return pair
+
+
+_LOOKED_AT = 2**22
+"""Pixels among which one of a class is drawn; of larger images every second, third ... is looked at first."""
+
+
+def _place_of(rng: np.random.Generator, labels: np.ndarray, wanted: int) -> tuple[int, int] | None:
+    """A random pixel of a class, or None if there is none."""
+    step = max(1, math.isqrt(labels.size // _LOOKED_AT))
+    for stride in (step, 1) if step > 1 else (1,):
+        top, left = (int(rng.integers(stride)) for _ in range(2)) if stride > 1 else (0, 0)
+        few = labels[top::stride, left::stride]
+        places = np.flatnonzero(few == wanted)
+        if places.size:
+            y, x = divmod(int(places[rng.integers(places.size)]), few.shape[1])
+            return top + stride * y, left + stride * x
+    return None
 
 
 @dataclass(frozen=True)
@@ -102,9 +120,9 @@ class Crops:
     def _centre(self, rng: np.random.Generator, labels: np.ndarray, wanted: int | None) -> tuple[float, float]:
         height, width = labels.shape
         if wanted is not None:
-            places = np.flatnonzero(labels == wanted)
-            if places.size:
-                y, x = divmod(int(places[rng.integers(places.size)]), width)
+            place = _place_of(rng, labels, wanted)
+            if place is not None:
+                y, x = place
                 # anywhere in the middle half of the crop, or the network learns that the centre is special
                 jitter = rng.uniform(-self.crop / 4, self.crop / 4, size=2)
                 return y + float(jitter[0]), x + float(jitter[1])

@@ -6,7 +6,7 @@ Looks at names only: opens no image. Whether the files can be used is `survey`'s
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from whatwhere.data.mapping import read_classes
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 
-__all__ = ["LAYOUT", "Folder", "Sample", "find"]
+__all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "find"]
 
 LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
 
@@ -31,6 +31,10 @@ _SPLITS = {
     "testing": "test",
 }
 _MASK_SUFFIXES = ("_mask", "-mask", " mask", ".mask", "_masks", "_label", "_labels", "_seg", "_gt")
+
+
+class LayoutError(DataError):
+    """A folder that is not laid out as images and masks."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,21 @@ class Folder:
     def pairs(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split that have a mask; empty when there is no such split."""
         return tuple(sample for sample in self.splits.get(split, ()) if sample.mask is not None)
+
+    @property
+    def undivided(self) -> str | None:
+        """The split that training divides into train and val; None where both are there."""
+        if self.pairs("train") and self.pairs("val"):
+            return None
+        return "all" if "all" in self.splits else "train"
+
+    def as_divided(self, split: str, names: Collection[str]) -> tuple[Sample, ...]:
+        """The samples with masks of a split; of one that training has made, those that it named so."""
+        source = self.undivided
+        if source is None or split not in ("train", "val") or not names:
+            return self.pairs(split)
+        wanted = set(names)
+        return tuple(sample for sample in self.pairs(source) if sample.name in wanted)
 
 
 def find(root: str | Path) -> Folder:
@@ -119,7 +138,7 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
     triples = [(split, *pair) for split, place in found if (pair := _pair_in(place))]
     if triples:
         return sorted(triples, key=lambda triple: ("train", "val", "test").index(triple[0]))
-    raise DataError(f"{root} holds {_contents(root)}", LAYOUT, "arrange the files so, or give another folder")
+    raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, "arrange the files so, or give another folder")
 
 
 def _in_order(splits: Mapping[str, str]) -> list[str]:
@@ -148,6 +167,10 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             others.append(path)
             continue
+        if (shown := inside.as_posix().encode("utf-8", "backslashreplace").decode()) != inside.as_posix():
+            raise DataError(
+                f"{place} has a file whose name can't be written down: {shown}", "a name in UTF-8", "rename it"
+            )
         # file systems differ in how they write accents: compare the composed form
         name = unicodedata.normalize("NFC", inside.with_suffix("").as_posix())
         if name in images:

@@ -6,6 +6,7 @@ Knows nothing of folders, pairs, classes' inference or windows of images too lar
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import uuid
 import zlib
@@ -28,11 +29,17 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
     "VOID_COLOR",
+    "channel_axis",
     "image_size",
+    "pixel_digest",
     "read_image",
+    "read_image_and_valid",
     "read_mask",
     "read_mask_and_palette",
     "replacing",
+    "tiff_orientation",
+    "upright",
+    "with_data",
     "write_label_image",
 ]
 
@@ -87,13 +94,15 @@ _ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 class _Pixels:
     array: NDArray[Any]  # HxW or HxWxC, upright, native byte order
     palette: Palette | None
+    no_data: float | None = None  # the value that means it, where the file names one
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
     """Read an image file, upright, as ``HxWxC`` in the file's own dtype and units.
 
     Grey images have one channel, palettes become RGB, alpha stays a channel, 1-bit images become 0 and 255,
-    and the pages or planes of a TIFF stack become channels.
+    and the pages or planes of a TIFF stack become channels. Where a TIFF says that it has no data, there is the mean of
+    the rest.
 
     Args:
         path: a PNG, JPEG, TIFF, WebP, BMP or GIF (first frame).
@@ -102,21 +111,49 @@ def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDA
     Raises:
         DataError: missing, damaged, too large, not an image, or with NaN or infinite values.
     """
+    return read_image_and_valid(path, max_pixels=max_pixels)[0]
+
+
+def read_image_and_valid(
+    path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """`read_image`, and ``HxW`` where there is data; None if everywhere."""
     path = Path(path)
     pixels = _decode(path, max_pixels)
     array = pixels.array if pixels.palette is None else pixels.palette[np.minimum(pixels.array, 255)]
     if array.dtype == bool:
         array = array.astype(np.uint8) * np.uint8(255)
     array = array[:, :, None] if array.ndim == 2 else array
+    valid = None if pixels.no_data is None or pixels.palette is not None else with_data(array, pixels.no_data)
+    if valid is not None and not valid.all():
+        array = _filled(array, valid)
     _refuse_not_finite(path, array)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array), valid
+
+
+def with_data(array: NDArray[Any], value: float) -> NDArray[np.bool_]:
+    """``HxW``: False where ``HxWxC`` pixels hold the value that means no data.
+
+    With 8 bits the value is one of few, and a saturated colour may hold it: there all channels must. Deeper images lack
+    a pixel where any channel does, as at the edges of a satellite's swath, whose bands do not quite overlap.
+    """
+    same = np.isnan(array) if np.isnan(value) else array == np.asarray(value).astype(array.dtype, casting="unsafe")
+    lacking: NDArray[np.bool_] = same.all(axis=-1) if array.dtype == np.uint8 else same.any(axis=-1)
+    return ~lacking
+
+
+def _filled(array: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """The mean of each channel where there is no data, which says as little as can be."""
+    mean = array[valid].mean(axis=0, dtype=np.float64) if valid.any() else np.zeros(array.shape[-1])
+    return np.where(valid[..., None], array, mean.astype(array.dtype))
 
 
 def read_mask(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
     """Read a mask file, upright, as ``HxW`` integers or, for a colour mask, ``HxWx3`` uint8.
 
-    Palette files give the palette's *indices*, alpha is dropped, a colour mask whose channels are equal gives grey
-    values, 1-bit masks give 0 and 255, whole numbers stored as floats become integers.
+    Palette files give the palette's *indices* (what they mean says `mapping.as_classes_are`), alpha is dropped, a
+    colour mask whose channels are equal gives grey values, 1-bit masks give 0 and 255, whole numbers stored as floats
+    become integers.
 
     Raises:
         DataError: as `read_image`, and for fractions or for channels that are neither grey nor colour.
@@ -149,6 +186,13 @@ def read_mask_and_palette(
     return np.ascontiguousarray(array), pixels.palette
 
 
+def pixel_digest(array: NDArray[Any]) -> str:
+    """Equal for equal pixels."""
+    state = hashlib.blake2b(f"{array.shape}{array.dtype}".encode(), digest_size=12)
+    state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width of the upright image, from the file's header alone."""
     path = Path(path)
@@ -156,7 +200,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         if _magic(path) in _TIFF:
             with tifffile.TiffFile(path) as tif:
                 shape = _tiff_shape(path, tif)
-                return (shape[1], shape[0]) if _tiff_orientation(tif) >= 5 else (shape[0], shape[1])
+                return (shape[1], shape[0]) if tiff_orientation(tif) >= 5 else (shape[0], shape[1])
         with _open(path) as picture:
             width, height = picture.size
             return (width, height) if _orientation(picture) >= 5 else (height, width)
@@ -271,7 +315,7 @@ def _decode_picture(path: Path, max_pixels: int) -> _Pixels:
         else:
             array = np.array(picture if picture.mode in _PLAIN_MODES else picture.convert("RGB"))
             palette = _padded(picture.getpalette("RGB")) if picture.mode == "P" else None
-        return _Pixels(_upright(array, _orientation(picture)), palette)
+        return _Pixels(upright(array, _orientation(picture)), palette)
 
 
 def _is_deep_color_png(path: Path) -> bool:
@@ -286,7 +330,8 @@ def _orientation(picture: ImageFile.ImageFile) -> int:
     return int(picture.getexif().get(0x0112, 1))
 
 
-def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels as stored, turned as their file asks for (1 to 8), in native byte order."""
     turned = _ORIENT[orientation](array) if orientation in _ORIENT else array
     return turned.astype(turned.dtype.newbyteorder("="), copy=False)
 
@@ -313,21 +358,36 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
                 "copy or export it again, or remove it",
             )
         array = series.asarray()
-        axis = _channel_axis(series)
+        axis = channel_axis(series)
         array = array if axis is None else np.moveaxis(array, axis, -1)
         colormap = series.keyframe.colormap
         palette = None
         if array.ndim == 2 and colormap is not None:
             palette = _padded((colormap.T // (257 if colormap.max() > 255 else 1)).ravel().tolist())
-        return _Pixels(_upright(array, _tiff_orientation(tif)), palette)
+        return _Pixels(upright(array, tiff_orientation(tif)), palette, _no_data(tif, array.dtype))
 
 
-def _tiff_orientation(tif: tifffile.TiffFile) -> int:
+def _no_data(tif: tifffile.TiffFile, dtype: np.dtype[Any]) -> float | None:
+    """What GDAL's tag 42113 says, if pixels can hold it at all."""
+    tag = tif.pages.first.tags.get(42113)
+    try:
+        value = float(str(tag.value).strip("\0 ")) if tag else None
+    except ValueError:
+        return None
+    if value is None or dtype.kind == "f":
+        return value
+    fits = dtype.kind in "iu" and value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    return value if fits else None
+
+
+def tiff_orientation(tif: tifffile.TiffFile) -> int:
+    """How a TIFF's first page is to be turned: 1 to 8."""
     tag = tif.pages.first.tags.get(274)
     return int(tag.value) if tag else 1
 
 
-def _channel_axis(series: tifffile.TiffPageSeries) -> int | None:
+def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
+    """Which axis of a TIFF's image holds the channels; None where there is none."""
     if series.ndim == 2:
         return None
     unnamed = set(series.axes) - set("YXSC")
@@ -348,7 +408,7 @@ def _tiff_shape(path: Path, tif: tifffile.TiffFile) -> tuple[int, int, int]:
             f"{path} holds {what}", "height, width and at most one axis of channels", "split it into images"
         )
     shape = list(series.shape)
-    axis = _channel_axis(series)
+    axis = channel_axis(series)
     channels = 1 if axis is None else shape.pop(axis)
     return shape[0], shape[1], channels
 

@@ -5,14 +5,14 @@ Knows nothing of files and splits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["ALIKE", "fingerprint", "groups", "near_duplicates", "uprightness"]
+__all__ = ["ALIKE", "alike", "fingerprint", "groups", "near_duplicates", "twins", "uprightness"]
 
 ALIKE = 0.96
 """Correlation of fingerprints, less uneven light, from which two images count as near duplicates.
@@ -22,6 +22,7 @@ video neighbouring frames reach 0.998; neighbouring sections of electron microsc
 """
 
 _SIDE = 16
+_STRIP = 512  # images that are compared with all later ones at once
 _ENOUGH = 8  # images, to tell which way is up
 _FLAT = 2e-3  # thumbnails with less contrast show nothing that could be alike
 
@@ -45,21 +46,44 @@ def fingerprint(image: NDArray[Any]) -> bytes:
 
 
 def near_duplicates(prints: Sequence[bytes]) -> list[tuple[int, int]]:
-    """The pairs ``(i, j)``, ``i < j``, of images that are alike, in order."""
+    """The pairs ``(i, j)``, ``i < j``, of images that are alike, in order: of many alike images very many pairs."""
+    return [(int(i), int(j)) for strip in _strips(prints) for i, j in strip]
+
+
+def twins(prints: Sequence[bytes], sides: Sequence[int]) -> dict[int, int]:
+    """For images that are alike to an earlier one of another side that one; an image of side -1 has none."""
+    side, found = np.asarray(sides), dict[int, int]()
+    for strip in _strips(prints):
+        ones, others = side[strip[:, 0]], side[strip[:, 1]]
+        apart = strip[(ones != others) & (ones >= 0) & (others >= 0)]
+        later, place = np.unique(apart[:, 1], return_index=True)
+        found |= zip(later.tolist(), apart[place, 0].tolist())
+    return found
+
+
+def alike(prints: Sequence[bytes]) -> list[list[int]]:
+    """Groups of images that are alike, also by way of others; every image is in one."""
+    links = np.empty((0, 2), np.intp)
+    for strip in _strips(prints):  # a link to the first of its group says all that is known of an image so far
+        parts = groups(len(prints), np.concatenate([links, strip]))
+        links = np.array([(part[0], other) for part in parts for other in part[1:]], np.intp).reshape(-1, 2)
+    return groups(len(prints), links)
+
+
+def _strips(prints: Sequence[bytes]) -> Iterator[NDArray[np.intp]]:
+    """Pairs ``(n, 2)`` that are alike, of so many images at a time that their number does not grow with the square."""
     places = np.array([place for place, print_ in enumerate(prints) if print_], np.intp)
     if len(places) < 2:
-        return []
+        return
     thumbs = np.stack([np.frombuffer(prints[place], np.float16).astype(np.float64) for place in places])
     detail = _without_shading(thumbs)
-    pairs: list[tuple[int, int]] = []
-    for start in range(0, len(detail), 1024):  # in strips, so that memory does not grow with the square
-        first, second = np.nonzero(detail[start : start + 1024] @ detail.T >= ALIKE)
-        first = first + start
-        pairs += [(int(places[i]), int(places[j])) for i, j in zip(first, second) if i < j]
-    return pairs
+    for start in range(0, len(detail), _STRIP):
+        first, second = np.nonzero(detail[start : start + _STRIP] @ detail[start:].T >= ALIKE)
+        later = second > first
+        yield np.stack([places[start + first[later]], places[start + second[later]]], axis=1)
 
 
-def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+def groups(count: int, pairs: Iterable[tuple[int, int]] | NDArray[np.intp]) -> list[list[int]]:
     """Partition ``range(count)`` so that the two of a pair are always together.
 
     >>> groups(4, [(0, 2), (2, 3)])
@@ -68,7 +92,7 @@ def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     from scipy.sparse import coo_array  # slow to import, and only surveys need it
     from scipy.sparse.csgraph import connected_components
 
-    links = np.array(list(pairs), np.intp).reshape(-1, 2)
+    links = (pairs if isinstance(pairs, np.ndarray) else np.array(list(pairs), np.intp)).reshape(-1, 2)
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
     number, labels = connected_components(graph, directed=False)
     parts: list[list[int]] = [[] for _ in range(number)]

@@ -6,9 +6,9 @@ A mask's values are integers or RGB colours. Knows nothing of files (but ``class
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from colorsys import hls_to_rgb
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes, MaskValue, parse_color
 
 __all__ = [
+    "as_classes_are",
     "class_colors",
     "encode_mask",
     "infer_classes",
@@ -81,20 +82,26 @@ def _parse_classes(record: dict[str, Any]) -> Classes:
     )
 
 
-def infer_classes(masks: Mapping[str, Sequence[ValueCount]], palettes: Iterable[NDArray[np.uint8]] = ()) -> Classes:
+def infer_classes(
+    masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[str, NDArray[np.uint8]] | None = None
+) -> Classes:
     """Infer the classes of a data set from the values in its masks.
 
-    Every value is a class, except that 255 beside consecutive ids from 0 is void (as in VOC and Cityscapes), and that
-    in masks whose values blur along edges (antialiased, JPEG) the few values with solid areas are the classes and
-    ``nearest`` is set.
+    Every value is a class, except that 255 beside small ids is void (as in VOC and Cityscapes), and that in masks whose
+    values blur along edges (antialiased, JPEG) the few values with solid areas are the classes and ``nearest`` is set.
+    The indices of palette files are the values, unless the files' palettes differ in what they use, or other masks are
+    coloured: then their colours are.
 
     Args:
         masks: the values of each mask, under a name to show in errors.
-        palettes: palettes of the files, ``(256, 3)``; the first gives the colours of integer classes.
+        palettes: palettes of the files that have one, ``(256, 3)``; the first gives the colours of integer classes.
 
     Raises:
-        DataError: more values than could be classes.
+        DataError: more values than could be classes, or 1 and 255 that may mean the same.
     """
+    palettes = {} if palettes is None else palettes
+    if _need_colors(masks, palettes):
+        masks = {name: _colored(counts, palettes.get(name)) for name, counts in masks.items()}
     pooled = _pool(masks)
     colored = any(isinstance(value, tuple) for value in pooled)
     soft = soft_values(pooled.values())
@@ -102,17 +109,26 @@ def infer_classes(masks: Mapping[str, Sequence[ValueCount]], palettes: Iterable[
         soft = frozenset()  # no edges are that wide
     kept = sorted(value for value in pooled if value not in soft)
     void: tuple[MaskValue, ...] = ()
-    if not colored and len(kept) >= 3 and kept == [*range(len(kept) - 1), VOID]:
+    if not colored and len(kept) >= 3 and kept[-1] == VOID and _are_ids(kept[:-1]):
+        _refuse_two_ways(masks, kept)
         void, kept = (VOID,), kept[:-1]
     if len(kept) > (MOST_COLORS if colored else VOID - 1):
         raise _too_many(masks, len(kept), "colours" if colored else "values")
-    palette = next(iter(palettes), None)
+    palette = next(iter(palettes.values()), None)
     values = tuple((value,) for value in kept)
     colors = class_colors(values)
     if palette is not None and not colored:
         own = [_rgb(palette[v]) if isinstance(v, int) and v < 256 else c for v, c in zip(kept, colors)]
         colors = tuple(own) if len(set(own)) == len(own) else colors
     return Classes(_names(kept), colors, values, void, nearest=bool(soft))
+
+
+def as_classes_are(mask: NDArray[Any], palette: NDArray[np.uint8] | None, classes: Classes | None) -> NDArray[Any]:
+    """A palette file's indices as its colours where the classes are colours; any other mask as it is."""
+    if palette is None or classes is None or mask.ndim == 3 or not _table(classes).colors:
+        return mask
+    colors: NDArray[np.uint8] = palette[np.minimum(mask, 255)]
+    return colors
 
 
 def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDArray[np.uint8]:
@@ -213,6 +229,48 @@ def _table(classes: Classes) -> _Table:
 
 def _channels(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1)
+
+
+def _need_colors(masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[str, NDArray[np.uint8]]) -> bool:
+    """Whether an index means different things in different files: their colours differ, or some have only colours."""
+    if palettes and any(isinstance(count.value, tuple) for counts in masks.values() for count in counts):
+        return True
+    meant: dict[int, tuple[int, int, int]] = {}
+    for name, palette in palettes.items():
+        used = [count.value for count in masks[name] if isinstance(count.value, int) and count.value < 256]
+        if all((palette[value] == value).all() for value in used):
+            continue  # a ramp of greys is what programs write that were given no palette
+        if any(meant.setdefault(value, _rgb(palette[value])) != _rgb(palette[value]) for value in used):
+            return True
+    return False
+
+
+def _colored(counts: Sequence[ValueCount], palette: NDArray[np.uint8] | None) -> Sequence[ValueCount]:
+    if palette is None:
+        return counts
+    return [replace(c, value=_rgb(palette[c.value])) if isinstance(c.value, int) else c for c in counts]
+
+
+_LAST_ID = 40
+"""VOC has 21 ids and Cityscapes 34; 255 beside such is void. Levels of grey lie further apart."""
+
+
+def _are_ids(values: Sequence[MaskValue]) -> bool:
+    return values == [*range(len(values))] or all(isinstance(v, int) and v <= _LAST_ID for v in values)
+
+
+def _refuse_two_ways(masks: Mapping[str, Sequence[ValueCount]], kept: Sequence[MaskValue]) -> None:
+    """0 and 1 in some masks, 0 and 255 in others: is 255 void, or the same as 1?"""
+    if kept != [0, 1, VOID]:
+        return
+    held = {name: {count.value for count in counts} for name, counts in masks.items()}
+    ones, voids = ([name for name, values in held.items() if value in values] for value in (1, VOID))
+    if not set(ones) & set(voids):
+        raise DataError(
+            f"some masks hold 1 ({ones[0]}), others 255 ({voids[0]}), and none both",
+            "one way to write masks",
+            "say in classes.toml if 255 means the same (values = [1, 255]) or does not count (void = [255])",
+        )
 
 
 def _pool(masks: Mapping[str, Sequence[ValueCount]]) -> dict[MaskValue, ValueCount]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from whatwhere.data.crops import Store
 from whatwhere.data.folder import Sample
-from whatwhere.data.images import read_image, read_mask
-from whatwhere.data.mapping import encode_mask
+from whatwhere.data.images import pixel_digest, read_image, read_image_and_valid, read_mask_and_palette
+from whatwhere.data.mapping import as_classes_are, encode_mask
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
 
@@ -30,11 +30,13 @@ class ImageSet:
         names: one an image.
         store: ``store[i]`` is image i, ``HxWxC`` raw values, and its ``HxW`` uint8 class ids.
         part: which images of the data they are, in words; empty where nobody chose.
+        paths: the image files; empty for arrays.
     """
 
     names: tuple[str, ...]
     store: Store
     part: str = ""
+    paths: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,17 +51,22 @@ class ImageSet:
         with ThreadPoolExecutor(workers) as pool:
             return tuple(pool.map(present, range(len(self))))
 
+    def digests(self) -> tuple[str, ...]:
+        """For each image what tells if another one has the same pixels."""
+        return tuple(pixel_digest(self.store[index][0]) for index in range(len(self)))
+
 
 def read_pair(sample: Sample, classes: Classes) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """An image, ``HxWxC`` raw values, and its ``HxW`` uint8 class ids.
+    """An image, ``HxWxC`` raw values, and its ``HxW`` uint8 class ids; VOID where the image has no data.
 
     Raises:
         DataError: unreadable, without a mask, of two sizes, or with mask values that are in no class.
     """
     if sample.mask is None:
         raise DataError(f"{sample.image} has no mask", "a mask with the same stem", "add it, or leave the image out")
-    image = read_image(sample.image)
-    labels = encode_mask(read_mask(sample.mask), classes, str(sample.mask))
+    image, valid = read_image_and_valid(sample.image)
+    mask = as_classes_are(*read_mask_and_palette(sample.mask), classes)
+    labels = encode_mask(mask, classes, str(sample.mask))
     if image.shape[:2] != labels.shape:
         raise DataError(
             f"{sample.image} is {image.shape[1]}x{image.shape[0]} pixels and {sample.mask} "
@@ -67,7 +74,7 @@ def read_pair(sample: Sample, classes: Classes) -> tuple[NDArray[Any], NDArray[n
             "an image and a mask of one size",
             "export the mask again at the image's size",
         )
-    return image, labels
+    return image, labels if valid is None else np.where(valid, labels, np.uint8(VOID))
 
 
 def from_samples(samples: Sequence[Sample], classes: Classes, limit: int, part: str = "") -> ImageSet:
@@ -76,6 +83,7 @@ def from_samples(samples: Sequence[Sample], classes: Classes, limit: int, part: 
         tuple(sample.name for sample in samples),
         Store([partial(read_pair, sample, classes) for sample in samples], limit),
         part,
+        tuple(sample.image for sample in samples),
     )
 
 
@@ -85,9 +93,13 @@ def from_arrays(images: Sequence[NDArray[Any]], labels: Sequence[NDArray[np.uint
     return ImageSet(tuple(names), Store([partial(_same, pair) for pair in pairs], limit=0))
 
 
-def untold(paths: Sequence[Path]) -> ImageSet:
-    """Images without masks: every label is VOID."""
-    return ImageSet(tuple(path.stem for path in paths), Store([partial(_read_untold, path) for path in paths], limit=0))
+def untold(paths: Sequence[Path], root: Path | None = None) -> ImageSet:
+    """Images without masks: every label is VOID. Their names are their paths below ``root``, or of files alone."""
+    whole = [path.relative_to(root) if root else Path(path.name) for path in paths]
+    short = [name.with_suffix("").as_posix() for name in whole]
+    names = (one if short.count(one) == 1 else name.as_posix() for one, name in zip(short, whole))
+    store = Store([partial(_read_untold, path) for path in paths], limit=0)
+    return ImageSet(tuple(names), store, paths=tuple(paths))
 
 
 def _read_untold(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.folder import Folder, Sample
-from whatwhere.data.likeness import groups, near_duplicates
+from whatwhere.data.likeness import alike
 from whatwhere.data.survey import FileSurvey, Survey
 from whatwhere.errors import DataError
 
@@ -45,9 +45,10 @@ def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0
         name: tuple(sample for sample in samples if (name, sample.name) in usable)
         for name, samples in folder.splits.items()
     }
-    if "train" in splits and "val" in splits:
+    source = folder.undivided
+    if source is None:
         return replace(folder, splits=splits)
-    source = "all" if "all" in splits else "train"
+    splits.pop("val", None)  # images without masks
     samples = splits.pop(source, ())
     if not samples:
         raise DataError(
@@ -74,7 +75,7 @@ class _Unit:
 
 def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     prints = [file.image.fingerprint if file.image else b"" for file in files]
-    together = groups(len(files), near_duplicates(prints))
+    together = alike(prints)
     if max(map(len, together)) > len(files) // 2:  # a video: neighbours by name are the most alike
         together = _stretches(len(files), val_share)
     presence = [[shape.pixels > 0 for shape in file.mask.shapes] if file.mask else [] for file in files]

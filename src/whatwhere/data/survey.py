@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.folder import Folder, Sample
-from whatwhere.data.images import Palette, read_image, read_mask_and_palette
+from whatwhere.data.images import Palette, pixel_digest, read_image, read_mask_and_palette
 from whatwhere.data.likeness import fingerprint, uprightness
-from whatwhere.data.mapping import encode_mask, infer_classes
+from whatwhere.data.mapping import as_classes_are, encode_mask, infer_classes
 from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces, sample_pieces
 from whatwhere.data.shapes import ClassShape, class_shapes
 from whatwhere.data.values import ValueCount, count_values
@@ -315,9 +314,11 @@ def _infer(
     read = {_relative(path, root): found for path, found in masks if found}
     if not read:
         return None, ""
-    palettes = (palette for _, palette in read.values() if palette is not None)
     try:
-        return infer_classes({name: counts for name, (counts, _) in read.items()}, palettes), ""
+        return infer_classes(
+            {name: counts for name, (counts, _) in read.items()},
+            {name: palette for name, (_, palette) in read.items() if palette is not None},
+        ), ""
     except DataError as error:
         return None, str(error)
 
@@ -340,12 +341,13 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
         image_error = error.given
     if sample.mask:
         try:
-            array, _ = read_mask_and_palette(sample.mask)
+            array, palette = read_mask_and_palette(sample.mask)
+            array = as_classes_are(array, palette, classes)
             mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array))
             if classes:
                 labels = encode_mask(array, classes, str(sample.mask))
                 void = int(np.count_nonzero(labels == VOID))
-                mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=_digest(labels))
+                mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
                 if cut and pixels is not None and pixels.shape[:2] == labels.shape:
                     mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
         except DataError as error:
@@ -368,7 +370,7 @@ def _image_facts(image: NDArray[Any]) -> ImageFacts:
         mean=mean,
         std=std,
         gray=len(planes) == 3 and all(np.array_equal(planes[0], plane) for plane in planes[1:]),
-        digest=_digest(image),
+        digest=pixel_digest(image),
         fingerprint=fingerprint(image),
     )
 
@@ -383,12 +385,6 @@ def _moments(plane: NDArray[Any]) -> tuple[float, float, float, float]:
         return float(present[0]), float(present[-1]), mean, float(np.sqrt(counts @ (values - mean) ** 2 / plane.size))
     wide = plane.astype(np.float64)
     return float(wide.min()), float(wide.max()), float(wide.mean()), float(wide.std())
-
-
-def _digest(array: NDArray[Any]) -> str:
-    state = hashlib.blake2b(f"{array.shape}{array.dtype}".encode(), digest_size=12)
-    state.update(np.ascontiguousarray(array).data)
-    return state.hexdigest()
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from whatwhere.data.findings import Finding, many, percent, size_text
-from whatwhere.data.likeness import near_duplicates
+from whatwhere.data.likeness import twins
 from whatwhere.data.survey import FileSurvey, ImageFacts, Quantiles, Survey
 
 __all__ = ["bits", "copies", "dark", "few", "ignored", "kinds_differ", "sizes", "tiny", "unpaired", "unreadable"]
@@ -83,9 +83,14 @@ def copies(survey: Survey) -> Iterator[Finding]:
     for file in files:
         same[file.image.digest if file.image else ""].append(file)
     exact = {f.image_path for group in same.values() if len(_sides(group)) > 1 for f in group[1:]}
-    pairs = near_duplicates([f.image.fingerprint if f.image else b"" for f in files])
-    near = [(files[i], files[j]) for i, j in pairs if len(_sides((files[i], files[j]))) > 1]
-    alike = {later.image_path: earlier for earlier, later in near if later.image_path not in exact}
+    splits = sorted(_sides(files))
+    sides = [splits.index(f.split) if f.split in splits else -1 for f in files]
+    near = twins([f.image.fingerprint if f.image else b"" for f in files], sides)
+    alike = {
+        files[later].image_path: files[earlier]
+        for later, earlier in near.items()
+        if files[later].image_path not in exact
+    }
     remedy = "keep such images on one side: scores on them say nothing about new images"
     if exact:
         message = f"{many(len(exact), 'image')} also in another split, pixel for pixel"

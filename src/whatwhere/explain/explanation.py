@@ -28,7 +28,7 @@ class Example:
     """One image as every layer's probe paints it.
 
     Attributes:
-        case: the image; its probe was fitted without it.
+        case: the image; its probe was fitted without it, where there are others.
         truth: what was aimed at.
         painting: the network's own answer.
         by_layer: by layer name, ``H x W`` class ids.

@@ -130,9 +130,11 @@ def _leak_sentence(e: Explanation) -> str:
     if not tried:
         return "The windows could not be checked: every one covers the whole image."
     if all(leak.holds for leak in e.sights.leaks):
+        silent = [leak.layer for leak in e.sights.leaks if leak.tried and not leak.inside]
         return (
             f"Checked: with everything outside its theoretical window replaced by noise, none of {tried} units moved; "
-            "with everything inside replaced, every one did."
+            "with everything inside replaced, every one did"
+            + (f", but for {', '.join(silent)}: nothing moves what was tried there." if silent else ".")
         )
     worst = max(e.sights.leaks, key=lambda leak: leak.outside)
     return f"The check FAILED: noise outside its window moved a unit of {worst.layer} by {worst.outside:.2g}."
@@ -144,6 +146,9 @@ def skips(e: Explanation) -> list[str]:
         return ["This network has no skips: everything it paints passes through the bottleneck."]
     said = []
     for score in ("interior accuracy", "Boundary F1"):
+        if score not in e.skips.worth:  # no edge, or no pixel far from one, neither painted nor true
+            said.append(f"{score} could not be measured: these images hold nothing that it counts.")
+            continue
         ranked = sorted(e.skips.worth[score], key=lambda one: one.shapley.value or 0.0, reverse=True)
         first = ranked[0]
         gain = (e.skips.full[score].value or 0) - (e.skips.none[score].value or 0)
@@ -203,7 +208,9 @@ def presence(e: Explanation) -> list[str]:
         f"Asked of each {e.presence.region} whether it holds {names}, a probe on averages of the raw pixels is right "
         f"in {top} of the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
         "Averaging throws all place away, and the answer survives it: to say yes or no, only what is needed, and "
-        "the upper half of the U could be left out. That is a classifier.",
+        "the upper half of the U could be left out. That is a classifier."
+        if (accuracy[best].low or 0.0) > 0.5
+        else "Averaging throws all place away; here no layer's average was shown to answer better than chance.",
     ]
 
 

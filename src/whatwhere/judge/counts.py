@@ -71,13 +71,13 @@ class Counts:
 def count_image(
     truth: NDArray[np.uint8],
     prediction: NDArray[np.uint8],
-    probabilities: Array | None,
+    confidence: Array | None,
     *,
     classes: int,
     tolerance: float,
     boundary: bool,
 ) -> Counts:
-    """Count one image. Arrays are ``H x W`` (probabilities ``C x H x W``) and already checked; void is in the truth."""
+    """Count one image. Arrays are ``H x W`` and already checked; void is in the truth."""
     valid = truth != VOID
     pairs = truth[valid].astype(np.int64) * classes + prediction[valid]
     if boundary:
@@ -87,7 +87,7 @@ def count_image(
     return Counts(
         np.bincount(pairs, minlength=classes**2).reshape(classes, classes),
         *edges,
-        _count_confidence(truth, prediction, probabilities),
+        _count_confidence(truth, prediction, confidence),
     )
 
 
@@ -138,13 +138,12 @@ def _outline_within(truth: Points | None, prediction: Points | None, tolerance: 
     )
 
 
-def _count_confidence(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], probabilities: Array | None) -> Array:
-    if probabilities is None:
+def _count_confidence(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], confidence: Array | None) -> Array:
+    if confidence is None:
         return np.zeros((3, BINS))
     valid = truth != VOID
-    painted = np.minimum(prediction, len(probabilities) - 1)[None]  # where void, a prediction may hold anything
-    confidence = np.take_along_axis(probabilities, painted, 0)[0][valid].astype(np.float64)
+    sure = confidence[valid].astype(np.float64)
     right = truth[valid] == prediction[valid]
     # bin m holds confidences in ((m - 1) / BINS, m / BINS], as in the paper
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    return np.stack([np.bincount(bins, weights=of, minlength=BINS) for of in (None, confidence, right)])
+    bins = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, BINS - 1)
+    return np.stack([np.bincount(bins, weights=of, minlength=BINS) for of in (None, sure, right)])

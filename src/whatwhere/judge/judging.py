@@ -55,6 +55,7 @@ class Judge:
         truth: NDArray[np.uint8],
         prediction: NDArray[np.uint8],
         probabilities: NDArray[Any] | None = None,
+        confidence: NDArray[Any] | None = None,
     ) -> None:
         """Count one image.
 
@@ -63,6 +64,7 @@ class Judge:
             truth: ``H x W`` class ids; 255 is void.
             prediction: ``H x W`` class ids.
             probabilities: ``C x H x W`` in [0, 1], for the calibration error.
+            confidence: in their place, ``H x W``, the probability of the predicted class.
 
         Raises:
             DataError: shapes differ, an id is no class, a name comes twice, or the probabilities are none.
@@ -71,11 +73,16 @@ class Judge:
             raise DataError(f"{name} was judged already", "each image once", "give each image its own name")
         self._check_labels(name, truth, prediction)
         if probabilities is not None:
-            self._check_probabilities(name, truth, probabilities)
+            self._check_probabilities(name, (self.classes.count, *truth.shape), probabilities)
+            # where void, a prediction may hold anything
+            painted = np.minimum(prediction, self.classes.count - 1)[None]
+            confidence = np.take_along_axis(probabilities, painted, 0)[0]
+        elif confidence is not None:
+            self._check_probabilities(name, truth.shape, confidence)
         self._images[name] = count_image(
             truth.astype(np.uint8, copy=False),
             prediction.astype(np.uint8, copy=False),
-            probabilities,
+            confidence,
             classes=self.classes.count,
             tolerance=self.tolerance,
             boundary=self.boundary,
@@ -116,8 +123,7 @@ class Judge:
                     "map mask values to class ids before judging",
                 )
 
-    def _check_probabilities(self, name: str, truth: NDArray[np.uint8], probabilities: NDArray[Any]) -> None:
-        expected = (self.classes.count, *truth.shape)
+    def _check_probabilities(self, name: str, expected: tuple[int, ...], probabilities: NDArray[Any]) -> None:
         if probabilities.shape != expected:
             raise DataError(
                 f"{name}: probabilities of shape {probabilities.shape}", f"{expected}", "classes come first"

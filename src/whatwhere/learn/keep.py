@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from whatwhere.data.sets import ImageSet
@@ -22,26 +22,44 @@ _USUAL_IMAGES = 32
 _SHARE = 0.01
 """Largest share of a time budget that one validation in between may take; the last one judges every image."""
 _FEWEST_IMAGES = 4
+_LAST_SHARE = 0.15
+"""Largest share of a time budget that the last validation may take: training comes first."""
 
 
 class Keeper:
     """Validations of one run: whole images, a preview picture each, a model file whenever it is the best so far."""
 
     def __init__(
-        self, plan: Plan, images: ImageSet, folder: RunFolder, machine: Machine, say: Callable[[str], None]
+        self,
+        plan: Plan,
+        images: ImageSet,
+        seen: Sequence[str],
+        folder: RunFolder,
+        machine: Machine,
+        say: Callable[[str], None],
     ) -> None:
-        self._plan, self._images, self._folder, self._machine, self._say = plan, images, folder, machine, say
+        self._plan, self._images, self._seen = plan, images, seen
+        self._folder, self._machine, self._say = folder, machine, say
         self._judged = spread(len(images), _USUAL_IMAGES)
+        self._last = list(range(len(images)))
 
     def fit(self, state: State, budget: float) -> float:
-        """Chooses how many images a validation in between judges, and returns the seconds the last one will take."""
+        """Chooses how many images validations judge, and returns the seconds the last one will take."""
         engine, few = self._engine(self._model(state)), spread(len(self._images), _FEWEST_IMAGES)
         validate(engine, self._images, few[:1])  # the first call of a network is slow
         began = time.perf_counter()
         validate(engine, self._images, few)
         each = (time.perf_counter() - began) / len(few)
-        self._judged = spread(len(self._images), max(_FEWEST_IMAGES, int(_SHARE * budget / each)))
-        return 1.1 * len(self._images) * each + 1.0
+        if not state.counters.judged:  # a run that is gone on with judges the same images: scores are compared
+            state.counters.judged = max(_FEWEST_IMAGES, int(_SHARE * budget / each))
+        self._judged = spread(len(self._images), state.counters.judged)
+        self._last = spread(len(self._images), max(len(self._judged), int(_LAST_SHARE * budget / (1.1 * each))))
+        if len(self._last) < len(self._images):
+            self._say(
+                f"the last validation will judge {len(self._last)} of {len(self._images)} images, so that training has "
+                f"most of the time; whatwhere evaluate judges all"
+            )
+        return 1.1 * len(self._last) * each + 1.0
 
     def judge(self, state: State) -> dict[str, Any]:
         """Judges the network as it is now; the history's entry."""
@@ -62,12 +80,12 @@ class Keeper:
         return entry
 
     def finish(self, state: State) -> dict[str, Any]:
-        """Keeps the last weights, or earlier ones if they were better, judged on every image."""
+        """Keeps the last weights, or earlier ones if they were better, judged on every image if there is time."""
         last = best = self._model(state)
         if state.counters.best_score > validate(self._engine(last), self._images, self._judged).mean_iou:
             best = load_model(self._folder.model)
         engine = self._engine(best)
-        scores = validate(engine, self._images, range(len(self._images)))
+        scores = validate(engine, self._images, self._last)
         entry = self._noted(scores, state)
         draw_preview(engine, self._images, self._judged[0], self._folder.preview(entry["step"]))
         best.training |= {key: entry[key] for key in ("mean_iou", "iou", "validated")}
@@ -84,7 +102,10 @@ class Keeper:
         return entry
 
     def _model(self, state: State) -> Model:
-        record = {"step": state.counters.step, "elapsed": state.counters.elapsed, "machine": str(self._machine)}
+        record = {
+            "step": state.counters.step, "elapsed": state.counters.elapsed, "machine": str(self._machine),
+            "seen": list(self._seen),
+        }  # fmt: skip
         plan = self._plan
         return Model(state.average.network, plan.classes, plan.normalisation, plan.to_json(), record)
 

@@ -55,6 +55,7 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
     started = time.perf_counter()
     images, target = _batch(crops, plan)
     _check_batch(images, target)
+    images, target = images.to(machine.device), target.to(machine.device)
     learner = copy.deepcopy(network).train()
     for module in learner.modules():
         if isinstance(module, nn.BatchNorm2d):

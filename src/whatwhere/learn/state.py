@@ -25,7 +25,10 @@ __all__ = ["Counters", "State"]
 
 @dataclass
 class Counters:
-    """The numbers of a run: steps made, seconds spent, what the guards did, the best validation so far."""
+    """The numbers of a run: steps made, seconds spent, what the guards did, the best validation so far.
+
+    ``judged`` is how many images validations in between judge under a time budget; 0 before that is chosen.
+    """
 
     step: int = 0
     elapsed: float = 0.0
@@ -36,6 +39,7 @@ class Counters:
     best_score: float = -1.0
     best_step: int = 0
     validated: int = 0
+    judged: int = 0
     finished: bool = False
 
 

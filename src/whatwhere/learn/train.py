@@ -136,7 +136,7 @@ class _Trainer:
         )  # fmt: skip
         for images in sets.values():
             _check_images(images, plan)
-        self.keeper = Keeper(plan, sets["val"], folder, self.machine, view.say)
+        self.keeper = Keeper(plan, sets["val"], sets["train"].digests(), folder, self.machine, view.say)
         self.steps_in_all = max(1, round(plan.training.epochs * self._steps_an_epoch()))
         self.steps_here = 0
         self.reserve = 0.0  # seconds of a time budget kept for the last validation

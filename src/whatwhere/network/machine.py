@@ -8,6 +8,7 @@ import platform
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -95,10 +96,19 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container's own limit stands (cgroups 2 and 1)."""
+
+
 def _memory() -> int:
+    """Bytes of the machine, or of the container if it has less."""
+    whole = 8 * 2**30
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 8 * 2**30
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in _LIMITS:
+        with suppress(OSError, ValueError):  # not there, or "max"
+            whole = min(whole, int(limit.read_text()))
+    return whole
 
 
 def keep_freed_memory() -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from whatwhere.errors import ClusterError, WhatwhereError, in_a_line
+from whatwhere.errors import ClusterError, ModelError, WhatwhereError, in_a_line
 from whatwhere.network import load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.engine import Engine
@@ -34,8 +34,11 @@ from whatwhere.paint.work import Progress, finish, read_tile
 
 __all__ = ["Workers"]
 
-Place = tuple[Path, bool, Path, bool]
-"""The image's file, whether what it lacks is filled, the output, and whether probabilities are written."""
+Recipe = tuple[str, str, Precision, str]
+"""The model's file and the digest of what is in it, precision, and device."""
+
+Place = tuple[Path, bool, Path, dict[str, Any]]
+"""The image's file, whether what it lacks is filled, the output, and what makes two paintings the same."""
 
 _PATIENCE = 5
 """Seconds to wait for a scheduler, and then for its first worker."""
@@ -47,15 +50,18 @@ class Workers:
     Args:
         address: ``"local:N"`` starts N processes of one thread each; else the address of a scheduler.
         model: a model file that all workers can read.
+        digest: of the model that is in it: workers outlive models, and are to paint with none but this.
         precision, device: as for :class:`Engine`.
 
     Raises:
         ClusterError: nobody answers at the address, or there are no workers.
     """
 
-    def __init__(self, address: str, model: Path, precision: Precision = "auto", device: str = "auto") -> None:
+    def __init__(
+        self, address: str, model: Path, digest: str, precision: Precision = "auto", device: str = "auto"
+    ) -> None:
         self._distributed = extra("distributed", "cluster", f"painting on {address!r} needs Dask")
-        self._recipe = (str(model.resolve()), precision, device)
+        self._recipe: Recipe = (str(model.resolve()), digest, precision, device)
         self._local: Any = None
         if address.startswith("local:"):
             count = address.removeprefix("local:")
@@ -98,7 +104,7 @@ class Workers:
         )
         return lambda: self._result(future)
 
-    def painter(self, path: Path, fill_missing: bool) -> Painter:
+    def painter(self, path: Path, fill_missing: bool, work: dict[str, Any]) -> Painter:
         """Paints the large image at ``path`` tile by tile on all workers, into a sink with a Zarr store."""
 
         def paint(
@@ -115,7 +121,7 @@ class Workers:
 
             def attempt(plan: Scheme) -> None:
                 done = sink.begin(plan, f"eager {engine.precision}")  # as the workers do it
-                place = (path.resolve(), fill_missing, sink.folder.resolve(), probabilities)
+                place = (path.resolve(), fill_missing, sink.folder.resolve(), work)
                 for count, index in enumerate(self._tiles(place, plan.tiling, done), len(done) + 1):
                     sink.note(index)
                     if progress:
@@ -157,7 +163,7 @@ def _absolute(target: Names) -> Names:
 
 
 def _paint_file(
-    recipe: tuple[str, Precision, str],
+    recipe: Recipe,
     path: Path,
     target: Names,
     options: Options,
@@ -173,12 +179,13 @@ def _paint_file(
         source.close()
 
 
-def _paint_tile(recipe: tuple[str, Precision, str], place: Place, tiling: Tiling, tile: Tile) -> int:
+def _paint_tile(recipe: Recipe, place: Place, tiling: Tiling, tile: Tile) -> int:
     """On a worker: one tile from the image's file to its chunks of the output. Returns the tile's number."""
-    path, fill_missing, folder, probabilities = place
+    path, fill_missing, folder, work = place
+    probabilities = bool(work["probabilities"])
     bench = _bench(recipe)
     with bench.lock:
-        source = bench.source(path, fill_missing)
+        source = bench.source(path, fill_missing, work)
         tensor, valid = read_tile(bench.engine, source, tiling, tile)
     logits = bench.engine.logits(tensor[None])[0][:, *tile.inner]
     inner: np.ndarray[Any, Any] | None = None if valid is None else valid[tile.inner]
@@ -192,25 +199,31 @@ def _paint_tile(recipe: tuple[str, Precision, str], place: Place, tiling: Tiling
 class _Bench:
     """What a worker keeps between tasks: the prepared model and the last image it opened."""
 
-    def __init__(self, recipe: tuple[str, Precision, str], threads: int) -> None:
-        path, precision, device = recipe
+    def __init__(self, recipe: Recipe, threads: int) -> None:
+        path, digest, precision, device = recipe
         torch.set_num_threads(threads)
         self.engine = Engine(load_model(path), precision, device, backend="eager")  # all workers alike
+        if self.engine.digest != digest:
+            raise ModelError(
+                f"a worker finds another model in {path}",
+                "the file that the painting was begun with",
+                "leave it in its place until all is painted, or copy it to the worker's machine",
+            )
         self.lock = threading.Lock()
-        self._key: tuple[Path, bool] | None = None
+        self._key: tuple[Path, bool, dict[str, Any]] | None = None
         self._source: Source | None = None
 
-    def source(self, path: Path, fill_missing: bool) -> Source:
-        if self._source is None or self._key != (path, fill_missing):
+    def source(self, path: Path, fill_missing: bool, work: dict[str, Any]) -> Source:
+        if self._source is None or self._key != (path, fill_missing, work):
             if self._source is not None:
                 self._source.close()
             opened = open_image(path, fill_missing=fill_missing)
             self._source = fitted(opened, self.engine.model.normalisation.channels)
-            self._key = path, fill_missing
+            self._key = path, fill_missing, work
         return self._source
 
 
-def _bench(recipe: tuple[str, Precision, str]) -> _Bench:
+def _bench(recipe: Recipe) -> _Bench:
     """The bench of the worker this runs on, made at its first task."""
     from distributed import get_worker
 
@@ -218,6 +231,8 @@ def _bench(recipe: tuple[str, Precision, str]) -> _Bench:
     with _setup:
         benches: dict[Any, _Bench] = worker.__dict__.setdefault("whatwhere_benches", {})
         if recipe not in benches:
+            for older in [other for other in benches if other[0] == recipe[0]]:
+                del benches[older]  # the file holds another model now
             benches[recipe] = _Bench(recipe, worker.state.nthreads)
         return benches[recipe]
 

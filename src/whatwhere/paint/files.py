@@ -14,7 +14,7 @@ from whatwhere.paint.tiff import TiffSource
 from whatwhere.paint.zarrs import ZarrSource, is_zarr
 from whatwhere.records import Box
 
-__all__ = ["LARGE", "Opaque", "find_images", "fitted", "is_image", "open_image"]
+__all__ = ["LARGE", "Opaque", "find_images", "fitted", "is_image", "open_image", "state_of"]
 
 LARGE = 2**24
 """Images of more pixels than this are read and written by windows, and continue where an interrupted run stopped."""
@@ -47,6 +47,18 @@ def open_image(path: Path, *, fill_missing: bool = False) -> Source:
     return ArraySource(read_image(path), str(path))
 
 
+def state_of(path: Path) -> tuple[int, int]:
+    """Bytes and time of the last change (ns) of an image, of all files of a Zarr folder: changed if it was rewritten.
+
+    A file more or less counts as well: it is added to the bytes.
+    """
+    if not path.is_dir():
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns
+    states = [entry.stat() for entry in path.rglob("*") if entry.is_file()]
+    return len(states) + sum(one.st_size for one in states), max((one.st_mtime_ns for one in states), default=0)
+
+
 def find_images(folder: Path) -> list[Path]:
     """All images below a folder, sorted; what is inside a Zarr folder belongs to it. Hidden names are passed over."""
     if is_zarr(folder):
@@ -68,7 +80,7 @@ def fitted(source: Source, channels: int) -> Source:
 
 
 class Opaque:
-    """An image with an alpha channel that is opaque everywhere, as if it had none.
+    """An image with an alpha channel that is opaque wherever there is data, as if it had none.
 
     Raises:
         ModelError: when a window is read that is not opaque.
@@ -83,7 +95,7 @@ class Opaque:
         pixels, valid = self.inside.read(box)
         alpha = pixels[..., -1]
         opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
-        if (alpha != opaque).any():
+        if ((alpha != opaque) if valid is None else (alpha != opaque) & valid).any():
             raise ModelError(
                 f"{self.name} has {pixels.shape[-1]} channels, the last of them (alpha) between {alpha.min()} and "
                 f"{alpha.max()}",

@@ -56,7 +56,7 @@ class GeoSource:
         window = self._window(x0, y0, x1 - x0, y1 - y0)
         try:
             pixels = np.ascontiguousarray(self._file.read(window=window).transpose(1, 2, 0))
-            valid = None if self._complete else self._file.dataset_mask(window=window) > 0
+            valid = None if self._complete else self._valid(window)
         except self._error as error:
             raise DataError(
                 f"{self.name} has a damaged tile in rows {y0} to {y1}, columns {x0} to {x1} ({error})",
@@ -64,6 +64,14 @@ class GeoSource:
                 "copy or export it again",
             ) from error
         return pixels, valid
+
+    def _valid(self, window: Any) -> Valid:
+        """By the rule of `data.images.with_data`: with 8 bits where any band has data, else where all have."""
+        if self.dtype == np.uint8:
+            found: Valid = self._file.dataset_mask(window=window) > 0
+        else:
+            found = (self._file.read_masks(window=window) > 0).all(axis=0)
+        return found
 
     @property
     def profile(self) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from whatwhere.data.images import replacing, write_label_image
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import LARGE, Opaque
@@ -123,13 +125,13 @@ def _paint_small(
     engine: Engine, source: Source, target: Names, options: Options, progress: Progress | None
 ) -> PaintReport:
     classes = engine.model.classes
-    sink = ArraySink(source.size, classes.count if options.probabilities else None)
+    sink = ArraySink(source.size, classes.count if options.probabilities else None, as_shares, np.uint8)
     report = paint_source(
         engine, source, sink, probabilities=options.probabilities, tile=options.tile, batch=options.batch,
         progress=progress,
     )  # fmt: skip
     if sink.probabilities is not None:
-        shares = as_shares(sink.probabilities)
+        shares = sink.probabilities
         with replacing(target.probabilities) as part:
             write_planes_tiff(part, shares.shape, lambda plane, box: shares[plane][_slices(box)])
     if options.overlay:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from whatwhere.paint.sources import Pixels, Source
+from whatwhere.judge.pictures import to_display
+from whatwhere.paint.sources import Pixels, Source, Valid
 from whatwhere.paint.tiff import palette
 from whatwhere.records import VOID, Box, Classes
 
@@ -50,18 +51,16 @@ def write_overlay(path: Path, source: Source, labels: Callable[[Box], NDArray[np
     images, ids = [], []
     for top in range(0, height, band):
         box = ((top, min(top + band, height)), (0, width))
-        images.append(np.ascontiguousarray(source.read(box)[0][::step, ::step]))
+        images.append(_thinned(*source.read(box), step))
         ids.append(labels(box)[::step, ::step])
-    drawn = blend(_for_eyes(np.concatenate(images)), np.concatenate(ids), classes)
+    drawn = blend(to_display(np.concatenate(images)), np.concatenate(ids), classes)
     Image.fromarray(drawn).save(path, format="PNG")
 
 
-def _for_eyes(pixels: Pixels) -> Picture:
-    """Any channels and depth to 8-bit RGB; deeper images are stretched between their 1st and 99th percentile."""
-    rgb = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=-1)
-    if rgb.dtype == np.uint8:
-        return np.asarray(rgb)
-    values = rgb.astype(np.float32)
-    low, high = np.percentile(values[np.isfinite(values)], (1, 99))
-    stretched: Picture = np.rint(np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
-    return stretched
+def _thinned(pixels: Pixels, valid: Valid | None, step: int) -> Pixels:
+    """Every ``step``-th pixel of the first three channels; where there is no data, what is shown black."""
+    few = np.ascontiguousarray(pixels[::step, ::step, :3])
+    if valid is not None:
+        few = few if few.dtype == np.uint8 else few.astype(np.float64)
+        few[~valid[::step, ::step]] = 0 if few.dtype == np.uint8 else np.nan
+    return few

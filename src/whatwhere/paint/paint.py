@@ -27,6 +27,7 @@ from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles, read_tile
 __all__ = ["PaintReport", "Painting", "paint", "paint_source", "report_of", "with_room"]
 
 Pair = tuple[int, int]
+Shares = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,29 @@ class Painting:
     Attributes:
         labels: ``(H, W)`` uint8 class ids.
         probabilities: ``(classes, H, W)`` float32 that add up to 1, or None when not asked for.
+        confidence: ``(H, W)`` float32, the probability of the class that was painted, or None when not asked for.
         report: how it was painted.
     """
 
     labels: NDArray[np.uint8]
-    probabilities: NDArray[np.float32] | None
+    probabilities: Shares | None
     report: PaintReport
+    confidence: Shares | None = None
 
 
 class ArraySink:
-    """Finished boxes into arrays in memory."""
+    """Finished boxes into arrays in memory: labels, and ``planes`` of what ``kept`` makes of the probabilities."""
 
-    def __init__(self, size: Pair, classes: int | None) -> None:
+    def __init__(
+        self,
+        size: Pair,
+        planes: int | None,
+        kept: Callable[[Shares], NDArray[Any]] | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
         self.labels = np.zeros(size, np.uint8)
-        self.probabilities = None if classes is None else np.zeros((classes, *size), np.float32)
+        self.probabilities: NDArray[Any] | None = None if planes is None else np.zeros((planes, *size), dtype)
+        self._kept = kept
 
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:  # noqa: ARG002 (an array has no journal)
         return frozenset()
@@ -105,7 +115,8 @@ class ArraySink:
         (y0, y1), (x0, x1) = painted.box
         self.labels[y0:y1, x0:x1] = painted.labels
         if self.probabilities is not None and painted.probabilities is not None:
-            self.probabilities[:, y0:y1, x0:x1] = painted.probabilities
+            shares = painted.probabilities
+            self.probabilities[:, y0:y1, x0:x1] = shares if self._kept is None else self._kept(shares)
 
 
 def paint(
@@ -113,6 +124,7 @@ def paint(
     image: NDArray[Any],
     *,
     probabilities: bool = False,
+    confidence: bool = False,
     precision: Precision = "auto",
     tile: int | Pair | None = None,
     batch: int = 1,
@@ -126,6 +138,7 @@ def paint(
         model: a model, or an :class:`Engine` made of one, to paint many images with one preparation.
         image: ``(H, W)`` or ``(H, W, C)``, in the dtype and units of the training images.
         probabilities: also return the softmax of the logits.
+        confidence: instead of it, only the probability of the class that was painted: a plane, however many classes.
         precision, device, backend: as for :class:`Engine`; not used when an engine is given.
         tile: height and width of tiles; None chooses by memory, and takes the image whole if it fits.
         batch: tiles that pass through the network together.
@@ -144,9 +157,18 @@ def paint(
     """
     engine = model if isinstance(model, Engine) else Engine(model, precision, device, backend=backend)
     source = ArraySource(image)
-    sink = ArraySink(source.size, engine.model.classes.count if probabilities else None)
-    report = paint_source(engine, source, sink, probabilities=probabilities, tile=tile, batch=batch, progress=progress)
-    return Painting(sink.labels, sink.probabilities, replace(report, notes=(*report.notes, *engine.notes)))
+    if confidence:
+        sink = ArraySink(source.size, 1, lambda shares: shares.max(axis=0, keepdims=True))
+    else:
+        sink = ArraySink(source.size, engine.model.classes.count if probabilities else None)
+    report = paint_source(
+        engine, source, sink, probabilities=probabilities or confidence, tile=tile, batch=batch, progress=progress
+    )
+    report = replace(report, notes=(*report.notes, *engine.notes))
+    if confidence:
+        assert sink.probabilities is not None
+        return Painting(sink.labels, None, report, sink.probabilities[0])
+    return Painting(sink.labels, sink.probabilities, report)
 
 
 def paint_source(

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from whatwhere.errors import DataError, FieldError, ModelError, OutputError, PlanError
+from whatwhere.errors import DataError, FieldError, ModelError, PlanError
 from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import find_images, fitted, is_image, open_image
+from whatwhere.paint.ledger import Ledger, TakenError, Work, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Source
-from whatwhere.paint.stores import writing
 
 if TYPE_CHECKING:
     from whatwhere.paint.cluster import Workers
 
 __all__ = ["Prediction", "Predictions", "find_inputs", "predict"]
-
-_RECORD = "predictions.jsonl"
 
 Progress = Callable[[str, int, int], None]
 """Called with the input's name, the tiles done and the tiles in all."""
@@ -104,8 +102,8 @@ def predict(
 ) -> Predictions:
     """Paints files, folders and globs into ``out_dir``. A bad image is reported, and the others are done.
 
-    What is there already from the same model and image is skipped. Large images are written as they grow and go on
-    where an interrupted run stopped.
+    What is there already from the same model and image is skipped, and no painting is painted. Large images are
+    written as they grow and go on where an interrupted run stopped. No image is ever overwritten.
 
     Args:
         model: a model, its file, or a prepared engine.
@@ -127,25 +125,29 @@ def predict(
         ModelError: the model's file can't be used.
         PlanError: a precision, device or backend that is not to be had here.
     """
-    found = find_inputs(inputs)
+    out_dir = Path(out_dir)
     backend = _for_workers(backend) if cluster is not None else backend
+    found = find_inputs(inputs)
     engine = (
         model
         if isinstance(model, Engine)
         else Engine(_loaded(model), precision, device, backend=backend, images=len(found))
     )
-    ledger = _Ledger(Path(out_dir), _fingerprint(engine), overwrite)
     options = Options(overlay, probabilities, tile, batch)
+    images = frozenset(path.resolve() for path, _ in found)
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
-        job = _Job(engine, options, ledger, fill_missing, progress, workers)
+        ledger = Ledger(out_dir, overwrite)
+        job = _Job(engine, _fingerprint(engine), options, ledger, images, fill_missing, progress, workers)
         # with workers, small images are all on their way before the first is waited for
-        waiting = [job.start(path, Path(out_dir) / stem) for path, stem in found]
+        waiting = [job.start(path, out_dir / stem) for path, stem in found]
         items = tuple(wait() for wait in waiting)
         return Predictions(items, engine.notes)
 
 
 def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, Path]]:
     """All images that ``inputs`` name, each with the place of its painting relative to the output folder, no ending.
+
+    Paintings are passed over, unless they are named themselves.
 
     Raises:
         DataError: an input that is not there, or no image at all.
@@ -162,13 +164,20 @@ def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, P
 
 def _expand(one: Path) -> list[tuple[Path, Path]]:
     if one.is_dir() and not is_image(one):
-        return [(path, path.relative_to(one).with_suffix("")) for path in find_images(one)]
+        return [(path, path.relative_to(one).with_suffix("")) for path in _no_paintings(find_images(one))]
     if one.exists():
         return [(one, Path(one.stem))]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))  # noqa: PTH207 (of absolute ones too)
     if not matches:
         raise DataError(f"there is no {one}", "an image, a folder or a glob that matches some", "check the path")
-    return [pair for match in matches if is_image(match) or match.is_dir() for pair in _expand(match)]
+    usable = _no_paintings(match for match in matches if is_image(match) or match.is_dir())
+    return [pair for match in usable for pair in _expand(match)]
+
+
+def _no_paintings(paths: Iterable[Path]) -> list[Path]:
+    """Those that no folder above them knows as a painting of its own."""
+    ledger = cache(Ledger)
+    return [path for path in paths if not any(ledger(folder).made(path) for folder in path.parents)]
 
 
 def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
@@ -189,8 +198,10 @@ class _Job:
     """What is the same for all images of one call."""
 
     engine: Engine
+    model: str
     options: Options
-    ledger: _Ledger
+    ledger: Ledger
+    images: frozenset[Path]
     fill_missing: bool
     progress: Progress | None
     workers: Workers | None
@@ -203,8 +214,9 @@ class _Job:
             source, target, work = self._look(path, stem)
             source.close()
             if is_small(source) and not self.ledger.has(target, self.options, work):
+                self.ledger.begin(target, self.options, work)
                 coming = self.workers.submit(path, target, self.options, work, self.fill_missing)
-                return lambda: self._guarded(path, lambda: self._noted(path, target, work, coming()))
+                return lambda: self._guarded(path, lambda: _done(path, target, coming()))
         except _OF_ONE_IMAGE as error:
             failed = Prediction(str(path), None, "failed", str(error))
             return lambda: failed
@@ -216,9 +228,22 @@ class _Job:
         except _OF_ONE_IMAGE as error:
             return Prediction(str(path), None, "failed", str(error))
 
-    def _look(self, path: Path, stem: Path) -> tuple[Source, Names, dict[str, Any]]:
+    def _look(self, path: Path, stem: Path) -> tuple[Source, Names, Work]:
         source = open_image(path, fill_missing=self.fill_missing)
-        return source, names(stem, path, source.size), self.ledger.work(path, source, self.options)
+        target = names(stem, path, source.size)
+        if any(self._is_image(place) for place in (target.labels, target.overlay, target.probabilities)):
+            source.close()
+            raise TakenError(
+                f"the painting {target.labels} would take the place of an image that is to be painted",
+                "a place of its own",
+                "choose another folder with -o",
+            )
+        return source, target, work_of(self.model, path, source, self.options)
+
+    def _is_image(self, place: Path) -> bool:
+        """Whether it is one of the images, or inside a Zarr folder that is one."""
+        whole = place.resolve()
+        return not self.images.isdisjoint((whole, *whole.parents))
 
     def _paint(self, path: Path, stem: Path) -> Prediction:
         source, target, work = self._look(path, stem)
@@ -226,17 +251,18 @@ class _Job:
             if self.ledger.has(target, self.options, work):
                 return Prediction(str(path), str(target.labels), "skipped")
             ready = fitted(source, self.engine.model.normalisation.channels)
-            painter = None if self.workers is None else self.workers.painter(path, self.fill_missing)
+            painter = None if self.workers is None else self.workers.painter(path, self.fill_missing, work)
+            self.ledger.begin(target, self.options, work)
             report = paint_to_files(
                 self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
             )
         finally:
             source.close()
-        return self._noted(path, target, work, report)
+        return _done(path, target, report)
 
-    def _noted(self, path: Path, target: Names, work: dict[str, Any], report: PaintReport) -> Prediction:
-        self.ledger.add(target, work)
-        return Prediction(str(path), str(target.labels), "done", report=report)
+
+def _done(path: Path, target: Names, report: PaintReport) -> Prediction:
+    return Prediction(str(path), str(target.labels), "done", report=report)
 
 
 def _for_workers(backend: str) -> str:
@@ -252,62 +278,11 @@ def _workers(cluster: str, model: object, engine: Engine, device: str) -> Worker
 
     if not isinstance(model, str | Path):
         raise ModelError("a model in memory", "a model file that all workers can read", "save it and give its path")
-    return Workers(cluster, Path(model), cast("Precision", engine.job.precision), device)
+    return Workers(cluster, Path(model), engine.digest, cast("Precision", engine.job.precision), device)
 
 
-class _TakenError(OutputError):
-    """The place of one painting is taken by another."""
-
-
-_OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, _TakenError)
+_OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, TakenError)
 """Errors that concern one image: the others are painted all the same."""
-
-
-class _Ledger:
-    """Which file in the output folder was painted from what, by which model."""
-
-    def __init__(self, folder: Path, model: str, overwrite: bool) -> None:
-        self._path, self._model, self._overwrite = folder / _RECORD, model, overwrite
-        self._known: dict[str, Any] = {}
-        if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._known[entry["output"]] = entry["work"]
-                except (ValueError, KeyError):
-                    continue  # a line cut off by a kill: its painting is done again
-
-    def work(self, path: Path, source: Source, options: Options) -> dict[str, Any]:
-        """What makes two paintings the same."""
-        state = (path / next(p.name for p in path.iterdir() if p.is_file())).stat() if path.is_dir() else path.stat()
-        return {
-            "model": self._model, "image": os.path.abspath(path), "bytes": state.st_size,  # noqa: PTH100
-            "modified": state.st_mtime_ns, "size": list(source.size), "probabilities": options.probabilities,
-        }  # fmt: skip
-
-    def has(self, target: Names, options: Options, work: dict[str, Any]) -> bool:
-        """Whether this painting is there. Raises when another one is at its place."""
-        if self._overwrite or not target.labels.exists():
-            return False
-        known = self._known.get(self._name(target))
-        asked = {**work, "probabilities": None}
-        if known is None or {**known, "probabilities": None} != asked:
-            raise _TakenError(
-                f"{target.labels} is there already, " + ("from another image or model" if known else "made elsewhere"),
-                "a free place, or the same painting",
-                "choose another folder with -o, or use --overwrite",
-            )
-        wanted = [target.overlay] * options.overlay + [target.probabilities] * options.probabilities
-        return all(path.exists() for path in wanted)
-
-    def add(self, target: Names, work: dict[str, Any]) -> None:
-        name = self._name(target)
-        self._known[name] = work
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"output": name, "work": work}) + "\n")
-
-    def _name(self, target: Names) -> str:
-        return target.labels.relative_to(self._path.parent).as_posix()
 
 
 def _fingerprint(engine: Engine) -> str:

@@ -99,7 +99,9 @@ def prove(
     engine = model if isinstance(model, Engine) else Engine(model, computed, backend=backend)
     source = image if not isinstance(image, np.ndarray) else ArraySource(image)
     corner = [max(0, (n - crop) // 2) for n in source.size]
-    pixels, _ = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))
+    pixels, valid = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))
+    if valid is not None:
+        pixels = np.where(valid[..., None], pixels, np.zeros((), pixels.dtype))
     piece = ArraySource(pixels, source.name)
     halo, period = exact_halo(engine), engine.period
     sides = [max(2 * sum(h), sum(h) + 2 * p) for h, p in zip(halo, period)] if tile is None else [tile, tile]

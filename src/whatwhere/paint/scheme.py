@@ -132,9 +132,16 @@ def _affordable(engine: Engine) -> int:
 
 
 def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Scheme:
-    side = math.isqrt(pixels)
+    side, least = math.isqrt(pixels), (3 * engine.period[0], 3 * engine.period[1])
     whole = size_up(size, engine.period)
-    height, width = (min(t, n) for t, n in zip(size_up(asked or (side, side), engine.period), whole))
+    wanted = size_up(asked, engine.period) if asked else (max(side, least[0]), max(side, least[1]))
+    height, width = (min(t // p * p, n) for t, p, n in zip(wanted, engine.period, whole))
+    if height < min(least[0], whole[0]) or width < min(least[1], whole[1]):
+        raise PlanError(
+            f"tiles of {height}x{width} pixels",
+            f"at least {least[0]}x{least[1]} for this network, whose tiles overlap by half",
+            "ask for larger tiles, or leave the choice to whatwhere",
+        )
     quarter = height // 4, width // 4
     halo = ((quarter[0], quarter[0]), (quarter[1], quarter[1]))
     note = f"approximate, in overlapping tiles that are blended: {engine.field.explain().rstrip('.')}"

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from whatwhere.data.images import DEFAULT_MAX_PIXELS, VOID_COLOR
+from whatwhere.data.images import DEFAULT_MAX_PIXELS, VOID_COLOR, channel_axis, tiff_orientation, upright
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid
 from whatwhere.records import VOID, Box, Classes
@@ -32,7 +32,7 @@ _SCREEN = 1024
 
 
 class TiffSource:
-    """The first image of a TIFF file, its largest level, read by windows.
+    """The first image of a TIFF file, its largest level, read by windows, upright.
 
     Pages or planes of a stack are channels. A segment of zero bytes is left out on purpose and reads as zeros.
 
@@ -62,9 +62,16 @@ class TiffSource:
                 "height, width and at most one axis of channels",
                 f"split it along {', '.join(extra) or 'its axes'}",
             )
+        if len(pages) > 1 and channel_axis(series):  # the rows or columns of an array that was written without names
+            raise DataError(
+                f"{path} is stored as {len(pages)} pages of {'x'.join(map(str, pages[0].shape))}",
+                "a page a channel, or channels inside one page",
+                "write it again with tifffile's planarconfig='contig' for an array of H x W x C",
+            )
         self._planes = [_Plane(page, self.name) for page in pages]
         first = self._planes[0]
-        self.size = first.size
+        self._turn = tiff_orientation(self._file)
+        self.size = first.size if self._turn < 5 else (first.size[1], first.size[0])
         colormap = self._planes[0].colormap if len(pages) == 1 else None
         self._colors: Pixels | None = None
         if colormap is not None:
@@ -74,13 +81,14 @@ class TiffSource:
         self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
-        parts = [plane.read(box, self._remember(number)) for number, plane in enumerate(self._planes)]
-        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        stored = _lying(box, self.size, self._turn)
+        parts = [plane.read(stored, self._remember(number)) for number, plane in enumerate(self._planes)]
+        pixels = upright(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1), self._turn)
         if self._colors is not None:
             pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
         elif pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
-        return pixels, None
+        return np.ascontiguousarray(pixels), None
 
     def close(self) -> None:
         self._cache.clear()
@@ -99,6 +107,20 @@ class TiffSource:
             return self._cache[key]
 
         return get
+
+
+def _lying(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Where a box of the upright image of this size lies in the file (TIFF 6.0, tag 274).
+
+    >>> _lying(((0, 10), (5, 7)), (100, 50), 3), _lying(((0, 10), (5, 7)), (100, 50), 6)
+    (((90, 100), (43, 45)), ((43, 45), (0, 10)))
+    """
+    rows, columns = box
+    if orientation in (3, 4, 7, 8):
+        rows = size[0] - rows[1], size[0] - rows[0]
+    if orientation in (2, 3, 6, 7):
+        columns = size[1] - columns[1], size[1] - columns[0]
+    return (columns, rows) if orientation >= 5 else (rows, columns)
 
 
 class _Plane:

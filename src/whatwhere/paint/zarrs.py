@@ -57,7 +57,7 @@ class ZarrSource:
         )
         self.format = int(node.metadata.zarr_format)
         self.size, self.channels = self._axes.size, self._axes.channels
-        self.dtype = np.dtype(node.dtype)
+        self.dtype = np.dtype(node.dtype).newbyteorder("=")
         missing = [] if fill_missing else list(itertools.islice(_missing(node), 1))
         if missing:
             raise DataError(
@@ -68,7 +68,8 @@ class ZarrSource:
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         try:
-            return self._axes.upright(self._array[self._axes.select(box)]), None
+            pixels = self._axes.upright(self._array[self._axes.select(box)])
+            return pixels.astype(self.dtype, copy=False), None  # Zarr v2 keeps the order of bytes of old instruments
         except (OSError, ValueError, RuntimeError) as error:
             (y0, y1), (x0, x1) = box
             raise DataError(

@@ -1,0 +1,108 @@
+"""Which images are scored and explained: those that were meant, whatever other folders call theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tiny import disc_picture, tiny, write_discs
+from whatwhere import segmenter
+from whatwhere.data.sets import untold
+from whatwhere.errors import DataError, PlanError
+from whatwhere.network import Model, load_model
+from whatwhere.segmenter import explain, open_sets, plan, train, truth_of
+
+
+def write(root: Path, numbers: dict[str, int]) -> Path:
+    """``{"train/images/001": 7}``: disc number 7 under that name, and its mask."""
+    for name, number in numbers.items():
+        for kind, array in zip(("images", "masks"), disc_picture(number)):
+            path = root / f"{name.replace('*', kind)}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
+    """An undivided folder of images that are called by numbers, and a model of it."""
+    root = tmp_path_factory.mktemp("numbered")
+    data = write(root / "here", {f"*/{k:03}": k for k in range(10)})
+    train(data, root / "run", plan=tiny(plan(data, epochs=1)))
+    return data, load_model(root / "run")
+
+
+def test_of_its_own_folder_the_images_that_it_was_trained_on_are_left_out(numbered: tuple[Path, Model]) -> None:
+    data, model = numbered
+    chosen = truth_of(model, data)
+    assert chosen.part == "not trained on"
+    assert set(chosen.names) == set(model.plan["split"]["val"])
+
+
+def test_of_a_folder_that_counts_from_0_too_all_images_are_scored(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    _, model = numbered
+    there = write(tmp_path, {f"*/{k:03}": 100 + k for k in range(10)})
+    assert len(truth_of(model, there)) == 10
+
+
+def test_a_model_that_does_not_remember_pixels_goes_by_names(numbered: tuple[Path, Model]) -> None:
+    data, model = numbered
+    old = Model(model.network, model.classes, model.normalisation, model.plan)
+    assert set(truth_of(old, data).names) == set(model.plan["split"]["val"])
+
+
+def test_test_images_do_not_leak_into_a_validation_that_was_made(tmp_path: Path) -> None:
+    numbers = {f"train/*/{k:03}": k for k in range(10)} | {f"test/*/{k:03}": 50 + k for k in range(10)}
+    data = write(tmp_path / "data", numbers)
+    made = tiny(plan(data, epochs=1))
+    sets = open_sets(segmenter.find(data), made)
+    assert {split: len(images) for split, images in sets.items()} == {"train": 8, "val": 2}
+    assert all(path.parent.parent.name == "train" for images in sets.values() for path in images.paths)
+    train(data, tmp_path / "run", plan=made)
+    model = load_model(tmp_path / "run")
+    assert len(truth_of(model, data, "val")) == 2
+    assert len(truth_of(model, data, "train")) == 8
+    assert (truth_of(model, data).part, len(truth_of(model, data))) == ("test", 10)
+
+
+def test_a_val_without_masks_is_made_from_train(tmp_path: Path) -> None:
+    data = write(tmp_path, {f"train/*/{k:03}": k for k in range(10)})
+    (data / "val/images").mkdir(parents=True)
+    (data / "val/masks").mkdir()
+    Image.fromarray(disc_picture(77)[0]).save(data / "val/images/000.png")
+    sets = open_sets(segmenter.find(data), plan(data, epochs=1))
+    assert {split: len(images) for split, images in sets.items()} == {"train": 8, "val": 2}
+
+
+def test_the_image_that_is_named_is_the_one_explained(disc_model: Model, discs: Path, tmp_path: Path) -> None:
+    name = truth_of(disc_model, discs).names[0]
+    other = np.full((40, 40, 3), 90, np.uint8)
+    Image.fromarray(other).save(tmp_path / f"{name}.png")
+    told = explain(disc_model, discs, image=tmp_path / f"{name}.png", pixel=(5, 5), images=3)
+    assert told.pixel.image == str(tmp_path / f"{name}.png")
+    told = explain(disc_model, discs, image=discs / "val/images" / f"{name}.png", pixel=(5, 5), images=3)
+    assert told.pixel.image == name
+    with pytest.raises(DataError, match=r"there is no image .*nowhere.png"):
+        explain(disc_model, discs, image=tmp_path / "nowhere.png", pixel=(5, 5))
+
+
+def test_images_without_masks_have_names_of_their_own(tmp_path: Path) -> None:
+    paths = [tmp_path / "2023/a.png", tmp_path / "2024/a.png", tmp_path / "2024/b.png", tmp_path / "2024/b.bmp"]
+    assert untold(paths, tmp_path).names == ("2023/a", "2024/a", "2024/b.png", "2024/b.bmp")
+    assert untold(paths[:1]).names == ("a",)
+
+
+def test_masks_are_not_explained_as_images(disc_model: Model, tmp_path: Path) -> None:
+    data = write_discs(tmp_path / "discs", train=4, val=2)
+    (data / "classes.toml").write_text("[[class]\n")
+    with pytest.raises(DataError, match=r"classes\.toml"):
+        explain(disc_model, data)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, float("nan")])
+def test_no_epochs_are_refused(discs: Path, epochs: float) -> None:
+    with pytest.raises(PlanError, match="a number above 0"):
+        plan(discs, epochs=epochs)
