@@ -40,7 +40,7 @@ def header(*packages: str) -> str:
 
 
 def interleaved(peers: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each peer over ``rounds`` interleaved rounds, after what one call each warms up."""
+    """Median seconds of each peer over ``rounds`` interleaved rounds. The first one may be cold: let there be three."""
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     for _ in range(rounds):
         for name, run in peers.items():

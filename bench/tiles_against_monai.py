@@ -6,6 +6,7 @@ whatwhere in float32 too, and whatwhere again with its defaults for this machine
 
     python bench/tiles_against_monai.py                      # 2048x2048 and 4096x4096
     python bench/tiles_against_monai.py --sizes 2048 --rounds 3
+    python bench/tiles_against_monai.py --sizes 4096 --only 0.25   # of the peers one; whatwhere is always there
     python bench/tiles_against_monai.py --quick
 """
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32, help="channels at level 0")
     parser.add_argument("--model", help="a trained model file, instead of a network with random weights")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of peers")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     options = parser.parse_args()
     if options.quick:
@@ -45,10 +47,10 @@ def main() -> None:
         paint(engine, rows(256).permute(1, 2, 0).numpy())  # warms up, and finds the halo, once a model
         engine.halo  # noqa: B018
     for size in options.sizes:
-        _compare(size, model.network, engines, options.rounds)
+        _compare(size, model.network, engines, options.only, options.rounds)
 
 
-def _compare(size: int, network: nn.Module, engines: dict[str, Engine], rounds: int) -> None:
+def _compare(size: int, network: nn.Module, engines: dict[str, Engine], only: list[str], rounds: int) -> None:
     image = rows(size).permute(1, 2, 0).numpy()
     batch = engines["whatwhere, float32"].model.normalise(image)[None]
     found: dict[str, Tensor] = {}
@@ -72,6 +74,7 @@ def _compare(size: int, network: nn.Module, engines: dict[str, Engine], rounds: 
             )[0],
         )
     peers["nnU-Net's way"] = keep("nnU-Net's way", lambda: _half_steps(batch, network)[0])
+    peers = {name: run for name, run in peers.items() if name in engines or any(part in name for part in only)}
     seconds = interleaved(peers, rounds)
     whole = _whole(engines["whatwhere, float32"], batch)
     for name, engine in engines.items():  # what was timed gives labels; these are its logits
