@@ -147,7 +147,7 @@ def _skeleton(masks: Tensor, rounds: int = 5) -> Tensor:
 class Lagging(Average):
     """A mean of the weights that goes back as far at the end, where the rate falls, as before."""
 
-    def follow(self, network: nn.Module, step: int, cooled: float = 1.0) -> None:
+    def follow(self, network: nn.Module, step: int, cooled: float = 1.0) -> None:  # noqa: ARG002 (that is the point)
         super().follow(network, step)
 
 

@@ -200,9 +200,7 @@ def test_a_valve_changes_the_painting_and_back(visit: Open) -> None:
     valve(page).locator("input[value=cut]").check()
     until(lambda: "of the pixels changed" in changed(page), "nothing is said of the change")
     assert drawn(page) != whole
-    assert "paths=skip+0:cut" in until(
-        lambda: "paths" in hash_of(page) and hash_of(page), "the address lacks the path"
-    )
+    assert "paths=skip+0:cut" in until(lambda: "paths" in hash_of(page) and hash_of(page), "the address lacks the path")
     slider = valve(page).locator("input[type=range]")
     slider.fill("1")
     until(lambda: "Nothing yet" in changed(page), "the painting did not come back")
