@@ -175,7 +175,7 @@ def predict(
     cluster: Annotated[str | None, typer.Option(help="Dask scheduler (tcp://...) or local:N workers.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Paint images of any size. What is done is skipped on a rerun; exit code 1 if some images failed."""
+    """Paint images of any size. What is done is skipped on a rerun; exit code 1 if any failed or tiles differ."""
     from whatwhere.paint import predict as paint_all
 
     if prove:

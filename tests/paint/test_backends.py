@@ -414,6 +414,20 @@ def test_the_command_takes_a_backend(run_cli: Cli, tmp_path: Path, cache: Path) 
     proof = run_cli("predict", "model.safetensors", "a.png", "-o", "out", "--backend", "openvino", "--prove")
     assert "by openvino" in proof.out
     assert "tiles equal the whole image" in proof.out
+    assert proof.code == 0
+
+
+def test_a_proof_that_fails_is_told_by_the_exit_code(
+    run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(model_of(unet()), tmp_path / "model.safetensors")
+    Image.fromarray(np.dstack([picture(60, 70), np.full((60, 70), 255, np.uint8)])).save(tmp_path / "a.png")
+    arguments = ("predict", "model.safetensors", "a.png", "-o", "out", "--backend", "eager", "--prove")
+    assert run_cli(*arguments).code == 0
+    monkeypatch.setattr("whatwhere.paint.prove._TOLERANCE", {"float32": -1.0})
+    differs = run_cli(*arguments)
+    assert "TILES DIFFER" in differs.out
+    assert differs.code == 1
 
 
 @pytest.mark.parametrize(

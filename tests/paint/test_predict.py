@@ -140,6 +140,15 @@ def test_a_painting_that_was_finished_right_before_a_kill_counts(tmp_path: Path,
     assert predict(engine, one, tmp_path / "out").items[0].status == "skipped"
 
 
+def test_a_line_of_the_ledger_that_was_cut_off_spoils_no_other(tmp_path: Path, engine: Engine) -> None:
+    one, two = save(tmp_path / "a.png", picture(30, 30)), save(tmp_path / "b.png", picture(30, 30))
+    predict(engine, one, tmp_path / "out")
+    ledger = tmp_path / "out/predictions.jsonl"
+    ledger.write_text(ledger.read_text() + '{"output": "x.p')
+    for status in ("done", "skipped"):
+        assert [item.status for item in predict(engine, [one, two], tmp_path / "out").items] == ["skipped", status]
+
+
 def test_a_zarr_that_was_written_again_is_painted_again(tmp_path: Path, engine: Engine) -> None:
     image = picture(60, 60)
     array = zarr.create_array(str(tmp_path / "i.zarr"), shape=image.shape, chunks=(32, 32, 3), dtype="uint8")

@@ -42,13 +42,14 @@ class Ledger:
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         self._path, self._overwrite = folder / _RECORD, overwrite
         self._known: dict[str, dict[str, Any]] = {}
-        if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._known[entry["output"]] = {key: entry[key] for key in ("work", "beside", "before")}
-                except (ValueError, KeyError, TypeError):
-                    continue  # a line cut off by a kill: its painting is done again
+        written = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
+        self._cut_off = "" if written.endswith("\n") or not written else "\n"  # ends a line that a kill cut off
+        for line in written.splitlines():
+            try:
+                entry = json.loads(line)
+                self._known[entry["output"]] = {key: entry[key] for key in ("work", "beside", "before")}
+            except (ValueError, KeyError, TypeError):
+                continue  # its painting is done again
         names = (name for output, entry in self._known.items() for name in (output, *entry["beside"].values()))
         self._made = {os.path.abspath(folder / name) for name in names}  # noqa: PTH100 (no link is to be followed)
 
@@ -84,8 +85,8 @@ class Ledger:
             for stale in known["beside"].values() if known["work"] != entry["work"] else ():
                 _remove(self._path.parent / stale)
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"output": name, **entry}) + "\n")
-        self._known[name] = entry
+                file.write(self._cut_off + json.dumps({"output": name, **entry}) + "\n")
+        self._known[name], self._cut_off = entry, ""
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._path.parent).as_posix()
