@@ -26,6 +26,7 @@ from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fuse import ALL, Fusion, fused
+from whatwhere.paint.prove import Proof
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.stores import JournaledSink, RawStore
 from whatwhere.paint.tiles import Tiling
@@ -424,7 +425,7 @@ def test_a_proof_that_fails_is_told_by_the_exit_code(
     Image.fromarray(np.dstack([picture(60, 70), np.full((60, 70), 255, np.uint8)])).save(tmp_path / "a.png")
     arguments = ("predict", "model.safetensors", "a.png", "-o", "out", "--backend", "eager", "--prove")
     assert run_cli(*arguments).code == 0
-    monkeypatch.setattr("whatwhere.paint.prove._TOLERANCE", {"float32": -1.0})
+    monkeypatch.setattr(Proof, "passed", False)
     differs = run_cli(*arguments)
     assert "TILES DIFFER" in differs.out
     assert differs.code == 1
