@@ -48,6 +48,12 @@ def test_of_a_folder_that_counts_from_0_too_all_images_are_scored(numbered: tupl
     assert len(truth_of(model, there)) == 10
 
 
+def test_a_train_of_another_folder_is_all_of_it(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    _, model = numbered
+    there = write(tmp_path, {f"train/*/other {k}": 100 + k for k in range(4)})
+    assert len(truth_of(model, there, "train")) == 4
+
+
 def test_a_model_that_does_not_remember_pixels_goes_by_names(numbered: tuple[Path, Model]) -> None:
     data, model = numbered
     old = Model(model.network, model.classes, model.normalisation, model.plan)
