@@ -179,7 +179,7 @@ def predict(
     from whatwhere.paint import predict as paint_all
 
     if prove:
-        _prove(model, inputs, tile, precision, backend)
+        _prove(model, inputs, tile, precision, device, backend)
         return
     options: dict[str, Any] = {
         "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
@@ -367,7 +367,7 @@ def _levels_of(text: str | None, depth: int) -> Sequence[int] | None:
     return None if text is None else range(depth) if text == "all" else _levels(text)
 
 
-def _prove(model: Path, inputs: list[str], tile: int | None, precision: Any, backend: str) -> None:
+def _prove(model: Path, inputs: list[str], tile: int | None, precision: Any, device: str, backend: str) -> None:
     from whatwhere.network import load_model
     from whatwhere.paint import prove
     from whatwhere.paint.files import fitted, open_image
@@ -376,7 +376,14 @@ def _prove(model: Path, inputs: list[str], tile: int | None, precision: Any, bac
     path, _ = find_inputs(inputs)[0]
     loaded = load_model(model)
     source = fitted(open_image(path), loaded.normalisation.channels)
-    proof = prove(loaded, source, precision="float32" if precision == "auto" else precision, tile=tile, backend=backend)
+    proof = prove(
+        loaded,
+        source,
+        precision="float32" if precision == "auto" else precision,
+        tile=tile,
+        device=device,
+        backend=backend,
+    )
     _out.print(str(proof), markup=False)
     if not proof.passed:
         raise typer.Exit(1)

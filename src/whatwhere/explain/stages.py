@@ -75,6 +75,8 @@ class Bench:
 def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel | None, tell: Progress) -> Bench:
     """Choose and check the images, and take the network apart."""
     machine = probe_machine()
+    if machine.device == "mps":  # which has no double precision
+        machine = probe_machine("cpu")
     keep_freed_memory()
     cases, asked, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
     network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)

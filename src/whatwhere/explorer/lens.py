@@ -66,6 +66,8 @@ class Lens:
         self, key: str, name: str, model: Model, images: Callable[[], Sequence[Shown]], gate: Gate, room: int
     ) -> None:
         machine = probe_machine()
+        if machine.device == "mps":  # which has no double precision
+            machine = probe_machine("cpu")
         keep_freed_memory()
         self.id, self.name, self.model = key, name, model
         self.device, self.dtype = machine.device, machine.dtype

@@ -37,7 +37,13 @@ _RISE_STEPS, _RISE_SECONDS = 250, 180
 """In which the learning rate rises to its height."""
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
-_SPEED = {("cpu", "bfloat16"): 70e9, ("cpu", "float32"): 20e9, ("cuda", "bfloat16"): 30e12, ("mps", "float32"): 0.5e12}
+_SPEED = {
+    ("cpu", "bfloat16"): 70e9,
+    ("cpu", "float32"): 20e9,
+    ("cuda", "bfloat16"): 30e12,
+    ("cuda", "float32"): 2e12,
+    ("mps", "float32"): 0.5e12,
+}
 """Multiply-adds a second (on a CPU: for each core) that training reaches; measured, rounded down."""
 
 

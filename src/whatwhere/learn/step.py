@@ -110,7 +110,7 @@ def train_step(
         (losses.total * shares[index]).backward()  # type: ignore[no-untyped-call]
         found = losses.cross_entropy + dice_weight * losses.dice, losses.cross_entropy, losses.dice
         parts += torch.stack(found) * shares[index]
-    length = nn.utils.clip_grad_norm_(network.parameters(), _CLIP, foreach=True)
+    length = nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
     loss, cross_entropy, dice, norm = torch.cat([parts, length.reshape(1)]).tolist()
     finite = math.isfinite(loss) and math.isfinite(norm)
     if finite:

@@ -122,7 +122,7 @@ def _named(part: nn.Module, convolution: str, norm: str) -> Iterator[tuple[str, 
     for module in part.children():
         if isinstance(module, nn.Conv2d):
             yield f"{convolution}.weight", module.weight
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):  # the latter where several GPUs train
             assert module.running_mean is not None
             assert module.running_var is not None
             yield f"{norm}.weight", module.weight

@@ -260,6 +260,7 @@ def _paces(runs: dict[str, Run], tile: Tensor, budget: float) -> dict[str, float
     with torch.inference_mode():
         for run in runs.values():
             run(tile)
+        _wait_for(tile.device)
         begun = time.perf_counter()
         for number in range(_ROUNDS):
             if number and time.perf_counter() - begun > budget:
@@ -267,8 +268,13 @@ def _paces(runs: dict[str, Run], tile: Tensor, budget: float) -> dict[str, float
             for name, run in runs.items():
                 start = time.perf_counter()
                 run(tile)
-                if tile.device.type == "cuda":
-                    torch.cuda.synchronize(tile.device)
+                _wait_for(tile.device)
                 seconds[name].append(time.perf_counter() - start)
     pixels = tile.shape[-2] * tile.shape[-1]
     return {name: statistics.median(values) / pixels for name, values in seconds.items()}
+
+
+def _wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

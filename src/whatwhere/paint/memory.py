@@ -19,9 +19,9 @@ __all__ = ["free_memory", "is_out_of_memory", "peak_bytes"]
 
 _NO_MEMORY = (
     "not enough memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory",
-    "out of memory", "bad_alloc", "bad allocation",
+    "out of memory", "bad_alloc", "bad allocation", "unable to find an engine", "status_alloc_failed",
 )  # fmt: skip
-"""How PyTorch, OpenVINO and ONNX Runtime say it."""
+"""How PyTorch, cuDNN (which only says that no engine runs), OpenVINO and ONNX Runtime say it."""
 
 
 class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -73,7 +73,8 @@ def peak_bytes(run: Callable[[Tensor], Tensor], example: Tensor) -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that could be used now on this device."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what torch keeps unused
+        return int(torch.cuda.mem_get_info(device)[0] + idle)
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())

@@ -80,6 +80,7 @@ def prove(
     image: NDArray[Any] | Source,
     *,
     precision: Precision = "float32",
+    device: str = "auto",
     backend: str = "auto",
     tile: int | None = None,
     crop: int = 1024,
@@ -96,7 +97,7 @@ def prove(
         FieldError: a network that can't be tiled exactly; the error names the layer.
     """
     computed: Precision = "auto" if backend in ("int8", *INT8) else precision  # its file has one of its own
-    engine = model if isinstance(model, Engine) else Engine(model, computed, backend=backend)
+    engine = model if isinstance(model, Engine) else Engine(model, computed, device, backend=backend)
     source = image if not isinstance(image, np.ndarray) else ArraySource(image)
     corner = [max(0, (n - crop) // 2) for n in source.size]
     pixels, valid = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))
