@@ -24,6 +24,7 @@ from whatwhere.network import Model, save_model
 from whatwhere.paint import Engine, predict, stores
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
 from whatwhere.paint.journal import Journal
+from whatwhere.paint.ledger import Ledger
 from whatwhere.paint.stores import writing
 
 pytestmark = pytest.mark.filterwarnings(
@@ -125,7 +126,9 @@ def test_what_went_with_a_painting_of_another_model_does_not_stay(tmp_path: Path
     assert all(side.read_bytes() != old for side, old in zip(sides, first))
 
 
-def test_a_painting_that_was_finished_right_before_a_kill_counts(tmp_path: Path, engine: Engine) -> None:
+def test_a_painting_that_was_finished_right_before_a_kill_counts(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = save(tmp_path / "a.png", picture(30, 30))
 
     def killed(*_: object) -> None:
@@ -134,10 +137,30 @@ def test_a_painting_that_was_finished_right_before_a_kill_counts(tmp_path: Path,
     with pytest.raises(KeyboardInterrupt):
         predict(engine, one, tmp_path / "out", progress=killed)
     assert not (tmp_path / "out/a.png").exists()
-    assert predict(engine, one, tmp_path / "out").items[0].status == "done"
-    ledger = tmp_path / "out/predictions.jsonl"
-    assert len(ledger.read_text().splitlines()) == 2  # written when a painting begins, not when it ends
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "settle", killed)  # right after the labels came to their place
+        with pytest.raises(KeyboardInterrupt):
+            predict(engine, one, tmp_path / "out")
     assert predict(engine, one, tmp_path / "out").items[0].status == "skipped"
+
+
+def test_a_repainting_that_fails_leaves_the_old_painting_as_it_was(tmp_path: Path, engine: Engine) -> None:
+    one, other = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(channels=1), channels=1), "float32")
+    predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
+    before = {name: data for name, data in _content(tmp_path / "out").items() if not name.endswith(".jsonl")}
+    assert predict(other, one, tmp_path / "out", overwrite=True).failed
+    assert {name: data for name, data in _content(tmp_path / "out").items() if name in before} == before
+    again = predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
+    assert [item.status for item in again.items] == ["skipped"]
+    assert "is there already, from another image or model" in predict(other, one, tmp_path / "out").items[0].error
+
+
+def test_an_image_at_the_place_of_a_painting_that_failed_is_painted(tmp_path: Path, engine: Engine) -> None:
+    other = Engine(model_of(unet(channels=1), channels=1), "float32")
+    assert predict(other, save(tmp_path / "a.bmp", picture(30, 30)), tmp_path).failed
+    save(tmp_path / "a.png", picture(30, 30))
+    done = predict(engine, tmp_path, tmp_path / "out")
+    assert [Path(item.input).name for item in done.items] == ["a.bmp", "a.png"]
 
 
 def test_a_line_of_the_ledger_that_was_cut_off_spoils_no_other(tmp_path: Path, engine: Engine) -> None:

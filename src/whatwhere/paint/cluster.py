@@ -231,9 +231,9 @@ def _bench(recipe: Recipe) -> _Bench:
     with _setup:
         benches: dict[Any, _Bench] = worker.__dict__.setdefault("whatwhere_benches", {})
         if recipe not in benches:
-            for older in [other for other in benches if other[0] == recipe[0]]:
-                del benches[older]  # the file holds another model now
             benches[recipe] = _Bench(recipe, worker.state.nthreads)
+            for older in [other for other in benches if other[0] == recipe[0] and other[1] != recipe[1]]:
+                del benches[older]  # the file holds another model now
         return benches[recipe]
 
 

@@ -1,8 +1,8 @@
-"""What was painted from what, by which model: ``predictions.jsonl`` of an output folder, a line a painting.
+"""What was painted from what, by which model: ``predictions.jsonl`` of an output folder, a line a painting that began.
 
-The line is written before the painting, with what lay at its place then. Labels come to their place by one rename,
-after all that goes with them: another file there is the finished painting, whoever made it, and whoever was killed
-right after. Knows nothing of pixels.
+The line says what lay at its place then. Labels come to their place by one rename, after all that goes with them: if
+something else is there now, the painting was finished, whoever made it, and whoever was killed right after; if not,
+what the line before says still holds. A painting that failed is crossed out. Knows nothing of pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -41,52 +42,84 @@ class Ledger:
 
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         self._path, self._overwrite = folder / _RECORD, overwrite
-        self._known: dict[str, dict[str, Any]] = {}
-        written = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
+        self._begun: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        written = self._path.read_text(encoding="utf-8", errors="replace") if self._path.is_file() else ""
         self._cut_off = "" if written.endswith("\n") or not written else "\n"  # ends a line that a kill cut off
         for line in written.splitlines():
             try:
                 entry = json.loads(line)
-                self._known[entry["output"]] = {key: entry[key] for key in ("work", "beside", "before")}
-            except (ValueError, KeyError, TypeError):
+                if entry.get("failed"):
+                    self._begun[entry["output"]].pop()
+                else:
+                    self._begun[entry["output"]].append({key: entry[key] for key in ("work", "beside", "before")})
+            except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # its painting is done again
-        names = (name for output, entry in self._known.items() for name in (output, *entry["beside"].values()))
-        self._made = {os.path.abspath(folder / name) for name in names}  # noqa: PTH100 (no link is to be followed)
+        self._sides = {
+            name for entries in self._begun.values() for entry in entries for name in entry["beside"].values()
+        }
 
     def made(self, path: Path) -> bool:
-        """Whether a file is a painting of this folder, or goes with one."""
-        return os.path.abspath(path) in self._made  # noqa: PTH100
+        """Whether what is at a path now is a painting of this folder, or went with one."""
+        if not self._begun:
+            return False
+        name = Path(os.path.relpath(path, self._path.parent)).as_posix()
+        return name in self._sides or self._standing(name) is not None
 
     def has(self, target: Names, options: Options, work: Work) -> bool:
         """Whether this painting is there. Raises when another one is at its place."""
         if self._overwrite or not target.labels.exists():
             return False
-        known = self._known.get(self._name(target.labels))
-        if known is None or known["work"] != _bare(work):
+        there = self._standing(self._name(target.labels))
+        if there is None or there["work"] != _bare(work):
             raise TakenError(
-                f"{target.labels} is there already, " + ("from another image or model" if known else "made elsewhere"),
+                f"{target.labels} is there already, " + ("from another image or model" if there else "made elsewhere"),
                 "a free place, or the same painting",
                 "choose another folder with -o, or use --overwrite",
             )
-        there = all(kind in known["beside"] and path.exists() for kind, path in _beside(target, options).items())
-        return there and known["before"] != _state(target.labels)
+        self.settle(target)
+        return all(kind in there["beside"] and path.exists() for kind, path in _beside(target, options).items())
 
     def begin(self, target: Names, options: Options, work: Work) -> None:
-        """Notes that a painting begins. What went with an earlier one of another model or image is taken away."""
+        """Notes that a painting begins."""
         name = self._name(target.labels)
-        known = self._known.get(name, {"work": None, "beside": {}})
         beside = {kind: self._name(path) for kind, path in _beside(target, options).items()}
-        if known["work"] == _bare(work):
-            beside = known["beside"] | beside
+        there = self._standing(name)
+        if there is not None and there["work"] == _bare(work):
+            beside = there["beside"] | beside
         entry = {"work": _bare(work), "beside": beside, "before": _state(target.labels)}
         with writing(self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(self._path):
-            for stale in known["beside"].values() if known["work"] != entry["work"] else ():
-                _remove(self._path.parent / stale)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(self._cut_off + json.dumps({"output": name, **entry}) + "\n")
-        self._known[name], self._cut_off = entry, ""
+        self._write({"output": name, **entry})
+        self._begun[name].append(entry)
+        self._sides |= set(beside.values())
+
+    def fail(self, target: Names) -> None:
+        """Notes that the painting that began last at this place came to nothing."""
+        name = self._name(target.labels)
+        self._write({"output": name, "failed": True})
+        self._begun[name].pop()
+
+    def settle(self, target: Names) -> None:
+        """Takes away what went with earlier paintings at the place of a finished one."""
+        name = self._name(target.labels)
+        there = self._standing(name)
+        if there is not None:
+            earlier = {file for entry in self._begun[name] for file in entry["beside"].values()}
+            with writing(self._path):
+                for stale in earlier - set(there["beside"].values()):
+                    _remove(self._path.parent / stale)
+
+    def _standing(self, name: str) -> dict[str, Any] | None:
+        """The entry of the painting whose labels are there now; None if there are none, or made elsewhere."""
+        now = _state(self._path.parent / name)
+        if now is None:
+            return None
+        return next((entry for entry in reversed(self._begun.get(name, ())) if entry["before"] != now), None)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(self._cut_off + json.dumps(line) + "\n")
+        self._cut_off = ""
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._path.parent).as_posix()

@@ -103,7 +103,7 @@ def predict(
     """Paints files, folders and globs into ``out_dir``. A bad image is reported, and the others are done.
 
     What is there already from the same model and image is skipped, and no painting is painted. Large images are
-    written as they grow and go on where an interrupted run stopped. No image is ever overwritten.
+    written as they grow and go on where an interrupted run stopped. No image among the inputs is overwritten.
 
     Args:
         model: a model, its file, or a prepared engine.
@@ -158,7 +158,11 @@ def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, P
         for path, stem in _expand(Path(one)):
             found.setdefault(path, stem)
     if not found:
-        raise DataError(f"no image in {', '.join(map(str, given)) or 'no input'}", "images, folders or globs", "")
+        raise DataError(
+            f"no image in {', '.join(map(str, given)) or 'no input'} (paintings of earlier runs are passed over)",
+            "images, folders or globs",
+            "",
+        )
     return _apart(found)
 
 
@@ -177,7 +181,7 @@ def _expand(one: Path) -> list[tuple[Path, Path]]:
 def _no_paintings(paths: Iterable[Path]) -> list[Path]:
     """Those that no folder above them knows as a painting of its own."""
     ledger = cache(Ledger)
-    return [path for path in paths if not any(ledger(folder).made(path) for folder in path.parents)]
+    return [path for path in paths if not any(ledger(folder).made(path) for folder in path.absolute().parents)]
 
 
 def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
@@ -216,7 +220,7 @@ class _Job:
             if is_small(source) and not self.ledger.has(target, self.options, work):
                 self.ledger.begin(target, self.options, work)
                 coming = self.workers.submit(path, target, self.options, work, self.fill_missing)
-                return lambda: self._guarded(path, lambda: _done(path, target, coming()))
+                return lambda: self._guarded(path, lambda: self._painted(path, target, coming))
         except _OF_ONE_IMAGE as error:
             failed = Prediction(str(path), None, "failed", str(error))
             return lambda: failed
@@ -253,16 +257,20 @@ class _Job:
             ready = fitted(source, self.engine.model.normalisation.channels)
             painter = None if self.workers is None else self.workers.painter(path, self.fill_missing, work)
             self.ledger.begin(target, self.options, work)
-            report = paint_to_files(
+            return self._painted(path, target, lambda: paint_to_files(
                 self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
-            )
+            ))  # fmt: skip
         finally:
             source.close()
-        return _done(path, target, report)
 
-
-def _done(path: Path, target: Names, report: PaintReport) -> Prediction:
-    return Prediction(str(path), str(target.labels), "done", report=report)
+    def _painted(self, path: Path, target: Names, paint: Callable[[], PaintReport]) -> Prediction:
+        try:
+            report = paint()
+        except _OF_ONE_IMAGE:
+            self.ledger.fail(target)
+            raise
+        self.ledger.settle(target)
+        return Prediction(str(path), str(target.labels), "done", report=report)
 
 
 def _for_workers(backend: str) -> str:
