@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,17 @@ def test_of_a_folder_that_counts_from_0_too_all_images_are_scored(numbered: tupl
 
 def test_a_train_of_another_folder_is_all_of_it(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     _, model = numbered
-    there = write(tmp_path, {f"train/*/other {k}": 100 + k for k in range(4)})
-    assert len(truth_of(model, there, "train")) == 4
+    there = write(tmp_path, {f"train/*/{k:03}": 100 + k for k in range(12)})
+    assert len(truth_of(model, there, "train")) == 12
+    with pytest.raises(DataError, match="no images with masks in split 'val'"):
+        truth_of(model, there, "val")
+
+
+def test_a_training_image_that_is_damaged_by_now_is_not_missed(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    data, model = numbered
+    copied = Path(shutil.copytree(data, tmp_path / "copied"))
+    (copied / "images" / f"{next(iter(model.training['seen']))}.png").write_bytes(b"")
+    assert set(truth_of(model, copied).names) == set(model.plan["split"]["val"])
 
 
 def test_a_model_that_does_not_remember_pixels_goes_by_names(numbered: tuple[Path, Model]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time as clock
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -322,7 +322,7 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
     sets = {}
     for name, limit in (("train", room * 3 // 4), ("val", room // 4)):
         names = plan.split.get(name, ())
-        samples = folder.as_divided(name, names)
+        samples = [sample for sample in folder.as_divided(name, names) if sample.name in set(names)]
         missing = sorted(set(names) - {sample.name for sample in samples})
         if missing:
             raise DataError(
@@ -332,15 +332,17 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
             )
         if not names:
             raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
-        sets[name] = from_samples(_named(samples, names), plan.classes, limit)
+        sets[name] = from_samples(samples, plan.classes, limit)
     return sets
 
 
 def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet:
     """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes."""
     folder = find(data)
-    divided = model.plan.get("split", {})
-    part, samples = (split, folder.as_divided(split, divided.get(split, ()))) if split else _unseen(folder, model)
+    if split is None:
+        part, samples = _unseen(folder, model)
+    else:
+        part, samples = split, folder.as_divided(split, _division(folder, model).get(split, ()))
     if not samples:
         there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
         raise DataError(
@@ -389,22 +391,29 @@ def _unseen(folder: Folder, model: Model) -> tuple[str, tuple[Sample, ...]]:
         if folder.pairs(name):
             return name, folder.pairs(name)
     everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
-    trained = set(model.plan.get("split", {}).get("train", ()))
-    seen = set(model.training.get("seen", ()))
-    unseen = tuple(one for one in everything if one.name not in trained or not _is_among(one, seen))
+    trained = set(_division(folder, model).get("train", ()))
+    unseen = tuple(sample for sample in everything if sample.name not in trained)
     if not unseen:
         return "all, and the model was trained on them", everything
-    return "not trained on" if trained else "all; which the model was trained on is not known", unseen
+    return "not trained on" if model.plan else "all; which the model was trained on is not known", unseen
 
 
-def _is_among(sample: Sample, seen: Collection[str]) -> bool:
-    """Whether an image that has the name of one that was trained on is that one: other folders count from 1 too."""
-    return not seen or pixel_digest(read_image(sample.image)) in seen
+def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
+    """Names by split as training divided this folder; {} if it was another one: others count from 001 too.
+
+    Some of the images that were trained on are known by their pixels; one of them has to be here.
+    """
+    seen = model.training.get("seen", {})
+    here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
+    division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
+    return division if not seen or any(_is_as_seen(sample, seen[sample.name]) for sample in here) else {}
 
 
-def _named(samples: Sequence[Sample], names: Sequence[str]) -> list[Sample]:
-    wanted = set(names)
-    return [sample for sample in samples if sample.name in wanted]
+def _is_as_seen(sample: Sample, digest: str) -> bool:
+    try:
+        return pixel_digest(read_image(sample.image)) == digest
+    except DataError:  # damaged by now: another one will do
+        return False
 
 
 def _divided(folder: Folder, facts: Survey, seed: int) -> tuple[Folder, Survey]:

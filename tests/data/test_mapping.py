@@ -248,6 +248,25 @@ def test_palettes_that_agree_in_what_is_used_or_say_nothing_leave_indices_the_cl
     assert infer_classes(masks, palettes).values == ((0,), (1,))
 
 
+def test_255_is_void_by_its_colour_too() -> None:
+    ids = np.array([0, 1, 2, 255], np.uint8).repeat(16).reshape(4, 16).repeat(8, axis=0)
+    palettes = {"a": _palette(BLACK, RED, GREEN), "b": _palette(BLACK, RED, (0, 0, 200))}
+    for palette in palettes.values():
+        palette[255] = (224, 224, 192)
+    classes = infer_classes({name: count_values(ids) for name in palettes}, palettes)
+    assert classes.void == ((224, 224, 192),)
+    assert classes.count == 4
+    labels = encode_mask(as_classes_are(ids, palettes["a"], classes), classes)
+    np.testing.assert_array_equal(labels == VOID, ids == 255)
+
+
+def test_two_values_of_one_colour_are_not_merged_in_silence() -> None:
+    ids = np.array([0, 1, 2], np.uint8).repeat(16).reshape(3, 16).repeat(8, axis=0)
+    palettes = {"a": _palette(BLACK, RED, RED), "b": _palette(GREEN, RED, BLACK)}
+    with pytest.raises(DataError, match=r"a has several values of the colour \(200, 0, 0\)"):
+        infer_classes({name: count_values(ids) for name in palettes}, palettes)
+
+
 def test_a_palette_beside_coloured_masks_is_colours() -> None:
     coloured = _palette(BLACK, RED)[disc()]
     masks = {"a": count_values(disc()), "b": count_values(coloured)}

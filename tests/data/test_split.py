@@ -1,7 +1,7 @@
 """Division into train and val, and likeness of images."""
 
 import itertools
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_folders import disc, photo, save, write_folder
 
 from whatwhere.data.folder import Folder, Sample, find
-from whatwhere.data.likeness import alike, fingerprint, groups, near_duplicates, twins
+from whatwhere.data.likeness import alike, fingerprint, groups, twins
 from whatwhere.data.shapes import ClassShape
 from whatwhere.data.split import split
 from whatwhere.data.survey import FileSurvey, ImageFacts, MaskFacts, Survey, survey
@@ -25,6 +25,10 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 def divide(root: Path, **settings: float) -> Folder:
     folder = find(root)
     return split(folder, survey(folder), **settings)  # type: ignore[arg-type]
+
+
+def are_alike(one: bytes, other: bytes) -> bool:
+    return twins([one, other], [0, 1]) == {1: 0}
 
 
 def sides(folder: Folder) -> tuple[set[str], set[str]]:
@@ -137,7 +141,7 @@ def test_near_duplicates_stay_together(tmp_path: Path) -> None:
 
 def test_a_video_is_cut_into_stretches() -> None:
     frames = [fingerprint(np.roll(photo(0, (96, 96)), k, 1)) for k in range(40)]
-    assert all((i, j) in near_duplicates(frames) for i, j in pairwise(range(40)))
+    assert all(are_alike(*pair) for pair in pairwise(frames))
     folder, seen = _survey([(True,)] * 40, frames)
     train, val = sides(split(folder, seen))
     assert (len(train), len(val)) == (32, 8)
@@ -148,12 +152,12 @@ def test_a_video_is_cut_into_stretches() -> None:
 def test_likeness_of_noise_flat_and_unlike_images() -> None:
     images = [photo(k) for k in range(30)]
     prints = [fingerprint(image) for image in images]
-    assert near_duplicates(prints) == []
-    assert near_duplicates([*prints, prints[3]]) == [(3, 30)]
-    assert near_duplicates([b"", b""]) == []
+    assert twins(prints, range(30)) == {}
+    assert twins([*prints, prints[3]], range(31)) == {30: 3}
+    assert twins([b"", b""], range(2)) == {}
     assert fingerprint(np.full((9, 9, 1), 40, np.uint8)) == b""
     gray = photo(0)[:, :, :1]
-    assert near_duplicates([fingerprint(gray.astype(np.uint16) * 200), fingerprint(gray)]) == [(0, 1)]
+    assert are_alike(fingerprint(gray.astype(np.uint16) * 200), fingerprint(gray))
 
 
 def test_groups_and_twins_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +166,8 @@ def test_groups_and_twins_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch
     kinds = [photo(seed) for seed in range(6)]
     images = [kinds[k] for k in rng.integers(0, 6, 50)] + [photo(100 + k) for k in range(10)]
     prints = [fingerprint(images[k]) for k in rng.permutation(60)] + [b""]
-    pairs = near_duplicates(prints)
-    assert sorted(alike(prints)) == sorted(groups(61, pairs))
+    pairs = [(i, j) for i, j in combinations(range(61), 2) if are_alike(prints[i], prints[j])]
+    assert sorted(alike(prints)) == sorted(groups(61, np.array(pairs)))
     sides = rng.integers(-1, 3, 61).tolist()
     apart = {(i, j) for i, j in pairs if sides[i] != sides[j] and min(sides[i], sides[j]) >= 0}
     found = twins(prints, sides)
@@ -181,14 +185,14 @@ def test_light_that_all_images_share_makes_no_duplicates() -> None:
         row, column = rng.integers(20, 100, 2)
         image[row : row + 12, column : column + 12] -= 40
         images.append(image.clip(0, 255).astype(np.uint8)[:, :, None])
-    assert near_duplicates([fingerprint(image) for image in images]) == []
+    assert twins([fingerprint(image) for image in images], range(len(images))) == {}
 
 
 @given(st.integers(1, 12), st.data())
 def test_groups_are_the_connected_parts(count: int, data: st.DataObject) -> None:
     place = st.integers(0, count - 1)
     pairs = data.draw(st.lists(st.tuples(place, place), max_size=12))
-    parts = groups(count, pairs)
+    parts = groups(count, np.array(pairs, np.intp).reshape(-1, 2))
     assert sorted(member for part in parts for member in part) == list(range(count))
     assert all(any({i, j} <= set(part) for part in parts) for i, j in pairs)
 
@@ -198,4 +202,4 @@ def test_groups_are_the_connected_parts(count: int, data: st.DataObject) -> None
 def test_few_photographs_of_cats_are_alike() -> None:
     files = sorted((DATA / "cats/val/images").iterdir())
     prints = [fingerprint(np.asarray(Image.open(path))) for path in files]
-    assert 2 <= len(near_duplicates(prints)) <= 4  # three known pairs
+    assert 2 <= len(twins(prints, range(len(prints)))) <= 4  # three known pairs

@@ -30,6 +30,19 @@ def test_normalisation_is_that_of_all_training_pixels(tmp_path: Path) -> None:
     assert result.dtype == "uint8"
 
 
+def test_pixels_without_data_count_nowhere(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(100, 4000, (20, 30), np.uint16)
+    image[:5] = 0
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    tifffile.imwrite(tmp_path / "images/a.tif", image, extratags=[(42113, "s", 0, "0", False)])
+    save(tmp_path / "masks/a.png", (np.arange(20)[:, None] < 5).repeat(30, axis=1).astype(np.uint8))
+    found = survey(find(tmp_path))
+    result = found.normalisation()
+    assert np.allclose((result.mean, result.std), ([image[5:].mean()], [image[5:].std()]))
+    assert found.class_pixels() == (450, 0)
+
+
 def test_normalisation_of_deep_and_of_constant_channels(tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 4096, (20, 20, 2), np.uint16)
     deep[:, :, 1] = 7

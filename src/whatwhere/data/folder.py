@@ -83,13 +83,12 @@ class Folder:
         return "all" if "all" in self.splits else "train"
 
     def as_divided(self, split: str, names: Collection[str]) -> tuple[Sample, ...]:
-        """The samples with masks of a split; of one that training has made here, those that it named so."""
+        """The samples with masks of a split; of one that training has made, those that it named so."""
         source = self.undivided
         if source is None or split not in ("train", "val") or not names:
             return self.pairs(split)
         wanted = set(names)
-        made = tuple(sample for sample in self.pairs(source) if sample.name in wanted)
-        return made or self.pairs(split)  # none: what was divided is another folder
+        return tuple(sample for sample in self.pairs(source) if sample.name in wanted)
 
 
 def find(root: str | Path) -> Folder:

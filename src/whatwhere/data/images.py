@@ -383,7 +383,7 @@ def _no_data(tif: tifffile.TiffFile, dtype: np.dtype[Any]) -> float | None:
 def tiff_orientation(tif: tifffile.TiffFile) -> int:
     """How a TIFF's first page is to be turned: 1 to 8."""
     tag = tif.pages.first.tags.get(274)
-    return int(tag.value) if tag else 1
+    return int(tag.value) if tag and int(tag.value) in _ORIENT else 1
 
 
 def channel_axis(series: tifffile.TiffPageSeries) -> int | None:

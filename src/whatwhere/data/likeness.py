@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["ALIKE", "alike", "fingerprint", "groups", "near_duplicates", "twins", "uprightness"]
+__all__ = ["ALIKE", "alike", "fingerprint", "groups", "twins", "uprightness"]
 
 ALIKE = 0.96
 """Correlation of fingerprints, less uneven light, from which two images count as near duplicates.
@@ -43,11 +43,6 @@ def fingerprint(image: NDArray[Any]) -> bytes:
         return b""
     even: NDArray[np.float16] = ((thumb - thumb.mean()) / spread).astype(np.float16)
     return even.tobytes()
-
-
-def near_duplicates(prints: Sequence[bytes]) -> list[tuple[int, int]]:
-    """The pairs ``(i, j)``, ``i < j``, of images that are alike, in order: of many alike images very many pairs."""
-    return [(int(i), int(j)) for strip in _strips(prints) for i, j in strip]
 
 
 def twins(prints: Sequence[bytes], sides: Sequence[int]) -> dict[int, int]:
@@ -83,17 +78,16 @@ def _strips(prints: Sequence[bytes]) -> Iterator[NDArray[np.intp]]:
         yield np.stack([places[start + first[later]], places[start + second[later]]], axis=1)
 
 
-def groups(count: int, pairs: Iterable[tuple[int, int]] | NDArray[np.intp]) -> list[list[int]]:
-    """Partition ``range(count)`` so that the two of a pair are always together.
+def groups(count: int, pairs: NDArray[np.intp]) -> list[list[int]]:
+    """Partition ``range(count)`` so that the two of a pair, ``(n, 2)`` of them, are always together.
 
-    >>> groups(4, [(0, 2), (2, 3)])
+    >>> groups(4, np.array([(0, 2), (2, 3)]))
     [[0, 2, 3], [1]]
     """
     from scipy.sparse import coo_array  # slow to import, and only surveys need it
     from scipy.sparse.csgraph import connected_components
 
-    links = (pairs if isinstance(pairs, np.ndarray) else np.array(list(pairs), np.intp)).reshape(-1, 2)
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     number, labels = connected_components(graph, directed=False)
     parts: list[list[int]] = [[] for _ in range(number)]
     for member, label in enumerate(labels):

@@ -100,8 +100,10 @@ def infer_classes(
         DataError: more values than could be classes, or 1 and 255 that may mean the same.
     """
     palettes = {} if palettes is None else palettes
+    no_class: set[MaskValue] = set()
     if _need_colors(masks, palettes):
-        masks = {name: _colored(counts, palettes.get(name)) for name, counts in masks.items()}
+        no_class = _colors_of_void(masks, palettes)
+        masks = {name: _colored(name, counts, palettes.get(name)) for name, counts in masks.items()}
     pooled = _pool(masks)
     colored = any(isinstance(value, tuple) for value in pooled)
     soft = soft_values(pooled.values())
@@ -112,6 +114,8 @@ def infer_classes(
     if not colored and len(kept) >= 3 and kept[-1] == VOID and _are_ids(kept[:-1]):
         _refuse_two_ways(masks, kept)
         void, kept = (VOID,), kept[:-1]
+    elif no_class:
+        void, kept = tuple(v for v in kept if v in no_class), [v for v in kept if v not in no_class]
     if len(kept) > (MOST_COLORS if colored else VOID - 1):
         raise _too_many(masks, len(kept), "colours" if colored else "values")
     palette = next(iter(palettes.values()), None)
@@ -245,10 +249,28 @@ def _need_colors(masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[st
     return False
 
 
-def _colored(counts: Sequence[ValueCount], palette: NDArray[np.uint8] | None) -> Sequence[ValueCount]:
+def _colored(name: str, counts: Sequence[ValueCount], palette: NDArray[np.uint8] | None) -> Sequence[ValueCount]:
     if palette is None:
         return counts
-    return [replace(c, value=_rgb(palette[c.value])) if isinstance(c.value, int) else c for c in counts]
+    colors = [_rgb(palette[min(c.value, 255)]) if isinstance(c.value, int) else c.value for c in counts]
+    if len(set(colors)) < len(colors):
+        twice = next(color for color in colors if colors.count(color) > 1)
+        raise DataError(
+            f"{name} has several values of the colour {twice}, and other masks give values other colours",
+            "masks that mean the same by their values or by their colours",
+            "save all masks with one palette, or with a colour of its own for each class",
+        )
+    return [replace(count, value=color) for count, color in zip(counts, colors)]
+
+
+def _colors_of_void(
+    masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[str, NDArray[np.uint8]]
+) -> set[MaskValue]:
+    """The colours of 255 in palettes of files whose other values are small ids."""
+    used = {value for name in palettes for value in (count.value for count in masks[name])}
+    if VOID not in used or len(used) < 3 or not _are_ids(sorted(used - {VOID})):
+        return set()
+    return {_rgb(palette[VOID]) for name, palette in palettes.items() if any(c.value == VOID for c in masks[name])}
 
 
 _LAST_ID = 40

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.folder import Folder, Sample
-from whatwhere.data.images import Palette, pixel_digest, read_image, read_mask_and_palette
+from whatwhere.data.images import Palette, pixel_digest, read_image_and_valid, read_mask_and_palette
 from whatwhere.data.likeness import fingerprint, uprightness
 from whatwhere.data.mapping import as_classes_are, encode_mask, infer_classes
 from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces, sample_pieces
@@ -332,11 +332,11 @@ def _values_and_palette(path: Path) -> tuple[tuple[ValueCount, ...], Palette | N
 
 
 def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None, *, cut: bool) -> FileSurvey:
-    image, mask, pixels = None, None, None
+    image, mask, pixels, valid = None, None, None, None
     image_error, mask_error = "", ""
     try:
-        pixels = read_image(sample.image)
-        image = _image_facts(pixels)
+        pixels, valid = read_image_and_valid(sample.image)
+        image = _image_facts(pixels, valid)
     except DataError as error:
         image_error = error.given
     if sample.mask:
@@ -346,6 +346,8 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
             mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array))
             if classes:
                 labels = encode_mask(array, classes, str(sample.mask))
+                if valid is not None and valid.shape == labels.shape:
+                    labels = np.where(valid, labels, np.uint8(VOID))
                 void = int(np.count_nonzero(labels == VOID))
                 mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
                 if cut and pixels is not None and pixels.shape[:2] == labels.shape:
@@ -358,9 +360,10 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
     )
 
 
-def _image_facts(image: NDArray[Any]) -> ImageFacts:
+def _image_facts(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> ImageFacts:
     planes = [np.ascontiguousarray(image[:, :, channel]) for channel in range(image.shape[2])]
-    moments = np.array([_moments(plane) for plane in planes])
+    counted = planes if valid is None or not valid.any() else [plane[valid] for plane in planes]
+    moments = np.array([_moments(plane) for plane in counted])
     minimum, maximum, mean, std = (tuple(column.tolist()) for column in moments.T)
     return ImageFacts(
         size=(image.shape[0], image.shape[1]),

@@ -254,9 +254,8 @@ def painting_probes(
     interior, boundary = samples.spots
     kept = [~np.isin(spots.image, held_out) for spots in (interior, boundary)]
     if not (kept[0].any() or kept[1].any()):
-        kept = [
-            np.ones(len(spots), bool) for spots in (interior, boundary)
-        ]  # so few that all are painted: nothing is held out
+        # so few that all are painted: nothing is held out
+        kept = [np.ones(len(spots), bool) for spots in (interior, boundary)]
     labels = np.concatenate([interior.label[kept[0]], boundary.label[kept[1]]])
     probes = {}
     for layer in layers:

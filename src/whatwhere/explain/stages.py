@@ -29,7 +29,7 @@ from whatwhere.explain.pixels import interior_distance, regions, sample_spots
 from whatwhere.explain.probes import Probe
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
-from whatwhere.network import Model, UNet, keep_freed_memory, probe_machine
+from whatwhere.network import Model, UNet, keep_freed_memory, measuring_machine
 from whatwhere.records import VOID
 
 __all__ = ["Bench", "Progress", "levels_of", "pictures_of", "prepare", "sights_of", "skips_of", "study_of"]
@@ -74,9 +74,7 @@ class Bench:
 
 def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel | None, tell: Progress) -> Bench:
     """Choose and check the images, and take the network apart."""
-    machine = probe_machine()
-    if machine.device == "mps":  # which has no double precision
-        machine = probe_machine("cpu")
+    machine = measuring_machine()
     keep_freed_memory()
     cases, asked, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
     network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)

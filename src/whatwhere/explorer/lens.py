@@ -32,7 +32,7 @@ from whatwhere.explorer.kept import Kept, bytes_of
 from whatwhere.explorer.shown import Shown
 from whatwhere.explorer.stepwise import Stepwise
 from whatwhere.field import Field
-from whatwhere.network import Model, keep_freed_memory, probe_machine
+from whatwhere.network import Model, keep_freed_memory, measuring_machine
 from whatwhere.records import VOID, Box
 
 __all__ = ["Lens"]
@@ -65,9 +65,7 @@ class Lens:
     def __init__(
         self, key: str, name: str, model: Model, images: Callable[[], Sequence[Shown]], gate: Gate, room: int
     ) -> None:
-        machine = probe_machine()
-        if machine.device == "mps":  # which has no double precision
-            machine = probe_machine("cpu")
+        machine = measuring_machine()
         keep_freed_memory()
         self.id, self.name, self.model = key, name, model
         self.device, self.dtype = machine.device, machine.dtype

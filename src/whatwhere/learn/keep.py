@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from whatwhere.data.sets import ImageSet
@@ -20,7 +20,7 @@ __all__ = ["Keeper"]
 _USUAL_IMAGES = 32
 """Images of a validation in between when no clock runs."""
 _SHARE = 0.01
-"""Largest share of a time budget that one validation in between may take; the last one judges every image."""
+"""Largest share of a time budget that one validation in between may take."""
 _FEWEST_IMAGES = 4
 _LAST_SHARE = 0.15
 """Largest share of a time budget that the last validation may take: training comes first."""
@@ -33,7 +33,7 @@ class Keeper:
         self,
         plan: Plan,
         images: ImageSet,
-        seen: Sequence[str],
+        seen: Mapping[str, str],
         folder: RunFolder,
         machine: Machine,
         say: Callable[[str], None],
@@ -104,7 +104,7 @@ class Keeper:
     def _model(self, state: State) -> Model:
         record = {
             "step": state.counters.step, "elapsed": state.counters.elapsed, "machine": str(self._machine),
-            "seen": list(self._seen),
+            "seen": dict(self._seen),
         }  # fmt: skip
         plan = self._plan
         return Model(state.average.network, plan.classes, plan.normalisation, plan.to_json(), record)

@@ -122,8 +122,8 @@ class RunRecord:
 
     Attributes:
         folder: the run folder; its ``model.safetensors`` is the result.
-        mean_iou, iou: of the saved model on all validation images; NaN for a class that none of them holds.
-        images: number of validation images.
+        mean_iou, iou: of the saved model on the validation images judged; NaN for a class that none of them holds.
+        images: how many were judged: all, if there was time.
         steps, seconds: how long it trained, over all its resumptions.
         images_per_second: crops a second while training.
         waiting_share: share of the time in which training waited for data.

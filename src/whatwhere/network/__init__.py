@@ -2,7 +2,7 @@
 
 from whatwhere.network.cost import Cost, cost
 from whatwhere.network.encoders import known_encoder
-from whatwhere.network.machine import Machine, keep_freed_memory, probe_machine
+from whatwhere.network.machine import Machine, keep_freed_memory, measuring_machine, probe_machine
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.model_file import Model, build, load_model, save_model, versions
 from whatwhere.network.pretrained import (
@@ -29,6 +29,7 @@ __all__ = [
     "known_encoder",
     "load_model",
     "load_pretrained",
+    "measuring_machine",
     "pretrained_file",
     "pretrained_parameters",
     "probe_machine",

@@ -15,7 +15,7 @@ import torch
 
 from whatwhere.errors import PlanError
 
-__all__ = ["Machine", "Precision", "hand_back_freed_memory", "keep_freed_memory", "probe_machine"]
+__all__ = ["Machine", "Precision", "hand_back_freed_memory", "keep_freed_memory", "measuring_machine", "probe_machine"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -65,6 +65,12 @@ def probe_machine(device: str = "auto", precision: Precision = "auto") -> Machin
         properties = torch.cuda.get_device_properties(torch.device(device))
         return Machine(device, properties.name, cores, properties.total_memory, dtype, reason)
     return Machine(device, _processor_name(), cores, _memory(), dtype, reason)
+
+
+def measuring_machine() -> Machine:
+    """The machine that measurements are made on: this one, but its CPU where the GPU has no double precision (MPS)."""
+    machine = probe_machine()
+    return probe_machine("cpu") if machine.device == "mps" else machine
 
 
 def _precision(device: str, precision: Precision) -> tuple[torch.dtype, str]:
