@@ -36,7 +36,6 @@ from torch.nn import functional as F
 from common import RECORDS, recorded, remember, table
 from equal_time import confusion
 from whatwhere import Segmenter, segmenter
-from whatwhere.learn.average import Average
 from whatwhere.learn.loss import Losses, segmentation_loss
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.run_folder import RunFolder
@@ -144,20 +143,12 @@ def _skeleton(masks: Tensor, rounds: int = 5) -> Tensor:
     return found
 
 
-class Lagging(Average):
-    """A mean of the weights that goes back as far at the end, where the rate falls, as before."""
-
-    def follow(self, network: nn.Module, step: int, cooled: float = 1.0) -> None:  # noqa: ARG002 (that is the point)
-        super().follow(network, step)
-
-
 @dataclass(frozen=True)
 class Variant:
-    """Values of the plan that are changed, by table and key, and what takes the place of the loss and of the mean."""
+    """Values of the plan that are changed, by table and key, and what takes the place of the loss."""
 
     edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loss: Loss | type[DeepSupervision] | None = None
-    mean: type[Average] | None = None
 
 
 def _training(**edits: Any) -> Variant:
@@ -178,7 +169,6 @@ VARIANTS = {
     "a quick rise, then a cosine over all the rest": _training(warmup=0.05, cooldown=1.0),
     "a timid encoder": _training(encoder_rate=0.05),
     "a bold encoder": _training(encoder_rate=0.5),
-    "a mean that lags": Variant(mean=Lagging),
     "no mean": _training(average=0.0),
     "a short mean": _training(average=0.96),
     "cross-entropy alone": _training(dice_weight=0.0),
@@ -228,11 +218,8 @@ def ensemble(data: Path, budget: str, seeds: Sequence[int], out: Path) -> str:
 def work(name: str, data: Path, time: str, epochs: float | None, seed: int, folder: RunFolder) -> dict[str, Any]:
     """One run in this process, scored. With ``epochs``, the plan for ``time`` goes on for so many."""
     import whatwhere.learn.step as step
-    import whatwhere.learn.train as train
 
     variant = VARIANTS[name]
-    if variant.mean is not None:
-        train.Average = variant.mean  # type: ignore[attr-defined]
     if variant.loss is not None:
         made = variant.loss() if isinstance(variant.loss, type) else variant.loss
         step.segmentation_loss = made  # type: ignore[assignment]

@@ -33,7 +33,7 @@ class Scheme:
     Attributes:
         tiling: where the tiles lie.
         exact: tiled logits equal the whole image's, to float rounding.
-        blended: tiles overlap by half and are averaged, because the network sees farther than any halo.
+        blended: tiles overlap and are averaged, because the network sees farther than any halo.
         note: what is to be said about it, or "".
     """
 
@@ -139,7 +139,7 @@ def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Sch
     if height < min(least[0], whole[0]) or width < min(least[1], whole[1]):
         raise PlanError(
             f"tiles of {height}x{width} pixels",
-            f"at least {least[0]}x{least[1]} for this network, whose tiles overlap by half",
+            f"at least {least[0]}x{least[1]} for this network, whose tiles are blended",
             "ask for larger tiles, or leave the choice to whatwhere",
         )
     quarter = height // 4, width // 4
