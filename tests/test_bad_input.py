@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import struct
@@ -269,8 +270,52 @@ def test_options_that_cannot_be(options: tuple[str, ...], word: str, discs: Path
     assert not files_below(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--tolerance", "nan"), "tolerance of nan"),
+        (("--tolerance", "-2"), "tolerance of -2"),
+        (("--picture", "."), "can't be written"),
+        (("--json", "."), "can't be written"),
+    ],
+)
+def test_options_of_evaluate_that_cannot_be(
+    options: tuple[str, ...], word: str, discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli
+) -> None:
+    picture = () if "--picture" in options else ("--picture", tmp_path / "worst.png")
+    assert_one_clear_line(run_cli("evaluate", disc_run, discs, *picture, *options), word)
+
+
+def test_a_seed_is_not_negative(discs: Path, run_cli: Cli) -> None:
+    done = run_cli("check", discs, "--seed", "-1")
+    assert (done.code, "--seed" in done.err, "Traceback" in done.err) == (2, True, False)
+
+
+def test_a_name_that_is_no_text(disc_run: Path, tmp_path: Path, run_cli: Cli) -> None:
+    (tmp_path / "images").mkdir()
+    path = os.fsdecode(os.fsencode(tmp_path / "images") + b"/caf\xe9.png")
+    Image.new("RGB", (20, 20)).save(path)
+    for inputs in (tmp_path / "images", path):
+        done = run_cli("predict", disc_run, inputs, "-o", tmp_path / "out")
+        assert_one_clear_line(done, "can't be written down", "caf")
+
+
+def test_a_proof_paints_nothing(discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli) -> None:
+    images = discs / "val" / "images"
+    done = run_cli("predict", disc_run, images, "-o", tmp_path / "out", "--prove", "--overlay")
+    assert (done.code, "--overlay" in done.err) == (2, True)
+    done = run_cli("predict", disc_run, images, "-o", tmp_path / "out", "--prove")
+    assert (done.code, "the first of 3 images" in done.out) == (0, True)
+
+
 def test_a_split_that_is_not_there(discs: Path, disc_run: Path, run_cli: Cli) -> None:
     assert_one_clear_line(run_cli("evaluate", disc_run, discs, "--split", "test"), "'test'", "train (10), val (3)")
+
+
+def test_a_split_of_images_without_masks(discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli) -> None:
+    images = discs / "val" / "images"
+    done = run_cli("explain", disc_run, images, "-o", tmp_path / "told", "--split", "test")
+    assert_one_clear_line(done, "has no masks", "leave out --split")
 
 
 # -- places that cannot be written -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from tiny import disc_picture, tiny, write_discs
 from whatwhere import segmenter
 from whatwhere.data.sets import untold
-from whatwhere.errors import DataError, PlanError
+from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.network import Model, load_model
 from whatwhere.segmenter import explain, open_sets, plan, train, truth_of
 
@@ -68,6 +69,33 @@ def test_a_model_that_does_not_remember_pixels_goes_by_names(numbered: tuple[Pat
     data, model = numbered
     old = Model(model.network, model.classes, model.normalisation, model.plan)
     assert set(truth_of(old, data).names) == set(model.plan["split"]["val"])
+
+
+def test_two_models_are_compared_on_images_new_to_both(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    data, first = numbered
+    made = tiny(plan(data, epochs=1, seed=1))
+    here = first.plan["split"]
+    moved = tuple(here["val"][1:]) + tuple(here["train"][:1])  # one image of val in common
+    rest = tuple(name for name in (*here["train"], *here["val"]) if name not in moved)
+    for out, split in (
+        (tmp_path / "b", {"train": moved, "val": rest}),
+        (tmp_path / "c", {"train": here["val"], "val": here["train"]}),
+    ):
+        train(data, out, plan=replace(made, split=split))
+    second = load_model(tmp_path / "b")
+    assert truth_of(first, data, beside=[second]).names == tuple(here["val"][:1])
+    assert set(truth_of(first, data, "val", beside=[second]).names) == set(here["val"][:1])
+    compared = segmenter.compare(data.parent / "run", tmp_path / "b", data)
+    assert compared.images == 1
+    with pytest.raises(DataError, match="no image that no model was trained on"):
+        segmenter.compare(data.parent / "run", tmp_path / "c", data)
+
+
+def test_models_of_other_classes_do_not_look_at_one_truth(numbered: tuple[Path, Model]) -> None:
+    data, model = numbered
+    turned = replace(model, classes=replace(model.classes, names=tuple(reversed(model.classes.names))))
+    with pytest.raises(ModelError, match="the same classes in the same order"):
+        truth_of(model, data, beside=[turned])
 
 
 def test_test_images_do_not_leak_into_a_validation_that_was_made(tmp_path: Path) -> None:

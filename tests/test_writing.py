@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from whatwhere.errors import OutputError
-from whatwhere.writing import whole_file, write_json
+from whatwhere.writing import check_place, whole_file, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -50,6 +50,17 @@ def test_a_library_s_own_error_is_one_of_writing(tmp_path: Path) -> None:
     ):
         raise LookupError("no ink")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", [".", "folder", "folder/new/", "file/x.json"])
+def test_places_are_tried_before_long_work(place: str, tmp_path: Path) -> None:
+    (tmp_path / "folder/new").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="can't be written"):
+        check_place(tmp_path / place if place != "." else Path())
+    check_place(tmp_path / "made" / "x.json")
+    check_place(None)
+    assert names(tmp_path / "made") == []
 
 
 def test_a_folder_in_the_way(tmp_path: Path) -> None:

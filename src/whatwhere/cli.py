@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from whatwhere import __version__
 from whatwhere.errors import WhatwhereError
-from whatwhere.writing import write_json
+from whatwhere.writing import check_place, write_json
 
 __all__ = ["app", "main"]
 
@@ -39,7 +39,7 @@ _out = Console(highlight=False, soft_wrap=True, quiet=not _leads, width=_width)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines instead of a live screen.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 TimeBudget = Annotated[str | None, typer.Option("--time", help="Wall time of the whole run, such as 20m.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training images, instead of --time.")]
 SkipLevels = Annotated[str, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")]
@@ -114,7 +114,7 @@ def train(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     skips: Annotated[str | None, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="auto, plain, efficientnet-lite0 or timm:NAME; not with a plan.")
     ] = None,
@@ -179,7 +179,12 @@ def predict(
     from whatwhere.paint import predict as paint_all
 
     if prove:
-        _prove(model, inputs, tile, precision, device, backend)
+        for name, given in (
+            ("cluster", cluster), ("overlay", overlay), ("probabilities", probabilities), ("overwrite", overwrite)
+        ):  # fmt: skip
+            if given:
+                raise typer.BadParameter(f"--prove with --{name}: a proof paints nothing")
+        _prove(model, inputs, tile, precision, device, backend, fill_missing=fill_missing)
         return
     options: dict[str, Any] = {
         "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
@@ -210,10 +215,12 @@ def evaluate(
     """Score a model on images with masks: a table, a picture of the worst images, and JSON on request."""
     from whatwhere import segmenter
 
+    check_place(json_file)
     with _progress("painting", quiet) as advance:
         scores = segmenter.evaluate(model, data, split=split, tolerance=tolerance, worst=picture, progress=advance)
     _out.print(scores)
-    _out.print(f"worst images: {picture}", markup=False)
+    if scores.worst(1):
+        _out.print(f"worst images: {picture}", markup=False)
     if json_file is not None:
         from whatwhere.network import versions
 
@@ -232,6 +239,7 @@ def compare(
     """Compare two models on the same images: paired bootstrap over images."""
     from whatwhere import segmenter
 
+    check_place(json_file)
     with _progress("painting", quiet) as advance:
         comparison = segmenter.compare(run_a, run_b, data, split=split, progress=advance)
     _out.print(comparison)
@@ -250,6 +258,7 @@ def quantise(
     """Make a model's int8 file, kept beside it only if mean IoU falls by less than 0.003; predict then may use it."""
     from whatwhere import segmenter
 
+    check_place(json_file)
     with _progress("painting", quiet) as advance:
         made = segmenter.quantise(model, data, split=split, progress=advance)
     _out.print(str(made), markup=False)
@@ -303,8 +312,11 @@ def explore(
     from whatwhere.explorer.serve import explore as serve
     from whatwhere.explorer.serve import models_in
 
+    if split is not None and data is None:
+        raise typer.BadParameter("--split says which part of --data, which is not given")
     models = models_in([model, *(others or [])])
-    truth = None if data is None else segmenter.truth_of(models[0][1], data, split)
+    first, *beside = (model for _, model in models)
+    truth = None if data is None else segmenter.truth_of(first, data, split, beside=beside)
     serve(models, images or [], truth, host=host, port=port, browser=browser, say=typer.echo)
 
 
@@ -367,15 +379,19 @@ def _levels_of(text: str | None, depth: int) -> Sequence[int] | None:
     return None if text is None else range(depth) if text == "all" else _levels(text)
 
 
-def _prove(model: Path, inputs: list[str], tile: int | None, precision: Any, device: str, backend: str) -> None:
+def _prove(
+    model: Path, inputs: list[str], tile: int | None, precision: Any, device: str, backend: str, *, fill_missing: bool
+) -> None:
     from whatwhere.network import load_model
     from whatwhere.paint import prove
     from whatwhere.paint.files import fitted, open_image
     from whatwhere.paint.predict import find_inputs
 
-    path, _ = find_inputs(inputs)[0]
+    (path, _), *others = find_inputs(inputs)
+    if others:
+        _out.print(f"proved on {path}, the first of {len(others) + 1} images", markup=False)
     loaded = load_model(model)
-    source = fitted(open_image(path), loaded.normalisation.channels)
+    source = fitted(open_image(path, fill_missing=fill_missing), loaded.normalisation.channels)
     proof = prove(
         loaded,
         source,

@@ -27,7 +27,7 @@ from whatwhere.explain.figures import TOKENS
 from whatwhere.explain.report import inline_svg
 from whatwhere.explain.words import answers
 from whatwhere.judge import Judge, Scores
-from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan import Plan, read_plan
 from whatwhere.learn.view import make_view
 from whatwhere.network import load_model, versions
 from whatwhere.paint import Engine, paint, predict
@@ -106,9 +106,10 @@ def _train_one(
     data: Path, run: Path, network: DemoNetwork, base: Plan, scenes: list[Scene], console: Console, quiet: bool
 ) -> tuple[DemoScore, list[np.ndarray]]:
     made = demo_plan(network, base)
-    if not (run / "plan.toml").exists() or (run / "run.json").exists():
+    begun = (run / "plan.toml").exists() and not (run / "run.json").exists()
+    resume = begun and read_plan(run / "plan.toml").seed == made.seed
+    if not resume:
         _forget(run)
-    resume = (run / "plan.toml").exists()
     view = make_view(console, network.title, made.classes.colors, quiet=quiet)
     record = train(data, run, plan=made, resume=resume, view=view, started=time.perf_counter())
     engine = Engine(load_model(run))

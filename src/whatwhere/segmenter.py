@@ -46,7 +46,7 @@ from whatwhere.paint.files import find_images
 from whatwhere.paint.kept import Int8
 from whatwhere.paint.quantise import quantise as quantise_sets
 from whatwhere.records import Classes, Normalisation
-from whatwhere.writing import whole_file
+from whatwhere.writing import check_place, whole_file
 
 __all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "quantise", "train", "truth_of"]
 
@@ -131,28 +131,42 @@ def evaluate(
         worst: a PNG to be written, the worst images first.
         progress: is told how many images are done.
     """
+    check_place(worst)
     held = model if isinstance(model, Model) else load_model(model)
     images = truth_of(held, data, split)
     engine = Engine(held, images=len(images))
-    judge = Judge(held.classes, tolerance=tolerance, part=images.part)
-    for index, name in enumerate(images.names):
-        raw, truth = images.store[index]
-        held.check(raw, name)
-        painting = paint(engine, raw, confidence=True)
-        judge.add(name, truth, painting.labels, confidence=painting.confidence)
-        if progress is not None:
-            progress(index + 1, len(images))
-    scores = judge.result()
+    scores = _scored(engine, images, tolerance, progress)
     if worst is not None:
         _draw_worst(engine, images, scores, Path(worst))
     return scores
 
 
+def _scored(engine: Engine, images: ImageSet, tolerance: float, progress: Progress | None) -> Scores:
+    judge = Judge(engine.model.classes, tolerance=tolerance, part=images.part)
+    for index, name in enumerate(images.names):
+        raw, truth = images.store[index]
+        engine.model.check(raw, name)
+        painting = paint(engine, raw, confidence=True)
+        judge.add(name, truth, painting.labels, confidence=painting.confidence)
+        if progress is not None:
+            progress(index + 1, len(images))
+    return judge.result()
+
+
 def compare(
     model_a: PathLike, model_b: PathLike, data: PathLike, *, split: str | None = None, progress: Progress | None = None
 ) -> Comparison:
-    """Two models on the same images: the difference of every score, by paired bootstrap over images."""
-    scores = [evaluate(model, data, split=split, progress=progress) for model in (model_a, model_b)]
+    """Two models on the same images: the difference of every score, by paired bootstrap over images.
+
+    By default the images are those of test or val, and in a folder without splits those that neither was trained on.
+
+    Raises:
+        ModelError: their classes differ.
+        DataError: there are no such images.
+    """
+    a, b = (load_model(model) for model in (model_a, model_b))
+    images = truth_of(a, data, split, beside=(b,))
+    scores = [_scored(Engine(model, images=len(images)), images, 2.0, progress) for model in (a, b)]
     return compare_scores(scores[0], scores[1], names=(str(model_a), str(model_b)))
 
 
@@ -336,17 +350,36 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
     return sets
 
 
-def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet:
-    """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes."""
+def truth_of(model: Model, data: PathLike, split: str | None = None, *, beside: Sequence[Model] = ()) -> ImageSet:
+    """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes.
+
+    Args:
+        model: whose classes count, and which images of an undivided folder are left out because it trained on them.
+        data, split: see :func:`evaluate`.
+        beside: other models that are asked about the same images: what one of them trained on is left out too.
+
+    Raises:
+        ModelError: classes differ, of the data or of a model beside.
+        DataError: there are no such images.
+    """
+    for other in beside:
+        if other.classes.names != model.classes.names:
+            raise ModelError(
+                f"models that paint {', '.join(model.classes.names)} and {', '.join(other.classes.names)}",
+                "the same classes in the same order",
+                "look at them one by one",
+            )
     folder = find(data)
     if split is None:
-        part, samples = _unseen(folder, model)
+        part, samples = _unseen(folder, (model, *beside))
     else:
-        part, samples = split, folder.as_divided(split, _division(folder, model).get(split, ()))
+        part, samples = split, _in_split(folder, split, (model, *beside))
     if not samples:
         there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
         raise DataError(
-            f"{data} has no images with masks in split {split!r}", f"one of: {there}", "choose with --split"
+            f"{data} has no images with masks in split {split!r}{' of all models' if beside else ''}",
+            f"one of: {there}",
+            "choose with --split",
         )
     if folder.classes is not None and folder.classes.count != model.classes.count:
         raise ModelError(
@@ -359,6 +392,8 @@ def truth_of(model: Model, data: PathLike, split: str | None = None) -> ImageSet
 
 def _images_with_or_without_truth(model: Model, data: PathLike, split: str | None) -> ImageSet:
     if Path(data).is_dir() and not _has_masks(Path(data)):
+        if split is not None:
+            raise DataError(f"split {split!r} of {data}, which has no masks", "no split", "leave out --split")
         return untold(find_images(Path(data)), Path(data))
     return truth_of(model, data, split)
 
@@ -385,17 +420,30 @@ def _with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
     return name, ImageSet((name, *images.names), store, paths=(path, *images.paths))
 
 
-def _unseen(folder: Folder, model: Model) -> tuple[str, tuple[Sample, ...]]:
-    """The images that say most of what the model does with new ones, and which these are."""
+def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Sample, ...]:
+    """Where training divided the folder, what every model counts to that part."""
+    parts = [folder.as_divided(split, _division(folder, model).get(split, ())) for model in models]
+    return tuple(sample for sample in parts[0] if all(sample in part for part in parts))
+
+
+def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
+    """The images that say most of what the models do with new ones, and which these are."""
     for name in ("test", "val"):
         if folder.pairs(name):
             return name, folder.pairs(name)
     everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
-    trained = set(_division(folder, model).get("train", ()))
+    trained = {name for model in models for name in _division(folder, model).get("train", ())}
     unseen = tuple(sample for sample in everything if sample.name not in trained)
+    if not unseen and len(models) > 1:
+        raise DataError(
+            f"{folder.root} has no image that no model was trained on",
+            "images that are new to all",
+            "use other images, or train both on one division: train --plan PLAN of the first",
+        )
     if not unseen:
         return "all, and the model was trained on them", everything
-    return "not trained on" if model.plan else "all; which the model was trained on is not known", unseen
+    known = all(model.plan for model in models)
+    return "not trained on" if known else "all; which the model was trained on is not known", unseen
 
 
 def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:

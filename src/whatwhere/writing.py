@@ -12,7 +12,7 @@ from typing import Any
 
 from whatwhere.errors import OutputError
 
-__all__ = ["to_json", "whole_file", "write_json"]
+__all__ = ["check_place", "to_json", "whole_file", "write_json"]
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
         OutputError: it can't be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
@@ -44,11 +44,35 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
         partial.replace(path)
     except (OSError, failures) as error:
         _remove(partial)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(f"{path} can't be written ({reason})", "a writable place with room", "") from error
+        raise _failed(path, error) from error
     except BaseException:
         _remove(partial)
         raise
+
+
+def check_place(path: Path | str | None) -> None:
+    """Before long work: ``OutputError`` if its result can't be written there. A folder on the way is made."""
+    if path is None:
+        return
+    partial = _beside(Path(path))
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        raise _failed(Path(path), error) from error
+    finally:
+        _remove(partial)
+
+
+def _beside(path: Path) -> Path:
+    if not path.name or path.is_dir():
+        raise OutputError(f"{path} can't be written (it is a folder)", "the name of a file", "name a file in it")
+    return path.with_name(f".{path.name}.partial")
+
+
+def _failed(path: Path, error: Exception) -> OutputError:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return OutputError(f"{path} can't be written ({reason})", "a writable place with room", "")
 
 
 def _remove(partial: Path) -> None:

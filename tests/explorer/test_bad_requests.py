@@ -163,6 +163,19 @@ class TestForeigners:
             assert client.get("/api/session").status_code == 200  # the cookie of the line before
             refused(client.get("/api/session", headers={"Host": "x", "Cookie": "whatwhere=guess"}), 403)
 
+    def test_other_sites_can_not_have_anything_computed(self, client: httpx.Client) -> None:
+        foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+        refused(client.get("/api/models/m0/skips", params={"image": "i0"}, headers=foreign), 403, "another site")
+        assert client.get("/", headers=foreign | {"Sec-Fetch-Mode": "navigate"}).status_code == 200  # a link
+
+    def test_a_page_of_an_earlier_start_is_told_to_reload(self, client: httpx.Client) -> None:
+        key = client.get("/api/session").json()["key"]
+        assert client.post("/api/painting", json=GOOD, headers={"X-Desk": key}).status_code == 200
+        old = {"X-Desk": "0" * 8}
+        refused(client.post("/api/painting", json=GOOD, headers=old), 410, "reload")
+        refused(client.get("/api/models/m0/skips", params={"image": "i0"}, headers=old), 410)
+        refused(client.post("/api/images", content=b"x", headers=old), 410)
+
 
 def test_channels_no_two_models_share() -> None:
     desk = Desk([("rgb", model_of(unet(), 3)), ("grey", model_of(unet(channels=1), 1))], data=labelled(2))

@@ -128,7 +128,7 @@ def test_slow_evidence_lets_a_new_model_be_followed(monkeypatch: pytest.MonkeyPa
 def test_long_questions_keep_no_pixel_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(2))
     done = threading.Event()
-    monkeypatch.setattr(desk, "skips", lambda _model, _image: done.wait(60))
+    monkeypatch.setattr(desk, "skips", lambda *_: done.wait(60))
     with serving(create_app(desk)) as client, ThreadPoolExecutor(6) as pool:
         slow = [pool.submit(client.get, "/api/models/m0/skips", params={"image": "i0"}) for _ in range(6)]
         answer = client.post("/api/painting", json={"model": "m0", "image": "i0"})

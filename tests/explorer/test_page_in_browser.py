@@ -265,6 +265,29 @@ def test_a_tour_sets_the_same_controls_that_a_visitor_has(visit: Open) -> None:
     assert page.locator(".questions").is_visible()
 
 
+def test_an_image_that_can_not_be_had_leaves_nothing_of_the_last(visit: Open) -> None:
+    refusal = {"error": {"given": "it is damaged", "expected": "an image", "remedy": "take another"}}
+
+    def answer(route: Any) -> None:
+        if '"image":"i1"' in (route.request.post_data or ""):
+            route.fulfill(status=422, json=refusal)
+        else:
+            route.continue_()
+
+    page = visit(route=lambda page: page.route("**/api/painting", answer))
+    before = drawn(page)
+    page.keyboard.press("]")
+    page.wait_for_selector(".failed")
+    assert drawn(page) != before
+    assert "could not be shown" in str(surface(page).get_attribute("aria-label"))
+    assert "Point at the image" in page.locator('.network[data-slot="0"] .pixel-head').inner_text()
+    page.keyboard.press("[")
+    page.wait_for_selector(".failed", state="detached")
+    wait_until_still(page)
+    assert drawn(page) == before
+    assert page.locator('.network[data-slot="0"] .node').count() == 5
+
+
 def test_two_networks_beside_each_other_share_the_pointer_and_not_the_skips(visit: Open) -> None:
     page = visit()
     page.locator("#other").select_option(index=2)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tifffile
 import torch
 from desks import labelled, serving
 from numpy.typing import NDArray
@@ -23,8 +24,9 @@ from tiny import disc_picture
 from whatwhere.explorer import Desk, create_app
 from whatwhere.explorer.drawing import geometry
 from whatwhere.explorer.edits import Edit, altered
+from whatwhere.explorer.errors import RefusalError
 from whatwhere.explorer.lens import Lens
-from whatwhere.explorer.shown import SIDE, Shown, cut_to_size
+from whatwhere.explorer.shown import SIDE, Shown, cut_to_size, open_shown
 from whatwhere.judge import Judge
 
 
@@ -150,6 +152,12 @@ def test_a_pixel_is_told_as_the_network_paints_it(client: httpx.Client, desk: De
     assert found["prediction"] == int(here.argmax())
     np.testing.assert_allclose(found["probabilities"], here, atol=1e-2)
     assert [cut["absent"] for cut in found["cuts"]] == [["skip 0"], ["skip 1"], ["bottleneck"]]
+    assert found["untouched"] == found["prediction"]
+    without = whole(desk.lens("m0"), desk.image("i0"), skips={0: desk.lens("m0").means[0]})[:, 33, 20].softmax(0)
+    assert (found["cuts"][0]["label"], found["cuts"][0]["chance"]) == (
+        int(without.argmax()), pytest.approx(float(without.max()), abs=1e-2)
+    )  # fmt: skip
+    assert found["cuts"][0]["probability"] == pytest.approx(float(without[found["prediction"]]), abs=1e-2)
     assert found["truth"] == int(desk.image("i0").truth[33, 20])  # type: ignore[index]
     if found["flip"]:
         assert found["flip"]["label"] != found["prediction"]
@@ -169,10 +177,12 @@ def test_evidence_is_of_the_image_as_it_is_brushed(client: httpx.Client) -> None
     assert after["evidence"] == ask(client, "evidence", x=20, y=33, edits=[hidden])["evidence"]
 
 
-def test_evidence_ends_when_the_page_is_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["evidence", "skips"])
+def test_long_work_ends_when_the_page_is_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     begun, ended = threading.Event(), threading.Event()
 
-    def slow(_record: Any, stopped: Any) -> dict[str, Any]:
+    def slow(*given: Any) -> dict[str, Any]:
+        stopped = given[-1]
         begun.set()
         deadline = time.monotonic() + 60
         while not stopped() and time.monotonic() < deadline:
@@ -181,12 +191,19 @@ def test_evidence_ends_when_the_page_is_closed(desk: Desk, monkeypatch: pytest.M
             ended.set()
         raise InterruptedError
 
-    monkeypatch.setattr(desk, "evidence", slow)
+    monkeypatch.setattr(desk, what, slow)
     with serving(create_app(desk)) as client:
+        asked = ("POST", "/api/evidence") if what == "evidence" else ("GET", "/api/models/m0/skips?image=i0")
         with httpx.Client(base_url=client.base_url) as page, pytest.raises(httpx.ReadTimeout):
-            page.post("/api/evidence", json={}, timeout=1)
+            page.request(*asked, json={}, timeout=1)
         assert begun.is_set()
         assert ended.wait(30)
+
+
+def test_shapley_values_that_nobody_wants_are_given_up(desk: Desk) -> None:
+    looked = iter([False, False, True])
+    with pytest.raises(InterruptedError):
+        desk.skips("m0", "i0", lambda: next(looked))
 
 
 def test_levels_are_read_in_the_background(client: httpx.Client) -> None:
@@ -260,6 +277,42 @@ def test_an_image_of_the_data_has_its_mask_from_there(tmp_path: Path) -> None:
     found = [(image["name"], image["truth"]) for image in desk.session()["images"]]
     assert found == [("disc 1", True), ("disc 2.png", False), ("disc 0", True), ("disc 2", True)]
     assert np.array_equal(desk.image("i0").truth, disc_picture(1, 64)[1] > 0)  # type: ignore[arg-type]
+
+
+def test_the_mean_is_over_uploads_where_no_other_image_fits() -> None:
+    desk = Desk([("rgb", model_of(unet(), 3)), ("grey", model_of(unet(channels=1), 1))], data=labelled(2))
+    buffer = io.BytesIO()
+    Image.fromarray(picture(64, 64)[..., 0]).save(buffer, "PNG")
+    record = desk.upload("grey.png", buffer.getvalue())
+    cuts = desk.pixel({"model": "m1", "image": record["id"], "x": 3, "y": 4})["cuts"]
+    assert len(cuts) == len(desk.lens("m1").means)
+
+
+def test_an_image_is_as_predict_reads_it(tmp_path: Path) -> None:
+    """Pixels without data take the mean of the rest, and of a large file only what is shown is kept."""
+    image = np.random.default_rng(0).normal(500, 50, (60, SIDE + 20)).astype(np.float32)
+    image[:7] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", image, extratags=[(42113, "s", 0, "nan", False)])
+    Image.fromarray(picture(8, SIDE + 20)).save(tmp_path / "b.png")
+    shown = open_shown("i", "a", tmp_path / "a.tif", (1,))
+    assert np.isfinite(shown.raw).all()
+    np.testing.assert_allclose(shown.raw[:7, 0, 0], image[7:].mean(), rtol=0.02)
+    for one in (shown, open_shown("i", "b", tmp_path / "b.png", (3,))):
+        assert one.raw.base is None or one.raw.base.size == one.raw.size
+
+
+def test_a_zarr_folder_lies_there(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    zarr.save_array(str(tmp_path / "a.zarr"), picture(20, 30))
+    assert open_shown("i", "a", tmp_path / "a.zarr", (3,)).size == (20, 30)
+
+
+def test_an_upload_that_is_small_only_on_the_disk() -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((3000, 3000, 12), np.float32), compression="deflate", planarconfig="contig")
+    with pytest.raises(RefusalError, match="432 MB when it is read"):
+        desk.upload("deep.tif", buffer.getvalue())
 
 
 def test_a_wide_image_lies_there_as_its_middle() -> None:

@@ -31,12 +31,13 @@ def model(**options: object) -> Model:
     )  # fmt: skip
 
 
-def rewritten(path: Path, **changes: object) -> Path:
+def rewritten(path: Path, lacking: str = "", **changes: object) -> Path:
     """The file with other metadata."""
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["whatwhere"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(weights, path, metadata={"whatwhere": json.dumps({**record, **changes})})
+    changed = {name: value for name, value in {**record, **changes}.items() if name != lacking}
+    save_file(weights, path, metadata={"whatwhere": json.dumps(changed)})
     return path
 
 
@@ -109,11 +110,19 @@ def test_a_newer_format_asks_for_a_newer_program(tmp_path: Path) -> None:
     "changes",
     [
         {"network": {"width": 3}}, {"network": {"colour": 1}}, {"network": 5}, {"classes": {}}, {"format": "one"},
-        {"normalisation": {"mean": [1], "std": [0], "dtype": "uint8"}}, {"classes": []},
+        {"normalisation": {"mean": [1], "std": [0], "dtype": "uint8"}}, {"classes": []}, {"plan": 5},
+        {"network": model().network.config | {"width": 30_000}}, {"network": model().network.config | {"depth": 10**7}},
     ],
 )  # fmt: skip
 def test_metadata_that_does_not_fit(changes: dict[str, object], tmp_path: Path) -> None:
     path = rewritten(save_model(model(), tmp_path / "m.safetensors"), **changes)
+    with pytest.raises(ModelError, match=r"m\.safetensors does not describe a whole model"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("lacking", ["plan", "training", "versions", "network", "format"])
+def test_metadata_that_lacks_something(lacking: str, tmp_path: Path) -> None:
+    path = rewritten(save_model(model(), tmp_path / "m.safetensors"), lacking=lacking)
     with pytest.raises(ModelError, match=r"m\.safetensors does not describe a whole model"):
         load_model(path)
 

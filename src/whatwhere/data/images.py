@@ -30,6 +30,8 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "VOID_COLOR",
     "channel_axis",
+    "decoded_bytes",
+    "filled",
     "image_size",
     "pixel_digest",
     "read_image",
@@ -126,7 +128,7 @@ def read_image_and_valid(
     array = array[:, :, None] if array.ndim == 2 else array
     valid = None if pixels.no_data is None or pixels.palette is not None else with_data(array, pixels.no_data)
     if valid is not None and not valid.all():
-        array = _filled(array, valid)
+        array = filled(array, valid)
     _refuse_not_finite(path, array)
     return np.ascontiguousarray(array), valid
 
@@ -142,8 +144,8 @@ def with_data(array: NDArray[Any], value: float) -> NDArray[np.bool_]:
     return ~lacking
 
 
-def _filled(array: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-    """The mean of each channel where there is no data, which says as little as can be."""
+def filled(array: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """``HxWxC`` with the mean of each channel where there is no data, which says as little as can be."""
     mean = array[valid].mean(axis=0, dtype=np.float64) if valid.any() else np.zeros(array.shape[-1])
     return np.where(valid[..., None], array, mean.astype(array.dtype))
 
@@ -204,6 +206,19 @@ def image_size(path: str | Path) -> tuple[int, int]:
         with _open(path) as picture:
             width, height = picture.size
             return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+def decoded_bytes(path: str | Path) -> int:
+    """What an image takes in memory, from the file's header alone."""
+    path = Path(path)
+    with _reading(path):
+        if _magic(path) in _TIFF:
+            with tifffile.TiffFile(path) as tif:
+                return int(tif.series[0].nbytes)
+        with _open(path) as picture:
+            deep = 4 if picture.mode in ("I", "F") else 2 if picture.mode.startswith("I;16") else 1
+            bands = 3 if picture.mode == "P" else len(picture.getbands())
+            return picture.width * picture.height * bands * deep
 
 
 def write_label_image(path: str | Path, labels: NDArray[np.uint8], classes: Classes) -> None:

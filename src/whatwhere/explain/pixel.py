@@ -54,16 +54,17 @@ class Cut:
 
     Attributes:
         absent: names of the paths.
-        label: the class painted then.
+        label, chance: the class painted then, and its softmax.
         probability: of the class that was painted with everything there.
     """
 
     absent: tuple[str, ...]
     label: int
+    chance: float
     probability: float
 
     def to_json(self) -> dict[str, Any]:
-        return {"absent": list(self.absent), "label": self.label, "probability": self.probability}
+        return vars(self) | {"absent": list(self.absent)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +206,7 @@ def cut_everywhere(
         given = [mean.expand_as(own) if gone else own for own, mean, gone in zip(carried, means, out)]
         answer = anatomy.decode(given, size)[0, :, pixel[0], pixel[1]].float().softmax(0)
         names = tuple(path.name for path, gone in zip(anatomy.paths, out) if gone)
-        cut = Cut(names, int(answer.argmax()), float(answer[prediction]))
+        cut = Cut(names, int(answer.argmax()), float(answer.max()), float(answer[prediction]))
         if len(names) == 1:
             singles.append(cut)
         if cut.label != prediction and (flip is None or cut.probability < flip.probability):

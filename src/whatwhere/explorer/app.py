@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ _BODY_BYTES = 256 * 2**10
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _CLIENTS = 256
 _LOOKS = 0.5
-"""Seconds between looks whether who asked for evidence is still there."""
+"""Seconds between looks whether who asked is still there."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -83,7 +84,7 @@ class _Counter:
             Route(model, asked(lambda of: desk.portrait(of["model"]))),
             Route(f"{model}/probes", asked(lambda of: desk.reading(of["model"]))),
             Route(f"{model}/presence", asked_long(lambda of: desk.presence(of["model"], of.get("image", "")))),
-            Route(f"{model}/skips", asked_long(lambda of: desk.skips(of["model"], of.get("image", "")))),
+            Route(f"{model}/skips", self.skips),
             Route(image, asked(lambda of: desk.geometry(of["model"], of["image"]))),
             Route(f"{image}/levels", asked_long(lambda of: desk.levels(of["model"], of["image"]))),
             Route(
@@ -106,32 +107,52 @@ class _Counter:
     async def _compute(self, act: Callable[[], Any], threads: ThreadPoolExecutor | None = None) -> Any:
         return await asyncio.get_running_loop().run_in_executor(threads or self.quick, act)
 
+    def _same(self, request: Request) -> None:
+        """Refuses a page that another explorer at this address has sent: its ids mean other things here."""
+        if request.headers.get("x-desk", self.desk.key) != self.desk.key:
+            raise RefusalError(410, "the explorer was started anew", "a page of this start", "reload the page")
+
     def _asked(self, act: Callable[[Mapping[str, str]], Any], threads: ThreadPoolExecutor | None = None) -> Answer:
         async def answer(request: Request) -> Response:
+            self._same(request)
             return _json(await self._compute(partial(act, {**request.path_params, **request.query_params}), threads))
 
         return answer
 
     def _posted(self, act: Callable[[dict[str, Any]], Any]) -> Answer:
         async def answer(request: Request) -> Response:
+            self._same(request)
             record = parse(await _body(request, _BODY_BYTES))
             return _json(await self._compute(partial(act, record)))
 
         return answer
 
     async def evidence(self, request: Request) -> Response:
+        self._same(request)
         record = parse(await _body(request, _BODY_BYTES))
-        older, left = self.wanted.newest(request.headers.get("x-client", "")[:64]), threading.Event()
+        return await self._while_wanted(request, "evidence", partial(self.desk.evidence, record), self.slow)
+
+    async def skips(self, request: Request) -> Response:
+        self._same(request)
+        model, image = request.path_params["model"], request.query_params.get("image", "")
+        return await self._while_wanted(request, "skips", partial(self.desk.skips, model, image), self.long)
+
+    async def _while_wanted(
+        self, request: Request, what: str, act: Callable[[Callable[[], bool]], Any], threads: ThreadPoolExecutor
+    ) -> Response:
+        """An answer that takes long: given up when its window asks anew, closes, or the server ends."""
+        client = request.headers.get("x-client", "")[:64] or secrets.token_hex(8)  # who does not say is a window each
+        older, left = self.wanted.newest(f"{what} {client}"), threading.Event()
         watching = asyncio.create_task(_leaves(request, left))
-        make = partial(self.desk.evidence, record, lambda: older() or left.is_set())
         try:
-            return _json(await self._compute(make, self.slow))
+            return _json(await self._compute(partial(act, lambda: older() or left.is_set()), threads))
         except InterruptedError as error:
             raise RefusalError(409, "a newer question came", "", "wait for its answer") from error
         finally:
             watching.cancel()
 
     async def upload(self, request: Request) -> Response:
+        self._same(request)
         name = request.query_params.get("name", "upload")
         body = await _body(request, UPLOAD_BYTES)
         return _json(await self._compute(partial(self.desk.upload, name, body)), 201)
@@ -162,7 +183,7 @@ def _use_cores(count: int) -> None:
 
 
 class _Wanted:
-    """For each window of the page, its newest question; older ones are no longer wanted."""
+    """For each window of the page and kind of question, the newest; older ones are no longer wanted."""
 
     def __init__(self) -> None:
         self._newest: dict[str, object] = {}

@@ -57,11 +57,15 @@ class Desk:
         models: names and models; the first is looked at first.
         images: paths of images; one that is among the labelled images has its mask from there.
         data: labelled images: some of them lie on the desk, and the levels are read with them.
+
+    Attributes:
+        key: of this desk and no other: what ids name on another one is something else.
     """
 
     def __init__(
         self, models: Sequence[tuple[str, Model]], images: Sequence[Path] = (), data: ImageSet | None = None
     ) -> None:
+        self.key = secrets.token_hex(4)
         self._lock = threading.Lock()
         self._fixed: dict[str, Shown] = {}
         self._uploads: OrderedDict[str, Shown] = OrderedDict()
@@ -86,10 +90,12 @@ class Desk:
     def _lay(self, shown: Shown) -> None:
         self._fixed[shown.id] = shown
 
-    def _known(self) -> list[Shown]:
-        """The images that were there from the start, or else what was uploaded."""
+    def _known(self, lens: Lens) -> list[Shown]:
+        """Of images that a model takes those that were there from the start, or else what was uploaded."""
         with self._lock:
-            return list(self._fixed.values()) or list(self._uploads.values())
+            both = list(self._fixed.values()), list(self._uploads.values())
+        fixed, uploads = ([shown for shown in some if lens.takes(shown)] for some in both)
+        return fixed or uploads
 
     # -- what there is
 
@@ -101,7 +107,8 @@ class Desk:
             weights = sum(parameter.numel() for parameter in lens.network.parameters())
             models.append({"id": key, "name": lens.name, "title": title_of(lens), "parameters": weights, "note": ""})
         return {
-            "version": versions()["whatwhere"], "models": models, "images": [shown.to_json() for shown in images],
+            "version": versions()["whatwhere"], "key": self.key, "models": models,
+            "images": [shown.to_json() for shown in images],
             "limits": {"upload_bytes": UPLOAD_BYTES, "upload_pixels": UPLOAD_PIXELS, "side": SIDE},
             "token_needed": False,
         }  # fmt: skip
@@ -154,7 +161,7 @@ class Desk:
 
     def portrait(self, model: str) -> dict[str, Any]:
         lens = self.lens(model)
-        size = next((shown.size for shown in self._known() if lens.takes(shown)), _EXAMPLE)
+        size = next((shown.size for shown in self._known(lens)), _EXAMPLE)
         with lens.turn(size):
             return portrait(lens, size)
 
@@ -221,7 +228,7 @@ class Desk:
         return {
             "prediction": order[0], "probability": float(here[order[0]]), "rival": order[min(1, len(order) - 1)],
             "probabilities": here.tolist(), "truth": None if truth == VOID else truth, "readings": readings,
-            "cuts": [cut.to_json() for cut in cuts], "flip": flip.to_json() if flip else None,
+            "untouched": untouched, "cuts": [cut.to_json() for cut in cuts], "flip": flip.to_json() if flip else None,
         }  # fmt: skip
 
     def evidence(self, record: Mapping[str, Any], stopped: Callable[[], bool]) -> dict[str, Any]:
@@ -263,7 +270,7 @@ class Desk:
         lens = self.lens(model)
         shown = self.image(image, lens)
         with lens.turn(shown.size):
-            return {"maps": strongest_maps(lens, shown, layer, self._known())}
+            return {"maps": strongest_maps(lens, shown, layer, self._known(lens))}
 
     def presence(self, model: str, image: str) -> dict[str, Any]:
         lens = self.lens(model)
@@ -272,8 +279,8 @@ class Desk:
         with lens.turn():
             return self.readings[model].presence(shown)
 
-    def skips(self, model: str, image: str) -> dict[str, Any]:
-        """Shapley values on this one image."""
+    def skips(self, model: str, image: str, stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Shapley values on this one image; ``stopped`` as for evidence."""
         lens = self.lens(model)
         shown = self.image(image, lens)
         if shown.truth is None:
@@ -282,8 +289,14 @@ class Desk:
             )
         with lens.turn() as turn, lens.fast:
             classes = lens.model.classes
+
+            def step() -> None:
+                turn.pause()
+                if stopped():
+                    raise InterruptedError
+
             worths = measure_skips(
-                Stepwise(lens.anatomy, turn.pause), [(lens.input(shown), shown.truth)], lens.means, classes,
+                Stepwise(lens.anatomy, step), [(lens.input(shown), shown.truth)], lens.means, classes,
                 distance=interior_distance([shown.truth], classes.count), seed=0, precision=str(lens.dtype),
                 progress=lambda _share: None,
             )  # fmt: skip

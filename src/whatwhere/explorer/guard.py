@@ -24,7 +24,6 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
 }
-_COOKIE = "whatwhere"
 
 
 class Guard:
@@ -50,9 +49,10 @@ class Guard:
             return
         if self._token is not None:
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+            cookie = _cookie_name(scope)
             if hmac.compare_digest(given.encode(), self._token.encode()):
-                extra["set-cookie"] = f"{_COOKIE}={self._token}; HttpOnly; SameSite=Strict; Path=/"
-            elif not hmac.compare_digest(_cookie(headers).encode(), self._token.encode()):
+                extra["set-cookie"] = f"{cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/"
+            elif not hmac.compare_digest(_cookie(headers, cookie).encode(), self._token.encode()):
                 await _refuse(
                     send, "a request without the token", "the address with ?token=... that the terminal shows",
                     "open that address",
@@ -68,6 +68,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and _parts(origin)[1] != host:
             return f"a request from {origin[:60]!r}", "this page's own", "open the printed address"
+        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+            return "a request from another site's page", "this page's own", "open the printed address"
         return None
 
 
@@ -84,9 +86,14 @@ def _is_plain(host: str) -> bool:
     return bool(host) and all(character.isalnum() or character in ".:-[]" for character in host) and "[" not in host[1:]
 
 
-def _cookie(headers: dict[str, str]) -> str:
+def _cookie_name(scope: Scope) -> str:
+    """One for each port: browsers keep the cookies of all ports of a host together."""
+    return f"whatwhere-{(scope.get('server') or ('', 0))[1]}"
+
+
+def _cookie(headers: dict[str, str], name: str) -> str:
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
         return ""
     return found.value if found else ""

@@ -53,7 +53,7 @@ class Lens:
     Args:
         key, name: how requests and people name it.
         model: left untouched; a copy is taken apart.
-        images: on which the mean of each path is taken, when it is first asked for.
+        images: those it takes, on which the mean of each path is taken, when it is first asked for.
         gate: of all models of the desk.
         room: bytes of features to keep, for all images.
 
@@ -63,7 +63,7 @@ class Lens:
     """
 
     def __init__(
-        self, key: str, name: str, model: Model, images: Callable[[], Sequence[Shown]], gate: Gate, room: int
+        self, key: str, name: str, model: Model, images: Callable[[Lens], Sequence[Shown]], gate: Gate, room: int
     ) -> None:
         machine = measuring_machine()
         keep_freed_memory()
@@ -126,7 +126,7 @@ class Lens:
     @cached_property
     def means(self) -> tuple[Tensor, ...]:
         """What a path brings that is replaced by its mean."""
-        images = [self.input(shown) for shown in self._images()[:_MEAN_IMAGES] if self.takes(shown)]
+        images = [self.input(shown) for shown in self._images(self)[:_MEAN_IMAGES]]
         if not images:
             raise RefusalError(422, "there is no image to take means of", "an image", "open an image first")
         with self.fast:
@@ -241,5 +241,5 @@ class Lens:
             "rival": rival,
         }  # fmt: skip
 
-    def _likes(self, shown: Shown) -> list[Shown]:
-        return [one for one in self._images()[:_MEAN_IMAGES] if self.takes(one)] or [shown]
+    def _likes(self, shown: Shown) -> Sequence[Shown]:
+        return self._images(self)[:_MEAN_IMAGES] or [shown]

@@ -17,7 +17,7 @@ from whatwhere.errors import DataError, ModelError
 from whatwhere.explorer.app import LOCAL, create_app
 from whatwhere.explorer.desk import Desk
 from whatwhere.network import Model, load_model
-from whatwhere.paint.files import find_images
+from whatwhere.paint.files import check_name, find_images
 
 __all__ = ["explore", "listen", "models_in"]
 
@@ -33,7 +33,8 @@ def models_in(paths: Sequence[Path]) -> list[tuple[str, Model]]:
     found: list[Path] = []
     for path in paths:
         own = path.is_dir() and not (path / "model.safetensors").is_file()
-        inner = sorted({*path.glob("*/model.safetensors"), *path.glob("*.safetensors")}) if own else []
+        files = {*path.glob("*/model.safetensors"), *path.glob("*.safetensors")} if own else set[Path]()
+        inner = sorted(file for file in files if file.name != "checkpoint.safetensors")  # of a run with no model yet
         if own and not inner:
             raise ModelError(
                 f"{path} holds no model", "a model file, a run folder, or a folder of them", "check the path"
@@ -79,6 +80,10 @@ def explore(
         DataError: the port is taken, or an image cannot be used.
     """
     files = [file for path in images for file in (find_images(path) if path.is_dir() else [path])]
+    for file in files:
+        check_name(file)
+    if len(files) > _MOST_IMAGES:
+        say(f"the first {_MOST_IMAGES} of {len(files)} images lie on the desk; others can be dropped on the page")
     desk = Desk(models, files[:_MOST_IMAGES], data)
     local = host in LOCAL
     token = None if local else secrets.token_urlsafe(16)

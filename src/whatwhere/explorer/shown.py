@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.data.images import image_size
+from whatwhere.data.images import decoded_bytes, filled, image_size
 from whatwhere.explorer.errors import RefusalError
 from whatwhere.explorer.pictures import as_rgb, png, thumbnail
 from whatwhere.paint.files import fitted, open_image
@@ -79,17 +79,12 @@ def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pi
     """The image in a file, fitted to the first of the channels that it can have.
 
     Raises:
-        RefusalError: it has more pixels than ``most_pixels``, or other channels than any model takes.
+        RefusalError: it has more pixels than ``most_pixels``, or more than 4 bytes for each of so many, or other
+            channels than any model takes.
         DataError: it is not an image, or damaged.
     """
-    height, width = image_size(path)
-    if most_pixels is not None and height * width > most_pixels:
-        raise RefusalError(
-            413,
-            f"{name} has {width}x{height} pixels",
-            f"at most {most_pixels / 1e6:.0f} million",
-            "cut out a part of it",
-        )
+    if most_pixels is not None:
+        _refuse_large(name, path, most_pixels)
     opened = open_image(path)
     source = next((one for one in (fitted(opened, count) for count in channels) if one.channels in channels), opened)
     if source.channels not in channels:
@@ -102,5 +97,19 @@ def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pi
         )
     top, left = (max(0, (n - SIDE) // 2) for n in source.size)
     window = ((top, min(source.size[0], top + SIDE)), (left, min(source.size[1], left + SIDE)))
-    raw, _ = source.read(window)
+    raw, valid = source.read(window)
+    # a copy, or else a cut would keep the whole file in memory
+    raw = raw.copy() if valid is None or valid.all() else filled(raw, valid)
     return Shown(key, name, raw, None, raw.shape[:2] != tuple(source.size))
+
+
+def _refuse_large(name: str, path: Path, most_pixels: int) -> None:
+    """By the file's header alone."""
+    height, width = image_size(path)
+    if height * width > most_pixels:
+        given, expected = f"{name} has {width}x{height} pixels", f"at most {most_pixels / 1e6:.0f} million"
+    elif (size := decoded_bytes(path)) > 4 * most_pixels:
+        given, expected = f"{name} has {size / 1e6:.0f} MB when it is read", f"at most {4 * most_pixels / 1e6:.0f} MB"
+    else:
+        return
+    raise RefusalError(413, given, expected, "cut out a part of it")

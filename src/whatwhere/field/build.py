@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from whatwhere.errors import FieldError
 from whatwhere.field.field import Field
 from whatwhere.field.graph import Graph, export_graph
-from whatwhere.field.grids import GROWTH, Canvas, common_period
+from whatwhere.field.grids import GROWTH, Canvas, axis_strides, common_period
 from whatwhere.field.rules import has_rule
 
 __all__ = ["field"]
@@ -42,13 +42,16 @@ def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any
     shape = _batched(module, tuple(int(size) for size in image_shape))
     space = shape[2:]
     graph = _export(module, shape, inputs)
-    canvases, refusal = None, "several inputs were given"
+    canvases: tuple[Canvas, Canvas] | None = None
+    rounding: tuple[int, ...] | None = ()
+    refusal = "several inputs were given"
     if inputs is None or len(inputs) == 1:
         try:
             canvases, refusal = _canvases(module, shape), ""
+            rounding = _rounding(module, shape, canvases)
         except FieldError as error:
             refusal = error.given
-    found = Field(type(module).__name__, space, graph, canvases, refusal)
+    found = Field(type(module).__name__, space, graph, canvases, refusal, rounding)
     if all(axis is None for axis in found.grid("output").axes):
         raise FieldError(
             f"the output of {found.name} has shape {graph.steps[graph.layers['output']].shape} for an image of {space}",
@@ -74,6 +77,45 @@ def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas
     return export(tuple(lcm(64, pixels) for pixels in period))
 
 
+_ROUNDINGS = 7
+"""How often the period is doubled in search of what a module rounds sizes up to: up to 64 times."""
+
+
+def _rounding(module: nn.Module, shape: tuple[int, ...], canvases: tuple[Canvas, Canvas]) -> tuple[int, ...] | None:
+    """To what multiples the module rounds the image's size up by itself; 1 where its strides are all that counts.
+
+    At a canvas that is larger by one period all sizes inside must be larger by as many units as that has. Where they
+    are not, or it does not take such an image, the period is doubled; None if that never helps.
+    """
+    period = common_period(canvases, len(canvases[0].graph.steps) - 1)
+    for doubled in range(_ROUNDINGS):
+        by = tuple(pixels * 2**doubled for pixels in period)
+        size = tuple(n + more for n, more in zip(canvases[0].size, by))
+        try:
+            graph = _export(module, (*shape[:2], *size), None)
+        except FieldError:
+            continue
+        if _grows_evenly(canvases, graph, by):
+            return by if doubled else (1,) * len(by)
+    return None
+
+
+def _grows_evenly(canvases: tuple[Canvas, Canvas], graph: Graph, by: tuple[int, ...]) -> bool:
+    """Whether a graph has the canvases' steps, and every size along an axis of space grew by as many units as `by`."""
+    small, large = (canvas.graph.steps for canvas in canvases)
+    if [step.operator for step in graph.steps] != [step.operator for step in small]:
+        return False
+    for one, two, other in zip(small, large, graph.steps):
+        strides = {axis: (d, stride) for axis, d, stride in axis_strides(one.shape, two.shape, canvases)}
+        for axis, (n, m, grown) in enumerate(zip(one.shape, two.shape, other.shape)):
+            d, stride = strides.get(axis, (0, None))
+            if stride is None and n != m:
+                continue  # of several dimensions at once
+            if grown - n != (by[d] / stride if stride else 0):
+                return False
+    return True
+
+
 def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | None) -> Graph:
     if inputs is not None:
         places = [k for k, item in enumerate(inputs) if isinstance(item, Tensor) and tuple(item.shape) == shape]
@@ -90,7 +132,9 @@ def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | N
 def _batched(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     """``(N, C, *space)`` from a shape with or without the batch axis."""
     kinds = [type(part).__name__ for part in module.modules()]
-    dims = next((int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d")), None)
+    named = {int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d")}
+    # the most that fits: networks for images may have 1-d parts, as for attention over channels
+    dims = max((count for count in named if len(shape) in (count + 1, count + 2)), default=max(named, default=None))
     if dims is None:
         dims = {2: 1, 3: 2, 4: 2, 5: 3}.get(len(shape), 0)
     if dims == 0 or len(shape) not in (dims + 1, dims + 2) or min(shape) < 1:

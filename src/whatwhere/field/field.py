@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from dataclasses import field as dataclass_field
 from fractions import Fraction
 from functools import cached_property
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class Field:
         graph: the module on that image.
         canvases: the module on two much larger images, where no window is cut by the rim; None if it takes one size.
         refusal: what the module said to the larger images, if it takes one size.
+        rounding: pixels, for each dimension, to multiples of which the module rounds the image's size up by itself, if
+            that is more than its strides ask for; 1 if not. None if its sizes grow unevenly with the image's.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Field:
     graph: Graph = dataclass_field(repr=False)
     canvases: tuple[Canvas, Canvas] | None = dataclass_field(repr=False)
     refusal: str = ""
+    rounding: tuple[int, ...] | None = ()
 
     # ---- layers and their grids
 
@@ -226,8 +230,22 @@ class Field:
                 )
             else:
                 found = find_obstacle(self.canvases, layer, self.grid(layer), self.layer_period(layer))
+                found = found or self._uneven()
             self._obstacles[layer] = found
         return self._obstacles[layer]
+
+    def _uneven(self) -> Obstacle | None:
+        """What comparing the module on images of other sizes tells beside its windows."""
+        if self.rounding is None:
+            why = "has sizes inside that do not grow evenly with the image's: it pads, cuts or resizes by itself"
+            return Obstacle("", "forward", why, unbounded=False)
+        assert self.canvases is not None
+        if any(size % pixels for size, pixels in zip(self.image, self.period)):
+            return None  # such an image may be padded first, which makes other steps
+        names = [[step.operator for step in graph.steps] for graph in (self.graph, self.canvases[0].graph)]
+        if names[0] != names[1]:
+            return Obstacle("", "forward", "runs other operators at another image size", unbounded=True)
+        return None
 
     @cached_property
     def _obstacles(self) -> dict[str, Obstacle | None]:
@@ -264,7 +282,8 @@ class Field:
     def layer_period(self, layer: str) -> tuple[int, ...]:
         if self.canvases is None:
             return self.image
-        return common_period(self.canvases, self.canvases[0].graph.layers[layer])
+        strides = common_period(self.canvases, self.canvases[0].graph.layers[layer])
+        return tuple(lcm(*both) for both in zip(strides, self.rounding or (1,) * len(strides)))
 
     def reach(self, layer: str = "output") -> Halo | None:
         """How far beyond its cell a unit sees, over all phases, in an image without rim; None where unbounded.

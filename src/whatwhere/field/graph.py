@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from whatwhere.errors import FieldError
 
@@ -114,13 +116,13 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
             warnings.simplefilter("ignore")  # of torch.export's own insides
             program = torch.export.export(module, tuple(inputs), strict=False)
             if _must_take_apart(program, known):
-                program = program.run_decompositions({})
+                program = program.run_decompositions(_composites(program, known))
+            return _Reader(program, len(pytree.tree_leaves(list(inputs[:image])))).graph()
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
         for part, flag in flags:
             part.training = flag
-    return _Reader(program, image).graph()
 
 
 def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldError:
@@ -142,11 +144,16 @@ def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldEr
 
 VIEWS = frozenset({
     "view", "reshape", "flatten", "unflatten", "slice", "select", "narrow", "permute", "transpose", "t", "movedim",
-    "swapaxes", "expand", "unsqueeze", "squeeze", "split", "chunk", "unbind", "alias", "detach", "getitem",
+    "swapaxes", "expand", "expand_as", "broadcast_to", "unsqueeze", "squeeze", "split", "split_with_sizes", "chunk",
+    "unbind", "alias", "detach", "getitem", "numpy_T",
 })  # fmt: skip
 FILLS = frozenset({
-    "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
+    "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones",
+    "new_full", "new_empty", "scalar_tensor",
 })  # fmt: skip
+"""What makes a tensor of one value; of a tensor given as an example only the shape counts."""
+COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "float", "double", "half", "type_as", "repeat", "tile"})
+"""What hands on one value everywhere as that, beside views and what works element by element."""
 
 
 def _operator(node: Node) -> str:
@@ -180,8 +187,24 @@ def _must_take_apart(program: ExportedProgram, known: Callable[[str], bool]) -> 
     return False
 
 
+def _composites(program: ExportedProgram, known: Callable[[str], bool]) -> dict[Any, Callable[..., Any]]:
+    """How torch itself takes the operators apart that have no rule."""
+    targets = {node.target for node in program.graph.nodes if isinstance(node.target, OpOverload)}
+    table = torch.export.default_decompositions()
+    return {
+        target: table[target]
+        for target in targets
+        if not known(str(target._schema.name).split("::")[-1]) and target._can_decompose() and target in table
+    }
+
+
 class _Reader:
-    """Turns one exported program into a `Graph`."""
+    """Turns one exported program into a `Graph`.
+
+    Args:
+        program: as `torch.export` made it.
+        image: which of the inputs, lists among them laid open, is the image.
+    """
 
     def __init__(self, program: ExportedProgram, image: int) -> None:
         self.program = program
@@ -221,16 +244,17 @@ class _Reader:
             if not isinstance(call.meta.get("val"), list | tuple):
                 call = node
         arguments = self._arguments(call)
-        if next(sources(arguments), None) is None:
+        name, pointwise = _operator(call), torch.Tag.pointwise in getattr(call.target, "tags", ())
+        if name in FILLS or next(sources(arguments), None) is None:
             inputs = list(constants(arguments))
-            filled = _operator(call) in FILLS or bool(inputs and all(item.filled for item in inputs))
+            handed_on = pointwise or name in VIEWS or name in COPIES
+            filled = name in FILLS or bool(handed_on and inputs and all(item.filled for item in inputs))
             self.values[node] = _constant(value, None, filled)
             return
         if not isinstance(value, Tensor):
             self.values[node] = None  # several results: each is read through its getitem
             return
-        pointwise = torch.Tag.pointwise in getattr(call.target, "tags", ())
-        self.steps.append(Step(_operator(call), arguments, _shape(value), part, _modules(node), pointwise))
+        self.steps.append(Step(name, arguments, _shape(value), part, _modules(node), pointwise))
         self.values[node] = Source(len(self.steps) - 1, self.steps[-1].shape)
         written = _written(node)
         if written is not None:

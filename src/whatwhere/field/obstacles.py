@@ -6,14 +6,16 @@ obstacle. Knows the canvases; knows nothing of the image given, of tiles or of h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
-from whatwhere.field.graph import Step, constants
+from whatwhere.field.graph import Step, constants, sources
 from whatwhere.field.grids import Canvas, Grid, axis_strides
-from whatwhere.field.rules import Spans, has_rule, varies_with_position
+from whatwhere.field.rules import Spans, has_rule, scale_factors, varies_with_position
 from whatwhere.field.spans import Span, whole
-from whatwhere.field.windows import step_reads, trace
+from whatwhere.field.windows import Trace, step_reads, trace
 
 __all__ = ["Obstacle", "block_spans", "find_obstacle", "middle_block"]
 
@@ -100,7 +102,8 @@ def find_obstacle(canvases: tuple[Canvas, Canvas], layer: str, grid: Grid, perio
         there = trace(small.graph, place, middle_block(small.graph.steps[place].shape, grid, period, shift))
         for at in sorted(here.windows, reverse=True):
             step = small.graph.steps[at]
-            position = _position(step, large.graph.steps[at])
+            uneven = _resizes(at, canvases) or _seams(step, large.graph.steps[at])
+            position = _position(step, large.graph.steps[at]) or uneven
             if position and found is None:
                 found = Obstacle(step.module, step.operator, position, unbounded=False)
             if at == 0 or at not in there.windows:
@@ -108,32 +111,72 @@ def find_obstacle(canvases: tuple[Canvas, Canvas], layer: str, grid: Grid, perio
             theirs = {earlier: window for earlier, window, _ in step_reads(small.graph, at, there.windows[at])}
             for earlier, window, _ in step_reads(small.graph, at, here.windows[at]):
                 other = large.graph.steps[earlier]
-                if not _moved(window, theirs[earlier], small.graph.steps[earlier], other, canvases, period, d):
-                    return Obstacle(step.module, step.operator, _why(step, window, small.graph.steps[earlier]), True)
-    if found is None and here.touched:
+                if earlier not in theirs or not _moved(
+                    window, theirs[earlier], small.graph.steps[earlier], other, canvases, period, d
+                ):
+                    why = uneven or _why(step, window, small.graph.steps[earlier], other)
+                    return Obstacle(step.module, step.operator, why, unbounded=uneven is None)
+    if here.touched:
         return Obstacle("", "forward", f"sees further than a canvas of {small.size} pixels", unbounded=True)
-    return found or _round_trip(canvases, place, grid, period)
+    return _grows(canvases, layer, grid, period, here) or _round_trip(canvases, place, grid, period, here) or found
 
 
-def _round_trip(canvases: tuple[Canvas, Canvas], place: int, grid: Grid, period: tuple[int, ...]) -> Obstacle | None:
-    """The operator through which a block at the rim reads the opposite rim: circular padding, a roll."""
+def _grows(
+    canvases: tuple[Canvas, Canvas], layer: str, grid: Grid, period: tuple[int, ...], here: Trace
+) -> Obstacle | None:
+    """The operator whose windows are larger in a larger image, though they slide."""
     small, large = canvases
-    shape = small.graph.steps[place].shape
-    strides = zip(grid.axes, grid.stride, period)
+    place = large.graph.layers[layer]
+    if place != small.graph.layers[layer]:
+        return None  # other operators, which is told elsewhere
+    there = trace(large.graph, place, middle_block(large.graph.steps[place].shape, grid, period, (0,) * len(period)))
+    for at in sorted(here.windows.keys() & there.windows.keys() - {0}, reverse=True):
+        ours, theirs = (
+            step_reads(one, at, seen.windows[at]) for one, seen in ((small.graph, here), (large.graph, there))
+        )
+        for (earlier, window, _), (_, wider, _) in zip(ours, theirs):
+            sizes = zip(window, wider, small.graph.steps[earlier].shape, large.graph.steps[earlier].shape)
+            if any(n != m and one.stop - one.start < two.stop - two.start for one, two, n, m in sizes):
+                step = small.graph.steps[at]
+                return Obstacle(step.module, step.operator, "reads more of a larger image", unbounded=True)
+    return None
+
+
+def _round_trip(
+    canvases: tuple[Canvas, Canvas], place: int, grid: Grid, period: tuple[int, ...], here: Trace
+) -> Obstacle | None:
+    """The operator through which a block at a rim reads the opposite rim: circular padding, a roll, a join of both."""
+    small = canvases[0].graph
+    shape = small.steps[place].shape
     blocks = [
-        shape[axis] // int(pixels / stride) // 2 for axis, stride, pixels in strides if axis is not None and stride
+        shape[axis] // int(pixels / stride)
+        for axis, stride, pixels in zip(grid.axes, grid.stride, period)
+        if axis is not None and stride
     ]
-    for d in range(len(period)):
-        shift = tuple(-blocks[d] if other == d else 0 for other in range(len(period)))
-        rim = trace(small.graph, place, middle_block(shape, grid, period, shift))
-        for at in sorted(rim.windows, reverse=True)[:-1]:
-            step, own = small.graph.steps[at], rim.windows[at]
-            for earlier, window, touched in step_reads(small.graph, at, own):
-                sizes = zip(small.graph.steps[earlier].shape, large.graph.steps[earlier].shape)
-                ends = [w.stop - w.start == n != m for w, (n, m) in zip(window, sizes)]
-                if touched and any(end and s.stop - s.start < w.stop - w.start for end, s, w in zip(ends, own, window)):
-                    why = "wraps round: at one rim of the image it reads the opposite one"
-                    return Obstacle(step.module, step.operator, why, unbounded=True)
+    for d, count in enumerate(blocks):
+        for far in (-(count // 2), count - 1 - count // 2):
+            shift = tuple(far if other == d else 0 for other in range(len(period)))
+            rim = trace(small, place, middle_block(shape, grid, period, shift))
+            step = _leaves_its_place(canvases, here, rim, d, far * period[d])
+            if step is not None:
+                why = "wraps round: at one rim of the image it reads the opposite one"
+                return Obstacle(step.module, step.operator, why, unbounded=True)
+    return None
+
+
+def _leaves_its_place(canvases: tuple[Canvas, Canvas], here: Trace, rim: Trace, d: int, pixels: int) -> Step | None:
+    """The step that reads, for a block at a rim, far from what it reads in the middle, moved there by `pixels`."""
+    small, large = (canvas.graph.steps for canvas in canvases)
+    reader: dict[int, Step] = {}
+    for at in sorted(rim.windows, reverse=True):
+        strides = axis_strides(small[at].shape, large[at].shape, canvases) if at in here.windows else []
+        for axis, dim, stride in strides:
+            middle, there = here.windows[at][axis], rim.windows[at][axis]
+            by, room = int(pixels / stride), middle.stop - middle.start + 1  # at a rim, mirrored pixels may be read
+            if dim == d and not middle.start + by - room <= there.start < there.stop <= middle.stop + by + room:
+                return reader.get(at, small[at])
+        for earlier, _, _ in step_reads(canvases[0].graph, at, rim.windows[at]) if at else ():
+            reader[earlier] = small[at]
     return None
 
 
@@ -146,15 +189,67 @@ def _maker(canvases: tuple[Canvas, Canvas], layer: str) -> str:
     return ""
 
 
+_SIZED = frozenset({
+    "view", "reshape", "_unsafe_view", "unflatten", "flatten", "expand", "broadcast_to", "slice", "slice_scatter",
+    "narrow", "split", "split_with_sizes", "chunk", "select", "repeat", "tile", "layer_norm", "native_layer_norm",
+    "rms_norm",
+})  # fmt: skip
+"""Operators that are told sizes and places; what they read of them, windows tell."""
+
+
 def _position(step: Step, larger: Step) -> str | None:
     for small, large in zip(constants(step.arguments), constants(larger.arguments)):
         if small.shape != large.shape and not (small.filled and large.filled):
             return f"brings in a tensor of shape {small.shape} made from the image's size, such as coordinates"
+    told = step.operator in _SIZED or "upsample_" in step.operator or "adaptive_" in step.operator
+    if not told and list(_numbers(step.arguments)) != list(_numbers(larger.arguments)):
+        return "is given a number that depends on the image's size"
     return varies_with_position(step)
 
 
-def _why(step: Step, window: Spans, read: Step) -> str:
+def _numbers(arguments: Any) -> Iterator[Any]:
+    """All numbers and words among an operator's arguments."""
+    if isinstance(arguments, dict | list | tuple):
+        for value in arguments.values() if isinstance(arguments, dict) else arguments:
+            yield from _numbers(value)
+    elif isinstance(arguments, int | float | str):
+        yield arguments
+
+
+def _seams(step: Step, larger: Step) -> str | None:
+    """Of pieces joined along an axis, whether more than one grows with the image."""
+    if step.operator not in ("cat", "concat", "concatenate"):
+        return None
+    axis = int(step.arguments.get("dim", 0)) % len(step.shape)
+    pieces = zip(step.arguments["tensors"], larger.arguments["tensors"])
+    if sum(one.shape[axis] != two.shape[axis] for one, two in pieces) < 2:
+        return None
+    return "joins pieces whose sizes depend on the image's, so that the seams move"
+
+
+def _resizes(at: int, canvases: tuple[Canvas, Canvas]) -> str | None:
+    """Why an interpolation does not repeat with the period; None if it does, or for another operator."""
+    small, large = (canvas.graph.steps for canvas in canvases)
+    factors = scale_factors(small[at])
+    if factors is None:
+        return None
+    if factors != scale_factors(large[at]):
+        return "resizes by a factor that depends on the image's size"
+    source = next(sources(small[at].arguments)).step
+    ins, outs = ({axis: stride for axis, _, stride in axis_strides(small[of].shape, large[of].shape, canvases)}
+                 for of in (source, at))  # fmt: skip
+    first = len(small[at].shape) - len(factors)
+    for axis, factor in enumerate(factors, first):
+        if axis in ins and axis in outs and outs[axis] != ins[axis] * factor:
+            return f"resizes by {float(1 / factor):.6g}, which no shift by whole pixels repeats"
+    return None
+
+
+def _why(step: Step, window: Spans, read: Step, larger: Step) -> str:
     if not has_rule(step.operator) and not step.pointwise:
         return "is an operator without a rule, taken to see everything"
-    axes = [axis for axis, span in enumerate(window) if axis >= 1 and span.stop - span.start == read.shape[axis] > 1]
+    sizes = enumerate(zip(window, read.shape, larger.shape))
+    axes = [axis for axis, (span, n, m) in sizes if n != m and span.stop - span.start == n]
+    if not axes:
+        return f"reads its input of shape {read.shape} at places that do not move along with the image"
     return f"reads its input of shape {read.shape} from end to end (axes {', '.join(map(str, axes))})"

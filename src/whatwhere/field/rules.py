@@ -15,7 +15,7 @@ from whatwhere.field.graph import Source, Step, sources
 from whatwhere.field.rules_shape import SHAPE_RULES, Read, Rule, Spans, aligned, wholes
 from whatwhere.field.spans import Span, adaptive, cubic, linear, nearest, smooth, spread, taps, whole
 
-__all__ = ["Read", "Spans", "has_rule", "reads", "varies_with_position"]
+__all__ = ["Read", "Spans", "has_rule", "reads", "scale_factors", "varies_with_position"]
 
 
 def per_axis(value: Any, count: int, default: int) -> list[int]:
@@ -31,6 +31,26 @@ def local(step: Step, spans: Spans) -> Iterator[Read]:
     """Element by element, with broadcasting."""
     for source in sources(step.arguments):
         yield source, aligned(spans, source.shape)
+
+
+def itself(step: Step, spans: Spans) -> Iterator[Read]:
+    """Element by element of the first tensor alone."""
+    if isinstance(step.arguments["self"], Source):
+        yield step.arguments["self"], spans
+
+
+def _weighted(rule: Rule, image: str = "input") -> Rule:
+    """A rule for what is computed from one argument; all others (weights, statistics) are read whole."""
+
+    def both(step: Step, spans: Spans) -> Iterator[Read]:
+        if isinstance(step.arguments[image], Source):
+            yield from rule(step, spans)
+        for name, value in step.arguments.items():
+            if name != image:
+                for other in sources(value):
+                    yield other, wholes(other.shape)
+
+    return both
 
 
 def _channels(span: Span, inputs: int, outputs: int, groups: int) -> Span:
@@ -114,10 +134,22 @@ def _scales(step: Step, count: int, source: Source) -> list[Fraction]:
     return [Fraction(n, m) for n, m in zip(source.shape[-count:], step.shape[-count:])]
 
 
-def interpolation(step: Step, spans: Spans) -> Iterator[Read]:
-    source = next(sources(step.arguments))
+def _resized(step: Step) -> tuple[Source, str, int]:
+    """What is interpolated, how, and along how many of its last axes."""
     kind = step.operator.removeprefix("_").removeprefix("upsample_")
-    count = int(kind[-2] if kind.endswith("d") else kind[kind.index("2d")])
+    return next(sources(step.arguments)), kind, int(kind[-2] if kind.endswith("d") else kind[kind.index("2d")])
+
+
+def scale_factors(step: Step) -> list[Fraction] | None:
+    """Of an interpolation, input pixels an output pixel along its last axes; None for other operators."""
+    if "upsample_" not in step.operator:
+        return None
+    source, _, count = _resized(step)
+    return _scales(step, count, source)
+
+
+def interpolation(step: Step, spans: Spans) -> Iterator[Read]:
+    source, kind, count = _resized(step)
     corners = bool(step.arguments.get("align_corners"))
 
     def one(span: Span, size: int, scale: Fraction) -> Span:
@@ -252,17 +284,19 @@ def _numbered(rule: Rule, names: str) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **SHAPE_RULES,
-    **_numbered(convolution, "conv#d convolution"),
-    **_numbered(transposed_convolution, "conv_transpose#d"),
+    **_numbered(_weighted(convolution), "conv#d convolution"),
+    **_numbered(_weighted(transposed_convolution), "conv_transpose#d"),
     **_numbered(pooling, "max_pool#d max_pool#d_with_indices avg_pool#d"),
     **_numbered(adaptive_pooling, "adaptive_max_pool#d adaptive_avg_pool#d _adaptive_avg_pool#d"),
     **_numbered(interpolation, "upsample_nearest#d _upsample_nearest_exact#d"),
     **_named(interpolation, "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"),
     **_named(interpolation, "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
-    **_named(batch_norm, "batch_norm instance_norm cudnn_batch_norm native_batch_norm"),
-    **_named(batch_norm, "_native_batch_norm_legit _native_batch_norm_legit_no_training"),
-    **_named(group_norm, "group_norm native_group_norm"),
-    **_named(layer_norm, "layer_norm native_layer_norm rms_norm"),
+    **_named(_weighted(batch_norm), "batch_norm instance_norm cudnn_batch_norm native_batch_norm"),
+    **_named(_weighted(batch_norm), "_native_batch_norm_legit _native_batch_norm_legit_no_training"),
+    **_named(_weighted(group_norm), "group_norm native_group_norm"),
+    **_named(_weighted(layer_norm), "layer_norm native_layer_norm rms_norm"),
+    **_named(_weighted(itself, "self"), "prelu"),
+    **_named(itself, "type_as to"),
     **_named(reduction, "sum mean var std var_mean std_mean amax amin max min prod median argmax argmin logsumexp"),
     **_named(reduction, "linalg_vector_norm norm any all"),
     **_named(along_axis, "softmax _softmax log_softmax _log_softmax sort glu"),
@@ -272,10 +306,8 @@ RULES: dict[str, Rule] = {
     **_named(attention, "scaled_dot_product_attention"),
     # element by element, where torch does not say so itself
     **_named(local, "dropout native_dropout feature_dropout alpha_dropout clone contiguous alias detach lift_fresh"),
-    **_named(local, "lift_fresh_copy _to_copy to type_as float double half _assert_tensor_metadata"),
-    **_named(
-        local, "prelu relu6 softplus silu mish gelu hardswish hardsigmoid leaky_relu selu celu elu log_sigmoid rrelu"
-    ),
+    **_named(local, "lift_fresh_copy _to_copy float double half _assert_tensor_metadata where"),
+    **_named(local, "relu6 softplus silu mish gelu hardswish hardsigmoid leaky_relu selu celu elu log_sigmoid rrelu"),
 }
 
 
@@ -297,7 +329,7 @@ def reads(step: Step, spans: Spans) -> Iterator[Read]:
 
 def varies_with_position(step: Step) -> str | None:
     """Why the same window at another place would be weighed differently, for operators that do that; else None."""
-    if step.arguments.get("align_corners") and step.operator.startswith("upsample_"):
+    if step.arguments.get("align_corners") and "upsample_" in step.operator:
         return "align_corners=True stretches the grid, so its weights change from pixel to pixel"
     if "adaptive_" in step.operator:
         source = next(sources(step.arguments))

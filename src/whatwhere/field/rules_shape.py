@@ -174,6 +174,10 @@ def part_of(step: Step, spans: Spans) -> Iterator[Read]:
 # ---- pads, joins, moves
 
 
+def _is_whole(span: Span, size: int) -> bool:
+    return (span.start, span.stop, span.step) == (0, size, 1)
+
+
 def pad(step: Step, spans: Spans) -> Iterator[Read]:
     source, args = _source(step), step.arguments
     mode = str(args.get("mode", "constant"))
@@ -184,7 +188,10 @@ def pad(step: Step, spans: Spans) -> Iterator[Read]:
     result = list(spans)
     for place in range(len(amounts) // 2):  # torch lists the last axis first
         axis = len(spans) - 1 - place
-        result[axis] = padded(spans[axis], source.shape[axis], amounts[2 * place], mode)
+        if _is_whole(spans[axis], step.shape[axis]):  # channels, for one: nothing there is cut, ever
+            result[axis] = whole(source.shape[axis])
+        else:
+            result[axis] = padded(spans[axis], source.shape[axis], amounts[2 * place], mode)
     yield source, tuple(result)
 
 
@@ -209,6 +216,21 @@ def join(step: Step, spans: Spans) -> Iterator[Read]:
             yield item, _replace(spans, axis, inner._replace(touched=pads))
 
 
+def written(step: Step, spans: Spans) -> Iterator[Read]:
+    """A run of channels written into a tensor; along another axis it is not followed, and so reads everything."""
+    into, part, args = step.arguments["self"], step.arguments["src"], step.arguments
+    axis = _normal(int(args.get("dim", 0)), len(step.shape))
+    start, stop, stride = slice(args.get("start"), args.get("end"), args.get("step") or 1).indices(step.shape[axis])
+    if axis != 1 or stride != 1:
+        yield from ((source, wholes(source.shape)) for source in sources(args))
+        return
+    if isinstance(into, Source):
+        yield into, spans
+    first, last = max(spans[1].start, start), min(spans[1].stop, stop)
+    if isinstance(part, Source) and first < last:
+        yield part, _replace(spans, 1, Span(first - start, last - start))
+
+
 def roll(step: Step, spans: Spans) -> Iterator[Read]:
     source, args = _source(step), step.arguments
     result = list(spans)
@@ -219,7 +241,11 @@ def roll(step: Step, spans: Spans) -> Iterator[Read]:
         return
     for shift, dim in zip(shifts, [dims] if isinstance(dims, int) else dims):
         axis = _normal(int(dim), len(spans))
-        result[axis] = padded(result[axis], source.shape[axis], int(shift) % source.shape[axis], "circular")
+        size = source.shape[axis]
+        by = int(shift) % size
+        by -= size if 2 * by > size else 0  # the short way round, which the middle of the axis is spared
+        if not _is_whole(result[axis], size):
+            result[axis] = padded(result[axis], size, by, "circular")
     yield source, tuple(result)
 
 
@@ -311,6 +337,7 @@ SHAPE_RULES: dict[str, Rule] = {
     **_named(pad, "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d _pad_circular"),
     **_named(pad, "replication_pad1d replication_pad2d replication_pad3d"),
     **_named(join, "cat concat concatenate stack"),
+    **_named(written, "slice_scatter"),
     **_named(roll, "roll"),
     **_named(flip, "flip"),
     **_named(index_select, "index_select"),

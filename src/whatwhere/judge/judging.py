@@ -29,6 +29,9 @@ class Judge:
         seed: of the bootstrap.
         part: which images these will be, in words, to be told with the scores.
 
+    Raises:
+        DataError: a tolerance that is no distance.
+
     >>> from whatwhere.records import Classes
     >>> judge = Judge(Classes(("sky", "cat"), ((0, 0, 0), (255, 0, 0)), ((0,), (1,))))
     >>> judge.add("tom", np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 1, 1, 1]], np.uint8))
@@ -39,6 +42,8 @@ class Judge:
     def __init__(
         self, classes: Classes, *, tolerance: float = 2.0, boundary: bool = True, seed: int = 0, part: str = ""
     ) -> None:
+        if not 0 <= tolerance < np.inf:
+            raise DataError(f"a tolerance of {tolerance} px", "0 or a larger number", "2 is usual")
         self.classes = classes
         self.tolerance = tolerance
         self.boundary = boundary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,12 +54,15 @@ def probe_machine(device: str = "auto", precision: Precision = "auto") -> Machin
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
         raise PlanError(f"device is {device!r}", "'auto', 'cpu', 'cuda' or 'mps'", "leave it at 'auto' if unsure")
-    if device == "mps" and not torch.backends.mps.is_available():
+    if device.partition(":")[0] == "mps" and not torch.backends.mps.is_available():
         raise PlanError("device is 'mps'", "a device of this machine", "use 'cpu': torch sees no Apple GPU here")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise PlanError("device is 'cuda'", "a device of this machine", "use 'cpu': torch sees no CUDA device here")
+    if device.startswith("cuda:") and int(device.removeprefix("cuda:") or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise PlanError(f"device is {device!r}", "a device of this machine", f"torch sees {count} here, from cuda:0 on")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     dtype, reason = _precision(device, precision)
     if device.startswith("cuda"):
@@ -84,9 +88,11 @@ def _precision(device: str, precision: Precision) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "the GPU has tensor cores for it"
         return torch.float32, "the GPU has no bfloat16 units"
-    if device == "cpu" and torch.cpu._is_amx_tile_supported():
+    if device.startswith("cpu") and torch.cpu._is_amx_tile_supported():
         return torch.bfloat16, "the processor has matrix units for it (AMX)"
-    if device == "cpu" and torch.cpu._is_avx512_bf16_supported():  # measured: twice as fast as float32, see RESULTS
+    if (
+        device.startswith("cpu") and torch.cpu._is_avx512_bf16_supported()
+    ):  # measured: twice as fast as float32, see RESULTS
         return torch.bfloat16, "the processor multiplies it at twice the rate of float32 (AVX-512)"
     return torch.float32, "this processor has no bfloat16 arithmetic"
 

@@ -156,19 +156,32 @@ def load_model(path: Path | str) -> Model:
     return _assemble(path, metadata["whatwhere"], weights)
 
 
+def _check_size(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+    """``ValueError`` for a network whose like the file can't hold, before it is made and takes the memory."""
+    if str(config.get("encoder")).startswith("timm:"):
+        return  # timm's sizes are its own, and it tries its models out
+    with torch.device("meta"):
+        if config.get("depth", 0) > len(weights) or config.get("repeats", 1) > len(weights):
+            raise ValueError("more levels than weights")
+        expected = sum(tensor.numel() for tensor in build(config).state_dict().values())
+    held = sum(tensor.numel() for tensor in weights.values())
+    if expected > 4 * held + 1000:  # what differs by less, loading tells by its name
+        raise ValueError(f"a network of {expected:,} numbers and a file of {held:,}")
+
+
 def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Model:
     try:
         record = json.loads(metadata)
         if record["format"] > FORMAT:
             raise ModelError(f"{path} has format {record['format']}", f"at most {FORMAT}", "update whatwhere")
+        _check_size(record["network"], weights)
         network = build(record["network"])
         network.load_state_dict(weights)
         classes = Classes.from_json(record["classes"])
         normalisation = Normalisation.from_json(record["normalisation"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        plan, training, made_by = (dict(record[name]) for name in ("plan", "training", "versions"))
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, MemoryError) as error:
         raise ModelError(
             f"{path} does not describe a whole model ({in_a_line(error)})", "", "save or copy it again"
         ) from error
-    return Model(
-        network.eval(), classes, normalisation, record["plan"], record["training"], record["versions"], source=path
-    )
+    return Model(network.eval(), classes, normalisation, plan, training, made_by, source=path)

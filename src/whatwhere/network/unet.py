@@ -116,8 +116,10 @@ class UNet(nn.Module):
             for level, here in enumerate(widths[:-1])
         )
         self.head = nn.Conv2d(widths[0], classes, 1)
-        if encoder != "plain" and 0 not in kept:  # it stands beside the image's way down, and nobody else asks for it
-            self.encoder.get_submodule("0").requires_grad_(False)
+        if encoder != "plain":  # blocks beside the image's way down; below the last that a skip takes nobody asks
+            own = int(getattr(self.encoder, "own", 1))
+            for level in range(max((level for level in kept if level < own), default=-1) + 1, own):
+                self.encoder.get_submodule(str(level)).requires_grad_(False)
         _initialise(self)
 
     @overload

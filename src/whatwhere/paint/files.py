@@ -14,7 +14,7 @@ from whatwhere.paint.tiff import TiffSource
 from whatwhere.paint.zarrs import ZarrSource, is_zarr
 from whatwhere.records import Box
 
-__all__ = ["LARGE", "Opaque", "find_images", "fitted", "is_image", "open_image", "state_of"]
+__all__ = ["LARGE", "Opaque", "check_name", "find_images", "fitted", "is_image", "open_image", "state_of"]
 
 LARGE = 2**24
 """Images of more pixels than this are read and written by windows, and continue where an interrupted run stopped."""
@@ -70,8 +70,16 @@ def find_images(folder: Path) -> list[Path]:
         if entry.is_dir():
             found += find_images(entry)
         elif is_image(entry):
+            check_name(entry)
             found.append(entry)
     return found
+
+
+def check_name(path: Path) -> None:
+    """``DataError`` for a name that can't be written into a report or a ledger."""
+    shown = str(path).encode("utf-8", "backslashreplace").decode()
+    if shown != str(path):
+        raise DataError(f"there is a file whose name can't be written down: {shown}", "a name in UTF-8", "rename it")
 
 
 def fitted(source: Source, channels: int) -> Source:

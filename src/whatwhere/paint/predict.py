@@ -18,7 +18,7 @@ from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
-from whatwhere.paint.files import find_images, fitted, is_image, open_image
+from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image
 from whatwhere.paint.ledger import Ledger, TakenError, Work, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
@@ -169,6 +169,7 @@ def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, P
 def _expand(one: Path) -> list[tuple[Path, Path]]:
     if one.is_dir() and not is_image(one):
         return [(path, path.relative_to(one).with_suffix("")) for path in _no_paintings(find_images(one))]
+    check_name(one)
     if one.exists():
         return [(one, Path(one.stem))]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))  # noqa: PTH207 (of absolute ones too)

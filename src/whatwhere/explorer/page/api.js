@@ -12,7 +12,12 @@ export class ApiError extends Error {
   }
 }
 
-/** Tells this window's evidence maps from those of another. */
+let desk = "";
+
+/** What ids mean: on a server that was started anew they mean something else. @param {string} key */
+export function hold(key) { desk = key; }
+
+/** Tells this window from others. */
 const CLIENT = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join("");
 
 /**
@@ -23,7 +28,7 @@ const CLIENT = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.t
  */
 export async function ask(path, given = {}) {
   /** @type {Record<string, string>} */
-  const headers = { "X-Client": `${CLIENT}-${given.slot ?? 0}` };
+  const headers = { "X-Client": `${CLIENT}-${given.slot ?? 0}`, ...(desk ? { "X-Desk": desk } : {}) };
   let body;
   if (given.bytes) body = given.bytes;
   else if (given.body !== undefined) {

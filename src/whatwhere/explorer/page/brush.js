@@ -26,7 +26,10 @@ export class Brush {
       h("fieldset", { class: "choices tools" }, h("legend", { class: "hidden-name", text: "What the pointer does" }),
         ...TOOLS.map(([, name, means], at) => h("label", { title: means }, this.radios[at], h("span", { text: name })))),
       h("label", { class: "size" }, h("span", { text: "size" }), this.slider, this.size), this.undo, this.clear, this.hint);
-    store.watch((changed) => { if (changed.has("tool") || changed.has("radius") || changed.has("edits")) this.show(); });
+    store.watch((changed) => {
+      if (changed.has("image")) this.source = null; // a place on the last one
+      if (changed.has("tool") || changed.has("radius") || changed.has("edits") || changed.has("image")) this.show();
+    });
     this.show();
   }
 

@@ -44,6 +44,12 @@ export class ChangePanel {
     this.outside(record);
   }
 
+  clear() {
+    [this.canvas.width, this.canvas.height] = [1, 1];
+    for (const part of [this.head, this.words, this.scores, this.ious]) fill(part);
+    this.button.setAttribute("aria-label", "Difference picture: nothing to show");
+  }
+
   /** The promise of the receptive field, checked. @param {import("./types.js").PaintingRecord} record */
   outside(record) {
     if (!record.edited) return;

@@ -67,6 +67,8 @@ export class Closer {
       const found = await askOnce(`/api/models/${model.id}/skips?image=${image}`);
       if (fresh()) fill(this.worth, worthTable(found));
     } catch (error) {
+      // given up for another image, and looked at again since
+      if (error instanceof ApiError && error.status === 409 && fresh()) return this.askWorth(model, image, fresh);
       if (fresh()) fill(this.worth, sorry(error));
     }
   }

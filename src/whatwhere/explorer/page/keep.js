@@ -26,7 +26,7 @@ export async function keepPicture(views, title) {
 
 /** @param {import("./network-view.js").NetworkView[]} views @param {import("./state.js").State} state @param {string} version @param {string} title */
 export function keepNumbers(views, state, version, title) {
-  const record = { whatwhere: version, address: location.href, image: views[0].seen?.image ?? null, pixel: { x: state.x, y: state.y },
+  const record = { whatwhere: version, address: location.origin + location.pathname + location.hash, image: views[0].seen?.image ?? null, pixel: { x: state.x, y: state.y },
     edits: state.edits, networks: views.map((view) => networkNumbers(view, state)) };
   save(new Blob([JSON.stringify(record, null, 1)], { type: "application/json" }), `${title}.json`);
 }

@@ -1,6 +1,6 @@
 /** Puts the page together: asks what there is, builds the views, and keeps the address. Computes nothing itself. */
 import { h, fill, find, afterPause } from "./dom.js";
-import { ask, ApiError } from "./api.js";
+import { ask, hold, ApiError } from "./api.js";
 import { Store, START, fromAddress, toAddress } from "./state.js";
 import { NetworkView } from "./network-view.js";
 import { Brush } from "./brush.js";
@@ -37,7 +37,6 @@ class Page {
     document.body.style.setProperty("--aspect", String(Math.max(0.8, Math.min(1.6, session.images.length ? tallest : 1))));
     this.compare();
     this.load();
-    find("#empty").hidden = session.images.length > 0;
   }
 
   /** An address may name what is not here (any more). @param {Partial<import("./state.js").State>} said */
@@ -65,7 +64,10 @@ class Page {
 
   get image() { return this.session.images.find((one) => one.id === this.store.state.image) ?? null; }
 
-  load() { for (const view of this.views) view.load(this.image); }
+  load() {
+    find("#empty").hidden = this.image !== null;
+    for (const view of this.views) view.load(this.image);
+  }
 
   onSeen() {
     this.showCloser();
@@ -168,10 +170,13 @@ class Page {
 
 async function open() {
   followTheme();
+  // a token is in the cookie by now; the address is there to be passed on
+  if (location.search) history.replaceState(null, "", location.pathname + location.hash);
   find("#instead").hidden = true;
   find("#stage").hidden = false;
   try {
     const session = await ask("/api/session");
+    hold(session.key);
     if (session.models.length) new Page(session);
     else stand("No model is open", { given: "the explorer was started without a model", expected: "a run folder or a .safetensors file",
       remedy: "whatwhere explore RUN IMAGES" }, null);

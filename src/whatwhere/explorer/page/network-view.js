@@ -32,6 +32,8 @@ export class NetworkView {
     this.says = says;
     /** @type {Seen | null} */
     this.seen = null;
+    /** @type {import("./types.js").Model | null} that the U is drawn for */
+    this.shown = null;
     this.turn = 0;
     /** @type {string | null} the layer whose picture the pointer is over */
     this.regarded = null;
@@ -88,6 +90,7 @@ export class NetworkView {
     if (!modelId || !image) return;
     this.element.setAttribute("aria-busy", "true");
     this.gathering?.abort();
+    this.evidenceAt = "";
     try {
       const seen = await Seen.of(modelId, image);
       if (turn !== this.turn) return;
@@ -96,17 +99,31 @@ export class NetworkView {
     } catch (error) {
       if (turn === this.turn) {
         this.says.trouble(error);
-        this.u.fail(() => this.load(image));
+        this.forget(image, () => this.load(image));
       }
     } finally {
       if (turn === this.turn) this.element.setAttribute("aria-busy", "false");
     }
   }
 
+  /** An image that could not be had: nothing of the last one stays, which would pass for it.
+   * @param {import("./types.js").ImageRecord} image @param {() => void} again */
+  forget(image, again) {
+    this.seen = this.shown = this.signed = null;
+    for (const panel of [this.image, this.painting]) panel.clear(`${image.name} could not be shown`);
+    fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), image.name);
+    this.u.fail(again);
+    this.pixel.clearStory();
+    this.pixel.clearEvidence("no image");
+    this.change.clear();
+    this.element.classList.remove("painting-waits");
+  }
+
   /** @param {Seen} seen */
   show(seen) {
     const { model, looks, width, height } = seen;
-    if (this.seen?.model !== model) this.u.setModel(model, looks);
+    if (this.shown !== model) this.u.setModel(model, looks);
+    this.shown = model;
     this.seen = seen;
     fill(/** @type {Element} */ (this.title), model.name, model.title && model.title !== model.name ? h("span", { class: "quiet", text: model.title }) : null);
     fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => chip(looks, look.id)));
@@ -146,7 +163,7 @@ export class NetworkView {
   react(changed) {
     if (!this.seen || !this.modelId) return;
     const own = this.slot === 0 ? "paths" : "otherPaths";
-    if (changed.has("model") || changed.has("other") || changed.has("image")) return; // `load` follows
+    if (changed.has(this.slot === 0 ? "model" : "other") || changed.has("image")) return; // `load` follows
     if (changed.has(own)) this.u.setPaths(this.paths);
     if (changed.has("edits")) this.preview();
     if (changed.has(own) || changed.has("edits")) this.repaint();
@@ -198,6 +215,7 @@ export class NetworkView {
     const at = `${x} ${y} ${seen.model.id} ${seen.image.id} ${JSON.stringify(edits)}`;
     if (this.evidenceAt !== at) {
       this.evidenceAt = at;
+      seen.story = seen.evidence = null; // of another pixel
       this.gathering?.abort();
       this.pixel.waitForEvidence();
       this.signed = null;
@@ -209,7 +227,7 @@ export class NetworkView {
   async gatherEvidence() {
     const seen = this.seen;
     const { x, y, edits } = this.store.state;
-    if (!seen) return;
+    if (!seen || x < 0 || x >= seen.width || y >= seen.height) return;
     const gathering = (this.gathering = new AbortController());
     try {
       const { record, signed } = await seen.askEvidence(x, y, edits, gathering.signal, this.slot);
@@ -218,6 +236,7 @@ export class NetworkView {
       seen.evidence = record;
       this.pixel.setEvidence(seen.looks, record, signed, seen.width, seen.height);
       this.drawOver();
+      this.says.told(this);
     } catch (error) {
       // a newer question took its place: its answer will come
       if (gathering.signal.aborted || /** @type {any} */ (error).status === 409) return;

@@ -98,6 +98,14 @@ export class PicturePanel {
     this.draw();
   }
 
+  /** Shows nothing. @param {string} words why */
+  clear(words) {
+    [this.canvas.width, this.canvas.height] = [1, 1];
+    this.over.hidden = true;
+    this.show([], null);
+    this.describe(words);
+  }
+
   /** @param {string} words */
   describe(words) { this.surface.setAttribute("aria-label", words); }
 

@@ -11,7 +11,7 @@
  *   tileable: boolean, global: string | null, layers: Layer[], paths: Path[]}} Model
  * @typedef {{id: string, name: string, width: number, height: number, truth: boolean, cropped: boolean,
  *   thumb: string}} ImageRecord
- * @typedef {{version: string, models: {id: string, name: string, title: string, parameters: number, note: string}[],
+ * @typedef {{version: string, key: string, models: {id: string, name: string, title: string, parameters: number, note: string}[],
  *   images: ImageRecord[], limits: {upload_bytes: number, upload_pixels: number, side: number},
  *   token_needed: boolean}} Session
  * @typedef {{grid: [number, number], rows: [number, number][], columns: [number, number][],
@@ -23,9 +23,11 @@
  * @typedef {{labels: string, probability: string, changed: number, scores: Scores | null, full_scores: Scores | null,
  *   seconds: number, picture?: string, edited: null | {window: [number, number, number, number],
  *   outside_changed: number, largest_outside: number}}} PaintingRecord
- * @typedef {{absent: string[], label: number, probability: number}} Cut
+ * @typedef {{absent: string[], label: number, chance: number, probability: number}} Cut  chance: of the label; probability: of
+ *   the class that is painted with everything there
  * @typedef {{prediction: number, probability: number, rival: number, probabilities: number[], truth: number | null,
- *   readings: Record<string, number[]>, cuts: Cut[], flip: Cut | null}} PixelRecord
+ *   readings: Record<string, number[]>, untouched: number, cuts: Cut[], flip: Cut | null}} PixelRecord
+ *   untouched: the class where every path passes, from which the cuts differ or not
  * @typedef {{evidence: string, scale: number, completeness: number, half: number, most: number, prediction: number,
  *   rival: number}} EvidenceRecord
  * @typedef {{value: number | null, low: number | null, high: number | null, n?: number}} Measured

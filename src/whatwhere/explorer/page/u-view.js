@@ -249,7 +249,11 @@ export class UView {
   /** In place of the U, when it can't be had. @param {() => void} again */
   fail(again) {
     this.setWait("");
-    if (!this.model) fill(this.parts, h("p", { class: "failed" }, "The network could not be shown. ", h("button", { type: "button", text: "Try again", onclick: again })));
+    this.model = undefined;
+    this.nodes.clear();
+    this.valves.clear();
+    fill(this.drawing);
+    fill(this.parts, h("p", { class: "failed" }, "The network could not be shown on this image. ", h("button", { type: "button", text: "Try again", onclick: again })));
   }
 
   /** @param {string} words empty when there is nothing to wait for */

@@ -1,0 +1,193 @@
+"""What `field` says of networks that look local and are not, or not and are: every one was once told wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whatwhere.field import field
+
+
+class Net(nn.Module):
+    """A function of a 3x3 convolution's result and the image."""
+
+    def __init__(self, act: Callable[[Tensor, Tensor], Tensor], padding: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=padding)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x), x)
+
+
+class Dynamic(nn.Module):
+    """Filters made from the whole image (CondConv, arXiv 1904.04971, and its kin)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.make = nn.Linear(1, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.make(x.mean((2, 3))).view(1, 1, 3, 3), padding=1)
+
+
+class Rounding(nn.Module):
+    """Pads to a multiple that its strides do not ask for, and cuts again."""
+
+    def __init__(self, multiple: int) -> None:
+        super().__init__()
+        self.inside, self.multiple = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.ConvTranspose2d(2, 1, 2, 2)), multiple
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        padded = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
+        return self.inside(padded)[..., :height, :width]  # type: ignore[no-any-return]
+
+
+def round_both_rims(y: Tensor, _: Tensor) -> Tensor:
+    """As networks for panoramas pad."""
+    return torch.cat([y[..., -1:], y, y[..., :1]], -1)
+
+
+def global_if_small(y: Tensor, x: Tensor) -> Tensor:
+    return y - y.mean((2, 3), keepdim=True) if x.shape[-1] <= 1024 else y
+
+
+UNBOUNDED: dict[str, tuple[nn.Module, str]] = {
+    "filters of the image": (Dynamic(), "from end to end"),
+    "even circular kernel": (nn.Conv2d(1, 1, 2, padding="same", padding_mode="circular"), "wraps round"),
+    "both rims joined": (Net(round_both_rims), "wraps round"),
+    "rolled back": (Net(lambda y, _: y.roll(-2, 3)), "roll"),
+    "pool that grows": (Net(lambda y, x: F.avg_pool2d(y, x.shape[-1] // 8 * 2 + 1, 1, x.shape[-1] // 8)), "avg_pool2d"),
+    "global if small": (Net(global_if_small), "other operators at another image size"),
+    "circular and stretched": (
+        nn.Sequential(
+            nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+        ),
+        "wraps round",
+    ),
+}
+BY_PLACE: dict[str, tuple[nn.Module, str]] = {
+    "back to the image's size": (
+        Net(lambda y, x: F.interpolate(y, size=x.shape[-2:], mode="bilinear"), padding=0), "factor that depends"
+    ),
+    "by no whole pixels": (Net(lambda y, _: F.interpolate(y, scale_factor=0.7071, mode="bilinear")), "no shift"),
+    "stretched, antialiased": (
+        Net(lambda y, _: F.interpolate(y, scale_factor=2, mode="bilinear", antialias=True, align_corners=True)),
+        "align_corners",
+    ),
+    "a number of the size": (Net(lambda y, x: y * (64 / x.shape[-1])), "depends on the image's size"),
+    "pieces": (Net(lambda y, _: torch.cat([F.max_pool2d(p, 3, 1, 1) for p in y.chunk(3, -1)], -1)), "seams"),
+    "places summed up": (Net(lambda y, _: y + torch.ones_like(y).cumsum(-1)), "made from the image's size"),
+    "a mask of rims": (Net(lambda y, _: y / F.avg_pool2d(torch.ones_like(y), 9, 1, 4)), "made from the image's size"),
+    "ones and zeros": (
+        Net(lambda y, _: y * torch.cat([torch.zeros_like(y[..., :1]), torch.ones_like(y[..., 1:])], -1)),
+        "made from the image's size",
+    ),
+}  # fmt: skip
+LOCAL: dict[str, nn.Module] = {
+    "padded channels": Net(lambda y, _: F.pad(y, (0, 0, 0, 0, 1, 1))),
+    "norm over near channels": nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.LocalResponseNorm(3)),
+    "rolled channels": Net(lambda y, _: y.roll(1, 1)),
+    "channels mixed by einsum": Net(lambda y, _: torch.einsum("nchw,dc->ndhw", y, torch.ones(4, 2))),
+    "as zeros": Net(lambda y, _: torch.maximum(y, torch.zeros_like(y))),
+    "where": Net(lambda y, _: torch.where(y > 0, y, 0.0)),
+    "as the type of a larger one": Net(lambda y, x: y.type_as(F.interpolate(x, scale_factor=2))),
+    "attention over channels": nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.PReLU(2)),
+}
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_what_can_see_everything_is_told_so(name: str) -> None:
+    module, words = UNBOUNDED[name]
+    found = field(module, (1, 48, 64))
+    assert not found.bounded
+    assert words in found.explain()
+
+
+@pytest.mark.parametrize("name", BY_PLACE)
+def test_what_weighs_by_place_has_no_exact_tiles(name: str) -> None:
+    module, words = BY_PLACE[name]
+    found = field(module, (1, 48, 63))
+    assert not found.tileable
+    assert words in found.explain()
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_what_is_local_has_exact_tiles(name: str) -> None:
+    found = field(LOCAL[name], (1, 48, 64))
+    assert found.tileable, found.explain()
+    assert found.extent() == (3, 3)
+
+
+def test_filters_of_the_image_see_all_of_it() -> None:
+    assert field(Dynamic(), (1, 20, 30)).receptive_field("output", (3, 4)) == ((0, 20), (0, 30))
+
+
+@pytest.mark.parametrize(("multiple", "period"), [(2, 2), (32, 32), (1, 2)])
+def test_the_period_is_what_sizes_are_rounded_to(multiple: int, period: int) -> None:
+    found = field(Rounding(multiple), (1, 64, 64))
+    assert found.tileable
+    assert found.period == (period, period)
+
+
+def test_sizes_that_are_rounded_in_no_such_way_are_told() -> None:
+    found = field(Rounding(100), (1, 100, 100))
+    assert not found.tileable
+    assert "do not grow evenly" in found.explain()
+
+
+def test_the_image_is_found_beside_a_list() -> None:
+    class Two(nn.Module):
+        def forward(self, others: list[Tensor], image: Tensor) -> Tensor:
+            return F.max_pool2d(image, 3, 1, 1) + others[0] + others[1]
+
+    others = [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)]
+    found = field(
+        Two(), (1, 3, 8, 8), inputs=(others[:0] + [torch.zeros(1, 3, 8, 8)[:, :1]] * 2, torch.zeros(1, 3, 8, 8))
+    )
+    assert found.receptive_field("output", (4, 4)) == ((3, 6), (3, 6))
+
+
+def test_nearest_neighbours_of_a_large_axis() -> None:
+    net = nn.Upsample(size=4096, mode="nearest")
+    x = torch.zeros(1, 1, 8193)
+    found = field(net, (1, 8193))
+    for unit in (1, 2047, 4094, 4095):
+        x.zero_()
+        (low, high) = found.receptive_field("output", (unit,))[0]
+        x[..., low:high] = 1
+        assert net(x)[0, 0, unit] == 1
+
+
+def test_writing_into_a_piece_is_seen_in_the_whole() -> None:
+    class Piece(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x * 1
+            first, _ = y.split([1, 1], 1)
+            first.add_(F.avg_pool2d(first, 3, 1, 1))
+            return y
+
+    assert field(Piece(), (2, 16, 16)).receptive_field("output", (8, 8)) == ((7, 10), (7, 10))
+
+
+def test_a_network_for_images_may_have_parts_for_signals() -> None:
+    class Gate(nn.Module):
+        """Attention over channels at each pixel by itself."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.over = nn.Conv1d(1, 1, 3, padding=1)
+            self.conv = nn.Conv2d(3, 3, 5, padding=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            weight = self.over(y.mean((2, 3))[:, None])[:, 0, :, None, None]
+            return y * weight  # type: ignore[no-any-return]
+
+    assert field(Gate(), (3, 64, 64)).image == (64, 64)
