@@ -181,8 +181,13 @@ def _must_take_apart(program: ExportedProgram, known: Callable[[str], bool]) -> 
         written = _written(node)
         if written is not None and any(_operator(other) in VIEWS for other in (written, *written.users)):
             return True
-        tags = getattr(node.target, "tags", ())
-        if not known(_operator(node)) and torch.Tag.pointwise not in tags and node.target is not operator.getitem:
+        tags, name = getattr(node.target, "tags", ()), _operator(node)
+        if (
+            not known(name)
+            and name not in FILLS
+            and torch.Tag.pointwise not in tags
+            and node.target is not operator.getitem
+        ):
             return True
     return False
 

@@ -157,16 +157,18 @@ def load_model(path: Path | str) -> Model:
 
 
 def _check_size(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    """``ValueError`` for a network whose like the file can't hold, before it is made and takes the memory."""
-    if str(config.get("encoder")).startswith("timm:"):
-        return  # timm's sizes are its own, and it tries its models out
-    with torch.device("meta"):
-        if config.get("depth", 0) > len(weights) or config.get("repeats", 1) > len(weights):
-            raise ValueError("more levels than weights")
-        expected = sum(tensor.numel() for tensor in build(config).state_dict().values())
+    """``ValueError`` for a network far larger than the file, before it is made and takes the memory.
+
+    What differs by less, loading tells by name.
+    """
     held = sum(tensor.numel() for tensor in weights.values())
-    if expected > 4 * held + 1000:  # what differs by less, loading tells by its name
-        raise ValueError(f"a network of {expected:,} numbers and a file of {held:,}")
+    width, depth = int(config["width"]), int(config["depth"])
+    if max(depth, int(config.get("repeats", 1))) > len(weights):
+        raise ValueError(f"{depth} levels and {len(weights)} tensors")
+    widest = max(width, min(width * 2**depth, int(config.get("max_width", 0))))
+    others = max(int(config["in_channels"]), int(config["classes"]))
+    if max(widest * widest, others * width) > 4 * held:
+        raise ValueError(f"layers of {max(widest, others):,} channels and a file of {held:,} numbers")
 
 
 def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Model:
