@@ -48,7 +48,7 @@ class Beside(Average):
         super().follow(network, step, cooled)
         self.lagging.follow(network, step)
         networks = {"lags": self.lagging.network, "follows the rate": self.network, "no mean": network}
-        if cooled < 1 and not self.weights:
+        if cooled < 1 and FALLING not in self.weights:
             self.weights[FALLING] = {name: copy.deepcopy(one.state_dict()) for name, one in networks.items()}
         self.weights[END] = {name: one.state_dict() for name, one in networks.items()}
 
