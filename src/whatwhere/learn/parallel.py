@@ -6,9 +6,11 @@ Each makes its part of every global batch; gradients are averaged. Knows nothing
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,6 +22,10 @@ from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
 __all__ = ["World", "joined", "wrapped"]
+
+
+_PATIENCE = timedelta(hours=6)
+"""The others wait for the first process while it judges all validation images; NCCL's own limit is ten minutes."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,7 @@ class World:
         if self.size == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64)
-        if dist.get_backend() == "nccl":
-            shared = shared.cuda()
-        dist.broadcast(shared, 0)
+        dist.broadcast(shared, 0)  # on the CPU, by gloo, also where gradients go by NCCL
         return tuple(shared.tolist())
 
     def check_batch(self, plan: TrainingPlan) -> None:
@@ -63,7 +67,7 @@ def joined() -> Iterator[World]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # a process that ends while another still talks to it is aborted
@@ -76,6 +80,8 @@ def wrapped(network: nn.Module, world: World, machine: Machine) -> nn.Module:
     if world.size == 1:
         return network
     if machine.device.startswith("cuda"):
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        # timm's norms hold their activation, which torch's own conversion would lose
+        theirs = getattr(sys.modules.get("timm.layers"), "convert_sync_batchnorm", None)
+        network = (theirs or nn.SyncBatchNorm.convert_sync_batchnorm)(network)
         return DistributedDataParallel(network, device_ids=[torch.cuda.current_device()])
     return DistributedDataParallel(network)

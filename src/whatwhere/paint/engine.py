@@ -85,6 +85,8 @@ class Engine:
         keep_freed_memory()
         self.model = model
         self.device = torch.device(machine.device)
+        if self.device.type == "cuda":  # float32 is the measure of all else: not in TF32, which is coarser
+            torch.backends.cudnn.allow_tf32 = False
         self.reason = machine.reason
         found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
         self._candidates, self.notes = found.backends, found.notes
