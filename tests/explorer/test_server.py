@@ -154,9 +154,9 @@ def test_a_pixel_is_told_as_the_network_paints_it(client: httpx.Client, desk: De
     assert [cut["absent"] for cut in found["cuts"]] == [["skip 0"], ["skip 1"], ["bottleneck"]]
     assert found["untouched"] == found["prediction"]
     without = whole(desk.lens("m0"), desk.image("i0"), skips={0: desk.lens("m0").means[0]})[:, 33, 20].softmax(0)
-    assert (found["cuts"][0]["label"], found["cuts"][0]["chance"]) == (
-        int(without.argmax()), pytest.approx(float(without.max()), abs=1e-2)
-    )  # fmt: skip
+    assert found["cuts"][0]["chance"] == pytest.approx(float(without.max()), abs=1e-2)
+    if float(without.topk(2).values.diff().abs()) > 0.02:
+        assert found["cuts"][0]["label"] == int(without.argmax())
     assert found["cuts"][0]["probability"] == pytest.approx(float(without[found["prediction"]]), abs=1e-2)
     assert found["truth"] == int(desk.image("i0").truth[33, 20])  # type: ignore[index]
     if found["flip"]:
@@ -196,7 +196,7 @@ def test_long_work_ends_when_the_page_is_closed(desk: Desk, monkeypatch: pytest.
         asked = ("POST", "/api/evidence") if what == "evidence" else ("GET", "/api/models/m0/skips?image=i0")
         with httpx.Client(base_url=client.base_url) as page, pytest.raises(httpx.ReadTimeout):
             page.request(*asked, json={}, timeout=1)
-        assert begun.is_set()
+        assert begun.wait(30)
         assert ended.wait(30)
 
 

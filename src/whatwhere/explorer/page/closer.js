@@ -60,6 +60,14 @@ export class Closer {
     }
   }
 
+  /** Nothing is seen that any of it could be said of. */
+  clear() {
+    this.asked++;
+    this.pairOf = this.presenceOf = "";
+    for (const part of [this.maps, this.worth, this.presence]) fill(part);
+    this.maps.classList.remove("waits");
+  }
+
   /** @param {import("./types.js").Model} model @param {string} image @param {() => boolean} fresh */
   async askWorth(model, image, fresh) {
     fill(this.worth, h("p", { class: "small quiet", text: "measuring …" }));

@@ -77,7 +77,10 @@ class Page {
 
   showCloser() {
     const seen = this.views[0].seen;
-    if (!seen) return;
+    if (!seen) {
+      this.closer.clear();
+      return;
+    }
     const { layer } = this.store.state;
     const known = seen.model.layers.some((one) => one.name === layer);
     if (known) this.closer.show(seen, layer);
@@ -137,8 +140,9 @@ class Page {
     on("#whole", whole);
     on("#help-button", help);
     on("#help-close", () => /** @type {HTMLDialogElement} */ (find("#help")).close());
-    on("#keep-picture", () => { keepPicture(seen(), title()).catch(trouble); });
-    on("#keep-numbers", () => keepNumbers(seen(), store.state, this.session.version, title()));
+    const keep = (/** @type {(views: NetworkView[]) => void} */ act) => { if (seen().length) act(seen()); };
+    on("#keep-picture", () => keep((views) => { keepPicture(views, title()).catch(trouble); }));
+    on("#keep-numbers", () => keep((views) => keepNumbers(views, store.state, this.session.version, title())));
     on("#copy", () => this.copyAddress());
     const shortcuts = [
       { key: "I", does: "go to the image", act: () => focus("image-side") }, { key: "O", does: "go to the painting", act: () => focus("painting-side") },

@@ -117,6 +117,7 @@ export class NetworkView {
     this.pixel.clearEvidence("no image");
     this.change.clear();
     this.element.classList.remove("painting-waits");
+    this.says.seen(this);
   }
 
   /** @param {Seen} seen */
