@@ -67,8 +67,12 @@ def test_a_training_image_that_is_damaged_by_now_is_not_missed(numbered: tuple[P
 
 def test_a_model_that_does_not_remember_pixels_goes_by_names(numbered: tuple[Path, Model]) -> None:
     data, model = numbered
-    old = Model(model.network, model.classes, model.normalisation, model.plan)
-    assert set(truth_of(old, data).names) == set(model.plan["split"]["val"])
+    for training in (
+        {},
+        {"seen": list(model.training["seen"].values())},
+    ):  # before pixels counted, and before names did
+        old = Model(model.network, model.classes, model.normalisation, model.plan, training)
+        assert set(truth_of(old, data).names) == set(model.plan["split"]["val"])
 
 
 def test_two_models_are_compared_on_images_new_to_both(numbered: tuple[Path, Model], tmp_path: Path) -> None:

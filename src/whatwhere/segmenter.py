@@ -335,9 +335,9 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
     room = probe_machine("cpu").memory // (4 * here)
     sets = {}
     for name, limit in (("train", room * 3 // 4), ("val", room // 4)):
-        names = plan.split.get(name, ())
-        samples = [sample for sample in folder.as_divided(name, names) if sample.name in set(names)]
-        missing = sorted(set(names) - {sample.name for sample in samples})
+        names = frozenset(plan.split.get(name, ()))
+        samples = [sample for sample in folder.as_divided(name, names) if sample.name in names]
+        missing = sorted(names - {sample.name for sample in samples})
         if missing:
             raise DataError(
                 f"{folder.root} lacks {len(missing)} of the {name} images that the plan names, such as {missing[0]!r}",
@@ -422,8 +422,9 @@ def _with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
 
 def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Sample, ...]:
     """Where training divided the folder, what every model counts to that part."""
-    parts = [folder.as_divided(split, _division(folder, model).get(split, ())) for model in models]
-    return tuple(sample for sample in parts[0] if all(sample in part for part in parts))
+    first, *others = (folder.as_divided(split, _division(folder, model).get(split, ())) for model in models)
+    names = [{sample.name for sample in part} for part in others]
+    return tuple(sample for sample in first if all(sample.name in part for part in names))
 
 
 def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
@@ -451,7 +452,9 @@ def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
 
     Some of the images that were trained on are known by their pixels; one of them has to be here.
     """
-    seen = model.training.get("seen", {})
+    seen = model.training.get("seen")
+    if not isinstance(seen, Mapping):  # an older model: by names
+        seen = {}
     here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
     division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
     return division if not seen or any(_is_as_seen(sample, seen[sample.name]) for sample in here) else {}

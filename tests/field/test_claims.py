@@ -57,6 +57,27 @@ def global_if_small(y: Tensor, x: Tensor) -> Tensor:
     return y - y.mean((2, 3), keepdim=True) if x.shape[-1] <= 1024 else y
 
 
+def rows_halved(y: Tensor, _: Tensor) -> Tensor:
+    """Axis 1 need not be the channels."""
+    last = y.permute(0, 2, 3, 1).contiguous()
+    last[:, :8].mul_(0.5)
+    return last.permute(0, 3, 1, 2)
+
+
+class Resized(nn.Module):
+    """To so many pixels as a network has that lost 12."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, size=(x.shape[-2] + 12, x.shape[-1] + 12), mode="bilinear")
+
+
+def channels_written(y: Tensor, _: Tensor) -> Tensor:
+    z = y.clone()
+    z[:, :1] = 0
+    z[:, 1:] = y[:, :1]
+    return z
+
+
 UNBOUNDED: dict[str, tuple[nn.Module, str]] = {
     "filters of the image": (Dynamic(), "from end to end"),
     "even circular kernel": (nn.Conv2d(1, 1, 2, padding="same", padding_mode="circular"), "wraps round"),
@@ -82,6 +103,13 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
         "align_corners",
     ),
     "a number of the size": (Net(lambda y, x: y * (64 / x.shape[-1])), "depends on the image's size"),
+    "a tensor of the size": (Net(lambda y, _: y * torch.full_like(y, 1 / y.shape[-1])), "depends on the image's size"),
+    "another tensor of it": (Net(lambda y, x: y / torch.tensor(x.shape[-1] / 64)), "depends on the image's size"),
+    "and another": (Net(lambda y, x: y * (torch.ones(1) * (64 / x.shape[-1]))), "depends on the image's size"),
+    "rows in another order": (Net(rows_halved), "places counted from the image's rim"),
+    "back after many": (
+        nn.Sequential(*(nn.Conv2d(1, 1, 3) for _ in range(6)), Net(lambda y, _: y), Resized()), "factor that depends"
+    ),
     "pieces": (Net(lambda y, _: torch.cat([F.max_pool2d(p, 3, 1, 1) for p in y.chunk(3, -1)], -1)), "seams"),
     "places summed up": (Net(lambda y, _: y + torch.ones_like(y).cumsum(-1)), "made from the image's size"),
     "a mask of rims": (Net(lambda y, _: y / F.avg_pool2d(torch.ones_like(y), 9, 1, 4)), "made from the image's size"),
@@ -96,6 +124,7 @@ LOCAL: dict[str, nn.Module] = {
     "rolled channels": Net(lambda y, _: y.roll(1, 1)),
     "channels mixed by einsum": Net(lambda y, _: torch.einsum("nchw,dc->ndhw", y, torch.ones(4, 2))),
     "as zeros": Net(lambda y, _: torch.maximum(y, torch.zeros_like(y))),
+    "channels written over": Net(channels_written),
     "where": Net(lambda y, _: torch.where(y > 0, y, 0.0)),
     "as the type of a larger one": Net(lambda y, x: y.type_as(F.interpolate(x, scale_factor=2))),
     "attention over channels": nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.PReLU(2)),
@@ -115,6 +144,7 @@ def test_what_weighs_by_place_has_no_exact_tiles(name: str) -> None:
     module, words = BY_PLACE[name]
     found = field(module, (1, 48, 63))
     assert not found.tileable
+    assert found.bounded
     assert words in found.explain()
 
 
@@ -134,6 +164,25 @@ def test_the_period_is_what_sizes_are_rounded_to(multiple: int, period: int) -> 
     found = field(Rounding(multiple), (1, 64, 64))
     assert found.tileable
     assert found.period == (period, period)
+
+
+def test_a_shift_at_the_rim_is_no_wrap() -> None:
+    net = nn.Sequential(nn.ReplicationPad2d((5, 0, 0, 0)), nn.Conv2d(1, 1, 1), nn.ZeroPad2d((0, -5, 0, 0)))
+    found = field(net, (1, 64, 64))
+    assert found.tileable, found.explain()
+    assert found.halo()[1][0] >= 5
+
+
+@pytest.mark.parametrize("size", [(1, 65536), (1, 6000, 6000)])
+def test_large_images_need_no_more_room_for_rounding(size: tuple[int, ...]) -> None:
+    kind, mode = (nn.Conv1d, "linear") if len(size) == 2 else (nn.Conv2d, "bilinear")
+    net = nn.Sequential(kind(1, 2, 3, 2, 1), nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=1.5, mode=mode))
+    assert field(net, size).tileable
+
+
+def test_most_parts_say_how_many_dimensions_there_are() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Dropout2d(), nn.Dropout3d())
+    assert field(net, (1, 3, 32, 32)).image == (32, 32)
 
 
 def test_sizes_that_are_rounded_in_no_such_way_are_told() -> None:

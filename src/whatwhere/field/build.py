@@ -5,6 +5,7 @@ Knows how to bring a module and an image shape together; knows nothing of rules 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import lcm
 from typing import Any
@@ -132,9 +133,10 @@ def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | N
 def _batched(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     """``(N, C, *space)`` from a shape with or without the batch axis."""
     kinds = [type(part).__name__ for part in module.modules()]
-    named = {int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d")}
-    # the most that fits: networks for images may have 1-d parts, as for attention over channels
-    dims = max((count for count in named if len(shape) in (count + 1, count + 2)), default=max(named, default=None))
+    named = Counter(int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d"))
+    fitting = [count for count in named if len(shape) in (count + 1, count + 2)]
+    # the most frequent that fits: networks for images may have 1-d parts, as for attention over channels
+    dims = max(fitting or named, key=lambda count: (named[count], count), default=None)
     if dims is None:
         dims = {2: 1, 3: 2, 4: 2, 5: 3}.get(len(shape), 0)
     if dims == 0 or len(shape) not in (dims + 1, dims + 2) or min(shape) < 1:

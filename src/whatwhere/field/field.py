@@ -34,6 +34,10 @@ from whatwhere.records import Box
 __all__ = ["Field"]
 
 
+_BY_LAYOUT = frozenset({"view", "_unsafe_view", "reshape", "clone", "contiguous", "alias", "expand"})
+"""What torch takes one in place of another by the strides of a tensor, which are ambiguous where sizes are 1."""
+
+
 @dataclass(frozen=True)
 class Field:
     """The windows of every layer of one module on one image size. Made by `field`.
@@ -242,7 +246,8 @@ class Field:
         assert self.canvases is not None
         if any(size % pixels for size, pixels in zip(self.image, self.period)):
             return None  # such an image may be padded first, which makes other steps
-        names = [[step.operator for step in graph.steps] for graph in (self.graph, self.canvases[0].graph)]
+        graphs = self.graph, self.canvases[0].graph
+        names = [[step.operator for step in graph.steps if step.operator not in _BY_LAYOUT] for graph in graphs]
         if names[0] != names[1]:
             return Obstacle("", "forward", "runs other operators at another image size", unbounded=True)
         return None

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
@@ -22,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from whatwhere.errors import FieldError
 
-__all__ = ["Constant", "Graph", "Source", "Step", "constants", "export_graph", "sources"]
+__all__ = ["Constant", "Graph", "Source", "Step", "constants", "export_graph", "numbers", "sources"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Constant:
     """The entries, for short vectors of integers (indices)."""
     filled: bool = False
     """One value everywhere (zeros, ones), as far as can be told."""
+    numbers: tuple[str, ...] = ()
+    """What it was made from, as far as that is a few numbers: two constants that differ in them are not the same."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,15 @@ def sources(arguments: Any) -> Iterator[Source]:
     elif isinstance(arguments, dict | list | tuple):
         for value in arguments.values() if isinstance(arguments, dict) else arguments:
             yield from sources(value)
+
+
+def numbers(arguments: Any) -> Iterator[int | float | str]:
+    """All numbers and words among an operator's arguments."""
+    if isinstance(arguments, dict | list | tuple):
+        for value in arguments.values() if isinstance(arguments, dict) else arguments:
+            yield from numbers(value)
+    elif isinstance(arguments, int | float | str):
+        yield arguments
 
 
 def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool]) -> Graph:
@@ -254,7 +266,10 @@ class _Reader:
             inputs = list(constants(arguments))
             handed_on = pointwise or name in VIEWS or name in COPIES
             filled = name in FILLS or bool(handed_on and inputs and all(item.filled for item in inputs))
-            self.values[node] = _constant(value, None, filled)
+            own = {"pointwise": arguments, "fill": {key: arguments.get(key) for key in ("fill_value", "s")}}
+            told = own["fill" if name in FILLS else "pointwise"] if name in FILLS or pointwise else ()
+            made = (*(number for item in inputs for number in item.numbers), *map(repr, numbers(told)))
+            self.values[node] = _constant(value, None, filled, made[:_FEW])
             return
         if not isinstance(value, Tensor):
             self.values[node] = None  # several results: each is read through its getitem
@@ -295,13 +310,18 @@ def _shape(value: Tensor) -> tuple[int, ...]:
     return tuple(int(size) for size in value.shape)
 
 
-def _constant(value: Any, tensor: Any, filled: bool = False) -> Any:
+_FEW = 64
+
+
+def _constant(value: Any, tensor: Any, filled: bool = False, made: tuple[str, ...] = ()) -> Any:
     if not isinstance(value, Tensor):
         return value
+    if isinstance(tensor, Tensor) and not isinstance(tensor, FakeTensor) and tensor.numel() <= _FEW:
+        made = tuple(map(repr, tensor.detach().reshape(-1).tolist()))
     short = (
         isinstance(tensor, Tensor) and not tensor.is_floating_point() and tensor.ndim == 1 and tensor.numel() <= 4096
     )
-    return Constant(_shape(value), tuple(int(item) for item in tensor.tolist()) if short else None, filled)
+    return Constant(_shape(value), tuple(int(item) for item in tensor.tolist()) if short else None, filled, made)
 
 
 def _modules(node: Node) -> tuple[str, ...]:

@@ -6,12 +6,10 @@ obstacle. Knows the canvases; knows nothing of the image given, of tiles or of h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
-from whatwhere.field.graph import Step, constants, sources
+from whatwhere.field.graph import Step, constants, numbers, sources
 from whatwhere.field.grids import Canvas, Grid, axis_strides
 from whatwhere.field.rules import Spans, has_rule, scale_factors, varies_with_position
 from whatwhere.field.spans import Span, whole
@@ -118,7 +116,8 @@ def find_obstacle(canvases: tuple[Canvas, Canvas], layer: str, grid: Grid, perio
                     return Obstacle(step.module, step.operator, why, unbounded=uneven is None)
     if here.touched:
         return Obstacle("", "forward", f"sees further than a canvas of {small.size} pixels", unbounded=True)
-    return _grows(canvases, layer, grid, period, here) or _round_trip(canvases, place, grid, period, here) or found
+    wide = _grows(canvases, layer, grid, period, here) or _round_trip(canvases, place, grid, period, here)
+    return wide or found
 
 
 def _grows(
@@ -136,10 +135,15 @@ def _grows(
         )
         for (earlier, window, _), (_, wider, _) in zip(ours, theirs):
             sizes = zip(window, wider, small.graph.steps[earlier].shape, large.graph.steps[earlier].shape)
-            if any(n != m and one.stop - one.start < two.stop - two.start for one, two, n, m in sizes):
+            if any(n != m and _much_longer(two, one) for one, two, n, m in sizes):
                 step = small.graph.steps[at]
                 return Obstacle(step.module, step.operator, "reads more of a larger image", unbounded=True)
     return None
+
+
+def _much_longer(one: Span, other: Span) -> bool:
+    """By more than what is allowed for torch's rounding of places, which is coarser on a larger canvas."""
+    return 2 * (one.stop - one.start) > 3 * (other.stop - other.start) + 16
 
 
 def _round_trip(
@@ -172,7 +176,8 @@ def _leaves_its_place(canvases: tuple[Canvas, Canvas], here: Trace, rim: Trace, 
         strides = axis_strides(small[at].shape, large[at].shape, canvases) if at in here.windows else []
         for axis, dim, stride in strides:
             middle, there = here.windows[at][axis], rim.windows[at][axis]
-            by, room = int(pixels / stride), middle.stop - middle.start + 1  # at a rim, mirrored pixels may be read
+            # at a rim, mirrored pixels may be read; what wraps round is off by nearly the whole axis
+            by, room = int(pixels / stride), max(middle.stop - middle.start + 1, small[at].shape[axis] // 4)
             if dim == d and not middle.start + by - room <= there.start < there.stop <= middle.stop + by + room:
                 return reader.get(at, small[at])
         for earlier, _, _ in step_reads(canvases[0].graph, at, rim.windows[at]) if at else ():
@@ -201,23 +206,19 @@ def _position(step: Step, larger: Step) -> str | None:
     for small, large in zip(constants(step.arguments), constants(larger.arguments)):
         if small.shape != large.shape and not (small.filled and large.filled):
             return f"brings in a tensor of shape {small.shape} made from the image's size, such as coordinates"
+        if small.numbers != large.numbers:
+            return "is given a number that depends on the image's size"
     told = step.operator in _SIZED or "upsample_" in step.operator or "adaptive_" in step.operator
-    if not told and list(_numbers(step.arguments)) != list(_numbers(larger.arguments)):
+    if not told and list(numbers(step.arguments)) != list(numbers(larger.arguments)):
         return "is given a number that depends on the image's size"
     return varies_with_position(step)
 
 
-def _numbers(arguments: Any) -> Iterator[Any]:
-    """All numbers and words among an operator's arguments."""
-    if isinstance(arguments, dict | list | tuple):
-        for value in arguments.values() if isinstance(arguments, dict) else arguments:
-            yield from _numbers(value)
-    elif isinstance(arguments, int | float | str):
-        yield arguments
-
-
 def _seams(step: Step, larger: Step) -> str | None:
-    """Of pieces joined along an axis, whether more than one grows with the image."""
+    """Of pieces joined along an axis, whether several grow with the image; or if one is written to a fixed place."""
+    if step.operator == "slice_scatter":
+        axis = int(step.arguments.get("dim", 0)) % len(step.shape)
+        return "writes to places counted from the image's rim" if step.shape[axis] != larger.shape[axis] else None
     if step.operator not in ("cat", "concat", "concatenate"):
         return None
     axis = int(step.arguments.get("dim", 0)) % len(step.shape)

@@ -39,6 +39,12 @@ def itself(step: Step, spans: Spans) -> Iterator[Read]:
         yield step.arguments["self"], spans
 
 
+def copied(step: Step, spans: Spans) -> Iterator[Read]:
+    """What is overwritten with another tensor or a number."""
+    for other in sources(step.arguments.get("src", step.arguments.get("value"))):
+        yield other, aligned(spans, other.shape)
+
+
 def _weighted(rule: Rule, image: str = "input") -> Rule:
     """A rule for what is computed from one argument; all others (weights, statistics) are read whole."""
 
@@ -297,6 +303,7 @@ RULES: dict[str, Rule] = {
     **_named(_weighted(layer_norm), "layer_norm native_layer_norm rms_norm"),
     **_named(_weighted(itself, "self"), "prelu"),
     **_named(itself, "type_as to"),
+    **_named(copied, "copy fill"),
     **_named(reduction, "sum mean var std var_mean std_mean amax amin max min prod median argmax argmin logsumexp"),
     **_named(reduction, "linalg_vector_norm norm any all"),
     **_named(along_axis, "softmax _softmax log_softmax _log_softmax sort glu"),

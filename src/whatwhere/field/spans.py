@@ -145,7 +145,8 @@ def _source(output: int, scale: Fraction, aligned: bool) -> Fraction:
 
 def _slack(scale: Fraction, size: int) -> Fraction:
     """How far torch's float index can be off: nothing for powers of two that fit float32, else its rounding."""
-    exact = scale.denominator & (scale.denominator - 1) == 0 and size * scale.denominator < 2**23
+    fits = scale.denominator <= 64 or size * scale.denominator < 2**23
+    exact = scale.denominator & (scale.denominator - 1) == 0 and scale.denominator < 2**16 and fits
     return Fraction(0) if exact else Fraction(size + 1, 2**21)
 
 
