@@ -115,6 +115,7 @@ export class NetworkView {
     this.u.fail(again);
     this.pixel.clearStory();
     this.pixel.clearEvidence("no image");
+    this.pixel.clearImage();
     this.change.clear();
     this.element.classList.remove("painting-waits");
     this.says.seen(this);

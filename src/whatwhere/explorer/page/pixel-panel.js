@@ -89,6 +89,9 @@ export class PixelPanel {
     this.under.getContext("2d")?.drawImage(image, 0, 0);
   }
 
+  /** No image lies under the evidence. */
+  clearImage() { [this.under.width, this.under.height] = [1, 1]; }
+
   /** @param {boolean} over */
   setOver(over) { this.button.setAttribute("aria-pressed", String(over)); }
 }
