@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from whatwhere.data.images import IMAGE_SUFFIXES
+from whatwhere.data.images import IMAGE_SUFFIXES, check_text
 from whatwhere.data.mapping import read_classes
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
@@ -167,10 +167,7 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             others.append(path)
             continue
-        if (shown := inside.as_posix().encode("utf-8", "backslashreplace").decode()) != inside.as_posix():
-            raise DataError(
-                f"{place} has a file whose name can't be written down: {shown}", "a name in UTF-8", "rename it"
-            )
+        check_text(inside.as_posix(), f"{place} has")
         # file systems differ in how they write accents: compare the composed form
         name = unicodedata.normalize("NFC", inside.with_suffix("").as_posix())
         if name in images:

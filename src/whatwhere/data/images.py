@@ -30,6 +30,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "VOID_COLOR",
     "channel_axis",
+    "check_text",
     "decoded_bytes",
     "filled",
     "image_size",
@@ -206,6 +207,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
         with _open(path) as picture:
             width, height = picture.size
             return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+def check_text(name: str, where: str) -> None:
+    """``DataError`` for a file's name that is no UTF-8, and so can't stand in a report or a ledger."""
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    if shown != name:
+        raise DataError(f"{where} a file whose name can't be written down: {shown}", "a name in UTF-8", "rename it")
 
 
 def decoded_bytes(path: str | Path) -> int:

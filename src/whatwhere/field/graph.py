@@ -266,8 +266,9 @@ class _Reader:
             inputs = list(constants(arguments))
             handed_on = pointwise or name in VIEWS or name in COPIES
             filled = name in FILLS or bool(handed_on and inputs and all(item.filled for item in inputs))
-            own = {"pointwise": arguments, "fill": {key: arguments.get(key) for key in ("fill_value", "s")}}
-            told = own["fill" if name in FILLS else "pointwise"] if name in FILLS or pointwise else ()
+            told = (
+                [arguments.get("fill_value"), arguments.get("s")] if name in FILLS else arguments if pointwise else ()
+            )
             made = (*(number for item in inputs for number in item.numbers), *map(repr, numbers(told)))
             self.values[node] = _constant(value, None, filled, made[:_FEW])
             return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whatwhere.data.images import IMAGE_SUFFIXES, image_size, read_image
+from whatwhere.data.images import IMAGE_SUFFIXES, check_text, image_size, read_image
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
 from whatwhere.paint.sources import ArraySource, Pixels, Source, Valid
@@ -77,9 +77,7 @@ def find_images(folder: Path) -> list[Path]:
 
 def check_name(path: Path) -> None:
     """``DataError`` for a name that can't be written into a report or a ledger."""
-    shown = str(path).encode("utf-8", "backslashreplace").decode()
-    if shown != str(path):
-        raise DataError(f"there is a file whose name can't be written down: {shown}", "a name in UTF-8", "rename it")
+    check_text(str(path), "there is")
 
 
 def fitted(source: Source, channels: int) -> Source:
