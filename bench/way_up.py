@@ -1,7 +1,7 @@
 """A transposed convolution's bias in training on a CPU: whatwhere's way up against torch's own, and whole steps.
 
-    python bench/way_up.py
-    python bench/way_up.py --quick
+python bench/way_up.py
+python bench/way_up.py --quick
 """
 
 from __future__ import annotations
