@@ -12,10 +12,12 @@ from PIL import Image
 
 from tiny import disc_picture, tiny, write_discs
 from whatwhere import segmenter
+from whatwhere.chosen import open_sets, truth_of
+from whatwhere.data import find
 from whatwhere.data.sets import untold
 from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.network import Model, load_model
-from whatwhere.segmenter import explain, open_sets, plan, train, truth_of
+from whatwhere.segmenter import explain, plan, train
 
 
 def write(root: Path, numbers: dict[str, int]) -> Path:
@@ -106,7 +108,7 @@ def test_test_images_do_not_leak_into_a_validation_that_was_made(tmp_path: Path)
     numbers = {f"train/*/{k:03}": k for k in range(10)} | {f"test/*/{k:03}": 50 + k for k in range(10)}
     data = write(tmp_path / "data", numbers)
     made = tiny(plan(data, epochs=1))
-    sets = open_sets(segmenter.find(data), made)
+    sets = open_sets(find(data), made)
     assert {split: len(images) for split, images in sets.items()} == {"train": 8, "val": 2}
     assert all(path.parent.parent.name == "train" for images in sets.values() for path in images.paths)
     train(data, tmp_path / "run", plan=made)
@@ -121,7 +123,7 @@ def test_a_val_without_masks_is_made_from_train(tmp_path: Path) -> None:
     (data / "val/images").mkdir(parents=True)
     (data / "val/masks").mkdir()
     Image.fromarray(disc_picture(77)[0]).save(data / "val/images/000.png")
-    sets = open_sets(segmenter.find(data), plan(data, epochs=1))
+    sets = open_sets(find(data), plan(data, epochs=1))
     assert {split: len(images) for split, images in sets.items()} == {"train": 8, "val": 2}
 
 

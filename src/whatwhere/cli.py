@@ -304,7 +304,7 @@ def explore(
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Touch the network: a local page that answers at once. Ends with Ctrl-C."""
-    from whatwhere import segmenter
+    from whatwhere.chosen import truth_of
     from whatwhere.paint.sources import extra
 
     for needed in ("starlette", "uvicorn"):
@@ -316,7 +316,7 @@ def explore(
         raise typer.BadParameter("--split says which part of --data, which is not given")
     models = models_in([model, *(others or [])])
     first, *beside = (model for _, model in models)
-    truth = None if data is None else segmenter.truth_of(first, data, split, beside=beside)
+    truth = None if data is None else truth_of(first, data, split, beside=beside)
     serve(models, images or [], truth, host=host, port=port, browser=browser, say=typer.echo)
 
 

@@ -21,6 +21,8 @@ from PIL import Image
 from torch import nn
 
 from tiny import disc_picture
+from whatwhere.data.folder import Sample
+from whatwhere.data.sets import from_samples
 from whatwhere.explorer import Desk, create_app
 from whatwhere.explorer.drawing import geometry
 from whatwhere.explorer.edits import Edit, altered
@@ -277,6 +279,17 @@ def test_an_image_of_the_data_has_its_mask_from_there(tmp_path: Path) -> None:
     found = [(image["name"], image["truth"]) for image in desk.session()["images"]]
     assert found == [("disc 1", True), ("disc 2.png", False), ("disc 0", True), ("disc 2", True)]
     assert np.array_equal(desk.image("i0").truth, disc_picture(1, 64)[1] > 0)  # type: ignore[arg-type]
+
+
+def test_a_large_image_of_the_data_that_lacks_pixels_keeps_its_mask(tmp_path: Path) -> None:
+    image = np.linspace(100, 4000, 50 * (SIDE + 200), dtype=np.uint16).reshape(50, -1)
+    image[20:30, 300:700] = 0
+    tifffile.imwrite(tmp_path / "wide.tif", image, extratags=[(42113, "s", 0, "0", False)])
+    Image.fromarray((image > 2000).astype(np.uint8)).save(tmp_path / "wide.png")
+    model = model_of(unet(depth=1, channels=1, classes=2), 1, classes=2)
+    data = from_samples([Sample("wide", tmp_path / "wide.tif", tmp_path / "wide.png")], model.classes, limit=0)
+    desk = Desk([("net", model)], [tmp_path / "wide.tif"], data)
+    assert [image["truth"] for image in desk.session()["images"]] == [True]
 
 
 def test_the_mean_is_over_uploads_where_no_other_image_fits() -> None:

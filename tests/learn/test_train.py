@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from whatwhere import segmenter
+from whatwhere.chosen import open_sets
 from whatwhere.data import find
 from whatwhere.data.crops import Crops
 from whatwhere.data.sets import ImageSet, from_arrays
@@ -40,7 +41,6 @@ from whatwhere.learn.validate import collapsed, spread
 from whatwhere.learn.view import SilentView
 from whatwhere.network import build, load_model, pretrained_parameters, probe_machine
 from whatwhere.records import VOID
-from whatwhere.segmenter import open_sets
 
 RUNNING = Path(__file__).with_name("running.py")
 

@@ -238,6 +238,34 @@ def test_a_geotiff_keeps_its_place_and_its_missing_pixels(tmp_path: Path) -> Non
         np.testing.assert_array_equal(b.read(1), labels)
 
 
+def test_a_geotiff_that_lies_by_control_points_keeps_them(tmp_path: Path) -> None:
+    points = [
+        rasterio.control.GroundControlPoint(row, column, 10 + column / 99, 50 - row / 99)
+        for row, column in [(0, 0), (0, 60), (50, 0), (50, 60)]
+    ]
+    with rasterio.open(
+        tmp_path / "g.tif",
+        "w",
+        driver="GTiff",
+        height=50,
+        width=60,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:4326",
+        gcps=points,
+    ) as file:
+        file.write(picture(50, 60).transpose(2, 0, 1))
+    with closing(open_image(tmp_path / "g.tif")) as source:
+        assert isinstance(source, GeoSource)
+        write_geotiff(
+            tmp_path / "out.tif", source, lambda box: np.zeros((box[0][1] - box[0][0], 60), np.uint8), CLASSES
+        )
+    with rasterio.open(tmp_path / "out.tif") as file:
+        found, system = file.gcps
+    assert system == rasterio.crs.CRS.from_epsg(4326)
+    assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
 def test_a_large_geotiff_has_smaller_levels(tmp_path: Path) -> None:
     _geotiff(tmp_path / "g.tif", picture(2100, 90))
     labels = np.random.default_rng(0).integers(0, 3, (2100, 90)).astype(np.uint8)

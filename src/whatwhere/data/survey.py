@@ -41,12 +41,14 @@ class ImageFacts:
 
     Attributes:
         size: height and width.
+        pixels: that have data; the figures are of these (of all, if none has).
         gray: all channels are equal (a grey picture stored as RGB).
         digest: equal for images of equal pixels.
         fingerprint: alike for images that show the same (`likeness`); empty for an image without contrast.
     """
 
     size: tuple[int, int]
+    pixels: int
     dtype: str
     minimum: tuple[float, ...]
     maximum: tuple[float, ...]
@@ -186,7 +188,7 @@ class Survey:
             raise DataError(f"{self.root} has no usable training image", "one at least", "run: whatwhere check")
         (channels, dtype), _ = Counter((fact.channels, fact.dtype) for fact in facts).most_common(1)[0]
         facts = [fact for fact in facts if (fact.channels, fact.dtype) == (channels, dtype)]
-        weights = np.array([fact.size[0] * fact.size[1] for fact in facts], np.float64)
+        weights = np.array([fact.pixels for fact in facts], np.float64)
         weights /= weights.sum()
         means, stds = np.array([fact.mean for fact in facts]), np.array([fact.std for fact in facts])
         mean = weights @ means
@@ -367,6 +369,7 @@ def _image_facts(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> ImageF
     minimum, maximum, mean, std = (tuple(column.tolist()) for column in moments.T)
     return ImageFacts(
         size=(image.shape[0], image.shape[1]),
+        pixels=counted[0].size,
         dtype=str(image.dtype),
         minimum=minimum,
         maximum=maximum,

@@ -186,7 +186,9 @@ def pixel(e: Explanation) -> list[str]:
         f"Half of the evidence lies within {story.half:.0f} px of it, 95 % within {story.most:.0f} px.",
     ]
     if story.flip is None:
-        said.append("Whatever paths are cut, its label stays.")
+        all_tried = story.tried == len(story.cuts)
+        some = "" if all_tried else " alone" if story.tried == 1 else f", up to {story.tried} together"
+        said.append(f"Whatever paths are cut{some}, its label stays.")
     else:
         cut = " and ".join(story.flip.absent)
         said.append(

@@ -75,7 +75,10 @@ class GeoSource:
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Coordinate system and transform, for what is painted from it."""
+        """Where it lies, for what is painted from it: coordinate system and transform, or control points."""
+        points, system = self._file.gcps
+        if points and self._file.transform.is_identity:
+            return {"crs": system, "gcps": points}
         return {"crs": self._file.crs, "transform": self._file.transform}
 
     def close(self) -> None:

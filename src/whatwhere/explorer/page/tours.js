@@ -187,7 +187,7 @@ function cuts({ seen }) {
   const found = seen.story;
   if (!found) return "being asked.";
   const told = found.cuts.map((cut) => `without ${cut.absent.join(" and ")} ${seen.looks[cut.label].name}`);
-  const flip = found.flip ? ` The smallest cut that changes it: ${found.flip.absent.join(" and ")}.` : " No cut changes it.";
+  const flip = found.flip ? ` The smallest cut that changes it: ${found.flip.absent.join(" and ")}.` : " No cut that was tried changes it.";
   return `${told.join(", ")}.${flip}`;
 }
 
