@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time as clock
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from PIL import Image
 from torch import nn
 
 from whatwhere.chosen import images_of, open_sets, truth_of, with_image
-from whatwhere.data import Findings, Folder, find, read_image, split, survey
+from whatwhere.data import Findings, Folder, find, split, survey
 from whatwhere.data import check as findings_of
 from whatwhere.data.findings import many
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet
 from whatwhere.data.survey import Survey
-from whatwhere.errors import DataError, PlanError
+from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.explain import Explanation
 from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Judge, Scores
@@ -36,8 +37,9 @@ from whatwhere.learn.planning import make_plan
 from whatwhere.learn.run_folder import RunRecord
 from whatwhere.learn.train import train as train_sets
 from whatwhere.learn.view import TrainingView
-from whatwhere.network import Model, load_model, probe_machine, save_model
+from whatwhere.network import Holder, Model, as_model, load_model, probe_machine, save_model
 from whatwhere.paint import Engine, Painting, paint
+from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.kept import Int8
 from whatwhere.paint.quantise import quantise as quantise_sets
 from whatwhere.records import Classes, Normalisation
@@ -47,11 +49,21 @@ __all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "quan
 
 Progress = Callable[[int, int], None]
 PathLike = Path | str
+ModelLike = Model | Holder | Path | str
 Skips = Sequence[int] | None
 
 
 def check(data: PathLike, *, seed: int = 0, progress: Progress | None = None) -> Findings:
-    """Findings about a data folder, before anything is trained. ``findings.fatal`` tells if training can't work."""
+    """Findings about a data folder, before anything is trained. ``findings.fatal`` tells if training can't work.
+
+    Args:
+        data: the folder: ``images/`` and ``masks/``, or ``train/`` and ``val/`` (and ``test/``) that hold such a pair.
+        seed: of the division that training would make.
+        progress: is told how many files are done.
+
+    Raises:
+        DataError: the folder holds no images with masks.
+    """
     folder = find(data)
     return findings_of(_divided(folder, survey(folder, progress=progress), seed)[1])
 
@@ -67,7 +79,23 @@ def plan(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Plan:
-    """Every choice of a training run with its reason. The same data, machine and budget give the same plan."""
+    """Every choice of a training run with its reason. The same data, machine and budget give the same plan.
+
+    Args:
+        data: the folder, as for :func:`check`.
+        time: wall time of the whole run, such as ``"90s"``, ``"20m"`` or ``"1h30m"``; 20 minutes without ``epochs``.
+        epochs: passes over the training images, instead of a time.
+        seed: of everything random.
+        skips: the levels that get a skip, 0 the finest; all if None.
+        encoder: ``"auto"`` (by the data), ``"plain"``, ``"efficientnet-lite0"`` or ``"timm:NAME"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        progress: is told how many files are done.
+
+    Raises:
+        DataError: the folder can't be trained on.
+        PlanError: a budget, encoder or device that is not to be had.
+        ModelError: timm has no such model.
+    """
     seconds = parse_duration(time) if time else None
     if epochs is not None and not epochs > 0:
         raise PlanError(f"epochs = {epochs:g}", "a number above 0", "give the passes over the data that you want")
@@ -102,12 +130,25 @@ def train(
     view: TrainingView | None = None,
     started: float | None = None,
 ) -> RunRecord:
-    """Trains by a plan; leaves a run folder whose ``model.safetensors`` is the result. See ``learn.train``."""
+    """Trains by a plan; leaves a run folder whose ``model.safetensors`` is the result.
+
+    Args:
+        data: the folder the plan was made for.
+        out: the run folder, a new one or with ``resume`` that of an interrupted run.
+        plan: of :func:`plan`, or read from a file.
+        view: is told what happens; nothing is printed by default.
+        started: ``time.perf_counter()`` from which a time budget counts; now, if None.
+
+    Raises:
+        DataError: images that the plan names are missing or damaged.
+        OutputError: the run folder holds another run, or can't be written.
+        TrainingError: the loss is not a number any more.
+    """
     return train_sets(plan, open_sets(find(data), plan), out, resume=resume, view=view, started=started)
 
 
 def evaluate(
-    model: PathLike | Model,
+    model: ModelLike,
     data: PathLike,
     *,
     split: str | None = None,
@@ -118,16 +159,20 @@ def evaluate(
     """Scores of a model on a data folder's images with masks.
 
     Args:
-        model: a model file, run folder, or model.
+        model: a model file, run folder, model or ``Segmenter``.
         data: the folder.
         split: ``"test"``, ``"val"`` or ``"train"``; if None, the first of test and val that there is, and in a folder
             without splits the images that the model did not train on, or all if it never saw the folder.
         tolerance: pixels within which an edge counts as found.
         worst: a PNG to be written, the worst images first.
         progress: is told how many images are done.
+
+    Raises:
+        DataError: there are no such images, or one is damaged.
+        ModelError: the model can't be read, or its classes or channels are not those of the data.
     """
     check_place(worst)
-    held = model if isinstance(model, Model) else load_model(model)
+    held = as_model(model)
     images = truth_of(held, data, split)
     engine = Engine(held, images=len(images))
     scores = _scored(engine, images, tolerance, progress)
@@ -149,24 +194,38 @@ def _scored(engine: Engine, images: ImageSet, tolerance: float, progress: Progre
 
 
 def compare(
-    model_a: PathLike, model_b: PathLike, data: PathLike, *, split: str | None = None, progress: Progress | None = None
+    model_a: ModelLike,
+    model_b: ModelLike,
+    data: PathLike,
+    *,
+    split: str | None = None,
+    tolerance: float = 2.0,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Two models on the same images: the difference of every score, by paired bootstrap over images.
 
     By default the images are those of test or val, and in a folder without splits those that neither was trained on.
 
+    Args:
+        model_a, model_b: model files, run folders, models or ``Segmenter``s.
+        data, split, tolerance, progress: see :func:`evaluate`.
+
     Raises:
         ModelError: their classes differ.
         DataError: there are no such images.
     """
-    a, b = (load_model(model) for model in (model_a, model_b))
+    a, b = (as_model(model) for model in (model_a, model_b))
     images = truth_of(a, data, split, beside=(b,))
-    scores = [_scored(Engine(model, images=len(images)), images, 2.0, progress) for model in (a, b)]
-    return compare_scores(scores[0], scores[1], names=(str(model_a), str(model_b)))
+    scores = [_scored(Engine(model, images=len(images)), images, tolerance, progress) for model in (a, b)]
+    named = [
+        str(given) if isinstance(given, str | Path) else which
+        for given, which in ((model_a, "the first"), (model_b, "the second"))
+    ]
+    return compare_scores(scores[0], scores[1], names=(named[0], named[1]))
 
 
 def explain(
-    model: PathLike | Model,
+    model: ModelLike,
     data: PathLike,
     *,
     out: PathLike | None = None,
@@ -180,7 +239,7 @@ def explain(
     """What and where by level, what each skip delivers, how far the network sees: measured. See ``explain.explain``.
 
     Args:
-        model: a model file, run folder, or model.
+        model: a model file, run folder, model or ``Segmenter``.
         data: a data folder, or a folder of images without masks (then less can be said, and the report says so).
         out: a folder for the page and the measurements.
         split: as for :func:`evaluate`.
@@ -189,8 +248,12 @@ def explain(
         images: how many images at most.
         seed: of every sample.
         progress: is told what is being done, and the share done.
+
+    Raises:
+        DataError: there are no such images, or no such pixel.
+        ModelError: as for :func:`evaluate`.
     """
-    held = model if isinstance(model, Model) else load_model(model)
+    held = as_model(model)
     chosen = images_of(held, data, split)
     name = None
     if image is not None:
@@ -203,7 +266,7 @@ def explain(
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
 
 
-def quantise(model: PathLike | Model, data: PathLike, *, split: str = "val", progress: Progress | None = None) -> Int8:
+def quantise(model: ModelLike, data: PathLike, *, split: str = "val", progress: Progress | None = None) -> Int8:
     """The model in integers of 8 bits, kept beside its file if it paints as well. See ``paint.quantise``.
 
     Args:
@@ -214,7 +277,7 @@ def quantise(model: PathLike | Model, data: PathLike, *, split: str = "val", pro
     """
     if split == "train":
         raise DataError("a check on the images it was trained on", "split 'val' or 'test'", "leave out --split")
-    held = model if isinstance(model, Model) else load_model(model)
+    held = as_model(model)
     return quantise_sets(held, truth_of(held, data, "train"), truth_of(held, data, split), progress=progress)
 
 
@@ -241,6 +304,8 @@ class Segmenter:
         epochs: float | None = None,
         seed: int = 0,
         skips: Skips = None,
+        encoder: str = "auto",
+        device: str = "auto",
         out: PathLike | None = None,
         view: TrainingView | None = None,
         **network: Any,
@@ -252,7 +317,7 @@ class Segmenter:
             masks: with arrays: class ids, 0/255, booleans or RGB colours, one an image.
             time, epochs: the budget (20 minutes if neither is given).
             seed: of everything random.
-            skips: the levels that get a skip.
+            skips, encoder, device: as for :func:`plan`.
             out: the run folder; a temporary one if None.
             view: is told what happens; nothing is printed by default.
             network: changes to the plan's network, such as ``width=16``.
@@ -260,7 +325,7 @@ class Segmenter:
         started = clock.perf_counter()
         with tempfile.TemporaryDirectory(prefix="whatwhere-") as temporary:
             root = data if isinstance(data, str | Path) else write_arrays(data, masks, Path(temporary) / "data")
-            made = plan(root, time=time, epochs=epochs, seed=seed, skips=skips)
+            made = plan(root, time=time, epochs=epochs, seed=seed, skips=skips, encoder=encoder, device=device)
             if network:
                 depth = network.get("depth", made.network.depth)
                 levels = tuple(range(depth)) if skips is None else tuple(level for level in skips if level < depth)
@@ -270,7 +335,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, path: PathLike) -> Segmenter:
-        """From a model file or a run folder."""
+        """From a model file or a run folder; ``ModelError`` if it is missing, damaged, or of another program."""
         return cls(load_model(path))
 
     @classmethod
@@ -283,13 +348,19 @@ class Segmenter:
         """Any torch module ``(N, C, H, W) -> (N, classes, H, W)`` gets exact tiles, scores and explanations.
 
         Args:
-            module: of segmentation_models.pytorch, MONAI, or your own; switched to evaluation mode.
+            module: of segmentation_models.pytorch, MONAI, or your own, that gives logits as one tensor of the image's
+                height and width (of two classes also one channel: the logit of the second); switched to evaluation
+                mode. It is first run when something is painted.
             classes: names, a number, or a full record.
-            normalisation: means and standard deviations, a number a channel, in the units of the raw images.
+            normalisation: means and standard deviations, a number a channel, in the units of the raw images. A pair
+                is for images of 8 bits: constants for images from 0 to 1 have to be multiplied by 255. Images of
+                another depth need a ``Normalisation``, which says their dtype.
+
+        Raises:
+            ModelError: constants that are not finite numbers a channel, or are for images from 0 to 1.
         """
         if not isinstance(normalisation, Normalisation):
-            mean, std = normalisation
-            normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+            normalisation = _constants(*normalisation)
         if isinstance(classes, int):
             classes = [f"class {index}" for index in range(classes)]
         if not isinstance(classes, Classes):
@@ -300,16 +371,22 @@ class Segmenter:
     def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
         """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.
 
+        Where a file has no data it is 255. What is painted has to fit into memory; :func:`whatwhere.predict` paints
+        files of any size into files.
+
         ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"``.
         """
         return self.paint(image, backend=backend).labels
 
     def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False, backend: str = "auto") -> Painting:
         """Like :meth:`predict`, with the probabilities on request and a report of how it was done."""
-        array = read_image(image) if isinstance(image, str | Path) else np.asarray(image)
         if backend not in self._engines:
             self._engines[backend] = Engine(self.model, backend=backend)
-        return paint(self._engines[backend], array, probabilities=probabilities)
+        engine = self._engines[backend]
+        if not isinstance(image, str | Path):
+            return paint(engine, np.asarray(image), probabilities=probabilities)
+        with closing(fitted(open_image(Path(image)), self.model.normalisation.channels)) as source:
+            return paint(engine, source, probabilities=probabilities)
 
     def evaluate(self, data: PathLike, *, split: str | None = None) -> Scores:
         """Scores on a data folder. See :func:`evaluate`."""
@@ -320,8 +397,23 @@ class Segmenter:
         return explain(self.model, data, **options)
 
     def save(self, path: PathLike) -> Path:
-        """One ``.safetensors`` file with everything needed to use it."""
+        """One ``.safetensors`` file with everything needed to use it; ``ModelError`` for a module made elsewhere."""
         return save_model(self.model, path)
+
+
+def _constants(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+    """Of images of 8 bits."""
+    try:
+        found = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+    except ValueError as error:
+        raise ModelError(str(error), "positive deviations, and as many means", "give two sequences") from error
+    if all(0 < one < 1 for one in found.mean) and all(one <= 1 for one in found.std):
+        raise ModelError(
+            f"means {found.mean} and deviations {found.std}, which are for images from 0 to 1",
+            "constants in the units of the raw images, from 0 to 255",
+            "multiply both by 255; for images that are from 0 to 1 give Normalisation(mean, std, 'float32')",
+        )
+    return found
 
 
 def _divided(folder: Folder, facts: Survey, seed: int) -> tuple[Folder, Survey]:

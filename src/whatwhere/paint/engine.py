@@ -23,7 +23,7 @@ from whatwhere.network.machine import Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
-from whatwhere.paint.fold import folded
+from whatwhere.paint.fold import NoTensorError, folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
 
@@ -264,7 +264,9 @@ class Engine:
             raise ModelError(
                 f"the network fails on an image of shape {tuple(example.shape)} ({in_a_line(error)})",
                 f"a module that turns (N, {example.shape[1]}, H, W) into (N, {self.model.classes.count}, H, W)",
-                "check its channels and that it takes any height and width",
+                "wrap it in a module whose forward returns the logits alone, such as network(x)['out']"
+                if isinstance(error, NoTensorError)
+                else "check its channels and that it takes any height and width",
             ) from error
         job = Job(network, example, precision, self.device)
         try:
