@@ -1,7 +1,8 @@
 """The command line: a verb for each public function. Knows how to ask, show progress and report; computes nothing.
 
 Exit codes: 0 all went well; 1 some of the work failed, or a folder can't be trained on; 2 bad input, told in one line;
-3 a fault of whatwhere; 130 interrupted, and what is there can be resumed. Rooms are imported when a verb runs, so that --help is quick.
+3 a fault of whatwhere; 130 interrupted, and what is there can be resumed. Rooms are imported when a verb runs, so that
+--help is quick.
 """
 
 from __future__ import annotations
