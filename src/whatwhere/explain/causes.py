@@ -227,6 +227,8 @@ def _first_norm_shift(seen: Evidence) -> tuple[float | None, float]:
             seen.anatomy.network(case.image)
     finally:
         handle.remove()
+    if not inputs:  # a part of the network that does not run
+        return None, 1.0
     now = torch.cat(inputs, 1)
     deviation = (norms[0].running_var + norms[0].eps).sqrt()
     shift = ((now.mean(1) - norms[0].running_mean).abs() / deviation).median()
@@ -273,7 +275,7 @@ def collapsed_skip(seen: Evidence) -> Diagnosis:
     return Diagnosis(
         "collapsed skip",
         True,
-        f"{said}. It delivers nothing.",
+        f"{said}. It delivers {'nothing' if all(moved < 0.01 for _, moved, _ in dead) else 'little'}.",
         "Leave it out (train --skips) and save its cost, or lower the learning rate if its features died.",
         numbers,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -132,13 +132,16 @@ class _Parts:
     """Which nodes are what.
 
     Attributes:
-        height: of the image.
+        tall: rows at full resolution: of nodes before the bottleneck (a network may mirror the image at its edges, and
+            then eat the rim), and of all others.
+        early: the nodes before the bottleneck.
         layers: by name, in the order of the computation.
         skips: nodes before the bottleneck that are read after it, from the finest to the coarsest.
         bottleneck: the last node at the coarsest resolution.
     """
 
-    height: int
+    tall: tuple[int, int]
+    early: frozenset[fx.Node]
     layers: dict[str, fx.Node]
     skips: tuple[fx.Node, ...]
     bottleneck: fx.Node
@@ -148,18 +151,20 @@ class _Parts:
         return (*self.skips, self.bottleneck)
 
     def level(self, node: fx.Node) -> int:
-        return _level(node, self.height)
+        return _level(node, self.tall[node not in self.early])
 
     @classmethod
     def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts:
-        height = image.meta["val"].shape[-2]
         after_image, before_logits = _descendants(nodes, {image}), _ancestors({logits})
         maps = [node for node in nodes if node in after_image and node in before_logits and _is_map(node)]
         classes = logits.meta["val"].shape[1]
         hidden = [node for node in maps if node.meta["val"].shape[1] != classes] or maps
-        coarsest = max(_level(node, height) for node in hidden)
-        bottleneck = [node for node in hidden if _level(node, height) == coarsest][-1]
+        rough = max(_rows(node) for node in [image, *maps])
+        coarsest = max(_level(node, rough) for node in hidden)
+        bottleneck = [node for node in hidden if _level(node, rough) == coarsest][-1]
         before, after = _ancestors({bottleneck}), _descendants(nodes, {bottleneck})
+        tall = max(_rows(node) for node in [image, *maps] if node in before), _rows(logits)
+        coarsest = _level(bottleneck, tall[0])
         skips = [
             node
             for node in [image, *maps]
@@ -167,15 +172,16 @@ class _Parts:
         ]
         layers: dict[str, fx.Node] = {}
         for level in range(coarsest):
-            found = [node for node in hidden if node in before and _level(node, height) == level]
+            found = [node for node in hidden if node in before and _level(node, tall[0]) == level]
             if found:
                 layers[f"encoder.{level}"] = found[-1]
         layers["bottleneck"] = bottleneck
         for level in reversed(range(coarsest)):
-            found = [node for node in hidden if node in after and _level(node, height) == level]
+            found = [node for node in hidden if node in after and _level(node, tall[1]) == level]
             if found:
                 layers[f"decoder.{level}"] = found[-1]
-        return cls(height, layers, tuple(sorted(skips, key=lambda node: _level(node, height))), bottleneck)
+        found = cls(tall, frozenset(before), layers, tuple(skips), bottleneck)
+        return replace(found, skips=tuple(sorted(skips, key=found.level)))
 
 
 def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer:
@@ -191,8 +197,12 @@ def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer
     return Layer(name, role, level, module or "output", stride, channels, origin)  # type: ignore[arg-type]
 
 
-def _level(node: fx.Node, height: int) -> int:
-    return max(0, round(math.log2(height / node.meta["val"].shape[-2])))
+def _level(node: fx.Node, tall: int) -> int:
+    return max(0, round(math.log2(tall / _rows(node))))
+
+
+def _rows(node: fx.Node) -> int:
+    return int(node.meta["val"].shape[-2])
 
 
 def _is_map(node: fx.Node) -> bool:

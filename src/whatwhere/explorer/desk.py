@@ -80,8 +80,7 @@ class Desk:
         for name, raw, truth in _some_of(data):
             if name not in there:
                 self._lay(cut_to_size(f"i{len(self._fixed)}", name, raw, truth))
-        names = [shown.name for shown in self._fixed.values()]
-        self.readings = {key: Reading(lens, data, names) for key, lens in self.lenses.items()}
+        self.readings = {key: Reading(lens, data) for key, lens in self.lenses.items()}
 
     @property
     def _channels(self) -> tuple[int, ...]:
@@ -123,11 +122,11 @@ class Desk:
             shown = self._fixed.get(key) or self._uploads.get(key)
         if shown is None:
             raise missing("image", key)
-        if lens is not None and not lens.takes(shown):
-            raise RefusalError(
-                422, f"{shown.name} has {shown.raw.shape[-1]} channels",
-                f"{lens.model.normalisation.channels}, as {lens.name} takes", "choose another image or model",
-            )  # fmt: skip
+        if lens is not None:
+            try:
+                lens.model.check(shown.raw, shown.name)
+            except ModelError as error:
+                raise RefusalError(422, error.given, error.expected, "choose another image or model") from error
         return shown
 
     def upload(self, name: str, body: bytes) -> dict[str, Any]:
@@ -143,9 +142,10 @@ class Desk:
             except DataError as error:
                 given = error.given.replace(str(path), called)
                 raise RefusalError(415, given, error.expected, error.remedy) from error
-        for lens in self.lenses.values():
-            if lens.takes(shown):  # its values must be of the units that a model was trained on
-                lens.model.check(shown.raw, called)
+        lenses = list(self.lenses.values())
+        if not any(lens.takes(shown) for lens in lenses):  # its values must be of the units that a model was trained on
+            alike = [lens for lens in lenses if lens.model.normalisation.channels == shown.raw.shape[-1]]
+            alike[0].model.check(shown.raw, called)
         with self._lock:
             self._uploads[shown.id] = shown
             while len(self._uploads) > _UPLOADS:
@@ -221,7 +221,7 @@ class Desk:
             holds = holds_in(record, [path.name for path in lens.anatomy.paths])
             here = lens.logits(shown, holds, edits)[:, row, column].softmax(0).cpu()
             order = here.argsort(descending=True).tolist()
-            readings = self.readings[lens.id].at(lens.features(shown, edits), (row, column))
+            readings = self.readings[lens.id].at(shown, lens.features(shown, edits), (row, column))
             untouched = int(lens.logits(shown, {}, edits)[:, row, column].argmax())
             cuts, flip = lens.cuts(shown, (row, column), edits, untouched)
         truth = None if shown.truth is None else int(shown.truth[row, column])
