@@ -402,9 +402,10 @@ def test_a_zarr_that_was_killed_while_its_files_came_to_their_places_goes_on(
         made.append(there)
         move(here, there)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("whatwhere.paint.outputs.move", killed)
-        predict(engine, source, out, probabilities=True, overwrite=True)
+        with pytest.raises(KeyboardInterrupt):
+            predict(engine, source, out, probabilities=True, overwrite=True)
     assert {name: _content(out / name) for name in before} == before
     again = predict(engine, source, out, probabilities=True, overwrite=True)
     assert not again.failed, str(again)
@@ -419,9 +420,10 @@ def test_a_folder_is_replaced_by_another_or_stays(tmp_path: Path, monkeypatch: p
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "chunk").write_text(name)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
-        move(tmp_path / "new", tmp_path / "old")
+        with pytest.raises(KeyboardInterrupt):
+            move(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old/chunk").read_text() == "old"
     move(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old/chunk").read_text() == "new"

@@ -296,21 +296,15 @@ def _share_out(
         found = float(samples[0]) if np.isfinite(samples[0]) else None
         return Measured(found, low, high, images, pixels[name], f"{how}; decoders in {precision}", seed)
 
-    worth = {}
+    worth, ways = {}, _orders(len(paths))
     for name in names:
         of = {cut: found[name] for cut, found in scores.items()}
         shares = np.tensordot(matrix, np.stack([of[coalition] for coalition in met]), 1)
         worth[name] = tuple(
             Worth(
                 path,
-                value(
-                    name, shares[player], f"Shapley value for {name} over {_orders(len(paths))}; absent: data-set mean"
-                ),
-                value(
-                    name,
-                    of[whole] - of[whole & ~(1 << player)],
-                    f"{name} lost when only this path is its data-set mean",
-                ),
+                value(name, shares[player], f"Shapley value for {name} over {ways}; absent: data-set mean"),
+                value(name, of[whole] - of[whole & ~(1 << player)], f"{name} lost when only this is its data-set mean"),
                 value(name, of[whole] - of[path], f"{name} lost when only this path is another image's")
                 if path in of
                 else None,

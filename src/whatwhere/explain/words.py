@@ -1,7 +1,7 @@
 """What the measurements say, in plain sentences, also where they disagree with the textbook. Knows the records only.
 
-A difference is called one only where the two 95 % intervals do not overlap, and come of at least five images: an interval
-over fewer is not worth its name.
+A difference is called one only where the two 95 % intervals do not overlap, and come of at least five images: over
+fewer they are not worth their name.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def sight(e: Explanation) -> list[str]:
         share = f" ({out.share:.0%} of the width)" if out.share is not None else ""
         said.append(
             f"Of{of}, 95 % of what moves an output pixel lies in a square of {out.most.value:.0f} px{share}, half of "
-            f"it in one of {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices for "
-            "the answer of the whole image, to within 5 %."
+            f"it in one of {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices "
+            "for the answer of the whole image, to within 5 %."
         )
     large = max(
         (one for one in e.objects if one.objects >= 2 and not one.fills), key=lambda one: one.typical, default=None

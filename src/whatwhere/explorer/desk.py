@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, ModelError
 from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.pixels import interior_distance
 from whatwhere.explain.skips import measure_skips
