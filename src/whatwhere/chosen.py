@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from whatwhere.errors import DataError, ModelError
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, probe_machine
 from whatwhere.paint.files import find_images
+from whatwhere.records import Classes
 
 __all__ = ["images_of", "open_sets", "truth_of", "with_image"]
 
@@ -76,13 +78,28 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
             f"one of: {there}",
             "choose with --split",
         )
-    if folder.classes is not None and folder.classes.count != model.classes.count:
+    return from_samples(samples, _mapping(folder, model.classes), limit=0, part=part)
+
+
+def _mapping(folder: Folder, classes: Classes) -> Classes:
+    """What the folder's mask values mean, in the order of the model's classes.
+
+    A ``classes.toml`` counts if it names the same classes, in whatever order; one with other names has to list the same
+    values, for which class would be which could only be guessed.
+    """
+    own = folder.classes
+    if own is None or own.values == classes.values:
+        return classes
+    if sorted(own.names) != sorted(classes.names):
         raise ModelError(
-            f"{data} has {folder.classes.count} classes ({', '.join(folder.classes.names[:4])}...)",
-            f"the model's {model.classes.count} ({', '.join(model.classes.names[:4])}...)",
-            "use data with the classes that the model was trained on",
+            f"{folder.root} has {own.count} classes ({', '.join(own.names[:4])}...)",
+            f"the model's {classes.count} ({', '.join(classes.names[:4])}...)",
+            "use data with the classes that the model was trained on, and their names in classes.toml",
         )
-    return from_samples(samples, model.classes, limit=0, part=part)
+    values = dict(zip(own.names, own.values))
+    return replace(
+        own, names=classes.names, colors=classes.colors, values=tuple(values[name] for name in classes.names)
+    )
 
 
 def images_of(model: Model, data: Path | str, split: str | None) -> ImageSet:
@@ -139,8 +156,12 @@ def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample,
         )
     if not unseen:
         return "all, and the model was trained on them", everything
-    known = all(model.plan for model in models)
-    return "not trained on" if known else "all; which the model was trained on is not known", unseen
+    if not all(model.plan for model in models):
+        return "all; which the model was trained on is not known", unseen
+    names = {sample.name for sample in everything}
+    if not trained and any(len(names.intersection(model.plan["split"].get("train", ()))) > 1 for model in models):
+        return "all; named like images that it was trained on, with other pixels", unseen
+    return "not trained on", unseen
 
 
 def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:

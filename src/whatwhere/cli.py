@@ -72,6 +72,7 @@ def check(
     """Say what in a data folder would hurt, before anything is trained. Exit code 1 if training can't work."""
     from whatwhere import segmenter
 
+    check_place(json_file)
     with _progress("reading", quiet) as advance:
         findings = segmenter.check(data, seed=seed, progress=advance)
     _out.print(str(findings), markup=False)
@@ -144,8 +145,8 @@ def train(
     from whatwhere.network import probe_machine
 
     folder = RunFolder(output)
-    if resume:
-        folder.open(resume=True)
+    if resume or _leads:
+        folder.open(resume=resume)
     if resume or plan_file is not None:
         if encoder is not None:
             raise typer.BadParameter("--encoder with a plan: the plan says which; edit it, or make another")

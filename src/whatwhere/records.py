@@ -58,6 +58,8 @@ class Classes:
             raise ValueError(
                 f"{len(self.names)} names, {len(self.colors)} colors, {len(self.values)} values; one a class is needed"
             )
+        if twice := [name for name in self.names if self.names.count(name) > 1]:
+            raise ValueError(f"two classes are named {twice[0]!r}; one class may have several values")
         if not 1 <= len(self.names) < VOID:
             raise ValueError(f"{len(self.names)} classes; 1 to {VOID - 1} are possible")
 

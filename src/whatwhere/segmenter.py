@@ -258,7 +258,7 @@ def explain(
     name = None
     if image is not None:
         name, chosen = with_image(chosen, Path(image))
-    if pixel is not None and name is None:
+    if pixel is not None and name is None and len(chosen):  # else there is nothing to explain with, as is said there
         name = chosen.names[0]
     place = (name, *pixel) if name is not None and pixel is not None else None
     if name is not None and place is None:

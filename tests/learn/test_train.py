@@ -439,7 +439,13 @@ def test_the_pilot_flies_where_the_network_is(disc_plan: Plan, sets: Any, monkey
     machine = replace(probe_machine("cpu"), device="meta")
     images = sets["train"]
     crops = Crops(
-        images.store, images.presence(), disc_plan.normalisation, 32, disc_plan.augmentation, 0.5, disc_plan.seed
+        images.store,
+        [one.present for one in images.facts()],
+        disc_plan.normalisation,
+        32,
+        disc_plan.augmentation,
+        0.5,
+        disc_plan.seed,
     )
     fly_pilot(build(disc_plan.network_config).to("meta"), crops, disc_plan, machine)
     assert given[0] == {"meta"}
@@ -506,7 +512,13 @@ def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureReques
     small = replace(plan, network=replace(plan.network, width=8))
     images = open_sets(find(tmp_path / "few"), small)["train"]
     crops = Crops(
-        images.store, images.presence(), small.normalisation, small.training.crop, small.augmentation, 0.5, small.seed
+        images.store,
+        [one.present for one in images.facts()],
+        small.normalisation,
+        small.training.crop,
+        small.augmentation,
+        0.5,
+        small.seed,
     )
     torch.manual_seed(0)
     pilot = fly_pilot(build(small.network_config), crops, small, probe_machine("cpu"))

@@ -12,7 +12,19 @@ from whatwhere.data.findings import Finding, many, percent, size_text
 from whatwhere.data.likeness import twins
 from whatwhere.data.survey import FileSurvey, ImageFacts, Quantiles, Survey
 
-__all__ = ["bits", "copies", "dark", "few", "ignored", "kinds_differ", "sizes", "tiny", "unpaired", "unreadable"]
+__all__ = [
+    "beside",
+    "bits",
+    "copies",
+    "dark",
+    "few",
+    "ignored",
+    "kinds_differ",
+    "sizes",
+    "tiny",
+    "unpaired",
+    "unreadable",
+]
 
 SMALLEST_SIDE = 16
 """Images with a shorter side hold too few pixels to learn shapes from."""
@@ -167,6 +179,13 @@ def ignored(survey: Survey) -> Iterator[Finding]:
     if survey.ignored:
         message = f"{many(len(survey.ignored), 'file')} of a kind that is not read, left out"
         yield Finding("note", "ignored", message, survey.ignored, "images are PNG, JPEG, TIFF, WebP, BMP or GIF")
+
+
+def beside(survey: Survey) -> Iterator[Finding]:
+    """What lies beside folders named train, val and test."""
+    if survey.beside:
+        message = f"{len(survey.beside):,} folders or images beside the folders for train, val and test, left out"
+        yield Finding("warning", "beside-splits", message, survey.beside, "move what is to be used into one of them")
 
 
 def sizes(survey: Survey) -> Iterator[Finding]:

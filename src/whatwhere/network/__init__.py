@@ -2,7 +2,7 @@
 
 from whatwhere.network.cost import Cost, cost
 from whatwhere.network.encoders import known_encoder
-from whatwhere.network.machine import Machine, keep_freed_memory, measuring_machine, probe_machine
+from whatwhere.network.machine import Machine, exact_float32, keep_freed_memory, measuring_machine, probe_machine
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.model_file import Holder, Model, as_model, build, load_model, save_model, versions
 from whatwhere.network.pretrained import (
@@ -27,6 +27,7 @@ __all__ = [
     "build",
     "constants_of",
     "cost",
+    "exact_float32",
     "keep_freed_memory",
     "known_encoder",
     "load_model",

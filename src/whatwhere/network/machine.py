@@ -21,6 +21,7 @@ __all__ = [
     "Machine",
     "Precision",
     "available_memory",
+    "exact_float32",
     "hand_back_freed_memory",
     "keep_freed_memory",
     "measuring_machine",
@@ -151,6 +152,11 @@ def _containers() -> Iterator[tuple[int, int]]:
 def _numbers(path: Path) -> dict[str, int]:
     lines = (line.split() for line in path.read_text().splitlines())
     return {name: int(number) for name, number, *_ in lines}
+
+
+def exact_float32() -> None:
+    """Float32 on a GPU is float32, the measure of all else, from the first step on: not TF32, which has 10 bits."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def keep_freed_memory() -> bool:

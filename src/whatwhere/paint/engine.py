@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
-from whatwhere.network.machine import Precision, hand_back_freed_memory
+from whatwhere.network.machine import Precision, exact_float32, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
@@ -85,8 +85,7 @@ class Engine:
         keep_freed_memory()
         self.model = model
         self.device = torch.device(machine.device)
-        if self.device.type == "cuda":  # float32 is the measure of all else: not in TF32, which is coarser
-            torch.backends.cudnn.allow_tf32 = False
+        exact_float32()
         self.reason = machine.reason
         found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
         self._candidates, self.notes = found.backends, found.notes

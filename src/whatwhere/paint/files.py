@@ -60,15 +60,31 @@ def state_of(path: Path) -> tuple[int, int]:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted; what is inside a Zarr folder belongs to it. Hidden names are passed over."""
+    """All images below a folder, sorted; what is inside a Zarr folder belongs to it. Hidden names are passed over.
+
+    Links to folders are followed, but not round in a circle. ``DataError`` where a folder can't be read.
+    """
+    return _images_below(folder, frozenset())
+
+
+def _images_below(folder: Path, above: frozenset[Path]) -> list[Path]:
     if is_zarr(folder):
         return [folder]
+    here = folder.resolve()
+    try:
+        entries = sorted(folder.iterdir()) if here not in above else []
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be opened ({error.strerror})",
+            "a readable folder",
+            "name those beside it",
+        ) from error
     found: list[Path] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name.endswith(".partial"):
+    for entry in entries:
+        if entry.name.startswith((".", "@")) or entry.name.endswith(".partial"):
             continue
         if entry.is_dir():
-            found += find_images(entry)
+            found += _images_below(entry, above | {here})
         elif is_image(entry):
             check_name(entry)
             found.append(entry)
