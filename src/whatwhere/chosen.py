@@ -88,9 +88,11 @@ def _mapping(folder: Folder, classes: Classes) -> Classes:
     values, for which class would be which could only be guessed.
     """
     own = folder.classes
-    if own is None or own.values == classes.values:
+    if own is None:
         return classes
     if sorted(own.names) != sorted(classes.names):
+        if own.values == classes.values:
+            return classes
         raise ModelError(
             f"{folder.root} has {own.count} classes ({', '.join(own.names[:4])}...)",
             f"the model's {classes.count} ({', '.join(classes.names[:4])}...)",

@@ -320,6 +320,23 @@ def test_a_zarr_folder_lies_there(tmp_path: Path) -> None:
     assert open_shown("i", "a", tmp_path / "a.zarr", (3,)).size == (20, 30)
 
 
+def test_an_upload_does_not_read_other_files(tmp_path: Path) -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
+    tifffile.imwrite(tmp_path / "secret.ome.tif", picture(16, 16), photometric="rgb")
+    own = io.BytesIO()
+    tifffile.imwrite(own, picture(16, 16), photometric="rgb", ome=True)
+    assert desk.upload("own.ome.tif", own.getvalue())["width"] == 16
+    described = tifffile.TiffFile(own).ome_metadata
+    assert described is not None
+    stolen = described.replace("<TiffData ", '<TiffData IFD="0" ').replace(
+        "/>", f'><UUID FileName="{tmp_path}/secret.ome.tif">urn:uuid:1</UUID></TiffData>', 1
+    )
+    other = io.BytesIO()
+    tifffile.imwrite(other, picture(16, 16), photometric="rgb", description=stolen.encode())
+    with pytest.raises(RefusalError, match=r"goes on in other files, such as .*secret"):
+        desk.upload("other.ome.tif", other.getvalue())
+
+
 def test_an_upload_that_is_small_only_on_the_disk() -> None:
     desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
     buffer = io.BytesIO()

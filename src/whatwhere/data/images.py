@@ -28,6 +28,7 @@ from whatwhere.records import VOID, Classes
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
+    "TIFF_SUFFIXES",
     "VOID_COLOR",
     "channel_axis",
     "check_text",
@@ -49,7 +50,10 @@ __all__ = [
 DEFAULT_MAX_PIXELS = 200_000_000
 """Larger images are refused from their header, before anything is decoded."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"})
+TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"})
+"""What the name of a TIFF ends with; whole-slide scanners have endings of their own."""
+
+IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 """What an image file's name ends with, in lower case. What a file *is* is read from its first bytes."""
 
 VOID_COLOR = (128, 128, 128)

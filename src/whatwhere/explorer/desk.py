@@ -6,6 +6,7 @@ windows never disturb each other. Knows lenses, readings and images; nothing of 
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 from numpy.typing import NDArray
 
@@ -136,6 +138,7 @@ class Desk:
             suffix = suffix if suffix in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp") else ".png"
             path = Path(folder) / f"upload{suffix}"
             path.write_bytes(body)
+            _refuse_other_files(path, name)
             called = Path(name).name[:80] or "upload"
             try:
                 shown = open_shown(f"u{secrets.token_hex(6)}", called, path, self._channels, UPLOAD_PIXELS)
@@ -308,6 +311,19 @@ class Desk:
                 "iou": of.get("mean IoU"),
             })  # fmt: skip
         return {"paths": paths, "n": 1, "note": "One image: no interval."}
+
+
+def _refuse_other_files(path: Path, name: str) -> None:
+    """An OME-TIFF may name files that hold its other pages: whoever uploads one is not to read what lies here."""
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as tif:
+            described = tif.ome_metadata or ""
+    except Exception:  # noqa: BLE001 (no TIFF, or a damaged one: who reads it says what is wrong)
+        return
+    if others := set(re.findall(r"FileName\s*=\s*[\"']([^\"']*)", described)) - {Path(name).name}:
+        raise RefusalError(
+            415, f"{name} goes on in other files, such as {min(others)}", "an image in one file", "save it as one TIFF"
+        )
 
 
 def _with_truth(shown: Shown, data: ImageSet) -> Shown:
