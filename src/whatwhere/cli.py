@@ -97,7 +97,7 @@ def plan(
 ) -> None:
     """Choose everything about a training run, with a reason for each choice, and write it as an editable file."""
     from whatwhere import segmenter
-    from whatwhere.learn.plan import write_plan
+    from whatwhere.learn.plan_file import write_plan
 
     check_place(output)
     if output.exists() and not overwrite:
@@ -139,7 +139,7 @@ def train(
     started = _STARTED
     from whatwhere import segmenter
     from whatwhere.learn.changes import changed, check_unchanged
-    from whatwhere.learn.plan import read_plan
+    from whatwhere.learn.plan_file import read_plan
     from whatwhere.learn.run_folder import RunFolder
     from whatwhere.learn.view import make_view
     from whatwhere.network import probe_machine

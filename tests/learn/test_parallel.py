@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from whatwhere.errors import PlanError
 from whatwhere.learn.parallel import World
-from whatwhere.learn.plan import Plan, TrainingPlan, write_plan
+from whatwhere.learn.plan import Plan, TrainingPlan
+from whatwhere.learn.plan_file import write_plan
 
 if not torch.distributed.is_available():
     pytest.skip("this torch has no distributed", allow_module_level=True)

@@ -16,7 +16,8 @@ from tiny import write_discs
 from whatwhere import segmenter
 from whatwhere.errors import ModelError, OutputError, PlanError
 from whatwhere.field import field
-from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration, read_plan, write_plan
+from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
+from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.planning import receptive_field
 from whatwhere.network import PHOTOGRAPHS, UNet, encoders
 from whatwhere.records import Classes, Normalisation
@@ -57,6 +58,9 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
     text = write_plan(disc_plan, tmp_path / "plan.toml").read_text("utf-8")
     for key in ("network.depth", "training.crop", "training.learning_rate"):
         assert disc_plan.reasons[key] in text
+    choices = text.split("[network]")[1].split("[classes]")[0].splitlines()
+    silent = [line for line in choices if " = " in line and " # " not in line]
+    assert not silent, "every choice says why it is so, or what it means"
         assert disc_plan.reasons[key] in str(disc_plan)
 
 

@@ -35,7 +35,8 @@ from whatwhere.learn import keep, pilot
 from whatwhere.learn import train as training
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.pilot import fly_pilot
-from whatwhere.learn.plan import Plan, read_plan, write_plan
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.step import StepResult, train_step
 from whatwhere.learn.train import train
@@ -245,7 +246,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(
 
 
 def test_killed_before_its_first_checkpoint_a_run_begins_anew_and_tells_no_step_twice(
-    discs: Path, uninterrupted: Path, sets: Any, tmp_path: Path
+    uninterrupted: Path, sets: Any, tmp_path: Path
 ) -> None:
     plan, out = read_plan(uninterrupted / "plan.toml"), RunFolder(tmp_path / "run")
     out.open(resume=False)

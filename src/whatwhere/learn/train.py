@@ -26,7 +26,8 @@ from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
 from whatwhere.learn.parallel import World, joined, wrapped
 from whatwhere.learn.pilot import fly_pilot
-from whatwhere.learn.plan import Plan, read_plan, write_plan
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import State
 from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimizer, rate_at, set_rate, train_step
