@@ -58,10 +58,10 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
     text = write_plan(disc_plan, tmp_path / "plan.toml").read_text("utf-8")
     for key in ("network.depth", "training.crop", "training.learning_rate"):
         assert disc_plan.reasons[key] in text
+        assert disc_plan.reasons[key] in str(disc_plan)
     choices = text.split("[network]")[1].split("[classes]")[0].splitlines()
     silent = [line for line in choices if " = " in line and " # " not in line]
     assert not silent, "every choice says why it is so, or what it means"
-        assert disc_plan.reasons[key] in str(disc_plan)
 
 
 @pytest.mark.parametrize(
