@@ -92,7 +92,7 @@ def _mapping(folder: Folder, classes: Classes) -> Classes:
         return classes
     if sorted(own.names) != sorted(classes.names):
         if own.values == classes.values:
-            return classes
+            return replace(own, names=classes.names, colors=classes.colors)
         raise ModelError(
             f"{folder.root} has {own.count} classes ({', '.join(own.names[:4])}...)",
             f"the model's {classes.count} ({', '.join(classes.names[:4])}...)",
@@ -161,7 +161,9 @@ def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample,
     if not all(model.plan for model in models):
         return "all; which the model was trained on is not known", unseen
     names = {sample.name for sample in everything}
-    if not trained and any(len(names.intersection(model.plan["split"].get("train", ()))) > 1 for model in models):
+    if not trained and any(
+        len(names.intersection(model.plan.get("split", {}).get("train", ()))) > 1 for model in models
+    ):
         return "all; named like images that it was trained on, with other pixels", unseen
     return "not trained on", unseen
 

@@ -101,9 +101,7 @@ def plan(
 
     check_place(output)
     if output.exists() and not overwrite:
-        raise OutputError(
-            f"{output} is there already, perhaps with your changes", "a new file", "add --overwrite, or -o"
-        )
+        raise OutputError(f"{output} is there, perhaps with your changes", "a new file", "add --overwrite, or -o")
 
     with _progress("reading", quiet) as advance:
         made = segmenter.plan(
@@ -145,8 +143,10 @@ def train(
     from whatwhere.network import probe_machine
 
     folder = RunFolder(output)
-    if resume or _leads:
-        folder.open(resume=resume)
+    if resume:
+        folder.open(resume=True)
+    elif _leads:
+        folder.refuse()  # before all is read
     if resume or plan_file is not None:
         if encoder is not None:
             raise typer.BadParameter("--encoder with a plan: the plan says which; edit it, or make another")
@@ -324,7 +324,7 @@ def explore(
     from whatwhere.paint.sources import extra
 
     for needed in ("starlette", "uvicorn"):
-        extra(needed, "explorer", "the explorer is a small web server, which is not installed")
+        extra(needed, "explorer", "the explorer is a small web server")
     from whatwhere.explorer.serve import explore as serve
     from whatwhere.explorer.serve import models_in
 

@@ -357,7 +357,8 @@ class Segmenter:
                 another depth need a ``Normalisation``, which says their dtype.
 
         Raises:
-            ModelError: constants that are not finite numbers a channel, or are for images from 0 to 1.
+            ModelError: names that are no classes; constants that are not finite numbers a channel, or are for images
+                from 0 to 1.
         """
         if not isinstance(normalisation, Normalisation):
             normalisation = _constants(*normalisation)
@@ -365,14 +366,17 @@ class Segmenter:
             classes = [f"class {index}" for index in range(classes)]
         if not isinstance(classes, Classes):
             values = tuple((index,) for index in range(len(classes)))
-            classes = Classes(tuple(classes), class_colors(values), values)
+            try:
+                classes = Classes(tuple(classes), class_colors(values), values)
+            except ValueError as error:
+                raise ModelError(f"classes: {error}", "a name of its own for each class", "") from error
         return cls(Model(module.eval(), classes, normalisation))
 
     def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
         """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.
 
-        Where a file has no data it is 255. What is painted has to fit into memory; :func:`whatwhere.predict` paints
-        files of any size into files.
+        Where a file has no data it is 255; a GeoTIFF needs the extra ``geo``. What is painted has to fit into memory;
+        :func:`whatwhere.predict` paints files of any size into files.
 
         ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"``.
         """

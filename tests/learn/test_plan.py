@@ -93,7 +93,7 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("warp = 0.5", "warp = 50", r"augmentation\.warp = 50; expected a number from 0 to 1"),
         ("noise = 0.1", "noise = nan", r"augmentation\.noise = nan; expected a number from 0 to 1"),
         ("scale = 0.4", "scale = inf", r"augmentation\.scale = inf; expected a number from 0 to 4"),
-        ("std = [", "std = [nan, ", r"\[normalisation\] is not right; expected mean and std need one finite"),
+        ("std = [", "std = [nan, ", r"\[normalisation\] is not right: mean .* one finite number a channel"),
         ("[network]", "network = 5\n[netw]", r"unknown key 'netw'|network is 5"),
         ('color = "#', 'color = "blue', r"\[\[classes\.class\]\] is not right.*name, color '#rrggbb' and values"),
         ("std = [", "std = [0.0, ", r"\[normalisation\] is not right"),

@@ -152,7 +152,7 @@ def test_workers_are_counted_from_one(model_file: Path) -> None:
 
 
 def test_local_workers_paint_what_can_be_painted(run_cli: Cli, model_file: Path, tmp_path: Path) -> None:
-    """As people call it, in processes of their own: errors come back from there with their three parts."""
+    """As people call it, in processes of their own."""
     image = picture(300, 280)
     for name in ("good", "bad"):
         tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="rgb", tile=(64, 64), compression="zlib")

@@ -425,6 +425,19 @@ def test_a_folder_is_replaced_by_another_or_stays(tmp_path: Path, monkeypatch: p
         with pytest.raises(KeyboardInterrupt):
             move(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old/chunk").read_text() == "old"
+    honest, calls = Path.replace, []
+
+    def between(here: Path, there: Path) -> Path:
+        calls.append(here)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return honest(here, there)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", between)
+        with pytest.raises(KeyboardInterrupt):
+            move(tmp_path / "new", tmp_path / "old")
+    assert not (tmp_path / "old").exists()
     move(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old/chunk").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["old"]

@@ -143,7 +143,7 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
     if pair := _pair_in(root):
         images, masks = pair
         inner, inner_masks = _split_folders(images), _split_folders(masks)
-        if not inner:
+        if "train" not in inner:  # one plate may be called test
             return [("all", images, masks)]
         return [
             (split, images / inner[split], masks / inner_masks.get(split, inner[split])) for split in _in_order(inner)
@@ -170,7 +170,7 @@ def _split_folders(place: Path) -> dict[str, str]:
 def _beside(root: Path) -> tuple[Path, ...]:
     """Where folders divide the images into train, val and test: what else lies there."""
     pair = _pair_in(root)
-    if pair is None or not (inner := _split_folders(pair[0])):
+    if pair is None or "train" not in (inner := _split_folders(pair[0])):
         return ()
     return tuple(
         entry
@@ -183,7 +183,7 @@ def _beside(root: Path) -> tuple[Path, ...]:
 
 def _hidden(name: str) -> bool:
     """Of the system or of a network drive, not of the user's."""
-    return name.startswith((".", "@")) or name in ("Thumbs.db", "__MACOSX")
+    return name.startswith(".") or name in ("Thumbs.db", "__MACOSX", "@eaDir")
 
 
 def _in_order(splits: Mapping[str, str]) -> list[str]:

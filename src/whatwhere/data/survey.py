@@ -360,22 +360,21 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
         image = _image_facts(pixels, valid)
     except DataError as error:
         image_error = error.given
-    if sample.mask:
-        try:
-            array, palette = read_mask_and_palette(sample.mask)
-            array = as_classes_are(array, palette, classes)
-            mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array))
-            if classes:
-                labels = encode_mask(array, classes, str(sample.mask))
-                if valid is not None and valid.shape == labels.shape:
-                    labels = np.where(valid, labels, np.uint8(VOID))
-                void = int(np.count_nonzero(labels == VOID))
-                mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
-                if cut and pixels is not None and pixels.shape[:2] == labels.shape:
-                    mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
-        except DataError as error:
-            mask_error = str(error) if mask else error.given
-    mask_path = _relative(sample.mask, root) if sample.mask else None
+    try:
+        array, palette = read_mask_and_palette(sample.mask)
+        array = as_classes_are(array, palette, classes)
+        mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array))
+        if classes:
+            labels = encode_mask(array, classes, str(sample.mask))
+            if valid is not None and valid.shape == labels.shape:
+                labels = np.where(valid, labels, np.uint8(VOID))
+            void = int(np.count_nonzero(labels == VOID))
+            mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
+            if cut and pixels is not None and pixels.shape[:2] == labels.shape:
+                mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
+    except DataError as error:
+        mask_error = str(error) if mask else error.given
+    mask_path = _relative(sample.mask, root)
     return FileSurvey(
         sample.name, split, _relative(sample.image, root), mask_path, image, mask, image_error, mask_error
     )

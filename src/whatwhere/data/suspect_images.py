@@ -195,7 +195,7 @@ def sizes(survey: Survey) -> Iterator[Finding]:
         return
     kinds = Counter((f.image.channels, f.image.dtype) for f in survey.files if f.image)
     (channels, dtype), _ = kinds.most_common(1)[0]
-    splits = Counter(file.split for file in survey.files)
+    splits = Counter(file.split for file in survey.files if file.image)
     counts = ", ".join(f"{n:,} {split}" for split, n in splits.items() if split != "all")
     number = many(heights.count, "image") + (f" ({counts})" if counts else "")
     message = f"{number} of {_span(heights)} x {_span(widths)} pixels, {many(channels, 'channel')}, {dtype}"

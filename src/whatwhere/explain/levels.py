@@ -268,20 +268,18 @@ class Painters:
 
     Attributes:
         parts: for each part of the images, by layer, the probe fitted on interior and boundary pixels of the others.
-        part: for each image which part it is in.
-        apart: False for a single image, whose probes were fitted on itself.
+        part: for each image which part it is in. A single image is read by probes fitted on itself.
     """
 
     parts: tuple[Mapping[str, Probe], ...]
     part: tuple[int, ...]
-    apart: bool
 
     def of(self, image: int | None) -> Mapping[str, Probe]:
         """By layer; None is an image that no probe was fitted on."""
         return self.parts[0 if image is None else self.part[image]] if self.parts else {}
 
 
-NOBODY = Painters((), (), apart=True)
+NOBODY = Painters((), ())
 """Where the labels do not ask."""
 
 
@@ -300,7 +298,7 @@ def painting_probes(layers: Sequence[Layer], samples: Samples, images: int, clas
             kept = part[places] != number
             kept = kept if kept.any() else np.ones_like(kept)
             probes[number][layer.name] = fit_probe(x[kept], labels[kept], classes)
-    return Painters(tuple(probes), tuple(part.tolist()), apart=parts > 1)
+    return Painters(tuple(probes), tuple(part.tolist()))
 
 
 def paint_by_probe(layer: Layer, probe: Probe, features: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:

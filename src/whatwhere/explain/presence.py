@@ -71,7 +71,7 @@ def measure_presence(pooled: Mapping[str, Array], counts: Sequence[Array], class
         there, known = _there(pixels, join), _joined(pixels, join).any(-1)
         flat = there[known]
         asked = [c for c in range(classes) if min(flat[:, c].sum(), (~flat[:, c]).sum()) >= _LEAST]
-        if asked and len(pixels) > 1:
+        if asked and known.any((1, 2)).sum() > 1:
             accuracy = {
                 name: _ask(_joined(cells, join), there, known, asked, seed, region) for name, cells in pooled.items()
             }

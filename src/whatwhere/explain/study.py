@@ -22,7 +22,7 @@ from whatwhere.explain.pixels import Spots
 __all__ = ["CELLS", "Study", "answers_of", "look", "path_means", "pooled"]
 
 CELLS = 4
-"""Pooled features are kept for a grid of 4 x 4 cells an image, which can be joined to halves or the whole."""
+"""Pooled features are kept for a grid of 4 x 4 cells an image, which can be joined to quarters or the whole."""
 
 Array = NDArray[Any]
 Progress = Callable[[float], None]
@@ -164,7 +164,8 @@ def pooled(layer: Layer, features: Tensor, size: tuple[int, int]) -> Array:
         torch.from_numpy(_shares(units, count)).to(features.device)
         for units, count in zip((rows, columns), features.shape[-2:])
     ]
-    cells: Array = torch.einsum("au,bv,cuv->abc", *weights, features[0].float()).cpu().numpy()
+    with torch.autocast(features.device.type, enabled=False):  # einsum would compute in less
+        cells: Array = torch.einsum("au,bv,cuv->abc", *weights, features[0].float()).cpu().numpy()
     return cells
 
 

@@ -10,9 +10,10 @@ from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import Levels, Reading
 from whatwhere.explain.measured import Measured
 
-_ENOUGH = 5
-
 __all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
+
+_ENOUGH = 5
+"""Images that both intervals have to come of."""
 
 
 def answers(e: Explanation) -> dict[str, list[str]]:

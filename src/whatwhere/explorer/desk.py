@@ -21,6 +21,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
+from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.sets import ImageSet
 from whatwhere.errors import DataError, ModelError
 from whatwhere.explain.evidence import containing, ring_profile
@@ -135,7 +136,7 @@ class Desk:
         """Lays an image on the desk; of many uploads the oldest goes."""
         with TemporaryDirectory(prefix="whatwhere-") as folder:
             suffix = Path(name).suffix.lower()
-            suffix = suffix if suffix in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp") else ".png"
+            suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
             path = Path(folder) / f"upload{suffix}"
             path.write_bytes(body)
             _refuse_other_files(path, name)
@@ -320,9 +321,15 @@ def _refuse_other_files(path: Path, name: str) -> None:
             described = tif.ome_metadata or ""
     except Exception:  # noqa: BLE001 (no TIFF, or a damaged one: who reads it says what is wrong)
         return
-    if others := set(re.findall(r"FileName\s*=\s*[\"']([^\"']*)", described)) - {Path(name).name}:
+    own = re.search(r"<OME[^>]*\sUUID\s*=\s*[\"']([^\"']*)", described)
+    parts = re.findall(r"<UUID[^>]*FileName\s*=\s*[\"']([^\"']*)[\"'][^>]*>\s*([^<\s]*)", described)
+    others = {file for file, number in parts if own is None or number != own.group(1)} - {Path(name).name}
+    if others or described.count("FileName") > len(parts):
         raise RefusalError(
-            415, f"{name} goes on in other files, such as {min(others)}", "an image in one file", "save it as one TIFF"
+            415,
+            f"{name} goes on in other files, such as {min(others, default='unknown')}",
+            "an image in one file",
+            "save it as one TIFF",
         )
 
 

@@ -137,7 +137,7 @@ class Reading:
         return self._known
 
     def _probes(self, known: _Known, shown: Shown) -> Mapping[str, Probe]:
-        """By layer; fitted on other images."""
+        """By layer; fitted on other images, if there are any."""
         places = (place for place, case in enumerate(known.bench.cases) if case.name == shown.name)
         return known.painters.of(next(places, None))
 

@@ -50,8 +50,8 @@ _MEANINGS = {
     "augmentation.color": "largest shift of each channel by itself, in standard deviations",
     "augmentation.blur": "share of crops",
     "augmentation.noise": "share of crops",
-    "normalisation.mean": "of each channel, over all training pixels",
-    "normalisation.std": "likewise",
+    "normalisation.mean": "of each channel, in the units of the files",
+    "normalisation.std": "of each channel, in the units of the files",
     "normalisation.dtype": "of the image files",
 }
 """Said of a choice that has no reason of its own."""
@@ -141,7 +141,7 @@ def _record(kind: type[T], table: Any, where: str) -> T:
     try:
         return typing.cast(T, kind(**values))
     except ValueError as error:
-        raise PlanError(f"[{where}] is not right", str(error), "") from error
+        raise PlanError(f"[{where}] is not right: {error}", "", "") from error
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:
@@ -181,6 +181,8 @@ def _toml(plan: Plan) -> str:
         for key, value in asdict(getattr(plan, name)).items():
             table[key] = list(value) if isinstance(value, tuple) else value
             said = plan.reasons.get(f"{name}.{key}") or _MEANINGS.get(f"{name}.{key}")
+            if name == "normalisation" and key != "dtype":
+                said = plan.reasons.get(name, said)
             if said:
                 table[key].comment(said)
         document[name] = table

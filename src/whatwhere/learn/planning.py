@@ -102,7 +102,7 @@ def make_plan(
         for name in survey.splits
         if name != "all"  # what the division left out
     }
-    if not split.get("val"):  # a single image is learnt from and judged on
+    if not split.get("val") and len(split["train"]) == 1:  # a single image is learnt from and judged on
         split["val"] = split["train"]
     reasons["split"] = ", ".join(f"{len(names)} {name}" for name, names in split.items())
     return Plan(

@@ -77,10 +77,7 @@ class RunFolder:
                     f"{self.root} holds no run", "the folder of an interrupted run", "leave out --resume"
                 )
             return
-        if self.plan.exists():
-            raise TrainingError(
-                f"{self.root} already holds a run", "a new folder", "go on with --resume, or name another folder"
-            )
+        self.refuse()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / ".writable"
@@ -88,6 +85,13 @@ class RunFolder:
             probe.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.root} can't be written ({error.strerror})", "a writable place", "") from error
+
+    def refuse(self) -> None:
+        """``TrainingError`` if a run is there already."""
+        if self.plan.exists():
+            raise TrainingError(
+                f"{self.root} already holds a run", "a new folder", "go on with --resume, or name another folder"
+            )
 
     def record(self, entry: dict[str, Any]) -> None:
         """Adds a line to the history."""

@@ -144,9 +144,11 @@ def available_memory() -> int:
 def _containers() -> Iterator[tuple[int, int]]:
     """Limit and use in bytes of each container that has a limit."""
     for folder, limit, used, files in _CONTAINERS:
-        with suppress(OSError, ValueError, KeyError):  # not there, or "max"
-            most, now = (int((folder / name).read_text()) for name in (limit, used))
-            yield most, now - _numbers(folder / "memory.stat")[files]
+        with suppress(OSError, ValueError):  # not there, or "max"
+            most, now = int((folder / limit).read_text()), 0
+            with suppress(OSError, ValueError, KeyError):  # some containers tell the limit alone
+                now = int((folder / used).read_text()) - _numbers(folder / "memory.stat")[files]
+            yield most, now
 
 
 def _numbers(path: Path) -> dict[str, int]:

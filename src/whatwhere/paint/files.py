@@ -79,7 +79,7 @@ def _images_below(folder: Path, above: frozenset[Path]) -> list[Path]:
         ) from error
     found: list[Path] = []
     for entry in entries:
-        if entry.name.startswith((".", "@")) or entry.name.endswith(".partial"):
+        if entry.name.startswith(".") or entry.name.endswith(".partial") or entry.name == "@eaDir":
             continue
         if entry.is_dir():
             found += _images_below(entry, above | {here})

@@ -103,6 +103,7 @@ class JournaledSink:
         try:
             self.store.open(self.folder)
         except FileNotFoundError:
+            self.store.close()
             return False
         return True
 
@@ -238,7 +239,7 @@ def as_shares(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
 def move(made: Path, target: Path) -> None:
     """Puts a finished file or folder in its place, replacing what is there; on disk when this returns.
 
-    What is at ``target`` is whole at every moment, or not there.
+    What is at ``target`` is whole, or for a moment not there: then a rerun paints it again.
     """
     old = made.with_name(f"{made.name}.old")
     if made.is_file():

@@ -134,11 +134,11 @@ export const TOURS = [
       { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
         say: (scene) => `To paint, a network must say what and where. To say only "is there one?", place is not needed. ${deepAgrees(scene)}` },
       { show: () => ".presence-panel", set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: () => "So throw the rest of the place away: average the bottleneck's features over the whole image, and ask one probe for yes or no. Below is what it answers for this image. That is a classifier: the left half of a U, and an average." },
+        say: () => "So throw the rest of the place away: average the bottleneck's features, and ask one probe for yes or no. Below is what it answers for this image. That is a classifier: the left half of a U, and an average." },
       { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, layer: "bottleneck", paths: noSkips(scene) }),
         say: () => "And this is what the right half adds even without any skip: the bottleneck's answer, spread out again. For yes or no, it was not asked." },
       { show: () => part(".u"), set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: () => "With the skips the shapes come back. A classifier could leave out the upper half of the U; a painter can't. Turn the valves yourself, or choose another question." },
+        say: () => "With the skips the shapes come back. A classifier could leave out the right half of the U; a painter can't. Turn the valves yourself, or choose another question." },
     ],
   },
 ];
