@@ -266,8 +266,9 @@ def real_page(folder: Path, pictures: Path) -> str:
 none was typed.*
 
 What drawn scenes show cleanly ([unet-intuition-measured.md](unet-intuition-measured.md)), real images show less
-cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}. What later recipes reach is in
-[RESULTS](../bench/RESULTS.md). Intervals, in brackets, are over validation images; they say nothing about other trainings.
+cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}. What later recipes reach
+is in [RESULTS](../bench/RESULTS.md). Intervals, in brackets, are over validation images; they say nothing about other
+trainings.
 
 ## Where this agrees with the textbook, and where not
 

@@ -493,7 +493,7 @@ def test_the_pilot_flies_where_the_network_is(disc_plan: Plan, sets: Any, monkey
     images = sets["train"]
     crops = Crops(
         images.store,
-        [one.present for one in images.facts()],
+        tuple(one.present for one in images.facts()),
         disc_plan.normalisation,
         32,
         disc_plan.augmentation,
@@ -566,7 +566,7 @@ def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureReques
     images = open_sets(find(tmp_path / "few"), small)["train"]
     crops = Crops(
         images.store,
-        [one.present for one in images.facts()],
+        tuple(one.present for one in images.facts()),
         small.normalisation,
         small.training.crop,
         small.augmentation,

@@ -382,7 +382,8 @@ def test_a_damaged_chunk_of_any_codec_is_named(tmp_path: Path, form: Any, codec:
     chunk = tmp_path / ("a.zarr/0.1" if form == 2 else "a.zarr/c/0/1")
     whole = chunk.read_bytes()
     middle = len(whole) // 2
-    for damaged in (whole[:middle], whole[: middle - 9] + b"\xff" * 20 + whole[middle + 11 :], b""):
+    wrong = whole[: middle - 9] + b"\xff" * 20 + whole[middle + 11 :]  # which blosc has no sum to notice by
+    for damaged in (whole[:middle], b"", *([wrong] if codec != "blosc" else [])):
         chunk.write_bytes(damaged)
         with pytest.raises(DataError, match=r"a.zarr has a damaged chunk in rows 0 to 64"):
             open_image(tmp_path / "a.zarr").read(((0, 64), (0, 64)))

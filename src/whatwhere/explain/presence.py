@@ -68,10 +68,10 @@ def measure_presence(pooled: Mapping[str, Array], counts: Sequence[Array], class
     pixels = np.stack(counts)
     for region in _PARTS:
         join = pixels.shape[1] // _PARTS[region]
-        there, known = _there(pixels, join), _joined(pixels, join).any(-1)
+        there, known = _there(pixels, join), _counted(pixels, join)
         flat = there[known]
         asked = [c for c in range(classes) if min(flat[:, c].sum(), (~flat[:, c]).sum()) >= _LEAST]
-        if asked and known.any((1, 2)).sum() > 1:
+        if asked and len(np.unique(np.nonzero(known)[0])) > 1:
             accuracy = {
                 name: _ask(_joined(cells, join), there, known, asked, seed, region) for name, cells in pooled.items()
             }
@@ -94,7 +94,7 @@ def region_features(pooled: Array, counts: Array | None, region: str, class_id: 
     features = joined.reshape(-1, joined.shape[-1])
     if counts is None:
         return features, None
-    known = _joined(counts, join).any(-1).reshape(-1)
+    known = _counted(counts, join).reshape(-1)
     return features[known], _there(counts, join)[..., class_id].reshape(-1)[known]
 
 
@@ -102,6 +102,12 @@ def _there(pixels: Array, join: int) -> Array:
     """Whether each class is in each region, from its pixels in each cell."""
     joined = _joined(pixels.astype(np.float64), join) * join * join
     found: Array = joined >= _VISIBLE * joined.sum(-1, keepdims=True)
+    return found
+
+
+def _counted(pixels: Array, join: int) -> Array:
+    """Whether a region has a pixel that counts."""
+    found: Array = _joined(pixels, join).sum(-1) > 0
     return found
 
 

@@ -179,12 +179,11 @@ def _toml(plan: Plan) -> str:
     for name in ("network", "training", "augmentation", "normalisation"):
         table = tomlkit.table()
         for key, value in asdict(getattr(plan, name)).items():
-            table[key] = list(value) if isinstance(value, tuple) else value
+            item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
             said = plan.reasons.get(f"{name}.{key}") or _MEANINGS.get(f"{name}.{key}")
             if name == "normalisation" and key != "dtype":
                 said = plan.reasons.get(name, said)
-            if said:
-                table[key].comment(said)
+            table.add(key, item.comment(said) if said else item)
         document[name] = table
     document["classes"] = _toml_classes(plan)
     document["split"] = {name: list(names) for name, names in plan.split.items()}

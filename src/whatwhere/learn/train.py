@@ -138,7 +138,7 @@ class _Trainer:
         for name, images in sets.items():
             _check_images(images.names, facts[name], plan)
         self.crops = Crops(
-            sets["train"].store, [one.present for one in facts["train"]], plan.normalisation, plan.training.crop,
+            sets["train"].store, tuple(one.present for one in facts["train"]), plan.normalisation, plan.training.crop,
             plan.augmentation, plan.training.class_aware, plan.seed,
         )  # fmt: skip
         self.keeper = Keeper(plan, sets["val"], sets["train"].digests(), folder, self.machine, view.say)
