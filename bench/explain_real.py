@@ -18,9 +18,10 @@ from typing import Any
 
 from common import header
 from explained import explained
+from whatwhere.chosen import truth_of
 from whatwhere.judge import compare
 from whatwhere.network import load_model
-from whatwhere.segmenter import evaluate, truth_of
+from whatwhere.segmenter import evaluate
 from whatwhere.writing import write_json
 
 SETS = ("cats", "isbi_membrane", "camvid")

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from common import header, model_of, rows, table, unet
+from whatwhere.chosen import truth_of
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.network import Model, load_model, probe_machine, save_model
 from whatwhere.paint import Engine
 from whatwhere.paint.backends import BACKENDS, Job
 from whatwhere.paint.kept import Int8, int8_files, provisional
 from whatwhere.paint.quantise import quantise
-from whatwhere.segmenter import truth_of
 
 PASSES = 3
 """Passes a turn."""

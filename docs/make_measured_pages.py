@@ -183,7 +183,7 @@ def _sight(full: Sequence[Record], show: Show) -> str:
 
 {show("unet/sight", "What each layer can see, and what it does see")}
 
-The output can see {pixels(output(one)["theoretical"] for one in full)} px; 95 % of what moves it lies within
+The output can see {pixels(output(one)["theoretical"] for one in full)} px; 95 % of what moves it lies in a square of
 {pixels(output(one)["most"]["value"] for one in full)} px (Luo et al. 2016, arXiv 1701.04128, found effective fields to
 be a fraction of the theoretical). Typical objects: {objects}. That nothing outside the theoretical windows matters was
 tried on {sum(leak["tried"] for leak in leaks)} units, by noise everywhere outside: in {failed} of {len(leaks)} checks
@@ -244,7 +244,7 @@ Asked of features averaged over each {asked[0]["region"]}, where no place is lef
 {table(["layer", "is it there?"], rows)}
 
 Averaging throws all place away; the level that tells most is still right in {best} of the cases. To say yes or no,
-*what* is enough, and the upper half of the U could be left out: that is a classifier.
+*what* is enough, and the right half of the U could be left out: that is a classifier.
 """
 
 
@@ -266,8 +266,9 @@ def real_page(folder: Path, pictures: Path) -> str:
 none was typed.*
 
 What drawn scenes show cleanly ([unet-intuition-measured.md](unet-intuition-measured.md)), real images show less
-cleanly, or not at all. One network a data set, trained by `bench/real_data.py`. Intervals, in brackets, are over
-validation images; they say nothing about other trainings.
+cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}. What later recipes reach
+is in [RESULTS](../bench/RESULTS.md). Intervals, in brackets, are over validation images; they say nothing about other
+trainings.
 
 ## Where this agrees with the textbook, and where not
 
@@ -280,6 +281,12 @@ et al., arXiv 2402.08276); effective fields a fraction of the theoretical (Luo e
 
 {_ablated_or_retrained(told, apart)}
 {NEWLINE.join(sets)}"""
+
+
+def _with(told: Mapping[str, Record]) -> str:
+    """Versions, where one was used for all."""
+    said = {_versions(one) for one in told.values() if one.get("versions")}
+    return f" ({said.pop()})" if len(said) == 1 else ""
 
 
 def _one_set(name: str, one: Record, show: Show) -> str:
@@ -334,7 +341,7 @@ def _sees(one: Record) -> str:
     if out["share"] is None:
         return "no bound"
     said = "yes" if out["share"] > 0.9 else "**no**"
-    return f"{said}: 95 % within {out['most']['value']:.0f} of {out['theoretical']} px"
+    return f"{said}: 95 % in {out['most']['value']:.0f} of {out['theoretical']} px"
 
 
 def _brings(one: Record, score: str, path: int) -> str:

@@ -19,7 +19,8 @@ import tifffile
 from PIL import Image
 
 from tiny import Cli, Done
-from whatwhere.learn.plan import Plan, write_plan
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan_file import write_plan
 from whatwhere.network import save_model
 
 

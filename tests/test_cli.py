@@ -17,7 +17,8 @@ from PIL import Image
 
 import whatwhere
 from tiny import Cli
-from whatwhere.learn.plan import Plan, read_plan, write_plan
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan_file import read_plan, write_plan
 
 VERBS = ("check", "plan", "train", "predict", "evaluate", "compare", "quantise", "demo")
 

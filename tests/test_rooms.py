@@ -16,7 +16,7 @@ HEIGHT = {
     for height, rooms in enumerate(
         (
             ("errors",), ("records", "writing"), ("data", "field"), ("network",), ("judge",), ("paint",), ("learn",),
-            ("explain",), ("segmenter",), ("cli", "demo", "explorer", "__main__"),
+            ("explain",), ("chosen",), ("segmenter",), ("cli", "demo", "explorer", "__main__"),
         )
     )
     for room in rooms

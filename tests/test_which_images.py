@@ -12,10 +12,13 @@ from PIL import Image
 
 from tiny import disc_picture, tiny, write_discs
 from whatwhere import segmenter
+from whatwhere.chosen import open_sets, truth_of
+from whatwhere.data import find
 from whatwhere.data.sets import untold
 from whatwhere.errors import DataError, ModelError, PlanError
-from whatwhere.network import Model, load_model
-from whatwhere.segmenter import explain, open_sets, plan, train, truth_of
+from whatwhere.network import Model, UNet, load_model
+from whatwhere.records import Classes, Normalisation
+from whatwhere.segmenter import check, explain, plan, train
 
 
 def write(root: Path, numbers: dict[str, int]) -> Path:
@@ -102,11 +105,63 @@ def test_models_of_other_classes_do_not_look_at_one_truth(numbered: tuple[Path, 
         truth_of(model, data, beside=[turned])
 
 
+CLASSES = """
+[[class]]
+value = {}
+name = "{}"
+[[class]]
+value = {}
+name = "{}"
+"""
+
+
+def test_a_classes_file_counts_by_its_names(tmp_path: Path) -> None:
+    there = write(tmp_path / "there", {f"val/*/{k:03}": k for k in range(3)})
+    network = UNet(3, 2, width=4, depth=1).eval()
+    classes = Classes(("disc", "ground"), ((0, 0, 0), (1, 1, 1)), ((1,), (0,)))
+    model = Model(network, classes, Normalisation((0.0,) * 3, (255.0,) * 3))
+    (there / "classes.toml").write_text(CLASSES.format(0, "ground", 255, "disc"))
+    for index in range(3):  # as the file says, in the order of the model
+        _, labels = truth_of(model, there).store[index]
+        np.testing.assert_array_equal(labels == 0, disc_picture(index)[1] == 255)
+    (there / "classes.toml").write_text(CLASSES.format(1, "this", 0, "that"))
+    assert len(truth_of(model, there)) == 3  # other names for the same values
+    (there / "classes.toml").write_text(CLASSES.format(0, "this", 255, "that"))
+    with pytest.raises(ModelError, match=r"2 classes \(this, that\.\.\.\); expected the model's 2 \(disc, ground"):
+        truth_of(model, there)
+    (there / "classes.toml").write_text(CLASSES.format(0, "one", 255, "one"))
+    with pytest.raises(DataError, match="two classes are named 'one'"):
+        truth_of(model, there)
+
+
+def test_a_folder_of_equal_names_and_other_pixels_is_told_so(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    _, model = numbered
+    there = write(tmp_path, {f"*/{k:03}": 100 + k for k in range(10)})
+    assert truth_of(model, there).part == "all; named like images that it was trained on, with other pixels"
+
+
+def test_a_single_image_is_learnt_from_and_judged_on(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", {"*/a": 1})
+    made = tiny(plan(data, epochs=1))
+    assert made.split == {"train": ("a",), "val": ("a",)}
+    assert train(data, tmp_path / "run", plan=made).images == 1
+
+
+def test_images_without_a_mask_are_in_nobody_s_way(tmp_path: Path) -> None:
+    data = write(tmp_path, {f"*/{k:03}": k for k in range(10)})
+    Image.fromarray(disc_picture(99)[0][:9, :9, 0]).save(data / "images/tiny grey.png")
+    (data / "images/damaged.png").write_bytes(b"no image")
+    found = check(data)
+    assert not found.fatal, str(found)
+    assert "2 images without a mask" in str(found)
+    plan(data, epochs=1)
+
+
 def test_test_images_do_not_leak_into_a_validation_that_was_made(tmp_path: Path) -> None:
     numbers = {f"train/*/{k:03}": k for k in range(10)} | {f"test/*/{k:03}": 50 + k for k in range(10)}
     data = write(tmp_path / "data", numbers)
     made = tiny(plan(data, epochs=1))
-    sets = open_sets(segmenter.find(data), made)
+    sets = open_sets(find(data), made)
     assert {split: len(images) for split, images in sets.items()} == {"train": 8, "val": 2}
     assert all(path.parent.parent.name == "train" for images in sets.values() for path in images.paths)
     train(data, tmp_path / "run", plan=made)
@@ -121,7 +176,7 @@ def test_a_val_without_masks_is_made_from_train(tmp_path: Path) -> None:
     (data / "val/images").mkdir(parents=True)
     (data / "val/masks").mkdir()
     Image.fromarray(disc_picture(77)[0]).save(data / "val/images/000.png")
-    sets = open_sets(segmenter.find(data), plan(data, epochs=1))
+    sets = open_sets(find(data), plan(data, epochs=1))
     assert {split: len(images) for split, images in sets.items()} == {"train": 8, "val": 2}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from whatwhere.learn.plan import read_plan
+from whatwhere.learn.plan_file import read_plan
 from whatwhere.learn.run_folder import RunFolder
 from whatwhere.network import Model, build, load_model, save_model, versions
 

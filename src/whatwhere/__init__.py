@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from whatwhere import field as field
+    from whatwhere.field import field as field
     from whatwhere.network import Model as Model
     from whatwhere.network import UNet as UNet
     from whatwhere.network import load_model as load_model

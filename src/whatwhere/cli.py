@@ -1,7 +1,8 @@
 """The command line: a verb for each public function. Knows how to ask, show progress and report; computes nothing.
 
 Exit codes: 0 all went well; 1 some of the work failed, or a folder can't be trained on; 2 bad input, told in one line;
-130 interrupted, and what is there can be resumed. Rooms are imported when a verb runs, so that --help is quick.
+3 a fault of whatwhere; 130 interrupted, and what is there can be resumed. Rooms are imported when a verb runs, so that
+--help is quick.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from whatwhere import __version__
-from whatwhere.errors import WhatwhereError
+from whatwhere.errors import OutputError, WhatwhereError
 from whatwhere.writing import check_place, write_json
 
 __all__ = ["app", "main"]
@@ -40,7 +41,9 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines instead of a live screen.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
-TimeBudget = Annotated[str | None, typer.Option("--time", help="Wall time of the whole run, such as 20m.")]
+TimeBudget = Annotated[
+    str | None, typer.Option("--time", help="Wall time of the whole run, such as 90s or 20m; 20m without --epochs.")
+]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training images, instead of --time.")]
 SkipLevels = Annotated[str, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")]
 Encoder = Annotated[str, typer.Option(help="auto, plain, efficientnet-lite0 or timm:NAME with ImageNet weights.")]
@@ -69,6 +72,7 @@ def check(
     """Say what in a data folder would hurt, before anything is trained. Exit code 1 if training can't work."""
     from whatwhere import segmenter
 
+    check_place(json_file)
     with _progress("reading", quiet) as advance:
         findings = segmenter.check(data, seed=seed, progress=advance)
     _out.print(str(findings), markup=False)
@@ -82,6 +86,7 @@ def check(
 def plan(
     data: Annotated[Path, typer.Argument(help="The data folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The plan to write.")] = Path("plan.toml"),
+    overwrite: Annotated[bool, typer.Option(help="Replace a plan that is there.")] = False,
     time_budget: TimeBudget = None,
     epochs: Epochs = None,
     seed: Seed = 0,
@@ -92,7 +97,11 @@ def plan(
 ) -> None:
     """Choose everything about a training run, with a reason for each choice, and write it as an editable file."""
     from whatwhere import segmenter
-    from whatwhere.learn.plan import write_plan
+    from whatwhere.learn.plan_file import write_plan
+
+    check_place(output)
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} is there, perhaps with your changes", "a new file", "add --overwrite, or -o")
 
     with _progress("reading", quiet) as advance:
         made = segmenter.plan(
@@ -128,7 +137,7 @@ def train(
     started = _STARTED
     from whatwhere import segmenter
     from whatwhere.learn.changes import changed, check_unchanged
-    from whatwhere.learn.plan import read_plan
+    from whatwhere.learn.plan_file import read_plan
     from whatwhere.learn.run_folder import RunFolder
     from whatwhere.learn.view import make_view
     from whatwhere.network import probe_machine
@@ -136,6 +145,8 @@ def train(
     folder = RunFolder(output)
     if resume:
         folder.open(resume=True)
+    elif _leads:
+        folder.refuse()  # before all is read
     if resume or plan_file is not None:
         if encoder is not None:
             raise typer.BadParameter("--encoder with a plan: the plan says which; edit it, or make another")
@@ -161,10 +172,14 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, or globs.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the painted images.")],
-    overlay: Annotated[bool, typer.Option(help="Also blend the labels over the image.")] = False,
-    probabilities: Annotated[bool, typer.Option(help="Also write class probabilities.")] = False,
+    overlay: Annotated[
+        bool, typer.Option(help="Also NAME.overlay.png: labels over the image, the first class clear.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option(help="Also NAME.probabilities.tif: 0 to 255, a plane a class.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Paint again what is there.")] = False,
-    prove: Annotated[bool, typer.Option(help="Compare tiles with the whole image, on a crop that fits.")] = False,
+    prove: Annotated[bool, typer.Option(help="Only compare tiles with the whole, on a crop that fits.")] = False,
     tile: Annotated[
         int | None, typer.Option(help="Side of the tiles in pixels; chosen by memory if not given.")
     ] = None,
@@ -209,7 +224,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
     tolerance: Annotated[float, typer.Option(help="Pixels within which an edge counts as found.")] = 2.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores here.")] = None,
-    picture: Annotated[Path, typer.Option(help="Picture of the worst images to write.")] = Path("worst.png"),
+    picture: Annotated[Path, typer.Option(help="Picture of the worst images; replaced.")] = Path("worst.png"),
     quiet: Quiet = False,
 ) -> None:
     """Score a model on images with masks: a table, a picture of the worst images, and JSON on request."""
@@ -232,7 +247,8 @@ def compare(
     run_a: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
     run_b: Annotated[Path, typer.Argument(help="Another.")],
     data: Annotated[Path, typer.Argument(help="A data folder.")],
-    split: Annotated[str | None, typer.Option(help="test, val or train.")] = None,
+    split: Annotated[str | None, typer.Option(help="test, val or train; by default what both held out.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Pixels within which an edge counts as found.")] = 2.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the differences here.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -241,7 +257,7 @@ def compare(
 
     check_place(json_file)
     with _progress("painting", quiet) as advance:
-        comparison = segmenter.compare(run_a, run_b, data, split=split, progress=advance)
+        comparison = segmenter.compare(run_a, run_b, data, split=split, tolerance=tolerance, progress=advance)
     _out.print(comparison)
     if json_file is not None:
         write_json(json_file, comparison.to_json())
@@ -271,8 +287,8 @@ def explain(
     model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
     data: Annotated[Path, typer.Argument(help="A data folder, or a folder of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the measurements.")],
-    image: Annotated[Path | None, typer.Option(help="The image whose pixel is taken apart.")] = None,
-    pixel: Annotated[str | None, typer.Option(help="The pixel, as X,Y.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The image whose --pixel is taken apart.")] = None,
+    pixel: Annotated[str | None, typer.Option(help="The pixel, as X,Y; without --image of the first.")] = None,
     split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
     images: Annotated[int, typer.Option(help="How many images are measured at most.")] = 20,
     seed: Seed = 0,
@@ -304,11 +320,11 @@ def explore(
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Touch the network: a local page that answers at once. Ends with Ctrl-C."""
-    from whatwhere import segmenter
+    from whatwhere.chosen import truth_of
     from whatwhere.paint.sources import extra
 
     for needed in ("starlette", "uvicorn"):
-        extra(needed, "explorer", "the explorer is a small web server, which is not installed")
+        extra(needed, "explorer", "the explorer is a small web server")
     from whatwhere.explorer.serve import explore as serve
     from whatwhere.explorer.serve import models_in
 
@@ -316,7 +332,7 @@ def explore(
         raise typer.BadParameter("--split says which part of --data, which is not given")
     models = models_in([model, *(others or [])])
     first, *beside = (model for _, model in models)
-    truth = None if data is None else segmenter.truth_of(first, data, split, beside=beside)
+    truth = None if data is None else truth_of(first, data, split, beside=beside)
     serve(models, images or [], truth, host=host, port=port, browser=browser, say=typer.echo)
 
 

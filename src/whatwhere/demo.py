@@ -27,7 +27,8 @@ from whatwhere.explain.figures import TOKENS
 from whatwhere.explain.report import inline_svg
 from whatwhere.explain.words import answers
 from whatwhere.judge import Judge, Scores
-from whatwhere.learn.plan import Plan, read_plan
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan_file import read_plan
 from whatwhere.learn.view import make_view
 from whatwhere.network import load_model, versions
 from whatwhere.paint import Engine, paint, predict

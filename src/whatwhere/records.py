@@ -55,7 +55,11 @@ class Classes:
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.colors) == len(self.values):
-            raise ValueError("names, colors and values must have one entry a class each")
+            raise ValueError(
+                f"{len(self.names)} names, {len(self.colors)} colors, {len(self.values)} values; one a class is needed"
+            )
+        if twice := [name for name in self.names if self.names.count(name) > 1]:
+            raise ValueError(f"two classes are named {twice[0]!r}; one class may have several values")
         if not 1 <= len(self.names) < VOID:
             raise ValueError(f"{len(self.names)} classes; 1 to {VOID - 1} are possible")
 
@@ -97,9 +101,9 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean or not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise ValueError("mean and std need one finite number a channel")
+            raise ValueError(f"mean {self.mean} and std {self.std}; one finite number a channel is needed")
         if min(self.std) <= 0:
-            raise ValueError("every std must be positive")
+            raise ValueError(f"std {self.std}; every one must be positive")
 
     @property
     def channels(self) -> int:

@@ -5,12 +5,11 @@ Takes paths, arrays or records, returns records that print themselves; each comm
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time as clock
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from whatwhere.data import Findings, Folder, Sample, find, read_image, split, survey
+from whatwhere.chosen import images_of, open_sets, truth_of, with_image
+from whatwhere.data import Findings, Folder, find, split, survey
 from whatwhere.data import check as findings_of
-from whatwhere.data.crops import Store
 from whatwhere.data.findings import many
-from whatwhere.data.folder import LayoutError
-from whatwhere.data.images import pixel_digest
 from whatwhere.data.mapping import class_colors
-from whatwhere.data.sets import ImageSet, from_samples, untold
+from whatwhere.data.sets import ImageSet
 from whatwhere.data.survey import Survey
 from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.explain import Explanation
@@ -40,23 +37,33 @@ from whatwhere.learn.planning import make_plan
 from whatwhere.learn.run_folder import RunRecord
 from whatwhere.learn.train import train as train_sets
 from whatwhere.learn.view import TrainingView
-from whatwhere.network import Model, load_model, probe_machine, save_model
+from whatwhere.network import Holder, Model, as_model, load_model, probe_machine, save_model
 from whatwhere.paint import Engine, Painting, paint
-from whatwhere.paint.files import find_images
+from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.kept import Int8
 from whatwhere.paint.quantise import quantise as quantise_sets
 from whatwhere.records import Classes, Normalisation
 from whatwhere.writing import check_place, whole_file
 
-__all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "quantise", "train", "truth_of"]
+__all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "quantise", "train"]
 
 Progress = Callable[[int, int], None]
 PathLike = Path | str
+ModelLike = Model | Holder | Path | str
 Skips = Sequence[int] | None
 
 
 def check(data: PathLike, *, seed: int = 0, progress: Progress | None = None) -> Findings:
-    """Findings about a data folder, before anything is trained. ``findings.fatal`` tells if training can't work."""
+    """Findings about a data folder, before anything is trained. ``findings.fatal`` tells if training can't work.
+
+    Args:
+        data: the folder: ``images/`` and ``masks/``, or ``train/`` and ``val/`` (and ``test/``) that hold such a pair.
+        seed: of the division that training would make.
+        progress: is told how many files are done.
+
+    Raises:
+        DataError: the folder holds no images with masks.
+    """
     folder = find(data)
     return findings_of(_divided(folder, survey(folder, progress=progress), seed)[1])
 
@@ -72,7 +79,23 @@ def plan(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Plan:
-    """Every choice of a training run with its reason. The same data, machine and budget give the same plan."""
+    """Every choice of a training run with its reason. The same data, machine and budget give the same plan.
+
+    Args:
+        data: the folder, as for :func:`check`.
+        time: wall time of the whole run, such as ``"90s"``, ``"20m"`` or ``"1h30m"``; 20 minutes without ``epochs``.
+        epochs: passes over the training images, instead of a time.
+        seed: of everything random.
+        skips: the levels that get a skip, 0 the finest; all if None.
+        encoder: ``"auto"`` (by the data), ``"plain"``, ``"efficientnet-lite0"`` or ``"timm:NAME"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        progress: is told how many files are done.
+
+    Raises:
+        DataError: the folder can't be trained on.
+        PlanError: a budget, encoder or device that is not to be had.
+        ModelError: timm has no such model.
+    """
     seconds = parse_duration(time) if time else None
     if epochs is not None and not epochs > 0:
         raise PlanError(f"epochs = {epochs:g}", "a number above 0", "give the passes over the data that you want")
@@ -107,12 +130,25 @@ def train(
     view: TrainingView | None = None,
     started: float | None = None,
 ) -> RunRecord:
-    """Trains by a plan; leaves a run folder whose ``model.safetensors`` is the result. See ``learn.train``."""
+    """Trains by a plan; leaves a run folder whose ``model.safetensors`` is the result.
+
+    Args:
+        data: the folder the plan was made for.
+        out: the run folder, a new one or with ``resume`` that of an interrupted run.
+        plan: of :func:`plan`, or read from a file.
+        view: is told what happens; nothing is printed by default.
+        started: ``time.perf_counter()`` from which a time budget counts; now, if None.
+
+    Raises:
+        DataError: images that the plan names are missing or damaged.
+        OutputError: the run folder holds another run, or can't be written.
+        TrainingError: the loss is not a number any more.
+    """
     return train_sets(plan, open_sets(find(data), plan), out, resume=resume, view=view, started=started)
 
 
 def evaluate(
-    model: PathLike | Model,
+    model: ModelLike,
     data: PathLike,
     *,
     split: str | None = None,
@@ -123,16 +159,20 @@ def evaluate(
     """Scores of a model on a data folder's images with masks.
 
     Args:
-        model: a model file, run folder, or model.
+        model: a model file, run folder, model or ``Segmenter``.
         data: the folder.
         split: ``"test"``, ``"val"`` or ``"train"``; if None, the first of test and val that there is, and in a folder
             without splits the images that the model did not train on, or all if it never saw the folder.
         tolerance: pixels within which an edge counts as found.
         worst: a PNG to be written, the worst images first.
         progress: is told how many images are done.
+
+    Raises:
+        DataError: there are no such images, or one is damaged.
+        ModelError: the model can't be read, or its classes or channels are not those of the data.
     """
     check_place(worst)
-    held = model if isinstance(model, Model) else load_model(model)
+    held = as_model(model)
     images = truth_of(held, data, split)
     engine = Engine(held, images=len(images))
     scores = _scored(engine, images, tolerance, progress)
@@ -154,24 +194,38 @@ def _scored(engine: Engine, images: ImageSet, tolerance: float, progress: Progre
 
 
 def compare(
-    model_a: PathLike, model_b: PathLike, data: PathLike, *, split: str | None = None, progress: Progress | None = None
+    model_a: ModelLike,
+    model_b: ModelLike,
+    data: PathLike,
+    *,
+    split: str | None = None,
+    tolerance: float = 2.0,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Two models on the same images: the difference of every score, by paired bootstrap over images.
 
     By default the images are those of test or val, and in a folder without splits those that neither was trained on.
 
+    Args:
+        model_a, model_b: model files, run folders, models or ``Segmenter``s.
+        data, split, tolerance, progress: see :func:`evaluate`.
+
     Raises:
         ModelError: their classes differ.
         DataError: there are no such images.
     """
-    a, b = (load_model(model) for model in (model_a, model_b))
+    a, b = (as_model(model) for model in (model_a, model_b))
     images = truth_of(a, data, split, beside=(b,))
-    scores = [_scored(Engine(model, images=len(images)), images, 2.0, progress) for model in (a, b)]
-    return compare_scores(scores[0], scores[1], names=(str(model_a), str(model_b)))
+    scores = [_scored(Engine(model, images=len(images)), images, tolerance, progress) for model in (a, b)]
+    named = [
+        str(given) if isinstance(given, str | Path) else which
+        for given, which in ((model_a, "the first"), (model_b, "the second"))
+    ]
+    return compare_scores(scores[0], scores[1], names=(named[0], named[1]))
 
 
 def explain(
-    model: PathLike | Model,
+    model: ModelLike,
     data: PathLike,
     *,
     out: PathLike | None = None,
@@ -185,7 +239,7 @@ def explain(
     """What and where by level, what each skip delivers, how far the network sees: measured. See ``explain.explain``.
 
     Args:
-        model: a model file, run folder, or model.
+        model: a model file, run folder, model or ``Segmenter``.
         data: a data folder, or a folder of images without masks (then less can be said, and the report says so).
         out: a folder for the page and the measurements.
         split: as for :func:`evaluate`.
@@ -194,13 +248,17 @@ def explain(
         images: how many images at most.
         seed: of every sample.
         progress: is told what is being done, and the share done.
+
+    Raises:
+        DataError: there are no such images, or no such pixel.
+        ModelError: as for :func:`evaluate`.
     """
-    held = model if isinstance(model, Model) else load_model(model)
-    chosen = _images_with_or_without_truth(held, data, split)
+    held = as_model(model)
+    chosen = images_of(held, data, split)
     name = None
     if image is not None:
-        name, chosen = _with_image(chosen, Path(image))
-    if pixel is not None and name is None:
+        name, chosen = with_image(chosen, Path(image))
+    if pixel is not None and name is None and len(chosen):  # else there is nothing to explain with, as is said there
         name = chosen.names[0]
     place = (name, *pixel) if name is not None and pixel is not None else None
     if name is not None and place is None:
@@ -208,7 +266,7 @@ def explain(
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
 
 
-def quantise(model: PathLike | Model, data: PathLike, *, split: str = "val", progress: Progress | None = None) -> Int8:
+def quantise(model: ModelLike, data: PathLike, *, split: str = "val", progress: Progress | None = None) -> Int8:
     """The model in integers of 8 bits, kept beside its file if it paints as well. See ``paint.quantise``.
 
     Args:
@@ -219,7 +277,7 @@ def quantise(model: PathLike | Model, data: PathLike, *, split: str = "val", pro
     """
     if split == "train":
         raise DataError("a check on the images it was trained on", "split 'val' or 'test'", "leave out --split")
-    held = model if isinstance(model, Model) else load_model(model)
+    held = as_model(model)
     return quantise_sets(held, truth_of(held, data, "train"), truth_of(held, data, split), progress=progress)
 
 
@@ -246,6 +304,8 @@ class Segmenter:
         epochs: float | None = None,
         seed: int = 0,
         skips: Skips = None,
+        encoder: str = "auto",
+        device: str = "auto",
         out: PathLike | None = None,
         view: TrainingView | None = None,
         **network: Any,
@@ -257,7 +317,7 @@ class Segmenter:
             masks: with arrays: class ids, 0/255, booleans or RGB colours, one an image.
             time, epochs: the budget (20 minutes if neither is given).
             seed: of everything random.
-            skips: the levels that get a skip.
+            skips, encoder, device: as for :func:`plan`.
             out: the run folder; a temporary one if None.
             view: is told what happens; nothing is printed by default.
             network: changes to the plan's network, such as ``width=16``.
@@ -265,7 +325,7 @@ class Segmenter:
         started = clock.perf_counter()
         with tempfile.TemporaryDirectory(prefix="whatwhere-") as temporary:
             root = data if isinstance(data, str | Path) else write_arrays(data, masks, Path(temporary) / "data")
-            made = plan(root, time=time, epochs=epochs, seed=seed, skips=skips)
+            made = plan(root, time=time, epochs=epochs, seed=seed, skips=skips, encoder=encoder, device=device)
             if network:
                 depth = network.get("depth", made.network.depth)
                 levels = tuple(range(depth)) if skips is None else tuple(level for level in skips if level < depth)
@@ -275,7 +335,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, path: PathLike) -> Segmenter:
-        """From a model file or a run folder."""
+        """From a model file or a run folder; ``ModelError`` if it is missing, damaged, or of another program."""
         return cls(load_model(path))
 
     @classmethod
@@ -288,22 +348,35 @@ class Segmenter:
         """Any torch module ``(N, C, H, W) -> (N, classes, H, W)`` gets exact tiles, scores and explanations.
 
         Args:
-            module: of segmentation_models.pytorch, MONAI, or your own; switched to evaluation mode.
+            module: of segmentation_models.pytorch, MONAI, or your own, that gives logits as one tensor of the image's
+                height and width (of two classes also one channel: the logit of the second); switched to evaluation
+                mode. It is first run when something is painted.
             classes: names, a number, or a full record.
-            normalisation: means and standard deviations, a number a channel, in the units of the raw images.
+            normalisation: means and standard deviations, a number a channel, in the units of the raw images. A pair
+                is for images of 8 bits: constants for images from 0 to 1 have to be multiplied by 255. Images of
+                another depth need a ``Normalisation``, which says their dtype.
+
+        Raises:
+            ModelError: names that are no classes; constants that are not finite numbers a channel, or are for images
+                from 0 to 1.
         """
         if not isinstance(normalisation, Normalisation):
-            mean, std = normalisation
-            normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+            normalisation = _constants(*normalisation)
         if isinstance(classes, int):
             classes = [f"class {index}" for index in range(classes)]
         if not isinstance(classes, Classes):
             values = tuple((index,) for index in range(len(classes)))
-            classes = Classes(tuple(classes), class_colors(values), values)
+            try:
+                classes = Classes(tuple(classes), class_colors(values), values)
+            except ValueError as error:
+                raise ModelError(f"classes: {error}", "a name of its own for each class", "") from error
         return cls(Model(module.eval(), classes, normalisation))
 
     def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
         """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.
+
+        Where a file has no data it is 255; a GeoTIFF needs the extra ``geo``. What is painted has to fit into memory;
+        :func:`whatwhere.predict` paints files of any size into files.
 
         ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"``.
         """
@@ -311,10 +384,13 @@ class Segmenter:
 
     def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False, backend: str = "auto") -> Painting:
         """Like :meth:`predict`, with the probabilities on request and a report of how it was done."""
-        array = read_image(image) if isinstance(image, str | Path) else np.asarray(image)
         if backend not in self._engines:
             self._engines[backend] = Engine(self.model, backend=backend)
-        return paint(self._engines[backend], array, probabilities=probabilities)
+        engine = self._engines[backend]
+        if not isinstance(image, str | Path):
+            return paint(engine, np.asarray(image), probabilities=probabilities)
+        with closing(fitted(open_image(Path(image)), self.model.normalisation.channels)) as source:
+            return paint(engine, source, probabilities=probabilities)
 
     def evaluate(self, data: PathLike, *, split: str | None = None) -> Scores:
         """Scores on a data folder. See :func:`evaluate`."""
@@ -325,146 +401,23 @@ class Segmenter:
         return explain(self.model, data, **options)
 
     def save(self, path: PathLike) -> Path:
-        """One ``.safetensors`` file with everything needed to use it."""
+        """One ``.safetensors`` file with everything needed to use it; ``ModelError`` for a module made elsewhere."""
         return save_model(self.model, path)
 
 
-def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
-    """The images that a plan's split names, out of a folder."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
-    room = probe_machine("cpu").memory // (4 * here)
-    sets = {}
-    for name, limit in (("train", room * 3 // 4), ("val", room // 4)):
-        names = frozenset(plan.split.get(name, ()))
-        samples = [sample for sample in folder.as_divided(name, names) if sample.name in names]
-        missing = sorted(names - {sample.name for sample in samples})
-        if missing:
-            raise DataError(
-                f"{folder.root} lacks {len(missing)} of the {name} images that the plan names, such as {missing[0]!r}",
-                "the folder the plan was made for",
-                "make the plan anew: whatwhere plan",
-            )
-        if not names:
-            raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
-        sets[name] = from_samples(samples, plan.classes, limit)
-    return sets
-
-
-def truth_of(model: Model, data: PathLike, split: str | None = None, *, beside: Sequence[Model] = ()) -> ImageSet:
-    """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes.
-
-    Args:
-        model: whose classes count, and which images of an undivided folder are left out because it trained on them.
-        data, split: see :func:`evaluate`.
-        beside: other models that are asked about the same images: what one of them trained on is left out too.
-
-    Raises:
-        ModelError: classes differ, of the data or of a model beside.
-        DataError: there are no such images.
-    """
-    for other in beside:
-        if other.classes.names != model.classes.names:
-            raise ModelError(
-                f"models that paint {', '.join(model.classes.names)} and {', '.join(other.classes.names)}",
-                "the same classes in the same order",
-                "look at them one by one",
-            )
-    folder = find(data)
-    if split is None:
-        part, samples = _unseen(folder, (model, *beside))
-    else:
-        part, samples = split, _in_split(folder, split, (model, *beside))
-    if not samples:
-        there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
-        raise DataError(
-            f"{data} has no images with masks in split {split!r}{' of all models' if beside else ''}",
-            f"one of: {there}",
-            "choose with --split",
-        )
-    if folder.classes is not None and folder.classes.count != model.classes.count:
+def _constants(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+    """Of images of 8 bits."""
+    try:
+        found = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+    except ValueError as error:
+        raise ModelError(str(error), "positive deviations, and as many means", "give two sequences") from error
+    if all(0 < one < 1 for one in found.mean) and all(one <= 1 for one in found.std):
         raise ModelError(
-            f"{data} has {folder.classes.count} classes ({', '.join(folder.classes.names[:4])}...)",
-            f"the model's {model.classes.count} ({', '.join(model.classes.names[:4])}...)",
-            "use data with the classes that the model was trained on",
+            f"means {found.mean} and deviations {found.std}, which are for images from 0 to 1",
+            "constants in the units of the raw images, from 0 to 255",
+            "multiply both by 255; for images that are from 0 to 1 give Normalisation(mean, std, 'float32')",
         )
-    return from_samples(samples, model.classes, limit=0, part=part)
-
-
-def _images_with_or_without_truth(model: Model, data: PathLike, split: str | None) -> ImageSet:
-    if Path(data).is_dir() and not _has_masks(Path(data)):
-        if split is not None:
-            raise DataError(f"split {split!r} of {data}, which has no masks", "no split", "leave out --split")
-        return untold(find_images(Path(data)), Path(data))
-    return truth_of(model, data, split)
-
-
-def _has_masks(folder: Path) -> bool:
-    try:
-        find(folder)
-    except LayoutError:
-        return False
-    return True
-
-
-def _with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
-    """The image's name and a set that holds it: its own if it is of the data, else a set with it added."""
-    if not path.is_file():
-        raise DataError(f"there is no image {path}", "an image file", "check --image")
-    for name, known in zip(images.names, images.paths):
-        if known.samefile(path):
-            return name, images
-    extra = untold([path])
-    name = extra.names[0] if extra.names[0] not in images.names else str(path)
-    loads = [partial(images.store.__getitem__, index) for index in range(len(images))]
-    store = Store([partial(extra.store.__getitem__, 0), *loads], limit=0)
-    return name, ImageSet((name, *images.names), store, paths=(path, *images.paths))
-
-
-def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Sample, ...]:
-    """Where training divided the folder, what every model counts to that part."""
-    first, *others = (folder.as_divided(split, _division(folder, model).get(split, ())) for model in models)
-    names = [{sample.name for sample in part} for part in others]
-    return tuple(sample for sample in first if all(sample.name in part for part in names))
-
-
-def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
-    """The images that say most of what the models do with new ones, and which these are."""
-    for name in ("test", "val"):
-        if folder.pairs(name):
-            return name, folder.pairs(name)
-    everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
-    trained = {name for model in models for name in _division(folder, model).get("train", ())}
-    unseen = tuple(sample for sample in everything if sample.name not in trained)
-    if not unseen and len(models) > 1:
-        raise DataError(
-            f"{folder.root} has no image that no model was trained on",
-            "images that are new to all",
-            "use other images, or train both on one division: train --plan PLAN of the first",
-        )
-    if not unseen:
-        return "all, and the model was trained on them", everything
-    known = all(model.plan for model in models)
-    return "not trained on" if known else "all; which the model was trained on is not known", unseen
-
-
-def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
-    """Names by split as training divided this folder; {} if it was another one: others count from 001 too.
-
-    Some of the images that were trained on are known by their pixels; one of them has to be here.
-    """
-    seen = model.training.get("seen")
-    if not isinstance(seen, Mapping):  # an older model: by names
-        seen = {}
-    here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
-    division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
-    return division if not seen or any(_is_as_seen(sample, seen[sample.name]) for sample in here) else {}
-
-
-def _is_as_seen(sample: Sample, digest: str) -> bool:
-    try:
-        return pixel_digest(read_image(sample.image)) == digest
-    except DataError:  # damaged by now: another one will do
-        return False
+    return found
 
 
 def _divided(folder: Folder, facts: Survey, seed: int) -> tuple[Folder, Survey]:

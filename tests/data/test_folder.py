@@ -48,6 +48,40 @@ def test_splits_inside_images_and_masks(tmp_path: Path) -> None:
     assert {split: [s.name for s in folder.splits[split]] for split in folder.splits} == {"train": ["a"], "val": ["b"]}
 
 
+def test_split_folders_of_masks_may_be_called_otherwise(tmp_path: Path) -> None:
+    touch(tmp_path, "images/Train/a.png", "masks/training/a.png", "images/val/b.png", "masks/validation/b.png")
+    folder = find(tmp_path)
+    assert {split: names(folder, split) for split in folder.splits} == {"train": {"a": "a.png"}, "val": {"b": "b.png"}}
+
+
+def test_what_lies_beside_the_split_folders_is_told_and_not_divided_anew(tmp_path: Path) -> None:
+    for split in ("train", "val", "test", "train_extra", "@eaDir"):
+        touch(tmp_path, f"images/{split}/a.png", f"masks/{split}/a.png")
+    touch(tmp_path, "images/loose.png", "images/notes.txt")
+    folder = find(tmp_path)
+    assert list(folder.splits) == ["train", "val", "test"]
+    assert [path.name for path in folder.beside] == ["loose.png", "train_extra"]
+    touch(tmp_path, "images/valid/a.png")
+    with pytest.raises(DataError, match="two folders for 'val'"):
+        find(tmp_path)
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    touch(tmp_path, "nas/p/a.png", "nas/m/a.png", "data/images/own/b.png", "data/masks/own/b.png")
+    for kind, place in (("images", "p"), ("masks", "m")):
+        (tmp_path / "data" / kind / "plate").symlink_to(tmp_path / "nas" / place)
+        (tmp_path / "data" / kind / "round").symlink_to(tmp_path / "data" / kind)
+    assert set(names(find(tmp_path / "data"))) == {"own/b", "plate/a"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png", "images/lost/b.png")
+    (tmp_path / "images/lost").chmod(0)
+    with pytest.raises(DataError, match="lost cannot be opened"):
+        find(tmp_path)
+
+
 def test_nested_folders_are_mirrored(tmp_path: Path) -> None:
     touch(tmp_path, "images/plate 1/a.png", "masks/plate 1/a.png", "images/plate 2/a.png", "masks/plate 2/a.png")
     assert names(find(tmp_path)) == {"plate 1/a": "a.png", "plate 2/a": "a.png"}

@@ -72,7 +72,7 @@ def _survey(presence: list[tuple[bool, ...]], prints: list[bytes]) -> tuple[Fold
     classes = Classes(tuple(f"class {k}" for k in range(count)), ((0, 0, 0),) * count, ((0,),) * count)
     files = []
     for k, (shows, print_) in enumerate(zip(presence, prints)):
-        image = ImageFacts((8, 8), "uint8", (0,), (1,), (0.5,), (0.5,), False, str(k), print_)
+        image = ImageFacts((8, 8), 64, "uint8", (0,), (1,), (0.5,), (0.5,), False, str(k), print_)
         mask = MaskFacts((8, 8), (), tuple(ClassShape(int(shown)) for shown in shows))
         files.append(FileSurvey(f"{k:03}", "all", f"images/{k:03}.png", f"masks/{k:03}.png", image, mask))
     samples = tuple(Sample(file.name, Path(file.image_path), Path(file.name)) for file in files)

@@ -43,6 +43,20 @@ def test_pixels_without_data_count_nowhere(tmp_path: Path) -> None:
     assert found.class_pixels() == (450, 0)
 
 
+def test_an_image_with_little_data_weighs_little(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(100, 4000, (2, 20, 30), np.uint16)
+    images[0, 1:] = 0
+    images[1] //= 8
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for name, image in zip("ab", images):
+        tifffile.imwrite(tmp_path / f"images/{name}.tif", image, extratags=[(42113, "s", 0, "0", False)])
+        save(tmp_path / f"masks/{name}.png", disc(10, 10, 4, (20, 30)))
+    result = survey(find(tmp_path)).normalisation()
+    counted = np.concatenate([images[0, :1].ravel(), images[1].ravel()]).astype(float)
+    assert np.allclose((result.mean, result.std), ([counted.mean()], [counted.std()]))
+
+
 def test_normalisation_of_deep_and_of_constant_channels(tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 4096, (20, 20, 2), np.uint16)
     deep[:, :, 1] = 7

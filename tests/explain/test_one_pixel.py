@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from explain_toys import as_cases, toys
 from torch import Tensor, nn
 
 from whatwhere.explain.anatomy import UNetAnatomy
-from whatwhere.explain.pixel import PixelStory, integrated_gradients, tell_pixel
+from whatwhere.explain.pixel import PixelStory, cut_everywhere, integrated_gradients, sets_tried, tell_pixel
 from whatwhere.network import Model
 
 PIXEL = (22, 12)
@@ -104,6 +105,25 @@ def test_cuts_and_the_smallest_flip_are_those_of_trying_all(
         best = min((a for a in flipping if len(a) == least), key=lambda a: flipping[a])
         assert story.flip is not None
         assert story.flip.absent == tuple(names[p] for p in best)
+
+
+def test_of_many_paths_not_every_set_is_tried() -> None:
+    asked: list[int] = []
+
+    class Many:
+        paths = tuple(SimpleNamespace(name=f"skip {path}") for path in range(12))
+
+        def decode(self, given: list[Tensor], size: tuple[int, int]) -> Tensor:
+            """Class 1 where no more than nine paths are there."""
+            asked.append(12 - int(sum(float(one.mean()) for one in given)))
+            return torch.tensor([0.0, 2.0 if asked[-1] > 2 else -2.0]).view(1, 2, 1, 1).expand(1, 2, *size)
+
+    carried, means = [torch.ones(1, 1, 4, 4)] * 12, [torch.zeros(1, 1, 1, 1)] * 12
+    singles, flip = cut_everywhere(Many(), carried, (4, 4), (1, 1), means, 0)  # type: ignore[arg-type]
+    assert [cut.absent for cut in singles] == [(f"skip {path}",) for path in range(12)]
+    assert flip is None
+    assert sorted(asked) == [1] * 12 + [2] * 66
+    assert sets_tried(12) == 2
 
 
 def test_windows_grow_down_the_network(told: tuple[UNetAnatomy, PixelStory, list[Tensor]]) -> None:

@@ -181,7 +181,10 @@ def test_channels_no_two_models_share() -> None:
     desk = Desk([("rgb", model_of(unet(), 3)), ("grey", model_of(unet(channels=1), 1))], data=labelled(2))
     with serving(create_app(desk)) as client:
         refused(
-            client.post("/api/painting", json={"model": "m1", "image": "i0"}), 422, "3 channels", "1, as grey takes"
+            client.post("/api/painting", json={"model": "m1", "image": "i0"}),
+            422,
+            "3 channels",
+            "1 channel, as the images",
         )
 
 

@@ -15,14 +15,14 @@ from whatwhere.explorer import Desk, create_app
 from whatwhere.explorer.gate import Gate
 
 
-def _meeting(gate: Gate, count: int, first: str, second: str) -> bool:
+def _meeting(gate: Gate, count: int, first: str, second: str, patience: float) -> bool:
     """Whether ``count`` that enter by ``first`` or, the last, by ``second`` are inside at the same time."""
     met = threading.Barrier(count)
 
     def enter(how: str) -> bool:
         with getattr(gate, how)():
             try:
-                met.wait(0.3)
+                met.wait(patience)
             except threading.BrokenBarrierError:
                 return False
             return True
@@ -32,12 +32,12 @@ def _meeting(gate: Gate, count: int, first: str, second: str) -> bool:
 
 
 def test_any_number_go_together() -> None:
-    assert _meeting(Gate(), 4, "together", "together")
+    assert _meeting(Gate(), 4, "together", "together", patience=60)
 
 
 @pytest.mark.parametrize(("first", "second"), [("together", "alone"), ("alone", "together"), ("alone", "alone")])
 def test_nobody_meets_one_that_goes_alone(first: str, second: str) -> None:
-    assert not _meeting(Gate(), 2, first, second)
+    assert not _meeting(Gate(), 2, first, second, patience=0.5)
 
 
 @pytest.mark.parametrize("how", ["together", "alone"])

@@ -477,7 +477,7 @@ def test_slow_evidence_blocks_neither_pointer_nor_painting(visit: Open) -> None:
     until(lambda: "changed" in changed(page), "the painting is blocked")
     held[0].continue_()
     page.wait_for_selector(".evidence-button.waits", state="detached")
-    assert "Half within" in page.locator(".evidence-words").first.inner_text()
+    assert "Half in a square of" in page.locator(".evidence-words").first.inner_text()
 
 
 def test_nothing_on_the_page_jumps(visit: Open) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,8 @@ from PIL import Image
 from torch import nn
 
 from tiny import disc_picture
+from whatwhere.data.folder import Sample
+from whatwhere.data.sets import from_samples
 from whatwhere.explorer import Desk, create_app
 from whatwhere.explorer.drawing import geometry
 from whatwhere.explorer.edits import Edit, altered
@@ -279,6 +282,17 @@ def test_an_image_of_the_data_has_its_mask_from_there(tmp_path: Path) -> None:
     assert np.array_equal(desk.image("i0").truth, disc_picture(1, 64)[1] > 0)  # type: ignore[arg-type]
 
 
+def test_a_large_image_of_the_data_that_lacks_pixels_keeps_its_mask(tmp_path: Path) -> None:
+    image = np.linspace(100, 4000, 50 * (SIDE + 200), dtype=np.uint16).reshape(50, -1)
+    image[20:30, 300:700] = 0
+    tifffile.imwrite(tmp_path / "wide.tif", image, extratags=[(42113, "s", 0, "0", False)])
+    Image.fromarray((image > 2000).astype(np.uint8)).save(tmp_path / "wide.png")
+    model = model_of(unet(depth=1, channels=1, classes=2), 1, classes=2)
+    data = from_samples([Sample("wide", tmp_path / "wide.tif", tmp_path / "wide.png")], model.classes, limit=0)
+    desk = Desk([("net", model)], [tmp_path / "wide.tif"], data)
+    assert [image["truth"] for image in desk.session()["images"]] == [True]
+
+
 def test_the_mean_is_over_uploads_where_no_other_image_fits() -> None:
     desk = Desk([("rgb", model_of(unet(), 3)), ("grey", model_of(unet(channels=1), 1))], data=labelled(2))
     buffer = io.BytesIO()
@@ -305,6 +319,26 @@ def test_a_zarr_folder_lies_there(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     zarr.save_array(str(tmp_path / "a.zarr"), picture(20, 30))
     assert open_shown("i", "a", tmp_path / "a.zarr", (3,)).size == (20, 30)
+
+
+def test_an_upload_does_not_read_other_files(tmp_path: Path) -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
+    tifffile.imwrite(tmp_path / "secret.ome.tif", picture(16, 16), photometric="rgb")
+    own = io.BytesIO()
+    tifffile.imwrite(own, picture(16, 16), photometric="rgb", ome=True)
+    assert desk.upload("own.ome.tif", own.getvalue())["width"] == 16
+    described = tifffile.TiffFile(io.BytesIO(own.getvalue())).ome_metadata
+    assert described is not None
+    part = f'<TiffData IFD="0"><UUID FileName="{tmp_path}/secret.ome.tif">urn:uuid:1</UUID></TiffData>'
+    stolen = re.sub(r"<TiffData[^>]*/>|<TiffData.*?</TiffData>", part, described, flags=re.DOTALL)
+    assert part in stolen
+    other = io.BytesIO()
+    tifffile.imwrite(other, picture(16, 16), photometric="rgb", description=stolen.encode())
+    (tmp_path / "other.ome.tif").write_bytes(other.getvalue())
+    with tifffile.TiffFile(tmp_path / "other.ome.tif") as followed:  # what would be read without looking
+        assert str(tmp_path) in str(followed.ome_metadata)
+    with pytest.raises(RefusalError, match=r"goes on in other files, such as .*secret"):
+        desk.upload("other.ome.tif", other.getvalue())
 
 
 def test_an_upload_that_is_small_only_on_the_disk() -> None:

@@ -63,7 +63,7 @@ def support(module: nn.Module, image: Tensor, axes: tuple[int, ...], unit: tuple
         output = module(image)
     if hook is not None:
         hook.remove()
-        output = kept[-1]
+        output = kept[-1] if isinstance(kept[-1], Tensor) else kept[-1][-1]  # of several results the last
     index: list[Any] = [slice(None)] * output.ndim
     for axis, place in zip(axes, unit):
         index[axis] = place

@@ -40,3 +40,22 @@ def test_gradients_fill_the_window(specimen: Specimen) -> None:
         assert inside, (unit, real, window)
         if specimen.tight:
             assert real == window, unit
+
+
+@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+def test_gradients_of_every_level_lie_in_its_windows(specimen: Specimen) -> None:
+    torch.manual_seed(0)
+    module = positive(specimen.build())
+    found = field(module, specimen.shape)
+    image = torch.rand(1, *specimen.shape, dtype=torch.double) + 0.1
+    for layer in found.levels[:-1]:
+        grid = found.grid(layer)
+        if None in grid.axes:
+            continue
+        for unit in units_of(found, layer, 1)[:3]:
+            real = support(module, image, grid.axes, unit, layer)
+            window = found.receptive_field(layer, unit)
+            inside = real is None or all(
+                low <= start and stop <= high for (start, stop), (low, high) in zip(real, window)
+            )
+            assert inside, (layer, unit, real, window)

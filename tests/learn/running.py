@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
+from whatwhere.chosen import open_sets
 from whatwhere.data import find
-from whatwhere.learn.plan import read_plan
+from whatwhere.learn.plan_file import read_plan
 from whatwhere.learn.train import train
 from whatwhere.learn.view import SilentView
-from whatwhere.segmenter import open_sets
 
 
 class Killer(SilentView):

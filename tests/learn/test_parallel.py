@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from whatwhere.errors import PlanError
 from whatwhere.learn.parallel import World
-from whatwhere.learn.plan import Plan, TrainingPlan, write_plan
+from whatwhere.learn.plan import Plan, TrainingPlan
+from whatwhere.learn.plan_file import write_plan
 
 if not torch.distributed.is_available():
     pytest.skip("this torch has no distributed", allow_module_level=True)
@@ -32,12 +33,13 @@ def together(*command: object) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_take_the_step_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_take_the_step_of_one(parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
     import two_processes
 
-    expected, loss = two_processes.step(1)
-    together(HERE / "two_processes.py", tmp_path / "weights.safetensors", 1)
+    expected, loss = two_processes.step(parts)
+    together(HERE / "two_processes.py", tmp_path / "weights.safetensors", parts)
     found = load_file(tmp_path / "weights.safetensors")
     assert float(found.pop("loss")) == pytest.approx(loss, rel=1e-5)
     before = two_processes.network().state_dict()

@@ -16,7 +16,8 @@ from tiny import write_discs
 from whatwhere import segmenter
 from whatwhere.errors import ModelError, OutputError, PlanError
 from whatwhere.field import field
-from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration, read_plan, write_plan
+from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
+from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.planning import receptive_field
 from whatwhere.network import PHOTOGRAPHS, UNet, encoders
 from whatwhere.records import Classes, Normalisation
@@ -58,6 +59,9 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
     for key in ("network.depth", "training.crop", "training.learning_rate"):
         assert disc_plan.reasons[key] in text
         assert disc_plan.reasons[key] in str(disc_plan)
+    choices = text.split("[network]")[1].split("[classes]")[0].splitlines()
+    silent = [line for line in choices if " = " in line and " # " not in line]
+    assert not silent, "every choice says why it is so, or what it means"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("warp = 0.5", "warp = 50", r"augmentation\.warp = 50; expected a number from 0 to 1"),
         ("noise = 0.1", "noise = nan", r"augmentation\.noise = nan; expected a number from 0 to 1"),
         ("scale = 0.4", "scale = inf", r"augmentation\.scale = inf; expected a number from 0 to 4"),
-        ("std = [", "std = [nan, ", r"\[normalisation\] is not right; expected mean and std need one finite"),
+        ("std = [", "std = [nan, ", r"\[normalisation\] is not right: mean .* one finite number a channel"),
         ("[network]", "network = 5\n[netw]", r"unknown key 'netw'|network is 5"),
         ('color = "#', 'color = "blue', r"\[\[classes\.class\]\] is not right.*name, color '#rrggbb' and values"),
         ("std = [", "std = [0.0, ", r"\[normalisation\] is not right"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,20 +20,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from whatwhere import segmenter
+from whatwhere.chosen import open_sets
 from whatwhere.data import find
 from whatwhere.data.crops import Crops
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.errors import DataError, ModelError, OutputError, TrainingError
 from whatwhere.judge import Judge
-from whatwhere.learn import pilot
+from whatwhere.learn import keep, pilot
 from whatwhere.learn import train as training
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.pilot import fly_pilot
-from whatwhere.learn.plan import Plan, read_plan, write_plan
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.step import StepResult, train_step
 from whatwhere.learn.train import train
@@ -40,7 +44,6 @@ from whatwhere.learn.validate import collapsed, spread
 from whatwhere.learn.view import SilentView
 from whatwhere.network import build, load_model, pretrained_parameters, probe_machine
 from whatwhere.records import VOID
-from whatwhere.segmenter import open_sets
 
 RUNNING = Path(__file__).with_name("running.py")
 
@@ -131,11 +134,22 @@ def test_the_same_plan_and_seed_give_the_same_run(disc_plan: Plan, sets: Any, tm
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own, on which a step takes a second and all else nothing."""
+    passed: list[float] = []
+    honest = training.train_step
+
+    def step(*arguments: Any, **options: Any) -> StepResult:
+        passed.append(1.0)
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(training, "train_step", step)
+    monkeypatch.setattr(training._Clock, "elapsed", lambda _clock: sum(passed))
+    monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)  # what the last validation will take
     told = Told()
-    timed = replace(disc_plan, training=replace(disc_plan.training, time="4s", epochs=0.0))
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="30s", epochs=0.0))
     record = train(timed, sets, tmp_path / "run", view=told)
-    assert record.steps == len(told.steps)
+    assert record.steps == len(told.steps) == len(passed) == 25
 
 
 def test_a_time_in_which_nothing_is_learnt_is_told(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
@@ -214,12 +228,13 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(
     whole = read_plan(uninterrupted / "plan.toml")
     last = round(whole.training.epochs * 8)
     out, plan_file = tmp_path / "run", write_plan(whole, tmp_path / "plan.toml")
-    moment = random.Random()
+    moment = random.Random(3)
     kills = [(moment.randint(1, 6), moment.uniform(0, 0.1)), (moment.randint(8, last - 2), moment.uniform(0, 0.3))]
     for number, (step, delay) in enumerate(kills):
         resume = ["--resume"] if number else []
         command = [sys.executable, RUNNING, discs, plan_file, out, "--kill", str(step), str(delay), *resume]
-        assert subprocess.run(command, check=False, capture_output=True).returncode in (-signal.SIGKILL, 0), kills
+        killed = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert killed.returncode in (-signal.SIGKILL, 0 if number else -signal.SIGKILL), (kills, killed.stderr)
     done = subprocess.run(
         [sys.executable, RUNNING, discs, plan_file, out, "--resume"], check=False, capture_output=True, text=True
     )
@@ -228,6 +243,43 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(
     assert same(load_file(out / "model.safetensors"), load_file(uninterrupted / "model.safetensors"))
     steps = [entry["step"] for entry in RunFolder(out).past() if "loss" in entry]
     assert steps == sorted(set(steps)), "the history tells no step twice"
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_anew_and_tells_no_step_twice(
+    uninterrupted: Path, sets: Any, tmp_path: Path
+) -> None:
+    plan, out = read_plan(uninterrupted / "plan.toml"), RunFolder(tmp_path / "run")
+    out.open(resume=False)
+    write_plan(plan, out.plan)
+    for step in (1, 2):
+        out.record({"step": step, "loss": 9.0})
+    with out.history.open("ab") as file:
+        file.write(b'{"step": 3, "iou": {"stra\xc3')  # cut off within a letter
+    train(plan, sets, out.root, resume=True)
+    told = [entry for entry in out.past() if "loss" in entry]
+    assert [entry["step"] for entry in told] == sorted({entry["step"] for entry in told})
+    assert all(entry["loss"] != 9.0 for entry in told)
+    assert same(weights(out.root), weights(uninterrupted))
+    out.summary.write_text('{"mean_iou": 0.5')
+    with pytest.raises(TrainingError, match=r"run.json can't be read.*its result is there all the same"):
+        train(plan, sets, out.root, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of another program", "of a newer version"])
+def test_a_checkpoint_that_is_none(damage: str, sets: Any, uninterrupted: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    file = out / "checkpoint.safetensors"
+    if damage == "cut off":
+        file.write_bytes(file.read_bytes()[:-1000])
+    elif damage == "of another program":
+        save_file({"a": torch.zeros(1)}, file)
+    else:
+        with safe_open(file, "pt") as opened:
+            counters = json.loads(opened.metadata()["counters"]) | {"moon": 3}
+        held = {name: tensor.clone() for name, tensor in load_file(file).items()}  # the file itself is mapped
+        save_file(held, file, metadata={"counters": json.dumps(counters)})
+    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is not a checkpoint of this plan"):
+        train(read_plan(out / "plan.toml"), sets, out, resume=True)
 
 
 @pytest.mark.parametrize("step", [3, 8])
@@ -413,14 +465,15 @@ def test_the_collapse_alarm(disc_plan: Plan) -> None:
     assert collapsed(scores(nothing_else, np.full_like(truth, VOID), disc_plan)) is None, "nothing counts"
 
 
-def test_a_collapsed_network_is_told(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+def test_a_collapsed_network_is_told(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = Told()
-    dull = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5, average=1.0))
-    train(dull, sets, tmp_path / "run", view=told)
+    monkeypatch.setattr(keep, "collapsed", lambda _scores: "background")
+    train(replace(disc_plan, training=replace(disc_plan.training, epochs=0.5)), sets, tmp_path / "run", view=told)
+    assert any("every pixel is painted" in text and "background" in text for text in told.said)
     entries = [entry for entry in RunFolder(tmp_path / "run").past() if "iou" in entry]
-    assert bool([text for text in told.said if "every pixel is painted" in text]) == any(
-        entry["collapsed"] for entry in entries[:-1]
-    )
+    assert all(entry["collapsed"] for entry in entries)
 
 
 # -- the pilot ---------------------------------------------------------------------------------------------------------
@@ -439,7 +492,13 @@ def test_the_pilot_flies_where_the_network_is(disc_plan: Plan, sets: Any, monkey
     machine = replace(probe_machine("cpu"), device="meta")
     images = sets["train"]
     crops = Crops(
-        images.store, images.presence(), disc_plan.normalisation, 32, disc_plan.augmentation, 0.5, disc_plan.seed
+        images.store,
+        tuple(one.present for one in images.facts()),
+        disc_plan.normalisation,
+        32,
+        disc_plan.augmentation,
+        0.5,
+        disc_plan.seed,
     )
     fly_pilot(build(disc_plan.network_config).to("meta"), crops, disc_plan, machine)
     assert given[0] == {"meta"}
@@ -506,7 +565,13 @@ def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureReques
     small = replace(plan, network=replace(plan.network, width=8))
     images = open_sets(find(tmp_path / "few"), small)["train"]
     crops = Crops(
-        images.store, images.presence(), small.normalisation, small.training.crop, small.augmentation, 0.5, small.seed
+        images.store,
+        tuple(one.present for one in images.facts()),
+        small.normalisation,
+        small.training.crop,
+        small.augmentation,
+        0.5,
+        small.seed,
     )
     torch.manual_seed(0)
     pilot = fly_pilot(build(small.network_config), crops, small, probe_machine("cpu"))

@@ -39,7 +39,8 @@ def step(parts: int) -> tuple[dict[str, torch.Tensor], float]:
         mine = slice(world.rank * 4 // world.size, (world.rank + 1) * 4 // world.size)
         images, target = (part[mine] for part in batch())
         learner = wrapped(trained, world, machine)
-        result = train_step(learner, optimizer, images, target, machine=machine, accumulate=parts)
+        dice = 1.0 if parts == 1 else 0.0  # Dice is that of each part, and these are cut otherwise
+        result = train_step(learner, optimizer, images, target, machine=machine, accumulate=parts, dice_weight=dice)
         return (trained.state_dict() if world.leads else {}), result.loss
 
 

@@ -26,8 +26,7 @@ from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fuse import ALL, Fusion, fused
-from whatwhere.paint.prove import Proof
-from whatwhere.paint.scheme import Scheme
+from whatwhere.paint.scheme import Scheme, exact_halo
 from whatwhere.paint.stores import JournaledSink, RawStore
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.verdicts import Verdict, Verdicts
@@ -251,8 +250,12 @@ def test_rounding_passes_and_a_few_wrong_labels_do_not() -> None:
     wrong[0, :, :2, 0] = wrong[0, :, :2, 0].roll(1, 0) * 3
     found = agreement(reference, wrong, "bfloat16", usual=1.0)  # a bound that two pixels don't reach
     assert found.difference < found.bound
-    sure = agreement(torch.tensor([[[[9.0]], [[0.0]]]]), torch.tensor([[[[0.0]], [[9.0]]]]), "float32", usual=0.4)
-    assert not sure.passed
+    reference[0, :, 5, 5] = torch.tensor([9.0, 0.0, 0.0])
+    one = reference.clone()
+    one[0, :, 5, 5] = torch.tensor([0.0, 9.0, 0.0])
+    sure = agreement(reference, one, "bfloat16", usual=0.1)
+    assert sure.difference < sure.bound
+    assert (sure.changed, sure.passed) == (1, False)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no such kernel"), ImportError("libgone.so"), Exception("its own")])
@@ -425,8 +428,15 @@ def test_a_proof_that_fails_is_told_by_the_exit_code(
     Image.fromarray(np.dstack([picture(60, 70), np.full((60, 70), 255, np.uint8)])).save(tmp_path / "a.png")
     arguments = ("predict", "model.safetensors", "a.png", "-o", "out", "--backend", "eager", "--prove")
     assert run_cli(*arguments).code == 0
-    monkeypatch.setattr(Proof, "passed", False)
-    differs = run_cli(*arguments)
+    Image.fromarray(picture(220, 230)).save(tmp_path / "a.png")
+    assert run_cli(*arguments, "--tile", 96).code == 0
+
+    def too_small(engine: Engine) -> tuple[tuple[int, int], tuple[int, int]]:
+        rows, columns = exact_halo(engine)
+        return (rows[0] - engine.period[0], rows[1]), columns
+
+    monkeypatch.setattr("whatwhere.paint.scheme.exact_halo", too_small)
+    differs = run_cli(*arguments, "--tile", 96)
     assert "TILES DIFFER" in differs.out
     assert differs.code == 1
 

@@ -337,23 +337,29 @@ def test_an_unpadded_network_is_not_followed_through_its_graph(monkeypatch: pyte
 
 
 class _Halving(nn.Module):
-    """Down and up again; takes even sizes only, or pads them by repeating the last row."""
+    """Down and up again; takes even sizes only, and says so, or pads them by repeating the last row."""
 
-    def __init__(self, repeats: bool) -> None:
+    def __init__(self, repeats: bool, refusal: type[Exception] | None = None) -> None:
         super().__init__()
+        self.refusal = refusal
         self.down, self.up = nn.Conv2d(3, 8, 2, stride=2), nn.ConvTranspose2d(8, 3, 2, stride=2)
         self.mix, self.repeats = nn.Conv2d(6, 3, 3, padding=1), repeats
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[-2:]
+        if self.refusal is not None and (height % 2 or width % 2):
+            raise self.refusal("even sizes only")
         if self.repeats:
             x = nn.functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
         return self.mix(torch.cat([x, self.up(self.down(x))], 1))[..., :height, :width]
 
 
-def test_a_network_that_takes_even_sizes_only_is_padded_and_one_that_repeats_is_told() -> None:
+@pytest.mark.parametrize("refusal", [None, RuntimeError, ValueError, AssertionError])
+def test_a_network_that_takes_even_sizes_only_is_padded_and_one_that_repeats_is_told(
+    refusal: type[Exception] | None,
+) -> None:
     torch.manual_seed(0)
-    strict, image = Engine(model_of(_Halving(False)), "float32"), picture(75, 93)
+    strict, image = Engine(model_of(_Halving(False, refusal)), "float32"), picture(75, 93)
     padded = nn.functional.pad(strict.model.normalise(image), (0, 1, 0, 1))
     truth = strict.model.network(padded[None])[0, :, :75, :93].argmax(0).numpy()
     assert not strict.pads_otherwise

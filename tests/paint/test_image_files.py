@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from painting import model_of, picture, unet
 from PIL import Image
+from zarr import codecs
 
 from whatwhere.data import read_image
 from whatwhere.errors import DataError, ModelError
@@ -238,6 +240,48 @@ def test_a_geotiff_keeps_its_place_and_its_missing_pixels(tmp_path: Path) -> Non
         np.testing.assert_array_equal(b.read(1), labels)
 
 
+def test_a_geotiff_that_lies_by_control_points_keeps_them(tmp_path: Path) -> None:
+    points = [
+        rasterio.control.GroundControlPoint(row, column, 10 + column / 99, 50 - row / 99)
+        for row, column in [(0, 0), (0, 60), (50, 0), (50, 60)]
+    ]
+    with rasterio.open(
+        tmp_path / "g.tif",
+        "w",
+        driver="GTiff",
+        height=50,
+        width=60,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:4326",
+        gcps=points,
+    ) as file:
+        file.write(picture(50, 60).transpose(2, 0, 1))
+    with closing(open_image(tmp_path / "g.tif")) as source:
+        assert isinstance(source, GeoSource)
+        write_geotiff(
+            tmp_path / "out.tif", source, lambda box: np.zeros((box[0][1] - box[0][0], 60), np.uint8), CLASSES
+        )
+    with rasterio.open(tmp_path / "out.tif") as file:
+        found, system = file.gcps
+    assert system == rasterio.crs.CRS.from_epsg(4326)
+    assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+@pytest.mark.parametrize("kind", ["palette", "bits"])
+def test_values_of_a_geotiff_stand_for_what_training_reads(tmp_path: Path, kind: str) -> None:
+    values = (picture(40, 50, 1) % (2 if kind == "bits" else 7)).astype(np.uint8)
+    _geotiff(tmp_path / "g.tif", values, **({"nbits": 1} if kind == "bits" else {"photometric": "palette"}))
+    if kind == "palette":
+        with rasterio.open(tmp_path / "g.tif", "r+") as file:
+            file.write_colormap(1, {n: (30 * n, 255 - 30 * n, n, 255) for n in range(7)})
+    with closing(open_image(tmp_path / "g.tif")) as source:
+        assert isinstance(source, GeoSource)
+        found, _ = source.read(((0, 40), (0, 50)))
+    assert source.channels == found.shape[-1]
+    np.testing.assert_array_equal(found, read_image(tmp_path / "g.tif"))
+
+
 def test_a_large_geotiff_has_smaller_levels(tmp_path: Path) -> None:
     _geotiff(tmp_path / "g.tif", picture(2100, 90))
     labels = np.random.default_rng(0).integers(0, 3, (2100, 90)).astype(np.uint8)
@@ -320,6 +364,29 @@ def test_missing_chunks_are_named_unless_they_mean_the_fill_value(tmp_path: Path
         open_image(tmp_path / "a.zarr")
     pixels, _ = open_image(tmp_path / "a.zarr", fill_missing=True).read(((0, 100), (0, 100)))
     np.testing.assert_array_equal(pixels[..., 0], array[...])
+
+
+@pytest.mark.parametrize("form", [2, 3])
+@pytest.mark.parametrize("codec", ["gzip", "zlib", "blosc", "zstd"])
+def test_a_damaged_chunk_of_any_codec_is_named(tmp_path: Path, form: Any, codec: str) -> None:
+    made = {
+        2: {"gzip": numcodecs.GZip, "zlib": numcodecs.Zlib, "blosc": numcodecs.Blosc, "zstd": numcodecs.Zstd},
+        3: {"gzip": codecs.GzipCodec, "zlib": None, "blosc": codecs.BloscCodec, "zstd": codecs.ZstdCodec},
+    }[form][codec]
+    if made is None:
+        pytest.skip("no codec of this format")
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(64, 64), chunks=(32, 32), dtype="uint8", zarr_format=form, compressors=[made()]
+    )
+    array[...] = np.arange(64)[:, None] // 3 + np.arange(64) // 5  # what compresses well
+    chunk = tmp_path / ("a.zarr/0.1" if form == 2 else "a.zarr/c/0/1")
+    whole = chunk.read_bytes()
+    middle = len(whole) // 2
+    wrong = whole[: middle - 9] + b"\xff" * 20 + whole[middle + 11 :]  # which blosc has no sum to notice by
+    for damaged in (whole[:middle], b"", *([wrong] if codec != "blosc" else [])):
+        chunk.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.zarr has a damaged chunk in rows 0 to 64"):
+            open_image(tmp_path / "a.zarr").read(((0, 64), (0, 64)))
 
 
 def test_a_damaged_chunk_and_groups_without_images_are_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tiny import Cli, write_discs
-from whatwhere import segmenter
+from whatwhere import chosen, segmenter
 from whatwhere.errors import ModelError, PlanError
 from whatwhere.network import Model, UNet, load_model, save_model
 from whatwhere.paint import Engine, paint, prove
@@ -133,7 +133,7 @@ def test_crops_come_from_all_training_images_and_all_sizes(
 ) -> None:
     seen: list[str] = []
     model = load_model(copied)
-    train, val = (segmenter.truth_of(model, discs, split) for split in ("train", "val"))
+    train, val = (chosen.truth_of(model, discs, split) for split in ("train", "val"))
     given: list[tuple[int, ...]] = []
     monkeypatch.setattr("whatwhere.paint.quantise._SIDE", 24)
     monkeypatch.setattr("whatwhere.paint.quantise._quantise", lambda _job, crops, out: (
@@ -315,7 +315,7 @@ def test_a_network_that_the_quantiser_can_not_follow(disc_model: Model, discs: P
             return torch.special.bessel_j0(x[:, :2])
 
     model = replace(disc_model, network=Odd().eval(), source=tmp_path / "odd.safetensors")
-    sets = [segmenter.truth_of(disc_model, discs, split) for split in ("train", "val")]
+    sets = [chosen.truth_of(disc_model, discs, split) for split in ("train", "val")]
     with pytest.raises(ModelError, match="can't be quantised"):
         quantise(model, *sets)
 

@@ -25,7 +25,7 @@ from whatwhere.paint import Engine, predict, stores
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
 from whatwhere.paint.journal import Journal
 from whatwhere.paint.ledger import Ledger
-from whatwhere.paint.stores import writing
+from whatwhere.paint.stores import move, writing
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use `@` matmul:PendingDeprecationWarning"
@@ -198,6 +198,7 @@ def test_a_bad_image_is_reported_and_the_others_are_done(tmp_path: Path, engine:
     save(tmp_path / "in/clear.png", np.dstack([picture(30, 30), picture(30, 30, 1)]))
     save(tmp_path / "in/opaque.png", np.dstack([picture(30, 30), np.full((30, 30), 255, np.uint8)]))
     (tmp_path / "in/text.png").write_text("no image")
+    (tmp_path / "in/stub.tif").write_bytes(b"II*\0")
     tifffile.imwrite(tmp_path / "in/deep.tif", picture(30, 30, dtype="uint16"), photometric="rgb")
     nan = picture(30, 30, dtype="float32")
     nan[3, 4] = np.nan
@@ -208,10 +209,11 @@ def test_a_bad_image_is_reported_and_the_others_are_done(tmp_path: Path, engine:
     assert "1 channel; expected 3 channels" in by_name["grey.png"].error
     assert "alpha" in by_name["clear.png"].error
     assert "is not an image" in by_name["text.png"].error
+    assert "stub.tif" in by_name["stub.tif"].error
     assert "uint16" in by_name["deep.tif"].error
     assert "row 3, column 4" in by_name["nan.tif"].error
     assert not (tmp_path / "out/grey.png").exists()
-    assert "7 images: 2 done, 5 failed" in str(done)
+    assert "8 images: 2 done, 6 failed" in str(done)
     assert done.to_json()["items"][0]["status"] == "done"
 
 
@@ -381,6 +383,64 @@ def test_a_killed_run_leaves_nothing_that_looks_done_and_goes_on_where_it_stoppe
     assert seen[0] > 2  # it did not begin with the first tile
     assert _content(tmp_path / f"killed/a.{kind}") == _content(tmp_path / f"straight/a.{kind}")
     assert not (tmp_path / f"killed/a.{kind}.partial").exists()
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+@pytest.mark.usefixtures("_windows")
+def test_a_zarr_that_was_killed_while_its_files_came_to_their_places_goes_on(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    source, out = tmp_path / "a.zarr", tmp_path / "out"
+    image = picture(300, 280)
+    zarr.create_array(str(source), shape=image.shape, chunks=(128, 128, 3), dtype="uint8")[...] = image
+    predict(engine, source, out, probabilities=True)
+    before, made = {name: _content(out / name) for name in ("a.zarr", "a.probabilities.zarr")}, []
+
+    def killed(here: Path, there: Path) -> None:
+        if len(made) == moves:
+            raise KeyboardInterrupt
+        made.append(there)
+        move(here, there)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.paint.outputs.move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(engine, source, out, probabilities=True, overwrite=True)
+    assert {name: _content(out / name) for name in before} == before
+    again = predict(engine, source, out, probabilities=True, overwrite=True)
+    assert not again.failed, str(again)
+    assert {name: _content(out / name) for name in before} == before
+    assert not list(out.glob("*.partial"))
+
+
+def test_a_folder_is_replaced_by_another_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "chunk").write_text(name)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            move(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old/chunk").read_text() == "old"
+    honest, calls = Path.replace, []
+
+    def between(here: Path, there: Path) -> Path:
+        calls.append(here)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return honest(here, there)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", between)
+        with pytest.raises(KeyboardInterrupt):
+            move(tmp_path / "new", tmp_path / "old")
+    assert not (tmp_path / "old").exists()
+    move(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old/chunk").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["old"]
 
 
 def _content(path: Path) -> dict[str, bytes]:

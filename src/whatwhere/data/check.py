@@ -31,6 +31,7 @@ _CHECKS = (
     images.dark,
     images.bits,
     images.ignored,
+    images.beside,
     images.sizes,
     masks.classes,
     masks.objects,

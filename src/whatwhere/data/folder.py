@@ -6,7 +6,7 @@ Looks at names only: opens no image. Whether the files can be used is `survey`'s
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +63,7 @@ class Folder:
         classes: from ``classes.toml``; None when there is no such file.
         lone_masks: masks without an image.
         ignored: files beside images and masks that are no images by their ending.
+        beside: folders and images in an images folder that is divided into train, val and test, which are in none.
     """
 
     root: Path
@@ -70,6 +71,7 @@ class Folder:
     classes: Classes | None = None
     lone_masks: tuple[Path, ...] = field(default=())
     ignored: tuple[Path, ...] = field(default=())
+    beside: tuple[Path, ...] = field(default=())
 
     def pairs(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split that have a mask; empty when there is no such split."""
@@ -100,9 +102,19 @@ def find(root: str | Path) -> Folder:
             in masks. Stems are equal; where one is not, ``a_mask.png`` is taken for ``a.jpg``.
 
     Raises:
-        DataError: no such folder, nothing in it, no pair in it, or two images of one name.
+        DataError: no such folder, one that can't be read, nothing in it, no pair in it, or two images of one name.
     """
-    root = Path(root)
+    try:
+        return _find(Path(root))
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or root} cannot be opened ({error.strerror})",
+            "a readable folder",
+            "change its permissions",
+        ) from error
+
+
+def _find(root: Path) -> Folder:
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}", f"a folder with {LAYOUT}", "check the path")
@@ -120,7 +132,7 @@ def find(root: str | Path) -> Folder:
         splits[split] = samples
         lone += left
         ignored += other + other_masks
-    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored))
+    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored), _beside(root))
     if not any(folder.pairs(split) for split in splits):
         raise _no_pairs(folder)
     return folder
@@ -130,15 +142,48 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
     """The (split, images folder, masks folder) triples of a root, in the order train, val, test."""
     if pair := _pair_in(root):
         images, masks = pair
-        inner = {_SPLITS.get(name.lower(), ""): name for name in _folders(images)}
-        if not inner or "" in inner:
+        inner, inner_masks = _split_folders(images), _split_folders(masks)
+        if "train" not in inner:  # one plate may be called test
             return [("all", images, masks)]
-        return [(split, images / inner[split], masks / inner[split]) for split in _in_order(inner)]
+        return [
+            (split, images / inner[split], masks / inner_masks.get(split, inner[split])) for split in _in_order(inner)
+        ]
     found = [(split, root / name) for name in _folders(root) if (split := _SPLITS.get(name.lower()))]
     triples = [(split, *pair) for split, place in found if (pair := _pair_in(place))]
     if triples:
         return sorted(triples, key=lambda triple: ("train", "val", "test").index(triple[0]))
     raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, "arrange the files so, or give another folder")
+
+
+def _split_folders(place: Path) -> dict[str, str]:
+    """Names of the folders that divide images into train, val and test."""
+    found: dict[str, str] = {}
+    for name in _folders(place):
+        split = _SPLITS.get(name.lower())
+        if split in found:
+            raise DataError(f"{place} has two folders for {split!r}", "one", "rename or merge them")
+        if split is not None:
+            found[split] = name
+    return found
+
+
+def _beside(root: Path) -> tuple[Path, ...]:
+    """Where folders divide the images into train, val and test: what else lies there."""
+    pair = _pair_in(root)
+    if pair is None or "train" not in (inner := _split_folders(pair[0])):
+        return ()
+    return tuple(
+        entry
+        for entry in sorted(pair[0].iterdir())
+        if entry.name not in inner.values()
+        and not _hidden(entry.name)
+        and (entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES)
+    )
+
+
+def _hidden(name: str) -> bool:
+    """Of the system or of a network drive, not of the user's."""
+    return name.startswith(".") or name in ("Thumbs.db", "__MACOSX", "@eaDir")
 
 
 def _in_order(splits: Mapping[str, str]) -> list[str]:
@@ -153,17 +198,15 @@ def _pair_in(place: Path) -> tuple[Path, Path] | None:
 
 
 def _folders(place: Path) -> list[str]:
-    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not _hidden(entry.name))
 
 
 def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
     """Image files under a folder by name without ending, and the other files. Hidden files are left out."""
     images: dict[str, Path] = {}
     others: list[Path] = []
-    for path in sorted(place.rglob("*")) if place.is_dir() else ():
+    for path in sorted(_files_below(place, frozenset())) if place.is_dir() else ():
         inside = path.relative_to(place)
-        if any(part.startswith(".") for part in inside.parts) or path.name == "Thumbs.db" or not path.is_file():
-            continue
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             others.append(path)
             continue
@@ -176,6 +219,18 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
             )
         images[name] = path
     return images, others
+
+
+def _files_below(place: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Files of a folder and of all in it, links to folders too, but not round in a circle."""
+    here = place.resolve()
+    for entry in place.iterdir() if here not in above else ():
+        if _hidden(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _files_below(entry, above | {here})
+        elif entry.is_file():
+            yield entry
 
 
 def _pair(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample, ...], list[Path]]:

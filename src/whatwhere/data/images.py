@@ -28,6 +28,7 @@ from whatwhere.records import VOID, Classes
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
+    "TIFF_SUFFIXES",
     "VOID_COLOR",
     "channel_axis",
     "check_text",
@@ -49,7 +50,10 @@ __all__ = [
 DEFAULT_MAX_PIXELS = 200_000_000
 """Larger images are refused from their header, before anything is decoded."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"})
+TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"})
+"""What the name of a TIFF ends with; whole-slide scanners have endings of their own."""
+
+IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 """What an image file's name ends with, in lower case. What a file *is* is read from its first bytes."""
 
 VOID_COLOR = (128, 128, 128)
@@ -80,6 +84,7 @@ _DECODE_ERRORS = (
     struct.error,
     zlib.error,
     tifffile.TiffFileError,
+    Image.DecompressionBombError,
 )
 _ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -350,7 +355,10 @@ def _is_deep_color_png(path: Path) -> bool:
 def _orientation(picture: ImageFile.ImageFile) -> int:
     if picture.format == "PNG" and "exif" not in picture.info:
         return 1  # looking further would decode the whole file
-    return int(picture.getexif().get(0x0112, 1))
+    try:
+        return int(picture.getexif().get(0x0112, 1))
+    except _DECODE_ERRORS:  # damaged EXIF beside whole pixels
+        return 1
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -481,4 +489,5 @@ def _flat_colors(array: NDArray[Any]) -> NDArray[Any]:
     """Equal channels to ``HxW`` grey values; else colours of 8 bits."""
     if (array[:, :, 0] == array[:, :, 1]).all() and (array[:, :, 0] == array[:, :, 2]).all():
         return np.ascontiguousarray(array[:, :, 0])
-    return array if array.dtype == np.uint8 else (array >> 8).astype(np.uint8)
+    deep = array.dtype != np.uint8 and array.max() > 255  # else colours of 8 bits in wider numbers
+    return (array >> 8).astype(np.uint8) if deep else array.astype(np.uint8, copy=False)

@@ -19,7 +19,17 @@ from whatwhere.data.mapping import as_classes_are, encode_mask
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
 
-__all__ = ["ImageSet", "from_arrays", "from_samples", "read_pair", "untold"]
+__all__ = ["Facts", "ImageSet", "from_arrays", "from_samples", "read_pair", "untold"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """An image: how many pixels and channels it has, its dtype, and the ids of the classes it holds."""
+
+    pixels: int
+    channels: int
+    dtype: str
+    present: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,15 +51,17 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def presence(self, workers: int = 2) -> tuple[tuple[int, ...], ...]:
-        """For each image the ids of the classes it holds; reads every image once, which fills the store."""
+    def facts(self, workers: int = 2) -> tuple[Facts, ...]:
+        """What each image is; reads every image once, which fills the store."""
 
-        def present(index: int) -> tuple[int, ...]:
-            counts = np.bincount(self.store[index][1].ravel(), minlength=VOID + 1)
-            return tuple(int(class_id) for class_id in np.flatnonzero(counts[:VOID]))
+        def look(index: int) -> Facts:
+            raw, labels = self.store[index]
+            counts = np.bincount(labels.ravel(), minlength=VOID + 1)
+            present = tuple(int(class_id) for class_id in np.flatnonzero(counts[:VOID]))
+            return Facts(labels.size, int(raw.shape[-1]), str(raw.dtype), present)
 
         with ThreadPoolExecutor(workers) as pool:
-            return tuple(pool.map(present, range(len(self))))
+            return tuple(pool.map(look, range(len(self))))
 
     def digests(self, most: int = 8) -> dict[str, str]:
         """Of some images, evenly spread, what tells by their pixels if a folder holds them."""

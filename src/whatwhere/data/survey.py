@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.folder import Folder, Sample
-from whatwhere.data.images import Palette, pixel_digest, read_image_and_valid, read_mask_and_palette
+from whatwhere.data.images import Palette, image_size, pixel_digest, read_image_and_valid, read_mask_and_palette
 from whatwhere.data.likeness import fingerprint, uprightness
 from whatwhere.data.mapping import as_classes_are, encode_mask, infer_classes
 from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces, sample_pieces
@@ -34,6 +35,9 @@ _T = TypeVar("_T")
 _IMAGES_CUT = 200
 """About so many images, evenly spread, are cut into pieces (see `pieces`)."""
 
+_LOOKED_AT, _MOST_PIXELS = 32, 2**28
+"""Of so many images the size is read before, and no more pixels are looked at together: each takes up to 15 bytes."""
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -41,12 +45,14 @@ class ImageFacts:
 
     Attributes:
         size: height and width.
+        pixels: that have data; the figures are of these (of all, if none has).
         gray: all channels are equal (a grey picture stored as RGB).
         digest: equal for images of equal pixels.
         fingerprint: alike for images that show the same (`likeness`); empty for an image without contrast.
     """
 
     size: tuple[int, int]
+    pixels: int
     dtype: str
     minimum: tuple[float, ...]
     maximum: tuple[float, ...]
@@ -145,7 +151,7 @@ class Survey:
         classes: from ``classes.toml`` or inferred; None when they could not be.
         mapping_error: why they could not be.
         declared: whether the classes come from ``classes.toml``.
-        lone_masks, ignored: as in `Folder`, relative to the root.
+        lone_masks, ignored, beside: as in `Folder`, relative to the root.
     """
 
     root: str
@@ -155,6 +161,7 @@ class Survey:
     declared: bool = False
     lone_masks: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -186,7 +193,7 @@ class Survey:
             raise DataError(f"{self.root} has no usable training image", "one at least", "run: whatwhere check")
         (channels, dtype), _ = Counter((fact.channels, fact.dtype) for fact in facts).most_common(1)[0]
         facts = [fact for fact in facts if (fact.channels, fact.dtype) == (channels, dtype)]
-        weights = np.array([fact.size[0] * fact.size[1] for fact in facts], np.float64)
+        weights = np.array([fact.pixels for fact in facts], np.float64)
         weights /= weights.sum()
         means, stds = np.array([fact.mean for fact in facts]), np.array([fact.std for fact in facts])
         mean = weights @ means
@@ -263,6 +270,7 @@ class Survey:
             "uprightness": self.uprightness,
             "lone_masks": list(self.lone_masks),
             "ignored": list(self.ignored),
+            "beside": list(self.beside),
             "files": [_file_json(file) for file in self.files],
         }
 
@@ -277,11 +285,11 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
 
     Args:
         folder: from `find`.
-        workers: threads; as many as the machine has processors, at most 8, when None.
+        workers: threads; as many as the machine has processors, at most 8, and fewer for huge images, when None.
         progress: called with files done and files in all.
     """
     samples = [(split, sample) for split, items in folder.splits.items() for sample in items]
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or _threads([sample.image for _, sample in samples])) as pool:
         classes, problem = folder.classes, ""
         if classes is None:
             masks = [sample.mask for _, sample in samples if sample.mask]
@@ -298,7 +306,18 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         declared=folder.classes is not None,
         lone_masks=tuple(_relative(path, folder.root) for path in folder.lone_masks),
         ignored=tuple(_relative(path, folder.root) for path in folder.ignored),
+        beside=tuple(_relative(path, folder.root) for path in folder.beside),
     )
+
+
+def _threads(images: Sequence[Path]) -> int:
+    """As many as there are processors, at most 8, and no more than huge images leave memory for."""
+    largest = 1
+    for path in images[:: max(1, len(images) // _LOOKED_AT)]:
+        with suppress(DataError):  # told when it is read
+            height, width = image_size(path)
+            largest = max(largest, height * width)
+    return max(1, min(8, os.cpu_count() or 1, _MOST_PIXELS // largest))
 
 
 def _counted(items: Iterable[_T], total: int, progress: Callable[[int, int], None] | None) -> Iterator[_T]:
@@ -334,27 +353,28 @@ def _values_and_palette(path: Path) -> tuple[tuple[ValueCount, ...], Palette | N
 def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None, *, cut: bool) -> FileSurvey:
     image, mask, pixels, valid = None, None, None, None
     image_error, mask_error = "", ""
+    if sample.mask is None:  # left out: neither of use, nor in the way
+        return FileSurvey(sample.name, split, _relative(sample.image, root), None)
     try:
         pixels, valid = read_image_and_valid(sample.image)
         image = _image_facts(pixels, valid)
     except DataError as error:
         image_error = error.given
-    if sample.mask:
-        try:
-            array, palette = read_mask_and_palette(sample.mask)
-            array = as_classes_are(array, palette, classes)
-            mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array))
-            if classes:
-                labels = encode_mask(array, classes, str(sample.mask))
-                if valid is not None and valid.shape == labels.shape:
-                    labels = np.where(valid, labels, np.uint8(VOID))
-                void = int(np.count_nonzero(labels == VOID))
-                mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
-                if cut and pixels is not None and pixels.shape[:2] == labels.shape:
-                    mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
-        except DataError as error:
-            mask_error = str(error) if mask else error.given
-    mask_path = _relative(sample.mask, root) if sample.mask else None
+    try:
+        array, palette = read_mask_and_palette(sample.mask)
+        array = as_classes_are(array, palette, classes)
+        mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array))
+        if classes:
+            labels = encode_mask(array, classes, str(sample.mask))
+            if valid is not None and valid.shape == labels.shape:
+                labels = np.where(valid, labels, np.uint8(VOID))
+            void = int(np.count_nonzero(labels == VOID))
+            mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
+            if cut and pixels is not None and pixels.shape[:2] == labels.shape:
+                mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
+    except DataError as error:
+        mask_error = str(error) if mask else error.given
+    mask_path = _relative(sample.mask, root)
     return FileSurvey(
         sample.name, split, _relative(sample.image, root), mask_path, image, mask, image_error, mask_error
     )
@@ -367,6 +387,7 @@ def _image_facts(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> ImageF
     minimum, maximum, mean, std = (tuple(column.tolist()) for column in moments.T)
     return ImageFacts(
         size=(image.shape[0], image.shape[1]),
+        pixels=counted[0].size,
         dtype=str(image.dtype),
         minimum=minimum,
         maximum=maximum,

@@ -12,7 +12,19 @@ from whatwhere.data.findings import Finding, many, percent, size_text
 from whatwhere.data.likeness import twins
 from whatwhere.data.survey import FileSurvey, ImageFacts, Quantiles, Survey
 
-__all__ = ["bits", "copies", "dark", "few", "ignored", "kinds_differ", "sizes", "tiny", "unpaired", "unreadable"]
+__all__ = [
+    "beside",
+    "bits",
+    "copies",
+    "dark",
+    "few",
+    "ignored",
+    "kinds_differ",
+    "sizes",
+    "tiny",
+    "unpaired",
+    "unreadable",
+]
 
 SMALLEST_SIDE = 16
 """Images with a shorter side hold too few pixels to learn shapes from."""
@@ -169,6 +181,13 @@ def ignored(survey: Survey) -> Iterator[Finding]:
         yield Finding("note", "ignored", message, survey.ignored, "images are PNG, JPEG, TIFF, WebP, BMP or GIF")
 
 
+def beside(survey: Survey) -> Iterator[Finding]:
+    """What lies beside folders named train, val and test."""
+    if survey.beside:
+        message = f"{len(survey.beside):,} folders or images beside the folders for train, val and test, left out"
+        yield Finding("warning", "beside-splits", message, survey.beside, "move what is to be used into one of them")
+
+
 def sizes(survey: Survey) -> Iterator[Finding]:
     """How many images of which size."""
     heights, widths = survey.image_sides()
@@ -176,7 +195,7 @@ def sizes(survey: Survey) -> Iterator[Finding]:
         return
     kinds = Counter((f.image.channels, f.image.dtype) for f in survey.files if f.image)
     (channels, dtype), _ = kinds.most_common(1)[0]
-    splits = Counter(file.split for file in survey.files)
+    splits = Counter(file.split for file in survey.files if file.image)
     counts = ", ".join(f"{n:,} {split}" for split, n in splits.items() if split != "all")
     number = many(heights.count, "image") + (f" ({counts})" if counts else "")
     message = f"{number} of {_span(heights)} x {_span(widths)} pixels, {many(channels, 'channel')}, {dtype}"

@@ -179,8 +179,12 @@ def both_logits(logits: Tensor) -> Tensor:
 
 
 def untrained_like(network: nn.Module, seed: int) -> nn.Module:
-    """The same architecture with fresh random weights; the caller's random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """The same architecture with fresh random weights; the caller's random state is left as it was.
+
+    What a module made elsewhere cannot reset (attention, bare parameters, normalised weights) is shuffled: the values
+    are of the same size then, and what was learnt is gone.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         if isinstance(network, UNet):
             return build(network.config).eval()
@@ -189,4 +193,8 @@ def untrained_like(network: nn.Module, seed: int) -> nn.Module:
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+        with torch.no_grad():
+            for now, learnt in zip(fresh.parameters(), network.parameters()):
+                if torch.equal(now, learnt):
+                    now.copy_(learnt.flatten()[torch.randperm(learnt.numel())].view_as(learnt))
         return fresh.eval()

@@ -99,7 +99,7 @@ class Evidence:
     chances: Array
 
 
-def never_sampled(seen: Evidence) -> Diagnosis:
+def never_painted(seen: Evidence) -> Diagnosis:
     """A class that is in the masks, but that the network never paints."""
     names = seen.model.classes.names
     truth, painted = seen.scores.confusion.sum(1), seen.scores.confusion.sum(0)
@@ -109,15 +109,15 @@ def never_sampled(seen: Evidence) -> Diagnosis:
         f"mean probability of {names[c]} on its own pixels": float(own[c]) for c in range(len(names)) if truth[c]
     }
     if not lost:
-        return Diagnosis("class never sampled", False, "Every class of the masks is painted somewhere.", "", numbers)
+        return Diagnosis("class never painted", False, "Every class of the masks is painted somewhere.", "", numbers)
     said = " and ".join(repr(names[c]) for c in lost)
     return Diagnosis(
-        "class never sampled",
+        "class never painted",
         True,
         f"{said} is in the masks but is never painted; on its own pixels it gets a mean probability of "
         f"{max(own[c] for c in lost):.2g}. The network behaves as if it had never been shown it.",
-        "Check that the training masks hold it and how their values are mapped (whatwhere check), and train with "
-        "crops chosen by class.",
+        "Check that the training masks hold it and how their values are mapped (whatwhere check), train longer, and "
+        "raise class_aware (crops chosen by class) and class_weights in the plan.",
         numbers,
     )
 
@@ -227,6 +227,8 @@ def _first_norm_shift(seen: Evidence) -> tuple[float | None, float]:
             seen.anatomy.network(case.image)
     finally:
         handle.remove()
+    if not inputs:  # a part of the network that does not run
+        return None, 1.0
     now = torch.cat(inputs, 1)
     deviation = (norms[0].running_var + norms[0].eps).sqrt()
     shift = ((now.mean(1) - norms[0].running_mean).abs() / deviation).median()
@@ -273,7 +275,7 @@ def collapsed_skip(seen: Evidence) -> Diagnosis:
     return Diagnosis(
         "collapsed skip",
         True,
-        f"{said}. It delivers nothing.",
+        f"{said}. It delivers {'nothing' if all(moved < 0.01 for _, moved, _ in dead) else 'little'}.",
         "Leave it out (train --skips) and save its cost, or lower the learning rate if its features died.",
         numbers,
     )
@@ -292,7 +294,7 @@ def short_sighted(seen: Evidence) -> Diagnosis:
         f"An output pixel sees {window} px; a typical {name!r} is {typical:.0f} px. Inside, {what:.2f} of the pixels "
         f"get their class (mean over classes); at edges {where:.2f} fall on the right side"
     )
-    if window >= 1.5 * typical or what >= 0.85 or what - found.chance > where - 0.5 + 0.35:
+    if window >= typical or what >= 0.85 or what - found.chance > where - 0.5 + 0.35:
         return Diagnosis("sees too little", False, f"{said}.", "", numbers)
     return Diagnosis(
         "sees too little",
@@ -383,5 +385,5 @@ def blocky(seen: Evidence) -> Diagnosis:
 
 
 ALWAYS = (normalisation, dead_bottleneck, collapsed_skip)
-WITH_TRUTH = (never_sampled, starved, inverted, short_sighted, noisy_labels, blocky)
+WITH_TRUTH = (never_painted, starved, inverted, short_sighted, noisy_labels, blocky)
 """Checks that need no masks, and those that do."""

@@ -2,8 +2,8 @@
 
 Knows an anatomy, its windows and network inputs; nothing of labels but the sizes of their objects.
 
-Gradients: Luo et al. 2016, arXiv 1701.04128. Occlusion: all but a square around the unit is hidden behind the data-set
-mean, and the square grows until the unit answers as it does for the whole image.
+Gradients: Luo et al. 2016, arXiv 1701.04128. Occlusion: all but a square around a pixel that the unit answers for is
+hidden behind the image's mean, and the square grows until the unit answers as it does for the whole image.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Sight:
-    """How far one layer sees. All sizes are sides of squares in pixels, centred on the unit's cell.
+    """How far one layer sees. All sizes are sides of squares in pixels.
 
     Attributes:
         layer: its name, or ``"output"``.
         theoretical: side of the window that *can* influence a unit, wherever the unit stands on the grid of the
             layers below (a single one may see less); None where nothing bounds it.
-        half, most: side of the square with 50 and 95 % of the influence, by gradients.
-        restored: side of the visible square from which on 95 % of the unit's answer is there, by occlusion.
+        half, most: side of the square around the middle of the unit's cell with 50 and 95 % of the influence, by
+            gradients.
+        restored: side of the visible square, around a pixel of that cell, from which on 95 % of the unit's answer is
+            there, by occlusion.
         share: ``most`` as a share of ``theoretical``.
         words: the theoretical window in words.
     """
@@ -166,6 +168,7 @@ def measure_sight(
         fast: in which what needs no gradient is computed; autocast, perhaps.
     """
     layers = [layer for layer in anatomy.layers if layer.role != "pixel"]
+    named = {layer.name: layer for layer in layers}
     rng = np.random.default_rng(seed)
     radius = max(max(image.shape[-2:]) for image in images) - 1
     sides = _sides(min(min(image.shape[-2:]) for image in images))
@@ -174,7 +177,8 @@ def measure_sight(
     for place, image in enumerate(images):
         pixel = _middle_pixel(image, rng)
         for name, influence in influence_maps(anatomy, layers, image, pixel, rng).items():
-            influences.setdefault(name, []).append(_around(influence, pixel, radius))
+            middle = _middle_of_cell(named.get(name), pixel, influence.shape)
+            influences.setdefault(name, []).append(_around(influence, middle, radius))
         with fast:
             restored = _restored(anatomy, layers, image, pixel, sides)
         for name, shares in restored.items():
@@ -196,6 +200,17 @@ def _name(layer: Layer | None) -> str:
 
 def _stride(layer: Layer | None) -> int:
     return 1 if layer is None else layer.stride
+
+
+def _middle_of_cell(layer: Layer | None, pixel: tuple[int, int], size: tuple[int, ...]) -> tuple[int, int]:
+    """The pixel in the middle of the cell that the unit at a pixel answers for."""
+    if layer is None:
+        return pixel
+    row, column = (
+        min(n - 1, (at - origin) // layer.stride * layer.stride + origin + layer.stride // 2)
+        for at, origin, n in zip(pixel, layer.origin, size)
+    )
+    return max(0, row), max(0, column)
 
 
 def _middle_pixel(image: Tensor, rng: np.random.Generator) -> tuple[int, int]:
@@ -297,8 +312,8 @@ def _sight(layer: Layer | None, windows: Field, maps: Array, answers: Array, sid
     module = "output" if layer is None else layer.module
     reach = windows.reach(module)
     theoretical = None if reach is None else max(before + _stride(layer) + after for before, after in reach)
-    # beyond the window nothing matters, so no larger square can be needed
-    widest = np.minimum(sides, theoretical or sides[-1]).tolist()
+    # beyond the window nothing matters, so no larger square can be needed; the pixel may stand at the cell's rim
+    widest = np.minimum(sides, (theoretical or sides[-1]) + 2 * (_stride(layer) - 1)).tolist()
     alive = maps.sum((1, 2)) > 0
     profiles = np.stack([ring_profile(one / one.sum()) for one in maps[alive]]) if alive.any() else np.zeros((0, 1))
     how = "side in px of the square around a unit with {} of the absolute gradient, mean over images; one unit an image"

@@ -20,6 +20,7 @@ from whatwhere.explain.skips import Worths
 from whatwhere.explain.stages import Progress, levels_of, pictures_of, prepare, sights_of, skips_of, study_of
 from whatwhere.explain.study import CELLS
 from whatwhere.network import Model, versions
+from whatwhere.writing import check_place
 
 __all__ = ["explain"]
 
@@ -51,6 +52,7 @@ def explain(
     """
     began = time.perf_counter()
     bench = prepare(model, data, images, seed, pixel, progress or _silent)
+    check_place(None if out is None else Path(out) / "index.html")
     study = study_of(bench)
     levels = levels_of(bench, study)
     counts = [cell_counts(aim, CELLS, model.classes.count) for aim in bench.aims]

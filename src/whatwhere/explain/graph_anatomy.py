@@ -132,13 +132,13 @@ class _Parts:
     """Which nodes are what.
 
     Attributes:
-        height: of the image.
+        levels: for each map and the image how often its rows were halved on the way.
         layers: by name, in the order of the computation.
         skips: nodes before the bottleneck that are read after it, from the finest to the coarsest.
         bottleneck: the last node at the coarsest resolution.
     """
 
-    height: int
+    levels: dict[fx.Node, int]
     layers: dict[str, fx.Node]
     skips: tuple[fx.Node, ...]
     bottleneck: fx.Node
@@ -148,17 +148,17 @@ class _Parts:
         return (*self.skips, self.bottleneck)
 
     def level(self, node: fx.Node) -> int:
-        return _level(node, self.height)
+        return self.levels[node]
 
     @classmethod
     def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts:
-        height = image.meta["val"].shape[-2]
         after_image, before_logits = _descendants(nodes, {image}), _ancestors({logits})
         maps = [node for node in nodes if node in after_image and node in before_logits and _is_map(node)]
         classes = logits.meta["val"].shape[1]
         hidden = [node for node in maps if node.meta["val"].shape[1] != classes] or maps
-        coarsest = max(_level(node, height) for node in hidden)
-        bottleneck = [node for node in hidden if _level(node, height) == coarsest][-1]
+        levels = _levels(image, maps)
+        coarsest = max(levels[node] for node in hidden)
+        bottleneck = [node for node in hidden if levels[node] == coarsest][-1]
         before, after = _ancestors({bottleneck}), _descendants(nodes, {bottleneck})
         skips = [
             node
@@ -167,15 +167,15 @@ class _Parts:
         ]
         layers: dict[str, fx.Node] = {}
         for level in range(coarsest):
-            found = [node for node in hidden if node in before and _level(node, height) == level]
+            found = [node for node in hidden if node in before and levels[node] == level]
             if found:
                 layers[f"encoder.{level}"] = found[-1]
         layers["bottleneck"] = bottleneck
         for level in reversed(range(coarsest)):
-            found = [node for node in hidden if node in after and _level(node, height) == level]
+            found = [node for node in hidden if node in after and levels[node] == level]
             if found:
                 layers[f"decoder.{level}"] = found[-1]
-        return cls(height, layers, tuple(sorted(skips, key=lambda node: _level(node, height))), bottleneck)
+        return cls(levels, layers, tuple(sorted(skips, key=levels.__getitem__)), bottleneck)
 
 
 def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer:
@@ -191,8 +191,30 @@ def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer
     return Layer(name, role, level, module or "output", stride, channels, origin)  # type: ignore[arg-type]
 
 
-def _level(node: fx.Node, height: int) -> int:
-    return max(0, round(math.log2(height / node.meta["val"].shape[-2])))
+_CUTS = ("slice", "pad", "index", "narrow", "select", "roll", "flip")
+"""Operators that change how many rows there are, and not how far apart they stand."""
+
+
+def _levels(image: fx.Node, maps: Sequence[fx.Node]) -> dict[fx.Node, int]:
+    """How often rows were halved on the way to each map, less how often they were doubled.
+
+    Counted operator by operator: a network that mirrors the image at its edges, and then eats the rim, has other
+    numbers of rows than powers of two.
+    """
+    found = {image: 0}
+    for node in maps:
+        cut = any(name in str(node.target) for name in _CUTS)
+        steps = [
+            found[source] + (0 if cut else round(math.log2(_rows(source) / _rows(node))))
+            for source in node.all_input_nodes
+            if source in found
+        ]
+        found[node] = max(0, *steps) if steps else 0
+    return found
+
+
+def _rows(node: fx.Node) -> int:
+    return int(node.meta["val"].shape[-2])
 
 
 def _is_map(node: fx.Node) -> bool:

@@ -24,9 +24,12 @@ from whatwhere.explain.pixels import BOUNDARY_WIDTH, Spots
 from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out_logits, projected
 
 __all__ = [
+    "NOBODY",
     "Levels",
+    "Painters",
     "Reading",
     "Samples",
+    "ahead",
     "gather",
     "measure_answers",
     "measure_levels",
@@ -35,7 +38,7 @@ __all__ = [
 ]
 
 _BLOCK, _PARTS = 32, 3
-"""Of one image, squares of 32 px are held out together, a third of them at a time."""
+"""Of one image, squares of 32 px are held out together, a third of them at a time; of images that are painted, too."""
 
 Array = NDArray[Any]
 Progress = Callable[[float], None]
@@ -229,12 +232,24 @@ def _where() -> str:
 
 
 def _score_what(logits: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
-    return _tally(logits.argmax(1) == spots.label, spots, classes, method, seed)
+    known = np.flatnonzero(~np.isnan(logits).any(1))
+    return _tally(logits[known].argmax(1) == spots.label[known], spots.take(known), classes, method, seed)
 
 
 def _score_where(logits: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
-    each = np.arange(len(spots))
-    return _tally(logits[each, spots.label] > logits[each, spots.rival], spots, classes, method, seed)
+    known = np.flatnonzero(~np.isnan(logits).any(1))
+    own, rival = logits[known, spots.label[known]], logits[known, spots.rival[known]]
+    return _tally(ahead(own, rival), spots.take(known), classes, method, seed)
+
+
+def ahead(own: Array, rival: Array) -> Array:
+    """1 where the first is larger and 0 where it is smaller; what cannot decide is right half of the time.
+
+    >>> ahead(np.array([2.0, 1.0, 1.0]), np.array([1.0, 1.0, 2.0])).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    found: Array = (own > rival) + 0.5 * (own == rival)
+    return found
 
 
 def _tally(right: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
@@ -247,21 +262,43 @@ def _tally(right: Array, spots: Spots, classes: int, method: str, seed: int) -> 
     return measured_accuracy(hits, total, method, seed)
 
 
-def painting_probes(
-    layers: Sequence[Layer], samples: Samples, held_out: Sequence[int], classes: int
-) -> dict[str, Probe]:
-    """For each layer one probe, fitted on interior and boundary pixels of all images but those to be painted."""
-    interior, boundary = samples.spots
-    kept = [~np.isin(spots.image, held_out) for spots in (interior, boundary)]
-    if not (kept[0].any() or kept[1].any()):
-        # so few that all are painted: nothing is held out
-        kept = [np.ones(len(spots), bool) for spots in (interior, boundary)]
-    labels = np.concatenate([interior.label[kept[0]], boundary.label[kept[1]]])
-    probes = {}
+@dataclass(frozen=True, eq=False)
+class Painters:
+    """Probes to paint and read with: for each image those that were fitted on other images.
+
+    Attributes:
+        parts: for each part of the images, by layer, the probe fitted on interior and boundary pixels of the others.
+        part: for each image which part it is in. A single image is read by probes fitted on itself.
+    """
+
+    parts: tuple[Mapping[str, Probe], ...]
+    part: tuple[int, ...]
+
+    def of(self, image: int | None) -> Mapping[str, Probe]:
+        """By layer; None is an image that no probe was fitted on."""
+        return self.parts[0 if image is None else self.part[image]] if self.parts else {}
+
+
+NOBODY = Painters((), ())
+"""Where the labels do not ask."""
+
+
+def painting_probes(layers: Sequence[Layer], samples: Samples, images: int, classes: int) -> Painters:
+    """For each layer as many probes as there are parts; the images that hold most classes come into different ones."""
+    labels = np.concatenate([spots.label for spots in samples.spots])
+    places = np.concatenate([spots.image for spots in samples.spots])
+    held = [len(np.unique(labels[places == image])) for image in range(images)]
+    part = np.zeros(images, int)
+    part[sorted(range(images), key=lambda image: -held[image])] = np.arange(images) % _PARTS
+    parts = min(_PARTS, images)
+    probes: list[dict[str, Probe]] = [{} for _ in range(parts)]
     for layer in layers:
-        x = np.concatenate([of[layer.name][mask] for of, mask in zip(samples.features, kept)])
-        probes[layer.name] = fit_probe(x, labels, classes)
-    return probes
+        x = np.concatenate([of[layer.name] for of in samples.features])
+        for number in range(parts):
+            kept = part[places] != number
+            kept = kept if kept.any() else np.ones_like(kept)
+            probes[number][layer.name] = fit_probe(x[kept], labels[kept], classes)
+    return Painters(tuple(probes), tuple(part.tolist()))
 
 
 def paint_by_probe(layer: Layer, probe: Probe, features: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:

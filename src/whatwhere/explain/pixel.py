@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,6 @@ from whatwhere.explain.cases import Case
 from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.levels import gather
 from whatwhere.explain.probes import Probe
-from whatwhere.explain.skips import coalition_players
 from whatwhere.field import Field
 from whatwhere.records import Box
 
@@ -34,6 +34,7 @@ __all__ = [
     "evidence_for",
     "integrated_gradients",
     "part_seen",
+    "sets_tried",
     "tell_pixel",
 ]
 
@@ -44,6 +45,8 @@ _TOLERANCES = (1 / 100, 1 / 400, 1 / 1600)
 """How far the gradient may miss the rise along one piece of the path, as a share of the whole rise; tried in turn."""
 _WIDEST, _NARROWEST = 1 / 8, 1 / 1024
 """Pieces of the path."""
+_MOST_CUTS = 128
+"""Sets of absent paths that are tried for one pixel; all of up to seven paths."""
 
 Array = NDArray[Any]
 
@@ -79,7 +82,8 @@ class PixelStory:
         windows: by layer, the box of pixels that its unit can see (in the image as cut, see `Case`).
         readings: by layer, the probabilities of the classes that its probe reads there.
         cuts: what happens when each path is absent.
-        flip: the smallest set of absent paths that changes the label; None if no set does.
+        flip: the smallest set of absent paths that changes the label; None if none does that was tried.
+        tried: every set of up to so many absent paths was.
         evidence: ``H x W``, how much each pixel speaks for the painted class against the runner-up.
         margin, baseline: that logit difference on the image and on the image of the data-set mean.
         completeness: by how much the evidence misses ``margin - baseline``, as a share of it.
@@ -98,6 +102,7 @@ class PixelStory:
     readings: dict[str, tuple[float, ...]]
     cuts: tuple[Cut, ...]
     flip: Cut | None
+    tried: int
     evidence: Array
     margin: float
     baseline: float
@@ -169,6 +174,7 @@ def tell_pixel(
         readings=readings,
         cuts=cuts,
         flip=flip,
+        tried=sets_tried(len(means)),
         evidence=evidence,
         margin=margin,
         baseline=at_baseline,
@@ -192,6 +198,8 @@ def cut_everywhere(
 ) -> tuple[tuple[Cut, ...], Cut | None]:
     """Each path absent alone, and the smallest set of absent paths that flips the label (the surest of that size).
 
+    Of many paths only sets of up to :func:`sets_tried` are.
+
     Args:
         carried: what each path carries on an image of ``size``.
         prediction: the class painted at ``pixel`` (row, column) with every path there.
@@ -199,19 +207,28 @@ def cut_everywhere(
     players = len(carried)
     singles: list[Cut] = []
     flip: Cut | None = None
-    for absent in sorted(range(1, 2**players), key=lambda coalition: (coalition.bit_count(), coalition)):
-        if flip is not None and absent.bit_count() > len(flip.absent):
+    for absent in chain.from_iterable(combinations(range(players), n) for n in range(1, sets_tried(players) + 1)):
+        if flip is not None and len(absent) > len(flip.absent):
             break
-        out = coalition_players(absent, players)
-        given = [mean.expand_as(own) if gone else own for own, mean, gone in zip(carried, means, out)]
+        given = [mean.expand_as(own) if path in absent else own for path, (own, mean) in enumerate(zip(carried, means))]
         answer = anatomy.decode(given, size)[0, :, pixel[0], pixel[1]].float().softmax(0)
-        names = tuple(path.name for path, gone in zip(anatomy.paths, out) if gone)
+        names = tuple(anatomy.paths[path].name for path in absent)
         cut = Cut(names, int(answer.argmax()), float(answer.max()), float(answer[prediction]))
         if len(names) == 1:
             singles.append(cut)
         if cut.label != prediction and (flip is None or cut.probability < flip.probability):
             flip = cut
     return tuple(singles), flip
+
+
+def sets_tried(players: int) -> int:
+    """How many of so many paths are absent together at most: as many as 128 tries allow.
+
+    >>> [sets_tried(players) for players in (1, 5, 7, 8, 12, 40)]
+    [1, 5, 7, 3, 2, 1]
+    """
+    tries = list(accumulate(math.comb(players, absent) for absent in range(1, players + 1)))
+    return max(1, sum(tried <= _MOST_CUTS for tried in tries))
 
 
 def part_seen(windows: Field, pixel: tuple[int, int], size: tuple[int, int]) -> Box:

@@ -68,17 +68,21 @@ def measure_presence(pooled: Mapping[str, Array], counts: Sequence[Array], class
     pixels = np.stack(counts)
     for region in _PARTS:
         join = pixels.shape[1] // _PARTS[region]
-        there = _there(pixels, join)
-        flat = there.reshape(-1, classes)
+        there, known = _there(pixels, join), _counted(pixels, join)
+        flat = there[known]
         asked = [c for c in range(classes) if min(flat[:, c].sum(), (~flat[:, c]).sum()) >= _LEAST]
-        if asked and len(pixels) > 1:
-            accuracy = {name: _ask(_joined(cells, join), there, asked, seed, region) for name, cells in pooled.items()}
+        if asked and len(np.unique(np.nonzero(known)[0])) > 1:
+            accuracy = {
+                name: _ask(_joined(cells, join), there, known, asked, seed, region) for name, cells in pooled.items()
+            }
             return Presence(region, tuple(asked), accuracy)
     return None
 
 
 def region_features(pooled: Array, counts: Array | None, region: str, class_id: int) -> tuple[Array, Array | None]:
     """Features ``(regions, channels)`` of all images' regions, and whether each holds the class; None without counts.
+
+    With counts, regions without a pixel that counts are left out.
 
     Args:
         pooled: ``(images, cells, cells, channels)``.
@@ -87,14 +91,23 @@ def region_features(pooled: Array, counts: Array | None, region: str, class_id: 
     """
     join = pooled.shape[1] // _PARTS[region]
     joined = _joined(pooled, join)
-    there = None if counts is None else _there(counts, join)[..., class_id].reshape(-1)
-    return joined.reshape(-1, joined.shape[-1]), there
+    features = joined.reshape(-1, joined.shape[-1])
+    if counts is None:
+        return features, None
+    known = _counted(counts, join).reshape(-1)
+    return features[known], _there(counts, join)[..., class_id].reshape(-1)[known]
 
 
 def _there(pixels: Array, join: int) -> Array:
     """Whether each class is in each region, from its pixels in each cell."""
     joined = _joined(pixels.astype(np.float64), join) * join * join
     found: Array = joined >= _VISIBLE * joined.sum(-1, keepdims=True)
+    return found
+
+
+def _counted(pixels: Array, join: int) -> Array:
+    """Whether a region has a pixel that counts."""
+    found: Array = _joined(pixels, join).sum(-1) > 0
     return found
 
 
@@ -105,17 +118,16 @@ def _joined(cells: Array, join: int) -> Array:
     return found
 
 
-def _ask(features: Array, there: Array, asked: Sequence[int], seed: int, region: str) -> Measured:
-    images, regions = len(features), features.shape[1] * features.shape[2]
-    x = features.reshape(images * regions, -1)
-    groups = np.repeat(np.arange(images), regions)
+def _ask(features: Array, there: Array, known: Array, asked: Sequence[int], seed: int, region: str) -> Measured:
+    images, x = np.nonzero(known)[0], features[known]
     right, total = [], []
     for class_id in asked:
-        answer = there[..., class_id].reshape(-1).astype(int)
-        said = held_out_logits(x, answer, groups, 2).argmax(1)
+        answer = there[known][:, class_id].astype(int)
+        said = held_out_logits(x, answer, images, 2).argmax(1)
         for truth in (0, 1):
-            right.append(((answer == truth) & (said == truth)).reshape(images, regions).sum(1))
-            total.append((answer == truth).reshape(images, regions).sum(1))
+            asked_of = answer == truth
+            right.append(np.bincount(images, weights=asked_of & (said == truth), minlength=len(features)))
+            total.append(np.bincount(images, weights=asked_of, minlength=len(features)))
     method = (
         f"share of {region}s rightly told to hold a class or not, mean over yes and no and over classes; linear probe "
         f"on features averaged over the {region}, {FOLDS}-fold over images; pixels counts {region}s"

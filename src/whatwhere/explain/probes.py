@@ -72,11 +72,13 @@ def fit_probe(features: Array, labels: Array, classes: int) -> Probe:
 def held_out_logits(
     features: Array, labels: Array, groups: Array, classes: int, seed: int | None = None, folds: int = FOLDS
 ) -> Array:
-    """``(n, classes)`` logits of each row by a probe fitted on other groups (images) only.
+    """``(n, classes)`` logits of each row by a probe fitted on other groups (images) only; NaN if there are none.
 
     With ``seed``, the control: every probe is fitted on shuffled labels.
     """
-    found = np.zeros((len(labels), classes))
+    found = np.full((len(labels), classes), np.nan)
+    if len(np.unique(groups)) < 2:
+        return found
     rng = None if seed is None else np.random.default_rng(seed)
     parts = GroupKFold(min(folds, len(np.unique(groups))))
     for fitted, held_out in parts.split(features, labels, groups):

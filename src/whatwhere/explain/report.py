@@ -176,7 +176,7 @@ def _boxed(picture: Image.Image, sight: Any, side: int) -> Picture:
     draw = ImageDraw.Draw(picture)
     for extent, colour in ((sight.theoretical, (150, 160, 175)), (sight.most.value, (255, 255, 255))):
         if extent:
-            half = min(160.0, extent / side * 160)
+            half = max(1.0, min(160.0, extent / side * 160))
             draw.rectangle((160 - half, 160 - half, 159 + half, 159 + half), outline=colour, width=3)
     return np.asarray(picture)
 
@@ -216,7 +216,8 @@ def _with_evidence(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Pi
     from scipy.ndimage import gaussian_filter
 
     evidence = gaussian_filter(story.evidence, 1.0)
-    scale_to = float(np.percentile(np.abs(evidence), 99.7)) or 1.0
+    strong = np.abs(evidence[evidence != 0])  # of a small window in a large image: the rest is nothing
+    scale_to = float(np.percentile(strong, 99.7)) if strong.size else 1.0
     strength = np.clip(np.abs(evidence) / scale_to, 0, 1)[..., None] ** 0.7
     grey = (shown @ np.array([0.299, 0.587, 0.114]) * 0.45 + 25)[..., None]
     colour = np.where(evidence[..., None] > 0, np.array([255, 158, 64]), np.array([86, 160, 255]))

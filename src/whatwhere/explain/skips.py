@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Path
+from whatwhere.explain.levels import ahead
 from whatwhere.explain.measured import RESAMPLES, Measured, balanced_accuracy, interval, resample_weights
 from whatwhere.explain.pixels import Regions, regions
 from whatwhere.judge import Judge
@@ -178,7 +179,7 @@ class Tally:
         at = np.flatnonzero(found.boundary)
         own, rival = truth.ravel()[at].astype(int), found.rival.ravel()[at].astype(int)
         flat = logits.flatten(1).cpu().numpy()
-        right = [(prediction == truth)[found.interior], flat[own, at] > flat[rival, at]]
+        right = [(prediction == truth)[found.interior], ahead(flat[own, at], flat[rival, at])]
         rows = []
         for labels, hit in zip((truth[found.interior], own), right):
             rows += [
@@ -187,10 +188,10 @@ class Tally:
             ]
         self.hits.append(np.stack(rows))
 
-    @property
-    def pixels(self) -> int:
-        """How many pixels were judged."""
-        return int(self.judge.result().confusion.sum())
+    def pixels(self, score: str) -> int:
+        """How many pixels a score is of."""
+        row = {"interior accuracy": 1, "boundary accuracy": 3}.get(score)
+        return int(self.judge.result().confusion.sum() if row is None else np.stack(self.hits)[:, row].sum())
 
     def scores(self, weights: Array) -> dict[str, Array]:
         """Each score for each resample, ``(resamples,)``; ``weights`` is ``(resamples, images)``."""
@@ -286,23 +287,25 @@ def _share_out(
     images = len(tallies[whole].hits)
     weights = np.concatenate([np.ones((1, images), int), resample_weights(images, seed, RESAMPLES // 4)])
     scores = {cut: tally.scores(weights) for cut, tally in tallies.items() if len(tally.hits) == images}
-    names = [name for name, values in scores[whole].items() if not np.isnan(values[0])]
-    pixels = tallies[whole].pixels
+    # a class that only some ways to cut paint where there is none has an IoU there, and none elsewhere
+    names = [name for name in scores[whole] if all(np.isfinite(scores[cut][name][0]) for cut in {*met, whole, 0})]
+    pixels = {name: tallies[whole].pixels(name) for name in names}
 
-    def value(samples: Array, how: str) -> Measured:
+    def value(name: str, samples: Array, how: str) -> Measured:
         low, high = interval(samples[1:]) if images > 1 else (None, None)
-        return Measured(float(samples[0]), low, high, images, pixels, f"{how}; decoders in {precision}", seed)
+        found = float(samples[0]) if np.isfinite(samples[0]) else None
+        return Measured(found, low, high, images, pixels[name], f"{how}; decoders in {precision}", seed)
 
-    worth = {}
+    worth, ways = {}, _orders(len(paths))
     for name in names:
         of = {cut: found[name] for cut, found in scores.items()}
         shares = np.tensordot(matrix, np.stack([of[coalition] for coalition in met]), 1)
         worth[name] = tuple(
             Worth(
                 path,
-                value(shares[player], f"Shapley value for {name} over {_orders(len(paths))}; absent: data-set mean"),
-                value(of[whole] - of[whole & ~(1 << player)], f"{name} lost when only this path is its data-set mean"),
-                value(of[whole] - of[path], f"{name} lost when only this path is another image's")
+                value(name, shares[player], f"Shapley value for {name} over {ways}; absent: data-set mean"),
+                value(name, of[whole] - of[whole & ~(1 << player)], f"{name} lost when only this is its data-set mean"),
+                value(name, of[whole] - of[path], f"{name} lost when only this path is another image's")
                 if path in of
                 else None,
             )
@@ -310,8 +313,8 @@ def _share_out(
         )
     return Worths(
         paths,
-        {name: value(scores[whole][name], name) for name in names},
-        {name: value(scores[0][name], f"{name} with every path its data-set mean") for name in names},
+        {name: value(name, scores[whole][name], name) for name in names},
+        {name: value(name, scores[0][name], f"{name} with every path its data-set mean") for name in names},
         worth,
         {name: {coalition: float(scores[coalition][name][0]) for coalition in met} for name in names},
         len(paths) <= MOST_EXACT,

@@ -6,7 +6,7 @@ Knows a model and its cases; nothing of how results are written.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ from whatwhere.explain.cases import Case, Pixel, check_answer, choose_cases
 from whatwhere.explain.evidence import Sights, measure_sight
 from whatwhere.explain.explanation import Example
 from whatwhere.explain.graph_anatomy import GraphAnatomy
-from whatwhere.explain.levels import Levels, measure_levels, paint_by_probe, painting_probes
+from whatwhere.explain.levels import NOBODY, Levels, Painters, measure_levels, paint_by_probe, painting_probes
 from whatwhere.explain.pixel import PixelStory, tell_pixel
 from whatwhere.explain.pixels import interior_distance, regions, sample_spots
 from whatwhere.explain.probes import Probe
@@ -136,11 +136,13 @@ def pictures_of(
     """The example images as every level paints them, and the story of one pixel."""
     classes = bench.model.classes.count
     chosen = _telling_images(bench.aims, classes)
-    probes = painting_probes(bench.anatomy.layers, study.samples, chosen, classes) if with_probes else {}
+    painters = NOBODY
+    if with_probes:
+        painters = painting_probes(bench.anatomy.layers, study.samples, len(bench.cases), classes)
     with bench.fast:
-        examples = tuple(_example(bench.anatomy, bench.cases[i], bench.aims[i], probes) for i in chosen)
+        examples = tuple(_example(bench.anatomy, bench.cases[i], bench.aims[i], painters.of(i)) for i in chosen)
     bench.tell("taking one pixel apart", 0.92)
-    return examples, _story(bench, examples, pixel, study, probes)
+    return examples, _story(bench, examples, pixel, study, painters)
 
 
 def anatomy_of(network: nn.Module, case: Case) -> Anatomy:
@@ -177,7 +179,7 @@ def _telling_images(aims: Sequence[NDArray[np.uint8]], classes: int) -> list[int
 
 
 @torch.inference_mode()
-def _example(anatomy: Anatomy, case: Case, aim: NDArray[np.uint8], probes: dict[str, Probe]) -> Example:
+def _example(anatomy: Anatomy, case: Case, aim: NDArray[np.uint8], probes: Mapping[str, Probe]) -> Example:
     logits, features = anatomy.read(case.image)
     by_layer = {
         layer.name: paint_by_probe(layer, probes[layer.name], features[layer.name], case.size)
@@ -188,7 +190,7 @@ def _example(anatomy: Anatomy, case: Case, aim: NDArray[np.uint8], probes: dict[
 
 
 def _story(
-    bench: Bench, examples: Sequence[Example], pixel: Pixel | None, study: Study, probes: dict[str, Probe]
+    bench: Bench, examples: Sequence[Example], pixel: Pixel | None, study: Study, painters: Painters
 ) -> PixelStory:
     if pixel is None or bench.asked is None:
         case, place = _telling_pixel(examples, bench.distance)
@@ -196,7 +198,8 @@ def _story(
         case = bench.asked
         place = (pixel[2] - case.corner[0], pixel[1] - case.corner[1])
     baseline = torch.stack([one.image.mean((2, 3), keepdim=True) for one in bench.cases]).mean(0)
-    return tell_pixel(bench.anatomy, case, place, study.means, baseline, probes)
+    image = next((place for place, one in enumerate(bench.cases) if one.name == case.name), None)
+    return tell_pixel(bench.anatomy, case, place, study.means, baseline, painters.of(image))
 
 
 def _telling_pixel(examples: Sequence[Example], distance: int) -> tuple[Case, tuple[int, int]]:

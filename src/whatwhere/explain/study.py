@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from whatwhere.explain.anatomy import Anatomy
+from whatwhere.explain.anatomy import Anatomy, Layer
 from whatwhere.explain.cases import Case
 from whatwhere.explain.levels import Samples, gather
 from whatwhere.explain.pixels import Spots
 
-__all__ = ["CELLS", "Study", "answers_of", "look", "path_means"]
+__all__ = ["CELLS", "Study", "answers_of", "look", "path_means", "pooled"]
 
 CELLS = 4
-"""Pooled features are kept for a grid of 4 x 4 cells an image, which can be joined to halves or the whole."""
+"""Pooled features are kept for a grid of 4 x 4 cells an image, which can be joined to quarters or the whole."""
 
 Array = NDArray[Any]
 Progress = Callable[[float], None]
@@ -69,11 +68,11 @@ def look(
     trained = _Collector(anatomy, spots)
     fresh = _Collector(untrained, spots)
     sums = _PathSums(len(anatomy.paths))
-    pooled: dict[str, list[Array]] = {layer.name: [] for layer in anatomy.layers}
+    cells: dict[str, list[Array]] = {layer.name: [] for layer in anatomy.layers}
     for index, case in enumerate(cases):
         features = trained.read(index, case.image)
         for layer in anatomy.layers:
-            pooled[layer.name].append(_pool(features[layer.name]))
+            cells[layer.name].append(pooled(layer, features[layer.name], case.size))
         sums.add(anatomy.carried(case.image))
         fresh.read(index, case.image)
         progress((index + 1) / len(cases))
@@ -82,7 +81,7 @@ def look(
         Samples(spots, trained.features(), groups),
         Samples(spots, fresh.features(), groups),
         (np.concatenate(trained.logits[0]), np.concatenate(trained.logits[1])),
-        {name: np.stack(cells) for name, cells in pooled.items()},
+        {name: np.stack(of) for name, of in cells.items()},
         *sums.result(),
     )
 
@@ -151,9 +150,31 @@ class _PathSums:
         return means, silent
 
 
-def _pool(features: Tensor) -> Array:
-    cells: Array = F.adaptive_avg_pool2d(features.float(), CELLS)[0].permute(1, 2, 0).cpu().numpy()
+def pooled(layer: Layer, features: Tensor, size: tuple[int, int]) -> Array:
+    """Features averaged over cells of the image, ``(CELLS, CELLS, channels)``.
+
+    Each unit counts by the pixels of the cell that it answers for: the grid of a deep layer may reach beyond the image.
+
+    Args:
+        features: ``(1, channels, h, w)``.
+        size: of the image.
+    """
+    rows, columns = layer.units(np.arange(size[0]), np.arange(size[1]), features.shape)
+    weights = [
+        torch.from_numpy(_shares(units, count)).to(features.device)
+        for units, count in zip((rows, columns), features.shape[-2:])
+    ]
+    with torch.autocast(features.device.type, enabled=False):  # einsum would compute in less
+        cells: Array = torch.einsum("au,bv,cuv->abc", *weights, features[0].float()).cpu().numpy()
     return cells
+
+
+def _shares(units: Array, count: int) -> NDArray[np.float32]:
+    """For each cell along a side of the image the share of its pixels that each of ``count`` units answers for."""
+    found = np.zeros((CELLS, count), np.float32)
+    np.add.at(found, (np.arange(len(units)) * CELLS // len(units), units), 1)
+    shares: NDArray[np.float32] = found / np.maximum(found.sum(1, keepdims=True), 1)
+    return shares
 
 
 def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case]) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """What the measurements say, in plain sentences, also where they disagree with the textbook. Knows the records only.
 
-A difference is called one only where the two 95 % intervals do not overlap; without intervals nothing is.
+A difference is called one only where the two 95 % intervals do not overlap, and come of at least five images: over
+fewer they are not worth their name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from whatwhere.explain.levels import Levels, Reading
 from whatwhere.explain.measured import Measured
 
 __all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
+
+_ENOUGH = 5
+"""Images that both intervals have to come of."""
 
 
 def answers(e: Explanation) -> dict[str, list[str]]:
@@ -72,7 +76,7 @@ def _what_sentence(top: Reading, bottom: Reading) -> str:
         return start + "Meaning grows on the way down, as the textbook has it."
     if step < 0:
         return start + "Here the textbook is wrong: the bottleneck tells less than the top level."
-    return start + "The intervals overlap: no difference was shown."
+    return start + _undecided(top.what, bottom.what)
 
 
 def _where_sentence(top: Reading, bottom: Reading) -> str:
@@ -86,16 +90,28 @@ def _where_sentence(top: Reading, bottom: Reading) -> str:
         return start + "Place is lost on the way down, as the textbook has it." + end
     if step > 0:
         return start + "Here the textbook is wrong: the deeper units place edges better." + end
-    return start + "The intervals overlap: no difference was shown." + end
+    return start + _undecided(top.where, bottom.where) + end
+
+
+def _undecided(one: Measured, other: Measured) -> str:
+    if None in (one.low, other.low):
+        return "There are no intervals to compare: no difference was shown."
+    if min(one.images, other.images) < _ENOUGH:
+        return f"Fewer than {_ENOUGH} images hold it: too few to call it a difference."
+    return "The intervals overlap: no difference was shown."
 
 
 def _untrained_sentence(found: Levels) -> str:
     fresh = [one for one in found.readings if one.untrained_what is not None]
     best = max(fresh, key=lambda one: one.untrained_what.value or 0.0 if one.untrained_what else 0.0)
-    return (
+    said = (
         f"An untrained network of the same architecture reaches what {best.untrained_what} at best "
-        f"({best.layer.title}): that much comes from looking at a neighbourhood at all, the rest was learnt."
+        f"({best.layer.title}): that much comes from looking at a neighbourhood at all"
     )
+    learnt = max(found.readings, key=lambda one: one.what.value or 0.0)
+    if best.untrained_what is not None and _surely(learnt.what, best.untrained_what) > 0:
+        return f"{said}, the rest was learnt."
+    return f"{said}; that training adds to it was not shown."
 
 
 def sight(e: Explanation) -> list[str]:
@@ -108,9 +124,9 @@ def sight(e: Explanation) -> list[str]:
         of = f" {out.theoretical} px that it can see" if out.theoretical else " the whole image"
         share = f" ({out.share:.0%} of the width)" if out.share is not None else ""
         said.append(
-            f"Of{of}, 95 % of what moves an output pixel lies within {out.most.value:.0f} px{share}, half of it "
-            f"within {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices for "
-            "the answer of the whole image, to within 5 %."
+            f"Of{of}, 95 % of what moves an output pixel lies in a square of {out.most.value:.0f} px{share}, half of "
+            f"it in one of {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices "
+            "for the answer of the whole image, to within 5 %."
         )
     large = max(
         (one for one in e.objects if one.objects >= 2 and not one.fills), key=lambda one: one.typical, default=None
@@ -183,10 +199,12 @@ def pixel(e: Explanation) -> list[str]:
     said = [
         f"Pixel x={story.x}, y={story.y} of {story.image} is painted {names[story.prediction]!r} with a probability "
         f"of {story.probability:.2f}{verdict}; the runner-up is {names[story.rival]!r}.",
-        f"Half of the evidence lies within {story.half:.0f} px of it, 95 % within {story.most:.0f} px.",
+        f"Half of the evidence lies in a square of {story.half:.0f} px around it, 95 % in one of {story.most:.0f} px.",
     ]
     if story.flip is None:
-        said.append("Whatever paths are cut, its label stays.")
+        all_tried = story.tried == len(story.cuts)
+        some = "" if all_tried else " alone" if story.tried == 1 else f", up to {story.tried} together"
+        said.append(f"Whatever paths are cut{some}, its label stays.")
     else:
         cut = " and ".join(story.flip.absent)
         said.append(
@@ -197,26 +215,29 @@ def pixel(e: Explanation) -> list[str]:
 
 def presence(e: Explanation) -> list[str]:
     """The 1x1 case."""
+    if e.presence is None and len(e.images) < 2:
+        return ["Yes or no was not asked: a probe has to be fitted on other images, and there is one only."]
     if e.presence is None:
         return ["In these images every class is always or hardly ever there, so yes or no could not be asked."]
     names = " or ".join(repr(e.classes.names[c]) for c in e.presence.classes)
-    accuracy = e.presence.accuracy
+    accuracy, region = e.presence.accuracy, e.presence.region
     best = max(accuracy, key=lambda name: accuracy[name].value or 0.0)
     title = next(layer.title for layer in e.layers if layer.name == best)
-    top, bottom = next(iter(e.presence.accuracy.values())), e.presence.accuracy["bottleneck"]
+    top, bottom = next(iter(accuracy.values())), accuracy["bottleneck"]
+    place = "all place" if region == "image" else f"place within the {region}"
     return [
-        f"Asked of each {e.presence.region} whether it holds {names}, a probe on averages of the raw pixels is right "
-        f"in {top} of the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
-        "Averaging throws all place away, and the answer survives it: to say yes or no, only what is needed, and "
-        "the upper half of the U could be left out. That is a classifier."
-        if (accuracy[best].low or 0.0) > 0.5
-        else "Averaging throws all place away; here no layer's average was shown to answer better than chance.",
+        f"Asked of each {region} whether it holds {names}, a probe on averages of the raw pixels is right in {top} of "
+        f"the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
+        f"Averaging throws {place} away, and at the bottleneck the answer survives it: to say yes or no, only what is "
+        "needed, and the right half of the U could be left out. That is a classifier."
+        if (bottom.low or 0.0) > 0.5 and bottom.images >= _ENOUGH
+        else f"Averaging throws {place} away; the bottleneck's average was not shown to answer better than chance.",
     ]
 
 
 def _surely(one: Measured, other: Measured) -> int:
     """1 if the first is higher and the intervals do not overlap, -1 if it is lower, else 0."""
-    if None in (one.low, one.high, other.low, other.high):
+    if None in (one.low, one.high, other.low, other.high) or min(one.images, other.images) < _ENOUGH:
         return 0
     assert one.low is not None
     assert one.high is not None

@@ -6,6 +6,7 @@ windows never disturb each other. Knows lenses, readings and images; nothing of 
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -16,11 +17,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 from numpy.typing import NDArray
 
+from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, ModelError
 from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.pixels import interior_distance
 from whatwhere.explain.skips import measure_skips
@@ -80,8 +83,7 @@ class Desk:
         for name, raw, truth in _some_of(data):
             if name not in there:
                 self._lay(cut_to_size(f"i{len(self._fixed)}", name, raw, truth))
-        names = [shown.name for shown in self._fixed.values()]
-        self.readings = {key: Reading(lens, data, names) for key, lens in self.lenses.items()}
+        self.readings = {key: Reading(lens, data) for key, lens in self.lenses.items()}
 
     @property
     def _channels(self) -> tuple[int, ...]:
@@ -123,29 +125,31 @@ class Desk:
             shown = self._fixed.get(key) or self._uploads.get(key)
         if shown is None:
             raise missing("image", key)
-        if lens is not None and not lens.takes(shown):
-            raise RefusalError(
-                422, f"{shown.name} has {shown.raw.shape[-1]} channels",
-                f"{lens.model.normalisation.channels}, as {lens.name} takes", "choose another image or model",
-            )  # fmt: skip
+        if lens is not None:
+            try:
+                lens.model.check(shown.raw, shown.name)
+            except ModelError as error:
+                raise RefusalError(422, error.given, error.expected, "choose another image or model") from error
         return shown
 
     def upload(self, name: str, body: bytes) -> dict[str, Any]:
         """Lays an image on the desk; of many uploads the oldest goes."""
         with TemporaryDirectory(prefix="whatwhere-") as folder:
             suffix = Path(name).suffix.lower()
-            suffix = suffix if suffix in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp") else ".png"
+            suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
             path = Path(folder) / f"upload{suffix}"
             path.write_bytes(body)
+            _refuse_other_files(path, name)
             called = Path(name).name[:80] or "upload"
             try:
                 shown = open_shown(f"u{secrets.token_hex(6)}", called, path, self._channels, UPLOAD_PIXELS)
             except DataError as error:
                 given = error.given.replace(str(path), called)
                 raise RefusalError(415, given, error.expected, error.remedy) from error
-        for lens in self.lenses.values():
-            if lens.takes(shown):  # its values must be of the units that a model was trained on
-                lens.model.check(shown.raw, called)
+        lenses = list(self.lenses.values())
+        if not any(lens.takes(shown) for lens in lenses):  # its values must be of the units that a model was trained on
+            alike = [lens for lens in lenses if lens.model.normalisation.channels == shown.raw.shape[-1]]
+            alike[0].model.check(shown.raw, called)
         with self._lock:
             self._uploads[shown.id] = shown
             while len(self._uploads) > _UPLOADS:
@@ -221,7 +225,7 @@ class Desk:
             holds = holds_in(record, [path.name for path in lens.anatomy.paths])
             here = lens.logits(shown, holds, edits)[:, row, column].softmax(0).cpu()
             order = here.argsort(descending=True).tolist()
-            readings = self.readings[lens.id].at(lens.features(shown, edits), (row, column))
+            readings = self.readings[lens.id].at(shown, lens.features(shown, edits), (row, column))
             untouched = int(lens.logits(shown, {}, edits)[:, row, column].argmax())
             cuts, flip = lens.cuts(shown, (row, column), edits, untouched)
         truth = None if shown.truth is None else int(shown.truth[row, column])
@@ -310,13 +314,34 @@ class Desk:
         return {"paths": paths, "n": 1, "note": "One image: no interval."}
 
 
+def _refuse_other_files(path: Path, name: str) -> None:
+    """An OME-TIFF may name files that hold its other pages: whoever uploads one is not to read what lies here."""
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as tif:
+            described = tif.ome_metadata or ""
+    except Exception:  # noqa: BLE001 (no TIFF, or a damaged one: who reads it says what is wrong)
+        return
+    own = re.search(r"<OME[^>]*\sUUID\s*=\s*[\"']([^\"']*)", described)
+    parts = re.findall(r"<UUID[^>]*FileName\s*=\s*[\"']([^\"']*)[\"'][^>]*>\s*([^<\s]*)", described)
+    others = {file for file, number in parts if own is None or number != own.group(1)} - {Path(name).name}
+    if others or described.count("FileName") > len(parts):
+        raise RefusalError(
+            415,
+            f"{name} goes on in other files, such as {min(others, default='unknown')}",
+            "an image in one file",
+            "save it as one TIFF",
+        )
+
+
 def _with_truth(shown: Shown, data: ImageSet) -> Shown:
     """The image as it is in the labelled data, if it is: a file of the same name and the same pixels."""
     for place, name in enumerate(data.names):
         if Path(name).name == Path(shown.name).stem:
             raw, labels = data.store[place]
             found = cut_to_size(shown.id, name, raw, None if (labels == VOID).all() else labels)
-            if np.array_equal(found.raw, shown.raw):
+            # what has no data is void, and filled by the mean of what was read: the whole image here, a cut there
+            known = np.ones(found.size, bool) if found.truth is None else found.truth != VOID
+            if found.raw.shape == shown.raw.shape and np.array_equal(found.raw[known], shown.raw[known]):
                 return found
     return shown
 

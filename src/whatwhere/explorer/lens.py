@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from whatwhere.errors import ModelError
 from whatwhere.explain.anatomy import Anatomy, UNetAnatomy
 from whatwhere.explain.cases import Case
 from whatwhere.explain.pixel import cut_everywhere, evidence_for, part_seen
@@ -38,6 +39,8 @@ from whatwhere.records import VOID, Box
 __all__ = ["Lens"]
 
 _MEAN_IMAGES, _SIZES, _FOLLOWED, _SCORES = 8, 8, 64, 64
+_EXAMPLE = 256
+"""px; large enough for the deepest networks to have more than one unit at their coarsest level."""
 
 _STEPS, _FEWEST, _COSTLY = 64, 16, 2**18
 """Of integrated gradients: a map of 64 correlated above 0.998, one of 15 above 0.98, with one of hundreds that adds up
@@ -81,8 +84,8 @@ class Lens:
         self._whole: Kept[str, Tensor] = Kept(room // 5, lambda logits: bytes_of([logits]))
 
     def _taken_apart(self) -> Anatomy:
-        shape = (1, self.model.normalisation.channels, 64, 64)
-        example = Case("example", np.zeros((64, 64, shape[1])), None, torch.zeros(shape, device=self.device))
+        shape = (1, self.model.normalisation.channels, _EXAMPLE, _EXAMPLE)
+        example = Case("example", np.zeros((*shape[2:], shape[1])), None, torch.zeros(shape, device=self.device))
         return anatomy_of(self.network, example)
 
     @contextmanager
@@ -133,7 +136,12 @@ class Lens:
             return path_means(self.anatomy, images)
 
     def takes(self, shown: Shown) -> bool:
-        return int(shown.raw.shape[-1]) == self.model.normalisation.channels
+        """Whether an image has the channels and the units that the model was trained on."""
+        try:
+            self.model.check(shown.raw, shown.name)
+        except ModelError:
+            return False
+        return True
 
     def input(self, shown: Shown, edits: Sequence[Edit] = ()) -> Tensor:
         """``(1, C, H, W)`` network input."""

@@ -6,7 +6,7 @@ The same study, probes and scores as in the report of `explain`. Knows a lens an
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from whatwhere.data.sets import ImageSet
 from whatwhere.errors import WhatwhereError
-from whatwhere.explain.levels import Levels, gather, paint_by_probe, painting_probes
+from whatwhere.explain.levels import NOBODY, Levels, Painters, gather, paint_by_probe, painting_probes
 from whatwhere.explain.presence import Presence, cell_counts, measure_presence, region_features
 from whatwhere.explain.probes import Probe, fit_probe
 from whatwhere.explain.stages import Bench, levels_of, prepare, study_of
-from whatwhere.explain.study import CELLS, Study
+from whatwhere.explain.study import CELLS, Study, pooled
 from whatwhere.explorer.errors import NotReadyError, RefusalError
 from whatwhere.explorer.gate import Turn
 from whatwhere.explorer.lens import Lens
@@ -42,7 +42,7 @@ class _Known:
     bench: Bench
     study: Study
     levels: Levels | None
-    probes: dict[str, Probe]
+    painters: Painters
     presence: Presence | None
 
 
@@ -52,11 +52,10 @@ class Reading:
     Args:
         lens: the model.
         data: labelled images; None if there are none.
-        on_desk: names of the images that will be painted: no probe is fitted on them, where others are left.
     """
 
-    def __init__(self, lens: Lens, data: ImageSet | None, on_desk: Sequence[str]) -> None:
-        self._lens, self._data, self._on_desk = lens, data, tuple(on_desk)
+    def __init__(self, lens: Lens, data: ImageSet | None) -> None:
+        self._lens, self._data = lens, data
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -100,13 +99,12 @@ class Reading:
                 study = study_of(bench)
             bench = replace(bench, tell=partial(self._tell, None))  # from here on without the network
             levels = levels_of(bench, study)
-            held_out = [place for place, case in enumerate(bench.cases) if case.name in self._on_desk]
-            held_out = held_out if len(held_out) < len(bench.cases) else []
-            classes = self._lens.model.classes.count
-            probes = painting_probes(bench.anatomy.layers, study.samples, held_out, classes) if levels else {}
+            classes, painters = self._lens.model.classes.count, NOBODY
+            if levels is not None:
+                painters = painting_probes(bench.anatomy.layers, study.samples, len(bench.cases), classes)
             counts = [cell_counts(aim, CELLS, classes) for aim in bench.aims]
             presence = measure_presence(study.pooled, counts, classes, 0)
-            self._known = _Known(bench, study, levels, probes, presence)
+            self._known = _Known(bench, study, levels, painters, presence)
             self._share = 1.0
         except WhatwhereError as error:
             self._why = str(error)
@@ -138,13 +136,18 @@ class Reading:
             raise NotReadyError(state["share"])
         return self._known
 
-    def at(self, features: dict[str, torch.Tensor], pixel: tuple[int, int]) -> dict[str, list[float]]:
+    def _probes(self, known: _Known, shown: Shown) -> Mapping[str, Probe]:
+        """By layer; fitted on other images, if there are any."""
+        places = (place for place, case in enumerate(known.bench.cases) if case.name == shown.name)
+        return known.painters.of(next(places, None))
+
+    def at(self, shown: Shown, features: dict[str, torch.Tensor], pixel: tuple[int, int]) -> dict[str, list[float]]:
         """What each level's probe reads at a pixel, as probabilities of the classes; empty while not measured."""
         if self._known is None:
             return {}
-        found = {}
+        found, probes = {}, self._probes(self._known, shown)
         for layer in self._lens.anatomy.layers:
-            probe = self._known.probes.get(layer.name)
+            probe = probes.get(layer.name)
             if probe is not None and layer.name in features:
                 x = gather(layer, features[layer.name], np.array([pixel[0]]), np.array([pixel[1]]))
                 found[layer.name] = _softmax(probe.logits(x)[0])
@@ -152,12 +155,11 @@ class Reading:
 
     def paintings(self, shown: Shown) -> dict[str, NDArray[np.uint8]]:
         """The image as each level paints it by its probe."""
-        known = self.known()
-        features = self._lens.features(shown)
+        probes, features = self._probes(self.known(), shown), self._lens.features(shown)
         return {
-            layer.name: paint_by_probe(layer, known.probes[layer.name], features[layer.name], shown.size)
+            layer.name: paint_by_probe(layer, probes[layer.name], features[layer.name], shown.size)
             for layer in self._lens.anatomy.layers
-            if layer.name in known.probes
+            if layer.name in probes
         }
 
     def presence(self, shown: Shown) -> dict[str, Any]:
@@ -171,7 +173,8 @@ class Reading:
         classes = self._lens.model.classes
         others = [place for place, case in enumerate(known.bench.cases) if case.name != shown.name]
         counts = np.stack([cell_counts(known.bench.aims[place], CELLS, classes.count) for place in others])
-        seen = self._lens.features(shown)["bottleneck"]
+        deep = next(layer for layer in self._lens.anatomy.layers if layer.name == "bottleneck")
+        seen = pooled(deep, self._lens.features(shown)["bottleneck"], shown.size)[None]
         own = None if shown.truth is None else cell_counts(shown.truth, CELLS, classes.count)[None]
         said = []
         for class_id in known.presence.classes:
@@ -180,21 +183,17 @@ class Reading:
             )
             assert there is not None
             probe = fit_probe(x, there.astype(int), 2)
-            mine, truth = region_features(_pooled(seen), own, known.presence.region, class_id)
+            mine, _ = region_features(seen, None, known.presence.region, class_id)
+            _, truth = region_features(seen, own, known.presence.region, class_id)
             chances = [_softmax(row)[1] for row in probe.logits(mine)]
             said.append({
                 "id": class_id, "name": classes.names[class_id], "probability": max(chances),
-                "present": None if truth is None else bool(truth.any()),
+                "present": None if truth is None or not truth.size else bool(truth.any()),
             })  # fmt: skip
         return {
             "classes": said, "region": known.presence.region,
             "score": known.presence.accuracy["bottleneck"].to_json(),
         }  # fmt: skip
-
-
-def _pooled(features: torch.Tensor) -> Array:
-    cells: Array = torch.nn.functional.adaptive_avg_pool2d(features.float(), CELLS).permute(0, 2, 3, 1).cpu().numpy()
-    return cells
 
 
 def _softmax(logits: Array) -> list[float]:

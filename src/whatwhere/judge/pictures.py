@@ -84,7 +84,7 @@ def error_picture(image: Picture, truth: Picture, prediction: Picture, classes: 
 
 def preview(image: NDArray[Any], truth: Picture, prediction: Picture, classes: Classes) -> Picture:
     """`error_picture` of an image of any depth and number of channels."""
-    return error_picture(to_display(image), truth, prediction, classes)
+    return error_picture(*_thinned(image, truth, prediction), classes)
 
 
 def worst_images_sheet(rows: Sequence[tuple[str, NDArray[Any], Picture, Picture]], classes: Classes) -> Picture:
@@ -94,8 +94,14 @@ def worst_images_sheet(rows: Sequence[tuple[str, NDArray[Any], Picture, Picture]
         rows: at least one of caption (such as ``"cat_12, IoU 0.31"``), image of any kind, truth, prediction.
     """
     return np.asarray(
-        _sheet([(caption, to_display(image), truth, painted) for caption, image, truth, painted in rows], classes)
+        _sheet([(caption, *_thinned(image, truth, painted)) for caption, image, truth, painted in rows], classes)
     )
+
+
+def _thinned(image: NDArray[Any], truth: Picture, prediction: Picture) -> tuple[Picture, Picture, Picture]:
+    """Of a very large image every second, third ... pixel: it is drawn much smaller anyway."""
+    step = max(1, max(truth.shape) // (8 * _PANEL))
+    return to_display(image[::step, ::step]), truth[::step, ::step], prediction[::step, ::step]
 
 
 def _sheet(rows: Sequence[tuple[str, Picture, Picture, Picture]], classes: Classes) -> Image.Image:

@@ -1,30 +1,21 @@
-"""The plan: everything that decides a training run, with a reason for each choice. TOML, editable.
+"""The plan: everything that decides a training run, with a reason for each choice.
 
-Knows how a plan is written, read and checked; not how its choices are made (see planning.py).
+Knows what a plan may say; not how its choices are made (`planning`), nor how it is written and read (`plan_file`).
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-import tomlkit
 
 from whatwhere.data.augment import Augmentation
 from whatwhere.errors import PlanError
 from whatwhere.network import known_encoder
-from whatwhere.records import Classes, Normalisation, parse_color
-from whatwhere.writing import whole_file
+from whatwhere.records import Classes, Normalisation
 
-T = typing.TypeVar("T")
-
-__all__ = ["NetworkPlan", "Plan", "TrainingPlan", "duration_text", "parse_duration", "read_plan", "write_plan"]
+__all__ = ["NetworkPlan", "Plan", "TrainingPlan", "duration_text", "parse_duration"]
 
 
 @dataclass(frozen=True)
@@ -245,121 +236,6 @@ def duration_text(seconds: float) -> str:
     return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes or not hours else "")
 
 
-def write_plan(plan: Plan, path: Path | str) -> Path:
-    """Writes the plan as TOML with its reasons as comments; at once or not at all."""
-    path = Path(path)
-    with whole_file(path) as partial:
-        partial.write_text(_toml(plan), encoding="utf-8")
-    return path
-
-
-def read_plan(path: Path | str) -> Plan:
-    """Reads and checks a plan; ``PlanError`` names the key, its value, and what it should be."""
-    path = Path(path)
-    try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PlanError(
-            f"there is no file {path}", "a plan", "make one with: whatwhere plan DATA -o plan.toml"
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PlanError(f"{path} is not readable TOML ({error})", "a plan as whatwhere plan writes it", "") from error
-    try:
-        return _plan_from(record)
-    except PlanError as error:
-        raise PlanError(f"{path}: {error.given}", error.expected, error.remedy) from error
-
-
-def _plan_from(record: dict[str, Any]) -> Plan:
-    _only_known(record, [f.name for f in fields(Plan) if f.name != "reasons"], "the plan")
-    split = record.get("split", {})
-    if not isinstance(split, dict) or not all(isinstance(names, list) for names in split.values()):
-        raise PlanError("split is not a table of lists of names", "train = [...], val = [...]", "")
-    _only_known(split, ["train", "val", "test"], "[split]")
-    return Plan(
-        seed=_value(record.get("seed", 0), int, "seed"),
-        classes=_classes_from(record.get("classes", {})),
-        normalisation=_record(Normalisation, record.get("normalisation", {}), "normalisation"),
-        network=_record(NetworkPlan, record.get("network", {}), "network"),
-        training=_record(TrainingPlan, record.get("training", {}), "training"),
-        augmentation=_record(Augmentation, record.get("augmentation", {}), "augmentation"),
-        split={name: tuple(str(item) for item in names) for name, names in split.items()},
-    )
-
-
-def _classes_from(table: Any) -> Classes:
-    if not isinstance(table, dict):
-        raise PlanError(f"classes is {table!r}", "a table [classes]", "")
-    _only_known(table, ["void", "nearest", "class"], "[classes]")
-    entries = table.get("class", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise PlanError(f"classes.class is {entries!r}", "a [[classes.class]] table each", "")
-    if not entries:
-        raise PlanError("[classes] lists no class", "a [[classes.class]] table each, with name, color and values", "")
-    for entry in entries:
-        _only_known(entry, ["name", "color", "values"], "[[classes.class]]")
-    try:
-        return Classes.from_json(
-            {
-                "names": [entry["name"] for entry in entries],
-                "colors": [parse_color(entry["color"]) for entry in entries],
-                "values": [entry["values"] for entry in entries],
-                "void": table.get("void", []),
-                "nearest": table.get("nearest", False),
-            }
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(
-            f"[[classes.class]] is not right ({error!r})", "name, color '#rrggbb' and values", ""
-        ) from error
-
-
-def _record(kind: type[T], table: Any, where: str) -> T:
-    """A frozen record from a TOML table, each value checked against the record's own type hints."""
-    assert is_dataclass(kind)
-    if not isinstance(table, dict):
-        raise PlanError(f"{where} is {table!r}", f"a table [{where}]", "")
-    hints = typing.get_type_hints(kind)
-    _only_known(table, list(hints), f"[{where}]")
-    required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in table]
-    if missing:
-        raise PlanError(f"[{where}] lacks {', '.join(missing)}", "these keys", "make a plan anew, or add them")
-    values = {name: _value(value, hints[name], f"{where}.{name}") for name, value in table.items()}
-    try:
-        return typing.cast(T, kind(**values))
-    except ValueError as error:
-        raise PlanError(f"[{where}] is not right", str(error), "") from error
-
-
-def _value(value: Any, hint: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise PlanError(f"{where} = {value!r}", "one of " + ", ".join(map(repr, typing.get_args(hint))), "")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise PlanError(f"{where} = {value!r}", "a list", "")
-        return tuple(_value(item, typing.get_args(hint)[0], where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise PlanError(f"{where} = {value!r}", f"{_KINDS[hint]}", "")
-    return value
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
-
-
-def _only_known(table: Mapping[str, Any], known: list[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise PlanError(f"unknown key {key!r} in {where}", "only known keys", remedy)
-
-
 def _at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
@@ -374,41 +250,3 @@ def _within(low: float, high: float, **values: float) -> None:
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _toml(plan: Plan) -> str:
-    document = tomlkit.document()
-    document.add(tomlkit.comment("A whatwhere plan: everything that decides the run. Edit what you like."))
-    document["seed"] = plan.seed
-    for name in ("network", "training", "augmentation", "normalisation"):
-        table = tomlkit.table()
-        for key, value in asdict(getattr(plan, name)).items():
-            table[key] = list(value) if isinstance(value, tuple) else value
-            reason = plan.reasons.get(f"{name}.{key}")
-            if reason:
-                table[key].comment(reason)
-        document[name] = table
-    document["classes"] = _toml_classes(plan)
-    document["split"] = {name: list(names) for name, names in plan.split.items()}
-    return tomlkit.dumps(document)
-
-
-def _toml_classes(plan: Plan) -> tomlkit.items.Table:
-    table = tomlkit.table()
-    if plan.reasons.get("classes"):
-        table.comment(plan.reasons["classes"])
-    table["void"] = [_listed(value) for value in plan.classes.void]
-    table["nearest"] = plan.classes.nearest
-    entries = tomlkit.aot()
-    for name, color, values in zip(plan.classes.names, plan.classes.colors, plan.classes.values):
-        entry = tomlkit.table()
-        entry["name"] = name
-        entry["color"] = "#{:02x}{:02x}{:02x}".format(*color)
-        entry["values"] = [_listed(value) for value in values]
-        entries.append(entry)
-    table["class"] = entries
-    return table
-
-
-def _listed(value: int | tuple[int, int, int]) -> int | list[int]:
-    return list(value) if isinstance(value, tuple) else value

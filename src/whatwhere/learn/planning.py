@@ -82,8 +82,9 @@ def make_plan(
         value, reasons[key] = choice
         return value
 
+    asked = "as asked"
     if seconds is None and epochs is None:
-        seconds = _DEFAULT_SECONDS
+        seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
     kind, pretrained = decide("network.encoder", _encoder(survey, encoder))
     depth = decide("network.depth", _depth(survey) if kind == "plain" else _whole_depth())
     crop = decide("training.crop", _crop(survey, depth))
@@ -93,7 +94,7 @@ def make_plan(
     if skips is not None:
         reasons["network.skips"] = "as asked"
     time = duration_text(seconds) if seconds is not None and epochs is None else ""
-    reasons["training.epochs" if epochs else "training.time"] = "as asked"
+    reasons["training.epochs" if epochs else "training.time"] = asked
     normalisation = decide("normalisation", _normalisation(survey, kind if pretrained else "plain"))
     reasons["classes"] = _classes_reason(survey.classes, survey.declared)
     split = {
@@ -101,6 +102,8 @@ def make_plan(
         for name in survey.splits
         if name != "all"  # what the division left out
     }
+    if not split.get("val") and len(split["train"]) == 1:  # a single image is learnt from and judged on
+        split["val"] = split["train"]
     reasons["split"] = ", ".join(f"{len(names)} {name}" for name, names in split.items())
     return Plan(
         seed=seed,

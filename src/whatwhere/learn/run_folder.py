@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from whatwhere.errors import OutputError, TrainingError
+from whatwhere.errors import OutputError, TrainingError, in_a_line
 from whatwhere.writing import to_json, whole_file
 
 __all__ = ["RunFolder", "RunRecord"]
@@ -77,17 +77,21 @@ class RunFolder:
                     f"{self.root} holds no run", "the folder of an interrupted run", "leave out --resume"
                 )
             return
-        if self.plan.exists():
-            raise TrainingError(
-                f"{self.root} already holds a run", "a new folder", "go on with --resume, or name another folder"
-            )
+        self.refuse()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / ".writable"
             probe.write_bytes(b"x" * 4096)
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.root} can't be written ({error.strerror})", "a writable place", "") from error
+
+    def refuse(self) -> None:
+        """``TrainingError`` if a run is there already."""
+        if self.plan.exists():
+            raise TrainingError(
+                f"{self.root} already holds a run", "a new folder", "go on with --resume, or name another folder"
+            )
 
     def record(self, entry: dict[str, Any]) -> None:
         """Adds a line to the history."""
@@ -102,7 +106,7 @@ class RunFolder:
         if not self.history.is_file():
             return []
         entries = []
-        for line in self.history.read_text(encoding="utf-8").splitlines():
+        for line in self.history.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entries.append(json.loads(line))
             except json.JSONDecodeError:
@@ -111,6 +115,8 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops what the history says of steps that are going to be made again."""
+        if not self.history.is_file():
+            return
         kept = [entry for entry in self.past() if entry["step"] <= step]
         with whole_file(self.history) as partial:
             partial.write_text("".join(to_json(entry) + "\n" for entry in kept), encoding="utf-8")
@@ -143,9 +149,9 @@ class RunRecord:
     machine: str
 
     def __str__(self) -> str:
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in self.iou.items())
+        scores = ", ".join(f"{name} {_shown(value)}" for name, value in self.iou.items())
         return (
-            f"mean IoU {self.mean_iou:.3f} on {self.images} validation images ({scores})\n"
+            f"mean IoU {_shown(self.mean_iou)} on {self.images} validation images ({scores})\n"
             f"{self.steps} steps in {self.seconds:.0f} s, {self.images_per_second:.1f} images/s, "
             f"{self.waiting_share:.1%} of the time waiting for data, peak memory {self.peak_memory / 2**30:.1f} GiB\n"
             f"model: {RunFolder(self.folder).model}"
@@ -157,10 +163,21 @@ class RunRecord:
     @classmethod
     def read(cls, folder: RunFolder) -> RunRecord:
         """What a finished run wrote into its folder."""
-        record = json.loads(folder.summary.read_text(encoding="utf-8"))
-        known = {field.name: record[field.name] for field in fields(cls)}
-        iou = {name: _number(value) for name, value in record["iou"].items()}
+        try:
+            record = json.loads(folder.summary.read_text(encoding="utf-8"))
+            known = {field.name: record[field.name] for field in fields(cls)}
+            iou = {name: _number(value) for name, value in record["iou"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise TrainingError(
+                f"{folder.summary} can't be read ({in_a_line(error)})",
+                "what this run wrote when it was finished",
+                f"its result is there all the same: {folder.model}",
+            ) from error
         return cls(**known | {"folder": folder.root, "mean_iou": _number(record["mean_iou"]), "iou": iou})
+
+
+def _shown(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _number(value: float | None) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -83,16 +82,16 @@ class State:
     def load(self, path: Path) -> None:
         try:
             with safe_open(path, framework="pt") as file:
-                counters: dict[str, Any] = json.loads(file.metadata()["counters"])
+                counters = Counters(**json.loads((file.metadata() or {})["counters"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
             self.restore(tensors)
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise TrainingError(
                 f"{path} is not a checkpoint of this plan ({in_a_line(error)})",
                 "the checkpoint that this run wrote",
                 "resume with the plan it was started with, or start anew in another folder",
             ) from error
-        self.counters = Counters(**counters)
+        self.counters = counters
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ the same weights, as if it had not been (with ``epochs``; with ``time`` the cloc
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.data.crops import Crops
-from whatwhere.data.sets import ImageSet
+from whatwhere.data.sets import Facts, ImageSet
 from whatwhere.errors import DataError, TrainingError
 from whatwhere.learn.average import Average
 from whatwhere.learn.board import with_board
@@ -25,7 +26,8 @@ from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
 from whatwhere.learn.parallel import World, joined, wrapped
 from whatwhere.learn.pilot import fly_pilot
-from whatwhere.learn.plan import Plan, read_plan, write_plan
+from whatwhere.learn.plan import Plan
+from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import State
 from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimizer, rate_at, set_rate, train_step
@@ -33,6 +35,7 @@ from whatwhere.learn.view import SilentView, TrainingView
 from whatwhere.network import (
     Machine,
     build,
+    exact_float32,
     keep_freed_memory,
     load_pretrained,
     pretrained_parameters,
@@ -123,6 +126,7 @@ class _Trainer:
         self.machine: Machine = probe_machine(plan.training.device, plan.training.precision)
         self.weights = class_weights(plan.training, self.machine)
         keep_freed_memory()
+        exact_float32()
         torch.manual_seed(plan.seed)
         network = build(plan.network_config).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         learnt = pretrained_parameters(network) if plan.network.pretrained else []
@@ -130,14 +134,15 @@ class _Trainer:
         self.state = State(network, optimizer, Average(network, plan.training.average))
         self.state.counters.accumulate = plan.training.accumulate
         self.learner: nn.Module = wrapped(network, world, self.machine)
+        facts = {name: images.facts() for name, images in sets.items()}
+        for name, images in sets.items():
+            _check_images(images.names, facts[name], plan)
         self.crops = Crops(
-            sets["train"].store, sets["train"].presence(), plan.normalisation, plan.training.crop, plan.augmentation,
-            plan.training.class_aware, plan.seed,
+            sets["train"].store, tuple(one.present for one in facts["train"]), plan.normalisation, plan.training.crop,
+            plan.augmentation, plan.training.class_aware, plan.seed,
         )  # fmt: skip
-        for images in sets.values():
-            _check_images(images, plan)
         self.keeper = Keeper(plan, sets["val"], sets["train"].digests(), folder, self.machine, view.say)
-        self.steps_in_all = max(1, round(plan.training.epochs * self._steps_an_epoch()))
+        self.steps_in_all = max(1, round(plan.training.epochs * _steps_an_epoch(plan, facts["train"])))
         self.steps_here = 0
         self.reserve = 0.0  # seconds of a time budget kept for the last validation
         self.told = 0  # hundredths of the run that the history tells of
@@ -163,6 +168,8 @@ class _Trainer:
             load_pretrained(self.state.network)
             self.state.average.network.load_state_dict(self.state.network.state_dict())
             self._hold()
+        if self.world.leads:
+            self.folder.forget_after(-1)  # of a run that was killed before its first checkpoint
         self.view.say(str(fly_pilot(self.state.network, self.crops, self.plan, self.machine)))
         if self.world.leads:
             write_plan(self.plan, self.folder.plan)
@@ -333,11 +340,6 @@ class _Trainer:
             pinned=self.machine.device.startswith("cuda"),
         )  # fmt: skip
 
-    def _steps_an_epoch(self) -> int:
-        """Steps whose crops have as many pixels as the training images."""
-        pixels = sum(self.crops.store[index][1].size for index in range(len(self.crops.store)))
-        return max(1, round(pixels / (self.plan.training.batch * self.plan.training.crop**2)))
-
     def _progress(self) -> float:
         seconds = self.plan.training.seconds
         if seconds is None:
@@ -358,14 +360,18 @@ class _Trainer:
         }  # fmt: skip
 
 
-def _check_images(images: ImageSet, plan: Plan) -> None:
+def _steps_an_epoch(plan: Plan, facts: Sequence[Facts]) -> int:
+    """Steps whose crops have as many pixels as the training images."""
+    return max(1, round(sum(one.pixels for one in facts) / (plan.training.batch * plan.training.crop**2)))
+
+
+def _check_images(names: Sequence[str], facts: Sequence[Facts], plan: Plan) -> None:
     """Numpy would stretch a grey image to three channels without a word."""
     expected = plan.normalisation
-    for index, name in enumerate(images.names):
-        raw = images.store[index][0]
-        if (raw.shape[-1], str(raw.dtype)) != (expected.channels, expected.dtype):
+    for name, found in zip(names, facts):
+        if (found.channels, found.dtype) != (expected.channels, expected.dtype):
             raise DataError(
-                f"image {name} is {raw.dtype} with channels: {raw.shape[-1]}",
+                f"image {name} is {found.dtype} with channels: {found.channels}",
                 f"{expected.dtype} with channels: {expected.channels}, as the plan says",
                 "convert it, or make the plan anew: whatwhere plan",
             )
@@ -383,4 +389,5 @@ def _peak_memory(machine: Machine) -> int:
         import resource
     except ImportError:  # not on Windows
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,8 +89,8 @@ class LiveView:
         self._progress = 0.0
         self._step: dict[str, Any] = {}
         self._scores: dict[str, Any] = {}
-        self._live = Live(self._draw(), console=self.console, refresh_per_second=4, transient=False)
-        self._live.start()
+        # drawn only when it is shown, and begun with the first step: what fails before leaves the terminal as it was
+        self._live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=4, transient=False)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
@@ -98,16 +99,15 @@ class LiveView:
         self._clock.tick(progress)
         self._progress, self._step = progress, entry
         self.losses.append(entry["loss"])
-        self._live.update(self._draw())
+        self._live.start()
 
     def validated(self, progress: float, entry: dict[str, Any]) -> None:
         self._progress, self._scores = progress, entry
-        self.means.append(entry["mean_iou"] or 0.0)
+        self.means.append(_known(entry["mean_iou"]))
         self.best = max(self.best, self.means[-1])
-        self._live.update(self._draw())
+        self._live.start()
 
     def close(self) -> None:
-        self._live.update(self._draw())
         self._live.stop()
 
     def _draw(self) -> RenderableType:
@@ -147,7 +147,7 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         for index, (name, value) in enumerate(self._scores["iou"].items()):
             color = _readable(self.colors[index]) if index < len(self.colors) else "white"
-            width = round(24 * (value or 0.0))
+            width = round(24 * _known(value))
             bar = Text("█" * width, style=color) + Text("·" * (24 - width), style="dim")
             table.add_row(Text(f"  {name}"), bar, _score(value))
         return table
@@ -205,5 +205,10 @@ class _Clock:
         return duration(passed * (1 - progress) / (progress - self._first[1]))
 
 
+def _known(value: float | None) -> float:
+    """0 for a class that no image judged holds."""
+    return 0.0 if value is None or math.isnan(value) else value
+
+
 def _score(value: float | None) -> str:
-    return "  –  " if value is None else f"{value:.3f}"
+    return "  –  " if value is None or math.isnan(value) else f"{value:.3f}"

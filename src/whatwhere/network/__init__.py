@@ -2,9 +2,9 @@
 
 from whatwhere.network.cost import Cost, cost
 from whatwhere.network.encoders import known_encoder
-from whatwhere.network.machine import Machine, keep_freed_memory, measuring_machine, probe_machine
+from whatwhere.network.machine import Machine, exact_float32, keep_freed_memory, measuring_machine, probe_machine
 from whatwhere.network.mirror import Mirrored
-from whatwhere.network.model_file import Model, build, load_model, save_model, versions
+from whatwhere.network.model_file import Holder, Model, as_model, build, load_model, save_model, versions
 from whatwhere.network.pretrained import (
     PHOTOGRAPHS,
     constants_of,
@@ -17,14 +17,17 @@ from whatwhere.network.unet import Skip, UNet
 __all__ = [
     "PHOTOGRAPHS",
     "Cost",
+    "Holder",
     "Machine",
     "Mirrored",
     "Model",
     "Skip",
     "UNet",
+    "as_model",
     "build",
     "constants_of",
     "cost",
+    "exact_float32",
     "keep_freed_memory",
     "known_encoder",
     "load_model",

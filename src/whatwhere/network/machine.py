@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,16 @@ import torch
 
 from whatwhere.errors import PlanError
 
-__all__ = ["Machine", "Precision", "hand_back_freed_memory", "keep_freed_memory", "measuring_machine", "probe_machine"]
+__all__ = [
+    "Machine",
+    "Precision",
+    "available_memory",
+    "exact_float32",
+    "hand_back_freed_memory",
+    "keep_freed_memory",
+    "measuring_machine",
+    "probe_machine",
+]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -108,8 +118,11 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where a container's own limit stands (cgroups 2 and 1)."""
+_CONTAINERS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Where a container's own limit stands and what is used of it (cgroups 2 and 1); of that, files can be dropped."""
 
 
 def _memory() -> int:
@@ -117,10 +130,35 @@ def _memory() -> int:
     whole = 8 * 2**30
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in _LIMITS:
+    return min([whole, *(limit for limit, _ in _containers())])
+
+
+def available_memory() -> int:
+    """Bytes that could be used now, of the machine or of the container if that has less left."""
+    free = _memory() // 2
+    with suppress(OSError, ValueError, KeyError):  # not Linux
+        free = 1024 * _numbers(Path("/proc/meminfo"))["MemAvailable:"]
+    return min([free, *(max(0, limit - used) for limit, used in _containers())])
+
+
+def _containers() -> Iterator[tuple[int, int]]:
+    """Limit and use in bytes of each container that has a limit."""
+    for folder, limit, used, files in _CONTAINERS:
         with suppress(OSError, ValueError):  # not there, or "max"
-            whole = min(whole, int(limit.read_text()))
-    return whole
+            most, now = int((folder / limit).read_text()), 0
+            with suppress(OSError, ValueError, KeyError):  # some containers tell the limit alone
+                now = int((folder / used).read_text()) - _numbers(folder / "memory.stat")[files]
+            yield most, now
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in lines}
+
+
+def exact_float32() -> None:
+    """Float32 on a GPU is float32, the measure of all else, from the first step on: not TF32, which has 10 bits."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def keep_freed_memory() -> bool:

@@ -10,7 +10,7 @@ import platform
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from whatwhere.network.unet import UNet
 from whatwhere.records import Classes, Normalisation
 from whatwhere.writing import to_json, whole_file
 
-__all__ = ["Model", "build", "load_model", "save_model", "versions"]
+__all__ = ["Holder", "Model", "as_model", "build", "load_model", "save_model", "versions"]
 
 FORMAT = 1
 
@@ -146,14 +146,30 @@ def load_model(path: Path | str) -> Model:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
     except (SafetensorError, OSError) as error:
+        pickled = path.suffix.lower() in (".pt", ".pth", ".ckpt", ".bin", ".pkl")
         raise ModelError(
-            f"{path} is not a readable model file ({error})", "a whole .safetensors file", "copy it again"
+            f"{path} is not a readable model file ({error})",
+            "a whole .safetensors file",
+            "make its network in Python and wrap it: Segmenter.from_module" if pickled else "copy it again",
         ) from error
     if "whatwhere" not in metadata:
         raise ModelError(
             f"{path} holds weights of another program", "a model saved by whatwhere", "wrap the network by from_module"
         )
     return _assemble(path, metadata["whatwhere"], weights)
+
+
+class Holder(Protocol):
+    """What holds a model, as a ``Segmenter`` does."""
+
+    model: Model
+
+
+def as_model(model: Model | Holder | Path | str) -> Model:
+    """The model itself, from whatever a caller has of it: see :func:`load_model` for files and run folders."""
+    if isinstance(model, Model):
+        return model
+    return load_model(model) if isinstance(model, str | Path) else model.model
 
 
 def _check_size(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:

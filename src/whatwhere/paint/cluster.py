@@ -74,10 +74,10 @@ class Workers:
         try:
             self.client = self._distributed.Client(self._local or address, timeout=_PATIENCE, set_as_default=False)
             self.client.wait_for_workers(1, timeout=60 if self._local else _PATIENCE)
-        except (OSError, TimeoutError, ValueError) as error:
+        except Exception as error:  # by the address: unknown schemes, certificates that lack
             self.close()
             raise ClusterError(
-                f"no workers at {address} ({error})",
+                f"no workers at {address} ({in_a_line(error)})",
                 "the address of a running Dask scheduler with at least one worker",
                 "start `dask scheduler` and `dask worker`, or use local:N",
             ) from error

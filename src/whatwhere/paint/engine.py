@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
-from whatwhere.network.machine import Precision, hand_back_freed_memory
+from whatwhere.network.machine import Precision, exact_float32, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
-from whatwhere.paint.fold import folded
+from whatwhere.paint.fold import NoTensorError, folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
 
@@ -85,8 +85,7 @@ class Engine:
         keep_freed_memory()
         self.model = model
         self.device = torch.device(machine.device)
-        if self.device.type == "cuda":  # float32 is the measure of all else: not in TF32, which is coarser
-            torch.backends.cudnn.allow_tf32 = False
+        exact_float32()
         self.reason = machine.reason
         found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
         self._candidates, self.notes = found.backends, found.notes
@@ -208,7 +207,7 @@ class Engine:
         height, width = odd.shape[-2:]
         try:
             own = self._two(self._eager, odd)
-        except RuntimeError:  # it takes multiples only
+        except Exception:  # noqa: BLE001 (whatever a network says that takes multiples only)
             return False
         if own.shape[-2:] != odd.shape[-2:]:  # what it gives back is no painting of what it got
             return False
@@ -249,7 +248,7 @@ class Engine:
             try:
                 with torch.inference_mode():
                     network(torch.zeros(1, self.model.normalisation.channels, side, side))
-            except (RuntimeError, ValueError):
+            except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
                 continue
             return side
         return _CANVASES[0]  # where what it lacks is told
@@ -264,7 +263,9 @@ class Engine:
             raise ModelError(
                 f"the network fails on an image of shape {tuple(example.shape)} ({in_a_line(error)})",
                 f"a module that turns (N, {example.shape[1]}, H, W) into (N, {self.model.classes.count}, H, W)",
-                "check its channels and that it takes any height and width",
+                "wrap it in a module whose forward returns the logits alone, such as network(x)['out']"
+                if isinstance(error, NoTensorError)
+                else "check its channels and that it takes any height and width",
             ) from error
         job = Job(network, example, precision, self.device)
         try:

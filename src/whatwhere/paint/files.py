@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whatwhere.data.images import IMAGE_SUFFIXES, check_text, image_size, read_image
+from whatwhere.data.images import IMAGE_SUFFIXES, TIFF_SUFFIXES, check_text, image_size, read_image
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
 from whatwhere.paint.sources import ArraySource, Pixels, Source, Valid
@@ -18,8 +18,6 @@ __all__ = ["LARGE", "Opaque", "check_name", "find_images", "fitted", "is_image",
 
 LARGE = 2**24
 """Images of more pixels than this are read and written by windows, and continue where an interrupted run stopped."""
-
-_TIFF = (".tif", ".tiff")
 
 
 def is_image(path: Path) -> bool:
@@ -38,7 +36,7 @@ def open_image(path: Path, *, fill_missing: bool = False) -> Source:
         return ZarrSource(path, fill_missing=fill_missing)
     if path.is_dir():
         raise DataError(f"{path} is a folder", "an image, or a Zarr folder", "name the images inside it")
-    if path.suffix.lower() in _TIFF and path.is_file():
+    if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
         if is_geotiff(path):
             return GeoSource(path)
         height, width = image_size(path)
@@ -60,15 +58,31 @@ def state_of(path: Path) -> tuple[int, int]:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted; what is inside a Zarr folder belongs to it. Hidden names are passed over."""
+    """All images below a folder, sorted; what is inside a Zarr folder belongs to it. Hidden names are passed over.
+
+    Links to folders are followed, but not round in a circle. ``DataError`` where a folder can't be read.
+    """
+    return _images_below(folder, frozenset())
+
+
+def _images_below(folder: Path, above: frozenset[Path]) -> list[Path]:
     if is_zarr(folder):
         return [folder]
+    here = folder.resolve()
+    try:
+        entries = sorted(folder.iterdir()) if here not in above else []
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be opened ({error.strerror})",
+            "a readable folder",
+            "name those beside it",
+        ) from error
     found: list[Path] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name.endswith(".partial"):
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.endswith(".partial") or entry.name == "@eaDir":
             continue
         if entry.is_dir():
-            found += find_images(entry)
+            found += _images_below(entry, above | {here})
         elif is_image(entry):
             check_name(entry)
             found.append(entry)

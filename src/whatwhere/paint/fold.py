@@ -10,10 +10,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from whatwhere.paint.watch import followers
 
-__all__ = ["folded"]
+__all__ = ["NoTensorError", "folded"]
 
 _Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _Norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class NoTensorError(TypeError):
+    """A network gives a dictionary, a list or a record."""
 
 
 def folded(network: nn.Module, example: Tensor) -> nn.Module:
@@ -26,7 +30,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     with torch.inference_mode():
         before = plain(example)
         if not isinstance(before, Tensor):
-            raise TypeError(f"it returns a {type(before).__name__}, not a tensor")
+            raise NoTensorError(f"it returns a {type(before).__name__}, not a tensor")
         pairs = _pairs(plain, example)
         candidate = copy.deepcopy(plain)
         for conv, norm in pairs:

@@ -28,7 +28,7 @@ def is_geotiff(path: Path) -> bool:
         with tifffile.TiffFile(path) as file:
             tags = file.pages.first.tags
             return any(code in tags for code in (*_TIE_POINTS_AND_KEYS, 42113))
-    except (tifffile.TiffFileError, OSError, IndexError):
+    except Exception:  # noqa: BLE001 (of a damaged file in many ways; who reads it says what is wrong)
         return False
 
 
@@ -44,10 +44,11 @@ class GeoSource:
                 self._file = rasterio.open(path)
         except rasterio.errors.RasterioError as error:
             raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
+        self._colors = _colors(self._file)
         self._window: Any = rasterio.windows.Window
         self._error: Any = rasterio.errors.RasterioError
         self.size = (self._file.height, self._file.width)
-        self.channels = self._file.count
+        self.channels = self._file.count if self._colors is None else self._colors.shape[1]
         self.dtype = np.dtype(self._file.dtypes[0])
         self._complete = all("all_valid" in {flag.name for flag in flags} for flags in self._file.mask_flag_enums)
 
@@ -57,6 +58,7 @@ class GeoSource:
         try:
             pixels = np.ascontiguousarray(self._file.read(window=window).transpose(1, 2, 0))
             valid = None if self._complete else self._valid(window)
+            pixels = pixels if self._colors is None else self._colors[pixels[..., 0]]
         except self._error as error:
             raise DataError(
                 f"{self.name} has a damaged tile in rows {y0} to {y1}, columns {x0} to {x1} ({error})",
@@ -75,11 +77,27 @@ class GeoSource:
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Coordinate system and transform, for what is painted from it."""
+        """Where it lies, for what is painted from it: coordinate system and transform, or control points."""
+        points, system = self._file.gcps
+        if points and self._file.transform.is_identity:
+            return {"crs": system, "gcps": points}
         return {"crs": self._file.crs, "transform": self._file.transform}
 
     def close(self) -> None:
         self._file.close()
+
+
+def _colors(file: Any) -> NDArray[np.uint8] | None:
+    """What the values of one band stand for, as `data.images.read_image` has it: a palette's colours, or 0 and 255."""
+    if file.count != 1 or file.dtypes[0] != "uint8":
+        return None
+    if file.tags(ns="IMAGE_STRUCTURE", bidx=1).get("NBITS") == "1":
+        return np.repeat(np.array([[0], [255]], np.uint8), [1, 255], axis=0)
+    try:
+        listed = file.colormap(1)
+    except ValueError:  # none
+        return None
+    return np.array([listed.get(value, (0, 0, 0))[:3] for value in range(256)], np.uint8)
 
 
 def write_geotiff(path: Path, source: GeoSource, read: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from whatwhere.network.machine import available_memory
 
 __all__ = ["free_memory", "is_out_of_memory", "peak_bytes"]
 
@@ -75,11 +75,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what torch keeps unused
         return int(torch.cuda.mem_get_info(device)[0] + idle)
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
+    return available_memory()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

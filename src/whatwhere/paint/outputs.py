@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from whatwhere.data.images import replacing, write_label_image
+from whatwhere.data.images import TIFF_SUFFIXES, replacing, write_label_image
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import LARGE, Opaque
 from whatwhere.paint.geotiff import GeoSource, write_geotiff, write_planes_geotiff
@@ -58,7 +58,7 @@ def names(stem: Path, source: Path, size: tuple[int, int]) -> Names:
     """Where the painting of ``source`` goes: ``stem`` with the endings its kind asks for."""
     kind = source.suffix.lower()
     large = size[0] * size[1] > LARGE
-    ending = ".zarr" if source.is_dir() else ".tif" if kind in (".tif", ".tiff") or large else ".png"
+    ending = ".zarr" if source.is_dir() else ".tif" if kind in TIFF_SUFFIXES or large else ".png"
     shares = ".zarr" if ending == ".zarr" else ".tif"
     return Names(
         stem.with_name(stem.name + ending),

@@ -82,7 +82,7 @@ class Painting:
     """A painted image.
 
     Attributes:
-        labels: ``(H, W)`` uint8 class ids.
+        labels: ``(H, W)`` uint8 class ids; 255 where a file has no data.
         probabilities: ``(classes, H, W)`` float32 that add up to 1, or None when not asked for.
         confidence: ``(H, W)`` float32, the probability of the class that was painted, or None when not asked for.
         report: how it was painted.
@@ -121,7 +121,7 @@ class ArraySink:
 
 def paint(
     model: Model | Engine,
-    image: NDArray[Any],
+    image: NDArray[Any] | Source,
     *,
     probabilities: bool = False,
     confidence: bool = False,
@@ -136,7 +136,7 @@ def paint(
 
     Args:
         model: a model, or an :class:`Engine` made of one, to paint many images with one preparation.
-        image: ``(H, W)`` or ``(H, W, C)``, in the dtype and units of the training images.
+        image: ``(H, W)`` or ``(H, W, C)``, in the dtype and units of the training images; or what reads it.
         probabilities: also return the softmax of the logits.
         confidence: instead of it, only the probability of the class that was painted: a plane, however many classes.
         precision, device, backend: as for :class:`Engine`; not used when an engine is given.
@@ -156,7 +156,7 @@ def paint(
     (50, 70)
     """
     engine = model if isinstance(model, Engine) else Engine(model, precision, device, backend=backend)
-    source = ArraySource(image)
+    source = ArraySource(image) if isinstance(image, np.ndarray) else image
     if confidence:
         sink = ArraySink(source.size, 1, lambda shares: shares.max(axis=0, keepdims=True))
     else:

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.errors import DataError, FieldError, ModelError, PlanError
-from whatwhere.network import Model, load_model
+from whatwhere.network import Holder, Model, as_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
@@ -84,7 +85,7 @@ class Predictions:
 
 
 def predict(
-    model: Model | Path | str | Engine,
+    model: Model | Holder | Path | str | Engine,
     inputs: Path | str | Sequence[Path | str],
     out_dir: Path | str,
     *,
@@ -102,14 +103,15 @@ def predict(
 ) -> Predictions:
     """Paints files, folders and globs into ``out_dir``. A bad image is reported, and the others are done.
 
-    What is there already from the same model and image is skipped, and no painting is painted. Large images are
-    written as they grow and go on where an interrupted run stopped. No image among the inputs is overwritten.
+    What is there already from the same model and image is skipped, and no painting is painted. A label file holds class
+    ids, and 255 where the image has no data. Large images are written as they grow and go on where an interrupted run
+    stopped. No image among the inputs is overwritten.
 
     Args:
-        model: a model, its file, or a prepared engine.
+        model: a model, its file or run folder, a ``Segmenter``, or a prepared engine.
         inputs: images, Zarr folders, folders of images (searched to their depths), or globs such as ``"cells/*.tif"``.
         out_dir: made if needed. Inputs of equal names are kept apart by their folders' names.
-        overlay: also write ``NAME.overlay.png``.
+        overlay: also write ``NAME.overlay.png``: labels over the image, of large images every second, third ... pixel.
         probabilities: also write ``NAME.probabilities.tif`` (or ``.zarr``): uint8 shares of 255, one plane a class.
         overwrite: paint again what is there.
         precision, device, backend: as for :class:`Engine`.
@@ -131,7 +133,7 @@ def predict(
     engine = (
         model
         if isinstance(model, Engine)
-        else Engine(_loaded(model), precision, device, backend=backend, images=len(found))
+        else Engine(as_model(model), precision, device, backend=backend, images=len(found))
     )
     options = Options(overlay, probabilities, tile, batch)
     images = frozenset(path.resolve() for path, _ in found)
@@ -161,7 +163,7 @@ def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, P
         raise DataError(
             f"no image in {', '.join(map(str, given)) or 'no input'} (paintings of earlier runs are passed over)",
             "images, folders or globs",
-            "",
+            f"images are files that end with {', '.join(sorted(IMAGE_SUFFIXES))}, and folders with .zarr",
         )
     return _apart(found)
 
@@ -298,10 +300,6 @@ def _fingerprint(engine: Engine) -> str:
     """The weights, what they mean and the precision, as one hash."""
     facts = (engine.digest, engine.model.classes, engine.model.normalisation, engine.precision)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-
-
-def _loaded(model: Model | Path | str) -> Model:
-    return model if isinstance(model, Model) else load_model(model)
 
 
 def _reporter(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, in_a_line
 from whatwhere.records import Box
 
 __all__ = ["ArraySource", "Pixels", "Source", "Valid", "extra"]
@@ -67,5 +67,10 @@ def extra(module: str, name: str, why: str) -> Any:
     """Imports the module of an optional extra, or says which extra to install."""
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(why, f"the package {module}", f'pip install "whatwhere[{name}]"') from error
+    except Exception as error:  # a package that is broken, or built for other versions, raises anything
+        lacks = isinstance(error, ModuleNotFoundError) and error.name == module
+        raise DataError(
+            why if lacks else f"{why}, but {module} can't be imported ({in_a_line(error)})",
+            f"the package {module}",
+            f'pip install "whatwhere[{name}]"',
+        ) from error

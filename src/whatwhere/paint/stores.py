@@ -86,17 +86,26 @@ class JournaledSink:
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:
         self.close()
         tiles = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
-        journal = Journal(self._path, {**self._work, **tiles, "how": how})
+        work = {**self._work, **tiles, "how": how}
+        journal = Journal(self._path, work)
         with writing(self.folder):
-            if journal.fits:
-                self.store.open(self.folder)
-            else:
+            if not (journal.fits and self._opened()):
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)
                 self.store.create(self.folder)
                 sync_folder(self.folder.parent)
+                journal = Journal(self._path, work)
             self._journal = journal.__enter__()
         return journal.done
+
+    def _opened(self) -> bool:
+        """Whether all is there: a run that was killed while its files moved to their places has left a part."""
+        try:
+            self.store.open(self.folder)
+        except FileNotFoundError:
+            self.store.close()
+            return False
+        return True
 
     def write(self, index: int, painted: Painted) -> None:
         assert self._journal is not None
@@ -228,13 +237,19 @@ def as_shares(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def move(made: Path, target: Path) -> None:
-    """Puts a finished file or folder in its place, replacing what is there; on disk when this returns."""
+    """Puts a finished file or folder in its place, replacing what is there; on disk when this returns.
+
+    What is at ``target`` is whole, or for a moment not there: then a rerun paints it again.
+    """
+    old = made.with_name(f"{made.name}.old")
     if made.is_file():
         sync_file(made)
     elif target.exists():  # a folder can't be replaced by one rename: the old one leaves first
-        shutil.rmtree(target)
+        shutil.rmtree(old, ignore_errors=True)  # of a run that was killed here
+        target.replace(old)
     made.replace(target)
     sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -76,10 +76,10 @@ export class PixelPanel {
     this.map.hidden = false;
     const [prediction, rival] = [looks[evidence.prediction].name, looks[evidence.rival].name];
     fill(this.words, h("b", { class: "for", text: "gold" }), ` for ${prediction}, `, h("b", { class: "against", text: "teal" }), ` for ${rival}. `,
-      `Half within ${Math.round(evidence.half)} px, 95 % within ${Math.round(evidence.most)} px.`);
+      `Half in a square of ${Math.round(evidence.half)} px, 95 % in one of ${Math.round(evidence.most)} px.`);
     this.words.title = `integrated gradients, all paths passing; adds up within ${figure(100 * evidence.completeness, 1)} %`;
-    this.button.setAttribute("aria-label", `Evidence map: what speaks for ${prediction} against ${rival}. Half of it lies within `
-      + `${Math.round(evidence.half)} pixels, 95 percent within ${Math.round(evidence.most)}. Press to lay it over the image.`);
+    this.button.setAttribute("aria-label", `Evidence map: what speaks for ${prediction} against ${rival}. Half of it lies in a square of `
+      + `${Math.round(evidence.half)} pixels, 95 percent in one of ${Math.round(evidence.most)}. Press to lay it over the image.`);
   }
 
   /** @param {CanvasImageSource} image @param {number} width @param {number} height */

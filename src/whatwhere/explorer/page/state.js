@@ -101,7 +101,7 @@ function editsFromText(text) {
   return (text || "").split("~").flatMap((one) => {
     const kind = KINDS[/** @type {keyof typeof KINDS} */ (one[0])];
     const [x, y, radius, fx, fy] = one.slice(1).split(",").map(Number);
-    if (!kind || ![x, y, radius].every(Number.isInteger) || (kind === "paste" && ![fx, fy].every(Number.isInteger))) return [];
+    if (!kind || ![x, y, radius].every(Number.isInteger) || radius < 1 || (kind === "paste" && ![fx, fy].every(Number.isInteger))) return [];
     return [{ kind, x, y, radius, ...(kind === "paste" ? { from: [fx, fy] } : {}) }];
   });
 }
@@ -132,7 +132,7 @@ export function fromAddress(address) {
   const [x, y] = (said.get("pixel") || "-1,-1").split(",").map(Number);
   const [tool, radius] = (said.get("tool") || "point,8").split(",");
   const [tour, step] = (said.get("tour") || ",0").split(",");
-  const whole = Number.isInteger(x) && Number.isInteger(y);
+  const whole = Number.isInteger(x) && Number.isInteger(y) && Math.min(x, y) >= 0;
   return {
     model: said.get("model") || "", other: said.get("with"), image: said.get("image"),
     x: whole ? x : -1, y: whole ? y : -1,
@@ -142,6 +142,6 @@ export function fromAddress(address) {
     evidence: said.get("evidence") === "1", patterns: said.get("patterns") === "1",
     tool: /** @type {State["tool"]} */ (TOOLS.includes(tool) ? tool : "point"),
     radius: Number(radius) >= 1 ? Math.min(200, Math.round(Number(radius))) : START.radius,
-    tour: tour || null, step: Number(step) || 0,
+    tour: tour || null, step: Math.max(0, Math.floor(Number(step)) || 0),
   };
 }

@@ -88,7 +88,7 @@ export const TOURS = [
     id: "sight", question: "How far does it see?",
     steps: [
       { show: (scene) => node(first(scene.seen)), set: (scene) => ({ ...STILL, layer: first(scene.seen) }),
-        say: (scene) => `Two filters of 3 × 3 see ${sees(scene, first(scene.seen))}. Nothing outside the small frame can reach this unit: its receptive field. Move the pointer over the image; the frames follow.` },
+        say: (scene) => `The filters of the first level see ${sees(scene, first(scene.seen))}. Nothing outside the small frame can reach this unit: its receptive field. Move the pointer over the image; the frames follow.` },
       { show: () => part(".u"), set: (scene) => ({ ...STILL, layer: middleLayer(scene) }),
         say: (scene) => `Every pooling halves the grid, and a step on the coarser grid is twice as wide on the image. ${capital(layer(scene, middleLayer(scene)).title)} stands once in ${layer(scene, middleLayer(scene)).stride[1]} pixels and sees ${sees(scene, middleLayer(scene))}.` },
       { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
@@ -125,20 +125,20 @@ export const TOURS = [
       { show: () => part(".cuts"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),
         say: (scene) => `What becomes of it without each path: ${cuts(scene)}` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen), evidence: true }),
-        say: (scene) => `The evidence, pixel by pixel. ${evidence(scene)} The pieces add up to the difference of the two classes' logits.` },
+        say: (scene) => `The evidence, pixel by pixel. ${evidence(scene)} The pieces add up to the difference of the two classes' logits, less what it is for the mean image${missing(scene)}.` },
     ],
   },
   {
     id: "presence", question: "What if it only had to say yes or no?",
     steps: [
       { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: (scene) => `To paint, a network must say what and where. To say only "is there one?", place is not needed. The bottleneck agrees with the ${scene.seen.truth ? "mask" : "answer"} on ${percent(agrees(scene.seen, "bottleneck") ?? 0)} of the pixels: it knows what, coarsely where.` },
+        say: (scene) => `To paint, a network must say what and where. To say only "is there one?", place is not needed. ${deepAgrees(scene)}` },
       { show: () => ".presence-panel", set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: () => "So throw the rest of the place away: average the bottleneck's features over the whole image, and ask one probe for yes or no. Below is what it answers for this image. That is a classifier: the left half of a U, and an average." },
+        say: () => "So throw the rest of the place away: average the bottleneck's features, and ask one probe for yes or no. Below is what it answers for this image. That is a classifier: the left half of a U, and an average." },
       { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, layer: "bottleneck", paths: noSkips(scene) }),
-        say: () => "And this is what the right half adds even without any skip: the bottleneck's answer, spread out again. For yes or no, none of it was needed." },
+        say: () => "And this is what the right half adds even without any skip: the bottleneck's answer, spread out again. For yes or no, it was not asked." },
       { show: () => part(".u"), set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: () => "With the skips the shapes come back. A classifier could leave out the upper half of the U; a painter can't. Turn the valves yourself, or choose another question." },
+        say: () => "With the skips the shapes come back. A classifier could leave out the right half of the U; a painter can't. Turn the valves yourself, or choose another question." },
     ],
   },
 ];
@@ -148,6 +148,18 @@ const before = ({ seen, store }) => {
   const at = store.state.y * seen.width + store.state.x;
   return `${seen.looks[seen.untouched.labels[at]]?.name ?? "void"} (${figure(seen.untouched.certainty[at] / 255)})`;
 };
+
+/** @param {Scene} scene */
+function deepAgrees({ seen }) {
+  const share = agrees(seen, "bottleneck");
+  if (share === null) return "What the bottleneck knows is still being measured.";
+  return `Painted from the bottleneck alone, ${percent(share)} of the pixels are as in the ${seen.truth ? "mask" : "answer"}: what, and coarsely where.`;
+}
+
+/** @param {Scene} scene */
+function missing({ seen }) {
+  return seen.evidence && seen.evidence.completeness > 0.01 ? ` (here they miss it by ${percent(seen.evidence.completeness)})` : "";
+}
 
 /** @param {Scene} scene */
 function middleLayer({ seen }) {
@@ -169,7 +181,7 @@ function border({ seen }) {
 function evidence({ seen }) {
   const found = seen.evidence;
   if (!found) return "The evidence is being gathered.";
-  return `Gold speaks for ${seen.looks[found.prediction].name}, teal for ${seen.looks[found.rival].name}. Half of it lies within ${Math.round(found.half)} pixels of this one, 95 % within ${Math.round(found.most)}.`;
+  return `Gold speaks for ${seen.looks[found.prediction].name}, teal for ${seen.looks[found.rival].name}. Half of it lies in a square of ${Math.round(found.half)} pixels around this one, 95 % in one of ${Math.round(found.most)}.`;
 }
 
 /** @param {Scene} scene */
@@ -187,7 +199,7 @@ function cuts({ seen }) {
   const found = seen.story;
   if (!found) return "being asked.";
   const told = found.cuts.map((cut) => `without ${cut.absent.join(" and ")} ${seen.looks[cut.label].name}`);
-  const flip = found.flip ? ` The smallest cut that changes it: ${found.flip.absent.join(" and ")}.` : " No cut changes it.";
+  const flip = found.flip ? ` The smallest cut that changes it: ${found.flip.absent.join(" and ")}.` : " No cut that was tried changes it.";
   return `${told.join(", ")}.${flip}`;
 }
 

@@ -1,0 +1,188 @@
+"""Which images of a folder a model learns from, is judged on, and is explained by.
+
+A model knows how training divided its folder and recognises the folder by its pixels, so that by default it is judged
+on images that it has not seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from whatwhere.data import Folder, Sample, find, read_image
+from whatwhere.data.crops import Store
+from whatwhere.data.folder import LayoutError
+from whatwhere.data.images import pixel_digest
+from whatwhere.data.sets import ImageSet, from_samples, untold
+from whatwhere.errors import DataError, ModelError
+from whatwhere.learn.plan import Plan
+from whatwhere.network import Model, probe_machine
+from whatwhere.paint.files import find_images
+from whatwhere.records import Classes
+
+__all__ = ["images_of", "open_sets", "truth_of", "with_image"]
+
+
+def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
+    """The images that a plan's split names, out of a folder."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
+    room = probe_machine("cpu").memory // (4 * here)
+    sets = {}
+    for name, limit in (("train", room * 3 // 4), ("val", room // 4)):
+        names = frozenset(plan.split.get(name, ()))
+        samples = [sample for sample in folder.as_divided(name, names) if sample.name in names]
+        missing = sorted(names - {sample.name for sample in samples})
+        if missing:
+            raise DataError(
+                f"{folder.root} lacks {len(missing)} of the {name} images that the plan names, such as {missing[0]!r}",
+                "the folder the plan was made for",
+                "make the plan anew: whatwhere plan",
+            )
+        if not names:
+            raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
+        sets[name] = from_samples(samples, plan.classes, limit)
+    return sets
+
+
+def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside: Sequence[Model] = ()) -> ImageSet:
+    """The images with masks of a split of a folder (see :func:`evaluate`), mapped to the model's classes.
+
+    Args:
+        model: whose classes count, and which images of an undivided folder are left out because it trained on them.
+        data, split: see :func:`evaluate`.
+        beside: other models that are asked about the same images: what one of them trained on is left out too.
+
+    Raises:
+        ModelError: classes differ, of the data or of a model beside.
+        DataError: there are no such images.
+    """
+    for other in beside:
+        if other.classes.names != model.classes.names:
+            raise ModelError(
+                f"models that paint {', '.join(model.classes.names)} and {', '.join(other.classes.names)}",
+                "the same classes in the same order",
+                "look at them one by one",
+            )
+    folder = find(data)
+    if split is None:
+        part, samples = _unseen(folder, (model, *beside))
+    else:
+        part, samples = split, _in_split(folder, split, (model, *beside))
+    if not samples:
+        there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
+        raise DataError(
+            f"{data} has no images with masks in split {split!r}{' of all models' if beside else ''}",
+            f"one of: {there}",
+            "choose with --split",
+        )
+    return from_samples(samples, _mapping(folder, model.classes), limit=0, part=part)
+
+
+def _mapping(folder: Folder, classes: Classes) -> Classes:
+    """What the folder's mask values mean, in the order of the model's classes.
+
+    A ``classes.toml`` counts if it names the same classes, in whatever order; one with other names has to list the same
+    values, for which class would be which could only be guessed.
+    """
+    own = folder.classes
+    if own is None:
+        return classes
+    if sorted(own.names) != sorted(classes.names):
+        if own.values == classes.values:
+            return replace(own, names=classes.names, colors=classes.colors)
+        raise ModelError(
+            f"{folder.root} has {own.count} classes ({', '.join(own.names[:4])}...)",
+            f"the model's {classes.count} ({', '.join(classes.names[:4])}...)",
+            "use data with the classes that the model was trained on, and their names in classes.toml",
+        )
+    values = dict(zip(own.names, own.values))
+    return replace(
+        own, names=classes.names, colors=classes.colors, values=tuple(values[name] for name in classes.names)
+    )
+
+
+def images_of(model: Model, data: Path | str, split: str | None) -> ImageSet:
+    """As :func:`truth_of`; of a folder without masks all images, with labels that are VOID."""
+    if Path(data).is_dir() and not _has_masks(Path(data)):
+        if split is not None:
+            raise DataError(f"split {split!r} of {data}, which has no masks", "no split", "leave out --split")
+        return untold(find_images(Path(data)), Path(data))
+    return truth_of(model, data, split)
+
+
+def _has_masks(folder: Path) -> bool:
+    try:
+        find(folder)
+    except LayoutError:
+        return False
+    return True
+
+
+def with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
+    """The image's name and a set that holds it: its own if it is of the data, else a set with it added."""
+    if not path.is_file():
+        raise DataError(f"there is no image {path}", "an image file", "check --image")
+    for name, known in zip(images.names, images.paths):
+        if known.samefile(path):
+            return name, images
+    extra = untold([path])
+    name = extra.names[0] if extra.names[0] not in images.names else str(path)
+    loads = [partial(images.store.__getitem__, index) for index in range(len(images))]
+    store = Store([partial(extra.store.__getitem__, 0), *loads], limit=0)
+    return name, ImageSet((name, *images.names), store, paths=(path, *images.paths))
+
+
+def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Sample, ...]:
+    """Where training divided the folder, what every model counts to that part."""
+    first, *others = (folder.as_divided(split, _division(folder, model).get(split, ())) for model in models)
+    names = [{sample.name for sample in part} for part in others]
+    return tuple(sample for sample in first if all(sample.name in part for part in names))
+
+
+def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
+    """The images that say most of what the models do with new ones, and which these are."""
+    for name in ("test", "val"):
+        if folder.pairs(name):
+            return name, folder.pairs(name)
+    everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
+    trained = {name for model in models for name in _division(folder, model).get("train", ())}
+    unseen = tuple(sample for sample in everything if sample.name not in trained)
+    if not unseen and len(models) > 1:
+        raise DataError(
+            f"{folder.root} has no image that no model was trained on",
+            "images that are new to all",
+            "use other images, or train both on one division: train --plan PLAN of the first",
+        )
+    if not unseen:
+        return "all, and the model was trained on them", everything
+    if not all(model.plan for model in models):
+        return "all; which the model was trained on is not known", unseen
+    names = {sample.name for sample in everything}
+    if not trained and any(
+        len(names.intersection(model.plan.get("split", {}).get("train", ()))) > 1 for model in models
+    ):
+        return "all; named like images that it was trained on, with other pixels", unseen
+    return "not trained on", unseen
+
+
+def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
+    """Names by split as training divided this folder; {} if it was another one: others count from 001 too.
+
+    Some of the images that were trained on are known by their pixels; one of them has to be here.
+    """
+    seen = model.training.get("seen")
+    if not isinstance(seen, Mapping):  # an older model: by names
+        seen = {}
+    here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
+    division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
+    return division if not seen or any(_is_as_seen(sample, seen[sample.name]) for sample in here) else {}
+
+
+def _is_as_seen(sample: Sample, digest: str) -> bool:
+    try:
+        return pixel_digest(read_image(sample.image)) == digest
+    except DataError:  # damaged by now: another one will do
+        return False

@@ -1,0 +1,146 @@
+"""Data that leaves little to measure: few edges, classes that are hardly there, regions that do not count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from explain_toys import as_set, toys
+from torch import nn
+
+from whatwhere.data.sets import from_arrays
+from whatwhere.explain import Explanation, explain, words
+from whatwhere.explain.anatomy import Layer, untrained_like
+from whatwhere.explain.graph_anatomy import GraphAnatomy
+from whatwhere.explain.levels import Samples, ahead, painting_probes
+from whatwhere.explain.pixels import Spots
+from whatwhere.explain.presence import measure_presence, region_features
+from whatwhere.explain.study import CELLS, pooled
+from whatwhere.network import Mirrored, Model, UNet
+from whatwhere.records import VOID
+
+
+def test_one_small_object_in_a_corner_of_the_only_image(healthy: Model) -> None:
+    labels = np.zeros((64, 64), np.uint8)
+    labels[3:14, 4:15] = 1
+    image = np.full((64, 64, 3), 95, np.uint8)
+    image[labels == 1] = (200, 90, 70)
+    told = explain(healthy, from_arrays([image], [labels], ["corner"]))
+    assert told.levels is not None
+    sides = [one.side for one in told.levels.readings]
+    assert all(one.value is None and one.pixels == 0 for one in sides)  # both sides lie in one part of the image
+    assert "–" in str(told)
+
+
+def test_edges_in_one_image_of_many(healthy: Model) -> None:
+    pairs = [(image, np.zeros_like(labels)) for image, labels in toys(5)] + toys(1, start=50)
+    told = explain(healthy, as_set(pairs))
+    assert told.levels is not None
+    assert all(one.side.value is None for one in told.levels.readings)
+    assert all(one.where.value is not None for one in told.levels.readings)
+
+
+def test_a_class_that_only_some_cuts_paint_gets_no_value_that_is_no_number(healthy: Model) -> None:
+    pairs = [(image, np.where(labels == 2, 0, labels).astype(np.uint8)) for image, labels in toys(4)]
+    told = explain(healthy, as_set(pairs))
+    for score, worths in told.skips.worth.items():
+        assert all(np.isfinite(one.shapley.value or 0.0) for one in worths), score
+        assert np.isfinite(told.skips.none[score].value or 0.0)
+    assert "nan" not in str(told)
+
+
+def test_what_cannot_decide_is_right_half_of_the_time() -> None:
+    assert ahead(np.zeros(4), np.zeros(4)).mean() == 0.5
+
+
+def _samples(images: int, held: dict[int, tuple[int, ...]]) -> Samples:
+    """Twenty spots an image of the classes that it holds; the only feature is the number of the image."""
+    image = np.repeat(np.arange(images), 20)
+    label = np.concatenate([np.resize(held.get(one, (0,)), 20) for one in range(images)])
+    spots = Spots(image, image * 0, image * 0, label, label * 0 + VOID)
+    nothing = Spots(*(np.zeros(0, int) for _ in range(5)))
+    return Samples((spots, nothing), ({"a": image[:, None] * 1.0}, {"a": np.zeros((0, 1))}), (image, image[:0]))
+
+
+def test_images_are_painted_by_probes_of_others_and_the_rich_ones_are_shared_out() -> None:
+    layer = Layer("a", "encoder", 0, "", 1, 1)
+    samples = _samples(9, {2: (0, 1, 2), 3: (0, 1, 2), 7: (0, 1, 2)})
+    painters = painting_probes([layer], samples, 9, 3)
+    assert len({painters.part[image] for image in (2, 3, 7)}) == 3
+    for image in range(9):
+        others = [other for other in range(9) if painters.part[other] != painters.part[image]]
+        mean = painters.of(image)["a"].mean
+        assert mean == pytest.approx(np.mean(others))
+    assert painters.of(None) is painters.parts[0]
+    alone = painting_probes([layer], _samples(1, {0: (0, 1)}), 1, 3)
+    assert alone.of(0)["a"].mean == 0
+
+
+def test_regions_without_a_pixel_that_counts_hold_nothing() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.zeros((12, CELLS, CELLS, 2), int)
+    counts[..., 0] = 100
+    counts[::2, :2, :2, 1] = 50  # every second image holds the class, in its first quarter
+    counts[:, 2:, 2:] = 0  # and the last quarter of all is void
+    there = counts[..., 1] > 0
+    features = np.stack([there + 0.1 * rng.normal(size=there.shape), rng.normal(size=there.shape)], -1)
+    found = measure_presence({"a": features}, list(counts), 2, 0)
+    assert found is not None
+    assert (found.region, found.classes) == ("image", (1,))
+    x, held = region_features(features, counts, "quarter", 1)
+    assert held is not None
+    assert (len(x), int(held.sum())) == (12 * 3, 6)
+
+
+@pytest.mark.parametrize(("size", "stride"), [((100, 64), 32), ((50, 70), 8), ((64, 64), 1)])
+def test_cells_are_means_over_the_image_not_over_a_larger_grid(size: tuple[int, int], stride: int) -> None:
+    grid = tuple(-(-n // stride) for n in size)
+    features = torch.randn(1, 3, *grid, generator=torch.Generator().manual_seed(0))
+    layer = Layer("a", "encoder", 0, "", stride, 3)
+    spread = features[0].numpy()[:, np.arange(size[0]) // stride][:, :, np.arange(size[1]) // stride]
+    with torch.autocast("cpu", torch.bfloat16):  # as it is called
+        found = pooled(layer, features, size)
+    for row in range(CELLS):
+        for column in range(CELLS):
+            rows = np.arange(size[0]) * CELLS // size[0] == row
+            columns = np.arange(size[1]) * CELLS // size[1] == column
+            expected = spread[:, rows][:, :, columns].mean((1, 2))
+            np.testing.assert_allclose(found[row, column], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [64, 96, 256])
+def test_levels_of_a_network_that_eats_its_rim_do_not_depend_on_the_image(side: int) -> None:
+    torch.manual_seed(0)
+    network = Mirrored(UNet(3, 3, width=4, depth=3, padding="valid")).eval()
+    anatomy = GraphAnatomy(network, (1, 3, side, side))
+    named = {layer.name: layer.stride for layer in anatomy.layers}
+    assert named == {
+        "pixel": 1, "encoder.0": 1, "encoder.1": 2, "encoder.2": 4, "bottleneck": 8, "decoder.2": 4, "decoder.1": 2,
+        "decoder.0": 1,
+    }  # fmt: skip
+    assert [path.name for path in anatomy.paths] == ["skip 0", "skip 1", "skip 2", "bottleneck"]
+
+
+def test_nothing_learnt_is_left_in_the_untrained_twin() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2)
+            self.place = nn.Parameter(torch.arange(16.0))
+            self.first = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+
+    network = Own()
+    state = torch.get_rng_state()
+    twin = untrained_like(network, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    for (name, now), learnt in zip(twin.named_parameters(), network.parameters()):
+        constant = learnt.numel() == 1 or bool((learnt == learnt.flatten()[0]).all())
+        assert constant or not torch.equal(now, learnt), name
+
+
+def test_two_images_are_too_few_for_a_verdict(explanation: Explanation, healthy: Model) -> None:
+    few = " ".join(words.levels(explain(healthy, as_set(toys(2, start=1000)))))
+    assert "as the textbook has it" not in few
+    assert "Fewer than 5 images hold it" in few
+    many = " ".join(words.levels(explanation))
+    assert "Fewer than" not in many

@@ -1,0 +1,131 @@
+"""A model in hand: what it takes, and that it does what the functions and the command line do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from painting import model_of, picture, unet, whole_logits
+from PIL import Image
+from torch import nn
+
+import whatwhere
+from tiny import Cli, disc_picture
+from whatwhere import Normalisation, Segmenter
+from whatwhere.errors import DataError, ModelError
+from whatwhere.network import Model
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("classes", [3, ["ground", "cat", "lamp"]])
+def test_a_module_made_elsewhere_paints_as_it_would_in_one_piece(classes: Any, tmp_path: Path) -> None:
+    monai = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(0)
+    network = monai.BasicUNet(2, 3, 3, features=(4, 4, 8, 8, 16, 4))
+    model = Segmenter.from_module(network, classes, ([120.0] * 3, [60.0] * 3))
+    assert model.model.classes.names == (("class 0", "class 1", "class 2") if classes == 3 else tuple(classes))
+    image = picture(150, 170)
+    truth = whole_logits(model.model, image).argmax(0).numpy()
+    found = model.predict(image, backend="eager")
+    assert (found == truth).mean() > 0.99  # in bfloat16, where the machine computes in it
+    Image.fromarray(image).save(tmp_path / "a.png")
+    done = whatwhere.predict(model, tmp_path / "a.png", tmp_path / "out", precision="float32")
+    assert not done.failed, str(done)
+    assert (np.asarray(Image.open(tmp_path / "out/a.png")) == truth).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("constants", "words"),
+    [
+        (IMAGENET, "which are for images from 0 to 1"),
+        (((1.0,), (0.0,)), "every one must be positive"),
+        (((1.0, 2.0), (1.0,)), "one finite number a channel"),
+    ],
+)
+def test_constants_that_cannot_be_meant(constants: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Segmenter.from_module(nn.Conv2d(3, 2, 1), 2, constants)
+
+
+def test_constants_for_images_from_0_to_1_are_taken_with_their_dtype() -> None:
+    model = Segmenter.from_module(nn.Conv2d(3, 2, 1), 2, Normalisation(*IMAGENET, "float32"))
+    assert model.predict(picture(9, 9, dtype="float32") / 4).shape == (9, 9)
+
+
+def test_files_of_every_kind_are_painted_as_by_predict(tmp_path: Path) -> None:
+    zarr, tifffile = pytest.importorskip("zarr"), pytest.importorskip("tifffile")
+    model, image = Segmenter(model_of(unet())), picture(60, 70)
+    truth = model.predict(image)
+    zarr.save_array(str(tmp_path / "a.zarr"), image)
+    Image.fromarray(np.dstack([image, np.full((60, 70), 255, np.uint8)])).save(tmp_path / "opaque.png")
+    for name in ("a.zarr", "opaque.png"):
+        np.testing.assert_array_equal(model.predict(tmp_path / name), truth)
+    tifffile.imwrite(
+        tmp_path / "n.tif", np.where(np.arange(60)[:, None, None] < 9, 0, np.maximum(image, 1)).astype(np.uint8),
+        photometric="rgb", extratags=[(42113, "s", 0, "0", False)],
+    )  # fmt: skip
+    labels = model.predict(tmp_path / "n.tif")
+    assert (labels[:9] == 255).all()
+    assert (labels[9:] != 255).all()
+
+
+def test_two_models_in_memory_are_compared(disc_model: Model, discs: Path) -> None:
+    both = whatwhere.compare(disc_model, Segmenter(disc_model), discs)
+    assert both.images == 3
+    assert "the first" in str(both)
+    assert whatwhere.evaluate(Segmenter(disc_model), discs).mean_iou == whatwhere.evaluate(disc_model, discs).mean_iou
+
+
+def test_fit_takes_an_encoder_by_name() -> None:
+    pairs = [disc_picture(seed, 48) for seed in range(3)]
+    images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
+    model = Segmenter.fit(images, masks, epochs=0.1, encoder="plain", width=4, depth=2, device="cpu")
+    assert model.model.plan["network"]["encoder"] == "plain"
+
+
+def test_colours_may_be_of_any_integer_type() -> None:
+    image, mask = disc_picture(1, 48)
+    for dtype in (np.int64, np.uint16, np.float32):
+        colours = np.where(mask[..., None] > 0, (200, 30, 30), (0, 0, 90)).astype(dtype)
+        model = Segmenter.fit([image], [colours], epochs=0.1, encoder="plain", width=4, depth=2)
+        assert sorted(model.model.classes.values) == [((0, 0, 90),), ((200, 30, 30),)]
+
+
+def test_a_network_that_gives_a_dictionary_is_told_how_to_be_wrapped() -> None:
+    class Torchvision(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out": self.inner(x)}
+
+    model = Segmenter.from_module(Torchvision(), 2, ([120.0] * 3, [60.0] * 3))
+    with pytest.raises(ModelError, match=r"wrap it in a module whose forward returns the logits alone"):
+        model.predict(picture(20, 20))
+
+
+def test_a_checkpoint_of_pytorch_says_what_to_do_with_it(tmp_path: Path) -> None:
+    torch.save(nn.Conv2d(3, 2, 1).state_dict(), tmp_path / "model.pth")
+    with pytest.raises(ModelError, match=r"Segmenter\.from_module"):
+        Segmenter.load(tmp_path / "model.pth")
+
+
+def test_nothing_to_explain_with(disc_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        Segmenter(disc_model).explain(tmp_path, pixel=(1, 2))
+
+
+def test_a_plan_is_not_overwritten(discs: Path, run_cli: Cli) -> None:
+    arguments = ("plan", discs, "--epochs", 1, "--device", "cpu", "-q")
+    assert run_cli(*arguments).code == 0
+    Path("plan.toml").write_text(Path("plan.toml").read_text() + "\n# mine\n")
+    again = run_cli(*arguments)
+    assert again.code == 2
+    assert "plan.toml is there, perhaps with your changes" in " ".join(again.err.split())
+    assert "# mine" in Path("plan.toml").read_text()
+    assert run_cli(*arguments, "--overwrite").code == 0
