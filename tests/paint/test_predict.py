@@ -106,6 +106,20 @@ def test_no_image_is_ever_overwritten(tmp_path: Path, engine: Engine, overwrite:
     assert _content(tmp_path / "in") == before
 
 
+def test_linked_folders_are_painted_once_and_leftovers_not_at_all(tmp_path: Path, engine: Engine) -> None:
+    save(tmp_path / "nas/a.png", picture(30, 30))
+    save(tmp_path / "in/b.png", picture(30, 30))
+    save(tmp_path / "in/c.tif.partial/overlay.png", picture(30, 30))
+    save(tmp_path / "in/@eaDir/b.png", picture(30, 30))
+    (tmp_path / "in/linked").symlink_to(tmp_path / "nas")
+    (tmp_path / "in/round").symlink_to(tmp_path / "in")
+    done = predict(engine, tmp_path / "in", tmp_path / "out")
+    assert [Path(item.input).relative_to(tmp_path / "in").as_posix() for item in done.items] == [
+        "b.png",
+        "linked/a.png",
+    ]
+
+
 def test_paintings_are_not_painted_again(tmp_path: Path, engine: Engine) -> None:
     save(tmp_path / "a.bmp", picture(30, 30))
     for out in (tmp_path / "painted", tmp_path):

@@ -6,7 +6,7 @@ Looks at names only: opens no image. Whether the files can be used is `survey`'s
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from whatwhere.data.mapping import read_classes
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 
-__all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "find"]
+__all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "files_below", "find"]
 
 LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
 
@@ -205,7 +205,7 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
     """Image files under a folder by name without ending, and the other files. Hidden files are left out."""
     images: dict[str, Path] = {}
     others: list[Path] = []
-    for path in sorted(_files_below(place, frozenset())) if place.is_dir() else ():
+    for path in sorted(files_below(place)) if place.is_dir() else ():
         inside = path.relative_to(place)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             others.append(path)
@@ -221,16 +221,25 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
     return images, others
 
 
-def _files_below(place: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """Files of a folder and of all in it, links to folders too, but not round in a circle."""
+def files_below(
+    place: Path, whole: Callable[[Path], bool] = Path.is_file, above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """Files of a folder and of all in it, sorted. Hidden ones are passed over.
+
+    Links to folders are followed, but not round in a circle.
+
+    Args:
+        whole: of which folders is told that they count as one file.
+        above: the folders on the way here.
+    """
     here = place.resolve()
-    for entry in place.iterdir() if here not in above else ():
+    for entry in sorted(place.iterdir()) if here not in above else ():
         if _hidden(entry.name):
             continue
-        if entry.is_dir():
-            yield from _files_below(entry, above | {here})
-        elif entry.is_file():
+        if entry.is_file() or whole(entry):
             yield entry
+        elif entry.is_dir():
+            yield from files_below(entry, whole, above | {here})
 
 
 def _pair(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample, ...], list[Path]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from whatwhere.data.folder import files_below
 from whatwhere.data.images import IMAGE_SUFFIXES, TIFF_SUFFIXES, check_text, image_size, read_image
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
@@ -62,31 +63,25 @@ def find_images(folder: Path) -> list[Path]:
 
     Links to folders are followed, but not round in a circle. ``DataError`` where a folder can't be read.
     """
-    return _images_below(folder, frozenset())
-
-
-def _images_below(folder: Path, above: frozenset[Path]) -> list[Path]:
     if is_zarr(folder):
         return [folder]
-    here = folder.resolve()
     try:
-        entries = sorted(folder.iterdir()) if here not in above else []
+        entries = list(files_below(folder, lambda entry: is_zarr(entry) or _is_partial(entry)))
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be opened ({error.strerror})",
+            f"{error.filename or folder} cannot be opened ({error.strerror})",
             "a readable folder",
             "name those beside it",
         ) from error
-    found: list[Path] = []
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name.endswith(".partial") or entry.name == "@eaDir":
-            continue
-        if entry.is_dir():
-            found += _images_below(entry, above | {here})
-        elif is_image(entry):
-            check_name(entry)
-            found.append(entry)
+    found = [entry for entry in entries if is_image(entry) and not _is_partial(entry)]
+    for entry in found:
+        check_name(entry)
     return found
+
+
+def _is_partial(entry: Path) -> bool:
+    """What an interrupted painting has left."""
+    return entry.name.endswith(".partial")
 
 
 def check_name(path: Path) -> None:
