@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
+from whatwhere.learn.quick import QuickOperators
 from whatwhere.network import Machine
 
 __all__ = ["StepResult", "class_weights", "cooled", "make_optimizer", "rate_at", "set_rate", "train_step"]
@@ -104,7 +105,7 @@ def train_step(
     parts = torch.zeros(3, device=images.device)
     shares = counted_shares(target, accumulate, weights)
     for index, (some, truth) in enumerate(zip(images.chunk(accumulate), target.chunk(accumulate))):
-        with _together(network, last=index == accumulate - 1), _autocast(machine):
+        with _together(network, last=index == accumulate - 1), _autocast(machine), QuickOperators():
             logits = network(some.contiguous(memory_format=torch.channels_last))
         losses = segmentation_loss(logits, truth, weights=weights, dice_weight=dice_weight)
         (losses.total * shares[index]).backward()  # type: ignore[no-untyped-call]

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 __all__ = ["Block", "ConvNormReLU", "Up", "UpKind", "block"]
 
@@ -77,14 +76,3 @@ class Up(nn.Sequential):
                 nn.Conv2d(in_channels, out_channels, 1),
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
             )
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self[0]
-        if self.training and x.device.type == "cpu" and isinstance(first, nn.ConvTranspose2d):
-            # oneDNN takes longer for the gradient of this bias than for all others of the layer; a sum takes no time
-            up = F.conv_transpose2d(x, first.weight, None, first.stride)
-            assert first.bias is not None
-            return up.add_(first.bias.to(up.dtype)[:, None, None])
-        for layer in self:
-            x = layer(x)
-        return x

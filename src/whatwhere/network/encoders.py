@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network.blocks import Block, ConvNormReLU
 from whatwhere.network.blocks import block as _bricks
-from whatwhere.network.depthwise import Depthwise
 
 __all__ = [
     "LITE0_CHANNELS",
@@ -255,9 +254,9 @@ def _convolution(
     near, far = spare // 2, spare - spare // 2
     parts: list[nn.Module] = [] if near == far else [nn.ZeroPad2d((near, far, near, far))]
     padding = near if near == far else 0
-    if depthwise:
-        parts.append(Depthwise(in_channels, kernel, stride, padding))
-    else:
-        parts.append(nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False))
-    parts += [nn.BatchNorm2d(out_channels, eps=1e-3)]
+    groups = in_channels if depthwise else 1
+    parts += [
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels, eps=1e-3),
+    ]
     return nn.Sequential(*parts, nn.ReLU6(inplace=True)) if activated else nn.Sequential(*parts)

@@ -1,4 +1,4 @@
-"""A convolution that filters each channel by itself, and learns quickly on a CPU. Knows nothing of networks.
+"""Convolutions that filter each channel by itself, and learn quickly on a CPU. Knows nothing of networks.
 
 oneDNN, which computes torch's convolutions there, has fast depthwise kernels with two gaps (`bench/depthwise.py`): the
 gradient of weights more than three pixels wide, and in bfloat16 the gradient of the image at a stride. It then computes
@@ -11,27 +11,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Depthwise"]
+__all__ = ["depthwise"]
 
 _STRIP = 3
 """Columns of a kernel whose gradient is found at once."""
 
 
-class Depthwise(nn.Conv2d):
-    """One square filter for each of ``channels``: ``(N, C, H, W) -> (N, C, H', W')``, without bias."""
+def depthwise(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor | None:
+    """One square filter for each channel, ``(N, C, H, W)`` and ``(C, 1, K, K) -> (N, C, H', W')``.
 
-    def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
-        super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and x.device.type == "cpu") or (self.kernel_size[1] <= _STRIP and self.stride[1] == 1):
-            return super().forward(x)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        filtered: Tensor = _Filtered.apply(x.to(dtype), self.weight.to(dtype), self.stride[0], self.padding[0])  # type: ignore[no-untyped-call]
-        return filtered
+    None where torch's own gradients are as good.
+    """
+    if weight.shape[-1] <= _STRIP and stride == 1:
+        return None
+    return _Filtered.apply(x, weight, stride, padding)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Filtered(torch.autograd.Function):

@@ -1,0 +1,116 @@
+"""Operators that learn slowly on a CPU: torch's own against whatwhere's, one by one and in whole steps, in turns.
+
+python bench/quick_operators.py
+python bench/quick_operators.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import nullcontext
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common import header, interleaved, table
+from whatwhere.learn import step
+from whatwhere.learn.plan import TrainingPlan
+from whatwhere.learn.quick import QuickOperators
+from whatwhere.network import UNet, keep_freed_memory, probe_machine
+
+BATCH = 8
+
+
+def forward_and_backward(operator: Callable[[Tensor], Tensor], channels: int, side: int) -> Callable[[], object]:
+    """Of an operator between layers in bfloat16, channels last."""
+    machine = probe_machine()
+
+    def lasting(*shape: int) -> Tensor:
+        return torch.randn(*shape).to(machine.dtype).contiguous(memory_format=torch.channels_last)
+
+    x = lasting(BATCH, channels, side, side).requires_grad_()
+    with torch.no_grad():
+        given = lasting(*operator(x.to(torch.float32)).shape)
+
+    def run() -> None:
+        x.grad = None
+        with torch.autocast("cpu", machine.dtype, enabled=machine.dtype != torch.float32):
+            y = operator(x)
+        y.backward(given.to(y.dtype))
+
+    return run
+
+
+def replicated(x: Tensor) -> Tensor:
+    return F.pad(x, (0, 1, 0, 1), "replicate")
+
+
+def operators() -> dict[str, Callable[[], object]]:
+    found: dict[str, Callable[[], object]] = {}
+    for below, here, side in ((64, 32, 128), (128, 64, 64), (32, 16, 128)):
+        up = nn.ConvTranspose2d(below, here, 2, stride=2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found[f"transposed convolution, {below} to {here} channels, {side}x{side}"] = forward_and_backward(
+            up, below, side
+        )
+    for channels, side in ((32, 256), (64, 128), (256, 32)):
+        norm = nn.InstanceNorm2d(channels, affine=True)
+        found[f"instance norm, {channels} channels, {side}x{side}"] = forward_and_backward(norm, channels, side)
+    found["replication padding, 32 channels, 256x256"] = forward_and_backward(replicated, 32, 256)
+    return found
+
+
+def with_norm(width: int) -> nn.Module:
+    """A U-Net with instance norm instead of batch norm, as MONAI's and nnU-Net's have."""
+    network = UNet(3, 2, width=width, depth=4)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            network.set_submodule(name, nn.InstanceNorm2d(module.num_features, affine=True))
+    return network
+
+
+def whole_step(network: nn.Module, side: int) -> Callable[[], object]:
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer, machine = step.make_optimizer(network, TrainingPlan(epochs=1)), probe_machine()
+    images = torch.randn(BATCH, 3, side, side)
+    target = torch.randint(0, 2, (BATCH, side, side), dtype=torch.uint8)
+    return lambda: step.train_step(network, optimizer, images, target, machine=machine)
+
+
+def both(run: Callable[[], object], rounds: int, *, itself: bool) -> list[float]:
+    """Milliseconds with torch's own operators and with ours; a whole step enters ours by itself."""
+
+    def plainly() -> None:
+        with patch.object(step, "QuickOperators", nullcontext):
+            run()
+
+    def quickly() -> None:
+        with nullcontext() if itself else QuickOperators():
+            run()
+
+    plainly(), quickly()
+    return [1000 * seconds for seconds in interleaved({"torch": plainly, "ours": quickly}, rounds).values()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="few and small, to see that it works")
+    options = parser.parse_args()
+    keep_freed_memory()
+    rounds, side = (1, 64) if options.quick else (options.rounds, 256)
+    steps = {f"a step of width {width}, {side}x{side}": whole_step(UNet(3, 2, width), side) for width in (16, 32)}
+    steps |= {f"the same with instance norm, width {width}": whole_step(with_norm(width), side) for width in (16, 32)}
+    rows: list[list[object]] = []
+    for group, itself in ((operators(), False), (steps, True)):
+        for name, run in group.items():
+            theirs, ours = both(run, rounds, itself=itself)
+            rows.append([name, theirs, ours, theirs / ours])
+    print(f"{header()}; batches of {BATCH}, medians of {rounds}\n")
+    print(table(["forward and backward", "torch's own, ms", "whatwhere, ms", "times"], rows))
+
+
+if __name__ == "__main__":
+    main()

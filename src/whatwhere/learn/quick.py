@@ -1,0 +1,156 @@
+"""Operators that learn slowly on a CPU as torch computes them, computed otherwise: same results but for rounding.
+
+They are exchanged while a network's forward pass runs, whatever network it is; the network itself stays as it is. What
+each costs, before and after: `bench/quick_operators.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from whatwhere.learn.depthwise import depthwise
+
+__all__ = ["QuickOperators"]
+
+
+class QuickOperators(TorchFunctionMode):
+    """While it is entered, tensors on a CPU are computed in these ways.
+
+    >>> x, norm = torch.randn(2, 3, 8, 8), torch.nn.InstanceNorm2d(3, affine=True)
+    >>> with QuickOperators():
+    ...     quick = norm(x)
+    >>> torch.allclose(quick, norm(x), atol=1e-5)
+    True
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        way = _WAYS.get(func)
+        if way is not None and args and isinstance(args[0], Tensor) and args[0].device.type == "cpu":
+            found = way(*args, **named)
+            if found is not None:
+                return found
+        return func(*args, **named)
+
+
+# Each way takes what torch's own function takes, and gives None for what it does not do better.
+
+
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """Depthwise convolutions by gradients that stay depthwise."""
+    plain = bias is None and x.ndim == 4 and groups == x.shape[1] == weight.shape[0]
+    if not plain or _pair(dilation) != (1, 1) or isinstance(padding, str):
+        return None
+    strides, paddings = _pair(stride), _pair(padding)
+    if strides[0] != strides[1] or paddings[0] != paddings[1]:
+        return None
+    return depthwise(_lowered(x), _lowered(weight), strides[0], paddings[0])
+
+
+def _conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **named: Any) -> Tensor | None:
+    """The bias is added apart: oneDNN takes longer for its gradient than for all others, a sum takes no time."""
+    if bias is None:
+        return None
+    found = F.conv_transpose2d(x, weight, None, *args, **named)
+    return found.add_(bias.to(found.dtype)[:, None, None])
+
+
+def _instance_norm(
+    x: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,  # noqa: ARG001 (torch's signature)
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,  # noqa: ARG001
+    eps: float = 1e-5,
+) -> Tensor | None:
+    """As a batch norm of one image at a time: torch copies all of them to channels first, and leaves them so."""
+    fits = x.ndim == 4 and x.is_floating_point() and x.shape[2] * x.shape[3] > 1 and x.shape[0] > 0
+    if not fits or not use_input_stats or running_mean is not None:
+        return None
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    channels = x.shape[1]
+    weight = x.new_ones(channels, dtype=exact) if weight is None else weight
+    bias = x.new_zeros(channels, dtype=exact) if bias is None else bias
+    if not weight.dtype == bias.dtype == exact:
+        return None
+    return _InstanceNorm.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """Each channel of each image to mean 0 and deviation 1 (Ulyanov et al. 2016, arXiv 1607.08022), channels last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        found = torch.empty_like(x)
+        mean = weight.new_empty(x.shape[:2])
+        scale = torch.empty_like(mean)
+        for image, into, *kept in zip(torch.split(x, 1), torch.split(found, 1), mean, scale):
+            torch.ops.aten.native_batch_norm.out(
+                image, weight, bias, None, None, True, 0.0, eps, out=into, save_mean=kept[0], save_invstd=kept[1]
+            )
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.eps = eps
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight, mean, scale = ctx.saved_tensors
+        given = given.contiguous(memory_format=torch.channels_last)
+        wanted = list(ctx.needs_input_grad[:3])
+        each = [
+            torch.ops.aten.native_batch_norm_backward(
+                above, image, weight, None, None, *kept, True, ctx.eps, wanted
+            )
+            for above, image, *kept in zip(torch.split(given, 1), torch.split(x, 1), mean, scale)
+        ]  # fmt: skip
+        to_x, to_weight, to_bias = zip(*each)
+        return (
+            torch.cat(to_x) if wanted[0] else None,
+            torch.stack(to_weight).sum(0) if wanted[1] else None,
+            torch.stack(to_bias).sum(0) if wanted[2] else None,
+            None,
+        )
+
+
+def _pad(x: Tensor, pad: Any, mode: str = "constant", *_: Any, **__: Any) -> Tensor | None:
+    """Padding copies values, and needs no float32 for it, to which autocast would turn them."""
+    if mode not in ("replicate", "reflect") or not torch.is_autocast_enabled("cpu"):
+        return None
+    with torch.autocast("cpu", enabled=False):
+        return F.pad(x, pad, mode)
+
+
+def _lowered(x: Tensor) -> Tensor:
+    """As autocast gives it to a convolution; torch looks no further than the operator that was called."""
+    return x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+_WAYS: dict[Any, Callable[..., Tensor | None]] = {
+    F.conv2d: _conv2d,
+    F.conv_transpose2d: _conv_transpose2d,
+    F.instance_norm: _instance_norm,
+    F.pad: _pad,
+}

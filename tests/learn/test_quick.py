@@ -1,0 +1,175 @@
+"""Operators exchanged while a network learns, against torch's own: the same values, and the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whatwhere.learn import quick
+from whatwhere.learn.depthwise import depthwise
+from whatwhere.learn.quick import QuickOperators
+
+LAST = torch.channels_last
+Call = Callable[[Tensor], Tensor]
+
+
+def gradients(layer: nn.Module, x: Tensor, given: Tensor | None = None) -> list[Tensor]:
+    """Output, and what it gives back to the image and to each parameter."""
+    layer.zero_grad()
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    y: Tensor = layer(x)
+    if given is None:
+        given = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
+    y.backward(given.to(y.dtype))
+    found = [y.detach(), x.grad, *(parameter.grad for parameter in layer.parameters())]
+    return [tensor.clone() for tensor in found if tensor is not None]
+
+
+def filtering(channels: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+
+
+def norm(channels: int, **options: bool) -> nn.InstanceNorm2d:
+    torch.manual_seed(0)
+    layer = nn.InstanceNorm2d(channels, **{"affine": True, **options})
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    return layer
+
+
+LAYERS: dict[str, nn.Module] = {
+    **{
+        f"filters {kernel}, stride {stride}, padding {padding}": filtering(6, kernel, stride, padding)
+        for kernel, stride, padding in [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 0), (5, 2, 2), (7, 3, 1), (4, 2, 1)]
+    },
+    "filters with a bias": nn.Conv2d(6, 6, 5, padding=2, groups=6),
+    "filters with holes": nn.Conv2d(6, 6, 5, padding=4, dilation=2, groups=6, bias=False),
+    "filters padded by name": nn.Conv2d(6, 6, 5, padding="same", groups=6, bias=False),
+    "filters that are not square": nn.Conv2d(6, 6, (5, 3), (2, 1), (2, 1), groups=6, bias=False),
+    "a 3 wide and 5 high filter": nn.Conv2d(6, 6, (5, 3), padding=1, groups=6, bias=False),
+    "a 5 wide and 3 high filter": nn.Conv2d(6, 6, (3, 5), padding=1, groups=6, bias=False),
+    "filters that reflect": nn.Conv2d(6, 6, 3, 2, padding=1, padding_mode="reflect", groups=6, bias=False),
+    "groups of several": nn.Conv2d(6, 12, 5, padding=2, groups=6, bias=False),
+    "one channel": nn.Conv2d(6, 4, 5, padding=2, bias=False),
+    "a way up": nn.ConvTranspose2d(6, 4, 2, stride=2),
+    "a way up, odd": nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1),
+    "a way up without a bias": nn.ConvTranspose2d(6, 4, 2, stride=2, bias=False),
+    "instance norm": norm(6),
+    "instance norm without weights": norm(6, affine=False),
+    "instance norm that remembers": norm(6, track_running_stats=True),
+    "replication": nn.ReplicationPad2d((1, 0, 2, 3)),
+    "reflection": nn.ReflectionPad2d(1),
+    "padding by nothing": nn.ReplicationPad2d(0),
+    "padding by zeros": nn.ZeroPad2d(1),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("size", [(9, 12), (16, 7), (11, 11), (8, 8)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_it_is_torch_s_operator(name: str, size: tuple[int, int], layout: torch.memory_format) -> None:
+    layer = LAYERS[name].train()
+    x = torch.randn(2, 6, *size, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    theirs = gradients(layer, x)
+    with QuickOperators():
+        ours = gradients(layer, x)
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_in_bfloat16_its_gradients_are_as_near_as_torch_s(name: str) -> None:
+    layer = LAYERS[name].train()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 16, 16, generator=generator).contiguous(memory_format=LAST)
+    given = torch.randn(layer(x).shape, generator=generator)
+    exact = gradients(layer, x, given)
+    lowered = x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = gradients(layer, lowered, given)
+        with QuickOperators():
+            ours = gradients(layer, lowered, given)
+    for one, other, right in zip(ours, theirs, exact):
+        assert float((one - right).abs().max()) <= 1.5 * float((other - right).abs().max()) + 1e-2 * right.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes"),
+    [
+        (lambda x, weight: depthwise(x, weight, 2, 2), [(1, 2, 7, 6), (2, 1, 5, 5)]),
+        (lambda x, w, b: quick._instance_norm(x, weight=w, bias=b), [(2, 3, 4, 3), (3,), (3,)]),
+        (quick._conv_transpose2d, [(1, 2, 3, 4), (2, 3, 2, 2), (3,)]),
+    ],
+    ids=["depthwise", "instance norm", "transposed"],
+)
+def test_gradients_are_those_of_differences(operator: Call, shapes: list[tuple[int, ...]]) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(operator, given)
+
+
+@pytest.mark.parametrize("layer", [filtering(3, 5, 1, 2), norm(3), nn.ConvTranspose2d(3, 2, 2, 2)])
+@pytest.mark.parametrize("which", ["image", "weights"])
+def test_only_what_is_wanted_is_found(layer: nn.Module, which: str) -> None:
+    x = torch.randn(1, 3, 8, 8).requires_grad_(which == "image")
+    layer.requires_grad_(which == "weights").zero_grad()
+    with QuickOperators():
+        layer(x).sum().backward()
+    assert (x.grad is not None) == (which == "image")
+    assert all((parameter.grad is not None) == (which == "weights") for parameter in layer.parameters())
+
+
+def test_instance_norm_leaves_channels_last() -> None:
+    """What torch's own does not, so that every layer after it copies."""
+    x = torch.randn(2, 6, 8, 8).contiguous(memory_format=LAST)
+    assert not norm(6)(x).is_contiguous(memory_format=LAST)
+    with QuickOperators():
+        assert norm(6)(x).is_contiguous(memory_format=LAST)
+
+
+def test_one_pixel_is_torch_s_error() -> None:
+    with QuickOperators(), pytest.raises(ValueError, match="more than 1 spatial element"):
+        norm(6).train()(torch.randn(2, 6, 1, 1))
+
+
+def test_other_numbers_of_dimensions_are_torch_s() -> None:
+    """A volume, a signal, and an image without a batch."""
+    cases = [
+        (nn.InstanceNorm3d(2, affine=True), (1, 2, 4, 4, 4)),
+        (nn.InstanceNorm1d(2, affine=True), (1, 2, 9)),
+        (norm(2), (2, 8, 8)),
+        (nn.ConvTranspose2d(2, 3, 2, 2), (2, 8, 8)),
+        (filtering(2, 5, 2, 2), (2, 8, 8)),
+    ]
+    for layer, shape in cases:
+        x = torch.randn(shape)
+        with QuickOperators():
+            found = layer(x)
+        torch.testing.assert_close(found, layer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_padding_never_hands_out_the_image_itself() -> None:
+    """A network may change what it has padded in place."""
+    x = torch.ones(1, 1, 4, 4)
+    for mode in ("replicate", "constant"):
+        with QuickOperators(), torch.autocast("cpu", torch.bfloat16):
+            F.pad(x, (0, 0, 0, 0), mode).add_(1)
+    assert float(x.max()) == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(filtering(6, 5, 1, 2), "_Filtered"), (norm(6), "_InstanceNorm"), (nn.ConvTranspose2d(6, 4, 2, 2), "Add")],
+)
+def test_they_are_exchanged_in_a_step_only(layer: nn.Module, name: str) -> None:
+    x = torch.randn(1, 6, 8, 8)
+    with QuickOperators():
+        assert name in layer(x).grad_fn.name()
+    assert name not in layer(x).grad_fn.name()
