@@ -32,6 +32,7 @@ from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Judge, Scores
 from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
+from whatwhere.learn.given import planned_for
 from whatwhere.learn.plan import Plan, parse_duration
 from whatwhere.learn.planning import make_plan
 from whatwhere.learn.run_folder import RunRecord
@@ -77,6 +78,7 @@ def plan(
     skips: Skips = None,
     encoder: str = "auto",
     device: str = "auto",
+    module: nn.Module | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Every choice of a training run with its reason. The same data, machine and budget give the same plan.
@@ -89,6 +91,7 @@ def plan(
         skips: the levels that get a skip, 0 the finest; all if None.
         encoder: ``"auto"`` (by the data), ``"plain"``, ``"efficientnet-lite0"`` or ``"timm:NAME"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        module: a network of your own, MONAI's or another library's that is to be trained, as for ``Segmenter.fit``.
         progress: is told how many files are done.
 
     Raises:
@@ -101,6 +104,10 @@ def plan(
         raise PlanError(f"epochs = {epochs:g}", "a number above 0", "give the passes over the data that you want")
     if seconds is not None and epochs:
         raise PlanError(f"time = {time!r} and epochs = {epochs:g}", "exactly one of them", "leave one out")
+    if module is not None:
+        if skips is not None or encoder != "auto":
+            raise PlanError("module, and skips or an encoder", "one or the other", "a given network has its own")
+        encoder = "plain"  # then nothing is chosen for weights that are not there
     folder = find(data)
     _, facts = _divided(folder, survey(folder, progress=progress), seed)
     findings = findings_of(facts)
@@ -109,7 +116,8 @@ def plan(
     made = make_plan(
         facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips, encoder=encoder
     )
-    return replace(made, training=replace(made.training, device=device))
+    made = replace(made, training=replace(made.training, device=device))
+    return made if module is None else planned_for(made, module)
 
 
 def _untrainable(findings: Findings) -> DataError:
@@ -126,6 +134,7 @@ def train(
     out: PathLike,
     *,
     plan: Plan,
+    module: nn.Module | None = None,
     resume: bool = False,
     view: TrainingView | None = None,
     started: float | None = None,
@@ -136,15 +145,18 @@ def train(
         data: the folder the plan was made for.
         out: the run folder, a new one or with ``resume`` that of an interrupted run.
         plan: of :func:`plan`, or read from a file.
+        module: the network, if the plan is for one that is given; it learns itself, not a copy.
         view: is told what happens; nothing is printed by default.
         started: ``time.perf_counter()`` from which a time budget counts; now, if None.
 
     Raises:
         DataError: images that the plan names are missing or damaged.
         OutputError: the run folder holds another run, or can't be written.
+        PlanError: the plan is for another network.
         TrainingError: the loss is not a number any more.
     """
-    return train_sets(plan, open_sets(find(data), plan), out, resume=resume, view=view, started=started)
+    sets = open_sets(find(data), plan)
+    return train_sets(plan, sets, out, module=module, resume=resume, view=view, started=started)
 
 
 def evaluate(
@@ -306,6 +318,7 @@ class Segmenter:
         skips: Skips = None,
         encoder: str = "auto",
         device: str = "auto",
+        module: nn.Module | None = None,
         out: PathLike | None = None,
         view: TrainingView | None = None,
         **network: Any,
@@ -318,6 +331,8 @@ class Segmenter:
             time, epochs: the budget (20 minutes if neither is given).
             seed: of everything random.
             skips, encoder, device: as for :func:`plan`.
+            module: a network of MONAI, segmentation_models.pytorch or your own to be trained instead of whatwhere's,
+                ``(N, C, H, W) -> (N, classes, H, W)``. It learns itself, not a copy, from the weights that it has.
             out: the run folder; a temporary one if None.
             view: is told what happens; nothing is printed by default.
             network: changes to the plan's network, such as ``width=16``.
@@ -325,18 +340,24 @@ class Segmenter:
         started = clock.perf_counter()
         with tempfile.TemporaryDirectory(prefix="whatwhere-") as temporary:
             root = data if isinstance(data, str | Path) else write_arrays(data, masks, Path(temporary) / "data")
-            made = plan(root, time=time, epochs=epochs, seed=seed, skips=skips, encoder=encoder, device=device)
+            made = plan(
+                root, time=time, epochs=epochs, seed=seed, skips=skips, encoder=encoder, device=device, module=module
+            )
             if network:
                 depth = network.get("depth", made.network.depth)
                 levels = tuple(range(depth)) if skips is None else tuple(level for level in skips if level < depth)
                 made = replace(made, network=replace(made.network, **{"skips": levels, **network}))
-            record = train(root, out or Path(temporary) / "run", plan=made, view=view, started=started)
-            return cls(load_model(record.folder))
+            run = Path(out or Path(temporary) / "run")
+            record = train(root, run, plan=made, module=module, view=view, started=started)
+            return cls(load_model(record.folder, module))
 
     @classmethod
-    def load(cls, path: PathLike) -> Segmenter:
-        """From a model file or a run folder; ``ModelError`` if it is missing, damaged, or of another program."""
-        return cls(load_model(path))
+    def load(cls, path: PathLike, module: nn.Module | None = None) -> Segmenter:
+        """From a model file or a run folder; ``ModelError`` if it is missing, damaged, or of another program.
+
+        For a network made elsewhere ``module`` is that network, made again: a file holds its weights alone.
+        """
+        return cls(load_model(path, module))
 
     @classmethod
     def from_module(
@@ -401,7 +422,7 @@ class Segmenter:
         return explain(self.model, data, **options)
 
     def save(self, path: PathLike) -> Path:
-        """One ``.safetensors`` file with everything needed to use it; ``ModelError`` for a module made elsewhere."""
+        """One ``.safetensors`` file with everything needed to use it; of a module made elsewhere all but its code."""
         return save_model(self.model, path)
 
 

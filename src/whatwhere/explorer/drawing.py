@@ -10,6 +10,7 @@ from whatwhere.explain.anatomy import Layer
 from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.shown import Shown
 from whatwhere.field import Field
+from whatwhere.network import own_config
 
 __all__ = ["geometry", "influenced_window", "portrait", "title_of"]
 
@@ -47,7 +48,7 @@ def portrait(lens: Lens, size: tuple[int, int]) -> dict[str, Any]:
 
 def title_of(lens: Lens) -> str:
     """Its shape in words."""
-    config = getattr(lens.model.network, "config", None)
+    config = own_config(lens.model.network)
     if config is None:
         return type(lens.model.network).__name__
     skips, depth = config["skips"], config["depth"]

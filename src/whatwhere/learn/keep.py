@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -83,7 +84,8 @@ class Keeper:
         """Keeps the last weights, or earlier ones if they were better, judged on every image if there is time."""
         last = best = self._model(state)
         if state.counters.best_score > validate(self._engine(last), self._images, self._judged).mean_iou:
-            best = load_model(self._folder.model)
+            given = copy.deepcopy(state.average.network) if self._plan.network.module else None
+            best = load_model(self._folder.model, given)
         engine = self._engine(best)
         scores = validate(engine, self._images, self._last)
         entry = self._noted(scores, state)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from whatwhere.data.augment import Augmentation
@@ -22,7 +22,8 @@ __all__ = ["NetworkPlan", "Plan", "TrainingPlan", "duration_text", "parse_durati
 class NetworkPlan:
     """The arguments of ``network.UNet`` that a plan may choose.
 
-    ``pretrained`` puts ImageNet weights into the encoder before the first step; nothing is read when going on.
+    ``pretrained`` puts ImageNet weights into the encoder before the first step; nothing is read when going on. With
+    ``module``, the name of a network that the caller gives, nothing else counts.
     """
 
     width: int = 32
@@ -35,8 +36,12 @@ class NetworkPlan:
     max_width: int = 512
     encoder: str = "plain"
     pretrained: bool = False
+    module: str = ""
 
     def __post_init__(self) -> None:
+        others = [f.name for f in fields(self) if f.name != "module" and getattr(self, f.name) != f.default]
+        if self.module and others:
+            raise PlanError(f"module = {self.module!r} and {', '.join(others)}", "module alone", "")
         _at_least(1, width=self.width, depth=self.depth, repeats=self.repeats, max_width=self.max_width)
         if any(level not in range(self.depth) for level in self.skips):
             raise PlanError(
@@ -158,7 +163,7 @@ class Plan:
                 "class_weights = []",
             )
         deepest = -(-self.training.crop // 2**self.network.depth)
-        if deepest == 1 and self.training.batch == self.training.accumulate:
+        if deepest == 1 and not self.network.module and self.training.batch == self.training.accumulate:
             raise PlanError(
                 f"crop = {self.training.crop} and batch = {self.training.batch} with depth = {self.network.depth}",
                 "more than one pixel at the bottom of the network, for batch norm",
@@ -170,27 +175,36 @@ class Plan:
         """The arguments of ``network.UNet``."""
         sizes = {"in_channels": self.normalisation.channels, "classes": self.classes.count}
         network = asdict(self.network)
-        del network["pretrained"]
+        del network["pretrained"], network["module"]
         return sizes | network
 
     def to_json(self) -> dict[str, Any]:
         tables = ("network", "training", "augmentation", "normalisation")
         return {
             "seed": self.seed,
-            **{name: asdict(getattr(self, name)) for name in tables},
+            **{name: self.table(name) for name in tables},
             "classes": self.classes.to_json(),
             "split": {name: list(names) for name, names in self.split.items()},
             "reasons": dict(self.reasons),
         }
 
+    def table(self, name: str) -> dict[str, Any]:
+        """What is said under ``network``, ``training``, ``augmentation`` or ``normalisation``."""
+        if name == "network" and self.network.module:
+            return {"module": self.network.module}
+        found = asdict(getattr(self, name))
+        found.pop("module", None)
+        return found
+
     @property
     def _summary(self) -> str:
         network, training = self.network, self.training
+        shape = f"width {network.width}, depth {network.depth}, skips {_shown(network.skips) or 'none'}"
         images = ", ".join(f"{len(names)} {name}" for name, names in self.split.items())
         budget = training.time or f"{training.epochs:g} epochs"
         return (
             f"plan: {self.classes.count} classes; {images}; "
-            f"width {network.width}, depth {network.depth}, skips {_shown(network.skips) or 'none'}; "
+            f"{network.module or shape}; "
             f"{budget}, {training.batch} crops of {training.crop} px a step; seed {self.seed}"
         )
 
@@ -200,7 +214,7 @@ class Plan:
             return self._summary
         lines = []
         for table in ("network", "training", "augmentation"):
-            for key, value in asdict(getattr(self, table)).items():
+            for key, value in self.table(table).items():
                 reason = self.reasons.get(f"{table}.{key}", "")
                 if reason:
                     lines.append(f"{key:>16}  {_shown(value):<14} {reason}")

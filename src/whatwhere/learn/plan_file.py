@@ -6,7 +6,7 @@ import difflib
 import tomllib
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,7 +178,7 @@ def _toml(plan: Plan) -> str:
     document["seed"] = plan.seed
     for name in ("network", "training", "augmentation", "normalisation"):
         table = tomlkit.table()
-        for key, value in asdict(getattr(plan, name)).items():
+        for key, value in plan.table(name).items():
             item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
             said = plan.reasons.get(f"{name}.{key}") or _MEANINGS.get(f"{name}.{key}")
             if name == "normalisation" and key != "dtype":

@@ -22,6 +22,7 @@ from whatwhere.data.sets import Facts, ImageSet
 from whatwhere.errors import DataError, TrainingError
 from whatwhere.learn.average import Average
 from whatwhere.learn.board import with_board
+from whatwhere.learn.given import network_of
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
 from whatwhere.learn.parallel import World, joined, wrapped
@@ -34,7 +35,6 @@ from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimiz
 from whatwhere.learn.view import SilentView, TrainingView
 from whatwhere.network import (
     Machine,
-    build,
     exact_float32,
     keep_freed_memory,
     load_pretrained,
@@ -61,6 +61,7 @@ def train(
     sets: Mapping[str, ImageSet],
     out: Path | str,
     *,
+    module: nn.Module | None = None,
     resume: bool = False,
     view: TrainingView | None = None,
     started: float | None = None,
@@ -72,11 +73,13 @@ def train(
         plan: what to do; when resuming, the plan in the run folder is the one that counts.
         sets: the images of ``"train"`` and ``"val"``.
         out: the run folder; a new one, or with ``resume`` that of an interrupted run.
+        module: the network, if the plan is for one that is given (see `given`); it learns itself, not a copy.
         view: is told what happens.
         started: ``time.perf_counter()`` from which a time budget counts; now, if not given.
         checkpoint_seconds: the most that is lost when the process is killed.
 
     Raises:
+        PlanError: the plan is for another network.
         TrainingError: the pilot failed, the loss kept overflowing, or the folder holds another run.
         KeyboardInterrupt: after a checkpoint was written.
     """
@@ -90,7 +93,7 @@ def train(
             plan = read_plan(folder.plan)
         world.check_batch(plan.training)
         told = with_board(view or SilentView(), folder.board) if world.leads else SilentView()
-        trainer = _Trainer(plan, sets, folder, told, world, _Clock(began), checkpoint_seconds)
+        trainer = _Trainer(plan, module, sets, folder, told, world, _Clock(began), checkpoint_seconds)
         try:
             return trainer.run(resume)
         finally:
@@ -115,6 +118,7 @@ class _Trainer:
     def __init__(
         self,
         plan: Plan,
+        module: nn.Module | None,
         sets: Mapping[str, ImageSet],
         folder: RunFolder,
         view: TrainingView,
@@ -128,7 +132,7 @@ class _Trainer:
         keep_freed_memory()
         exact_float32()
         torch.manual_seed(plan.seed)
-        network = build(plan.network_config).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network_of(plan, module).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         learnt = pretrained_parameters(network) if plan.network.pretrained else []
         optimizer = make_optimizer(network, plan.training, learnt)
         self.state = State(network, optimizer, Average(network, plan.training.average))

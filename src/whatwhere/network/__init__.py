@@ -4,7 +4,19 @@ from whatwhere.network.cost import Cost, cost
 from whatwhere.network.encoders import known_encoder
 from whatwhere.network.machine import Machine, exact_float32, keep_freed_memory, measuring_machine, probe_machine
 from whatwhere.network.mirror import Mirrored
-from whatwhere.network.model_file import Holder, Model, as_model, build, load_model, save_model, versions
+from whatwhere.network.model_file import (
+    Holder,
+    Model,
+    as_model,
+    build,
+    is_of,
+    load_model,
+    name_of,
+    own_config,
+    save_model,
+    state_of,
+    versions,
+)
 from whatwhere.network.pretrained import (
     PHOTOGRAPHS,
     constants_of,
@@ -28,14 +40,18 @@ __all__ = [
     "constants_of",
     "cost",
     "exact_float32",
+    "is_of",
     "keep_freed_memory",
     "known_encoder",
     "load_model",
     "load_pretrained",
     "measuring_machine",
+    "name_of",
+    "own_config",
     "pretrained_file",
     "pretrained_parameters",
     "probe_machine",
     "save_model",
+    "state_of",
     "versions",
 ]

@@ -24,7 +24,18 @@ from whatwhere.network.unet import UNet
 from whatwhere.records import Classes, Normalisation
 from whatwhere.writing import to_json, whole_file
 
-__all__ = ["Holder", "Model", "as_model", "build", "load_model", "save_model", "versions"]
+__all__ = [
+    "Holder",
+    "Model",
+    "as_model",
+    "build",
+    "is_of",
+    "load_model",
+    "name_of",
+    "own_config",
+    "save_model",
+    "versions",
+]
 
 FORMAT = 1
 
@@ -107,29 +118,65 @@ def build(config: dict[str, Any]) -> nn.Module:
     return Mirrored(network) if network.padding == "valid" else network
 
 
+def own_config(network: nn.Module) -> dict[str, Any] | None:
+    """What :func:`build` makes this network from; None for networks made elsewhere, whatever ``config`` they have."""
+    if isinstance(network, Mirrored):
+        network = network.network
+    return network.config if isinstance(network, UNet) else None
+
+
+def name_of(network: nn.Module) -> str:
+    """Where the class of a network made elsewhere is found.
+
+    >>> name_of(nn.Conv2d(1, 2, 3))
+    'torch.nn.modules.conv.Conv2d'
+    """
+    return f"{type(network).__module__}.{type(network).__qualname__}"
+
+
+def is_of(network: nn.Module, name: str) -> bool:
+    """Whether its class is the one of that name: a script's own class is in ``__main__`` one day, in a module another.
+
+    >>> is_of(nn.Conv2d(1, 2, 3), "__main__.Conv2d")
+    True
+    """
+    return type(network).__name__ == name.rpartition(".")[2]
+
+
 def save_model(model: Model, path: Path | str) -> Path:
-    """Writes the model file at once or not at all (a temporary name, then a rename)."""
+    """Writes the model file at once or not at all (a temporary name, then a rename).
+
+    Of a network made elsewhere it holds the name and the weights: to be read again it has to be made again.
+    """
     path = Path(path)
-    config = getattr(model.network, "config", None)
-    if config is None:
-        raise ModelError(
-            f"a network of type {type(model.network).__name__} made elsewhere",
-            "a network of whatwhere",
-            "save its own weights with its own library, and wrap it by from_module again",
-        )
+    config = own_config(model.network) or {"module": name_of(model.network)}
     record = {
         "format": FORMAT, "network": config, "classes": model.classes.to_json(),
         "normalisation": model.normalisation.to_json(), "plan": model.plan, "training": model.training,
         "versions": model.versions,
     }  # fmt: skip
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     with whole_file(path, failures=SafetensorError) as partial:
-        save_file(weights, partial, metadata={"whatwhere": to_json(record)})
+        save_file(state_of(model.network), partial, metadata={"whatwhere": to_json(record)})
     return path
 
 
-def load_model(path: Path | str) -> Model:
-    """Reads a model file; ``ModelError`` if it is missing, damaged, not ours or of a newer format."""
+def state_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Its weights and buffers as a file can hold them; ``ModelError`` for state that is no tensor."""
+    found = {}
+    for name, value in network.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"{name_of(network)} keeps {name}, which is no tensor", "a state of tensors alone", "")
+        found[name] = value.detach().cpu().contiguous().clone()  # a file can't hold one tensor under two names
+    return found
+
+
+def load_model(path: Path | str, module: nn.Module | None = None) -> Model:
+    """Reads a model file; ``ModelError`` if it is missing, damaged, not ours or of a newer format.
+
+    Args:
+        path: the file, or a run folder.
+        module: for a file whose network was made elsewhere: the same network, made again, which gets the weights.
+    """
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
@@ -156,7 +203,7 @@ def load_model(path: Path | str) -> Model:
         raise ModelError(
             f"{path} holds weights of another program", "a model saved by whatwhere", "wrap the network by from_module"
         )
-    return _assemble(path, metadata["whatwhere"], weights)
+    return _assemble(path, metadata["whatwhere"], weights, module)
 
 
 class Holder(Protocol):
@@ -187,14 +234,40 @@ def _check_size(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> Non
         raise ValueError(f"layers of {max(widest, others):,} channels and a file of {held:,} numbers")
 
 
-def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor]) -> Model:
+def _network(
+    path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], module: nn.Module | None
+) -> nn.Module:
+    """The network a file describes, or the one that is given for it, with its weights."""
+    name = config.get("module")
+    if name is None and module is None:
+        _check_size(config, weights)
+        network = build(config)
+        network.load_state_dict(weights)
+        return network
+    if module is None or not is_of(module, name or ""):
+        raise ModelError(
+            f"{path} holds the weights of {name or 'a network of whatwhere'}"
+            + (f", not of {name_of(module)}" if module is not None else ", which was made elsewhere"),
+            "the network it was saved from, made again" if name else "no module",
+            "in Python: Segmenter.load(path, module=...)" if name else "leave out module",
+        )
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path} holds other weights of {name} than the one given has ({in_a_line(error)})",
+            "the network it was saved from",
+            "make it with the same arguments",
+        ) from error
+    return module
+
+
+def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor], module: nn.Module | None) -> Model:
     try:
         record = json.loads(metadata)
         if record["format"] > FORMAT:
             raise ModelError(f"{path} has format {record['format']}", f"at most {FORMAT}", "update whatwhere")
-        _check_size(record["network"], weights)
-        network = build(record["network"])
-        network.load_state_dict(weights)
+        network = _network(path, record["network"], weights, module)
         classes = Classes.from_json(record["classes"])
         normalisation = Normalisation.from_json(record["normalisation"])
         plan, training, made_by = (dict(record[name]) for name in ("plan", "training", "versions"))

@@ -1,0 +1,235 @@
+"""Training a network that the caller gives: its plan, its run, its file, and everything that may not fit."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tiny import Cli, disc_picture
+from whatwhere import Segmenter, segmenter
+from whatwhere.errors import ModelError, PlanError
+from whatwhere.learn.plan import NetworkPlan, Plan
+from whatwhere.learn.plan_file import read_plan, write_plan
+from whatwhere.learn.view import SilentView
+
+
+class Given(nn.Module):
+    """Nothing of whatwhere: instance norm, a way up, and one tensor under two names."""
+
+    def __init__(self, channels: int = 3, classes: int = 2, width: int = 8) -> None:
+        super().__init__()
+        self.config = {"of": "another library"}
+        self.down = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1), nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(),
+            nn.MaxPool2d(2), nn.Conv2d(width, width, 3, padding=1), nn.InstanceNorm2d(width, affine=True),
+        )  # fmt: skip
+        self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.head = nn.Conv2d(width, classes, 1)
+        self.also = self.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.relu(self.up(self.down(x))))
+        return logits
+
+
+class Picky(Given):
+    """As many networks are: only sizes that it can halve five times."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if any(side % 32 for side in x.shape[-2:]):
+            raise RuntimeError(f"Wrong input shape {tuple(x.shape[-2:])}")
+        return super().forward(x)
+
+
+class Several(Given):
+    """Deep supervision: a list in training."""
+
+    def forward(self, x: Tensor) -> Any:
+        return [super().forward(x)] if self.training else super().forward(x)
+
+
+NAME = f"{Given.__module__}.Given"
+
+
+def given(kind: type[Given] = Given, **options: int) -> Given:
+    torch.manual_seed(0)
+    return kind(**options)
+
+
+@pytest.fixture(scope="module")
+def made(discs: Path) -> Plan:
+    plan = segmenter.plan(discs, epochs=24, device="cpu", module=given())
+    return replace(plan, training=replace(plan.training, batch=2))
+
+
+@pytest.fixture(scope="module")
+def run(discs: Path, made: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("given") / "run"
+    segmenter.train(discs, out, plan=made, module=given())
+    return out
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """A test run in the background is told to ignore Ctrl-C; one of these presses it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_for_it_chooses_nothing_of_a_network(made: Plan, tmp_path: Path) -> None:
+    assert made.network == NetworkPlan(module=NAME)
+    assert made.training.crop == 32, "a multiple of 32, of images of 40 px"
+    assert not any(key.startswith("network.") and key != "network.module" for key in made.reasons)
+    said = str(made)
+    assert NAME in said
+    assert "1,122 weights" in said
+    assert "width" not in said
+    written = write_plan(made, tmp_path / "plan.toml")
+    assert f'module = "{NAME}"' in written.read_text()
+    assert "depth" not in written.read_text()
+    again = read_plan(written)
+    assert replace(again, reasons=made.reasons) == made
+    assert f"{NAME}; 24 epochs" in str(again)
+
+
+def test_a_plan_of_our_own_says_nothing_of_modules(disc_plan: Plan, tmp_path: Path) -> None:
+    assert "module" not in write_plan(disc_plan, tmp_path / "plan.toml").read_text()
+    assert "module" not in disc_plan.to_json()["network"]
+
+
+@pytest.mark.parametrize("asked", [{"skips": (0,)}, {"encoder": "plain"}])
+def test_what_it_has_of_its_own_is_not_asked_for(discs: Path, asked: dict[str, Any]) -> None:
+    with pytest.raises(PlanError, match="module, and skips or an encoder; expected one or the other"):
+        segmenter.plan(discs, module=given(), **asked)
+
+
+def test_a_plan_names_a_module_or_describes_a_network() -> None:
+    with pytest.raises(PlanError, match=r"module = 'a.B' and width, skips; expected module alone"):
+        NetworkPlan(module="a.B", width=8, skips=(0,))
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_and_is_read_again_with_its_code(run: Path, discs: Path) -> None:
+    model = Segmenter.load(run, module=Given())
+    assert model.evaluate(discs, split="val").mean_iou > 0.8
+    assert model.model.plan["network"] == {"module": NAME}
+
+
+def test_arrays_train_it_in_place(tmp_path: Path) -> None:
+    images, masks = zip(*(disc_picture(seed) for seed in range(6)))
+    network = given()
+    before = network.head.weight.detach().clone()
+    model = Segmenter.fit(images, masks, epochs=2, device="cpu", module=network, out=tmp_path / "run")
+    assert model.model.network is network
+    assert not torch.equal(network.head.weight, before)
+    again = Segmenter.load(tmp_path / "run", module=Given())
+    assert np.array_equal(model.predict(images[0]), again.predict(images[0]))
+
+
+def test_one_that_takes_few_sizes_trains_and_is_judged_on_all(discs: Path) -> None:
+    model = Segmenter.fit(discs, epochs=1, device="cpu", module=given(Picky))
+    assert model.predict(disc_picture(0)[0]).shape == (40, 40)
+
+
+class _Interrupting(SilentView):
+    def stepped(self, progress: float, entry: dict[str, Any]) -> None:  # noqa: ARG002 (as the view has it)
+        if entry["step"] == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, made: Plan, tmp_path: Path) -> None:
+    short = replace(made, training=replace(made.training, epochs=1.0))
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.train(discs, tmp_path / "cut", plan=short, module=given(), view=_Interrupting())
+    segmenter.train(discs, tmp_path / "cut", plan=short, module=Given(), resume=True)
+    segmenter.train(discs, tmp_path / "whole", plan=short, module=given())
+    cut, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("cut", "whole"))
+    assert cut.keys() == whole.keys()
+    assert all(torch.equal(cut[name], whole[name]) for name in whole if name.startswith(("network", "average")))
+
+
+# -- what does not fit -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Given(classes=3), r"gives a tensor \(2, 3, 32, 32\) in training mode; expected a tensor \(2, 2, 32, 32\)"),
+        (Given(channels=1), r"fails on a crop \(2, 3, 32, 32\) \(.*make it for images of 3 channels and 2 classes"),
+        (Several(), r"gives a list in training mode"),
+    ],
+)
+def test_a_network_that_gives_something_else(network: Given, words: str, discs: Path, tmp_path: Path) -> None:
+    plan = segmenter.plan(discs, epochs=1, device="cpu", module=network)
+    with pytest.raises(PlanError, match=words):
+        segmenter.train(discs, tmp_path / "run", plan=plan, module=network)
+
+
+def test_a_plan_for_another_network(discs: Path, made: Plan, disc_plan: Plan, tmp_path: Path) -> None:
+    for plan, network, words in [
+        (made, None, r"a plan for \S*test_given\.Given, and no module.*train\(\.\.\., module=\.\.\.\)"),
+        (made, given(Picky), r"a plan for \S*test_given\.Given, and \S*test_given\.Picky"),
+        (
+            disc_plan,
+            given(),
+            r"a plan for a network of whatwhere, and \S*test_given\.Given.*plan\(\.\.\., module",
+        ),
+    ]:
+        with pytest.raises(PlanError, match=words):
+            segmenter.train(discs, tmp_path / "run", plan=plan, module=network)
+    assert not (tmp_path / "run" / "plan.toml").exists()
+
+
+def test_its_file_without_its_code(run: Path, run_cli: Cli, discs: Path) -> None:
+    done = run_cli("predict", run, discs / "val" / "images", "-o", "out")
+    assert done.code == 2
+    assert f"holds the weights of {NAME}, which was made elsewhere" in done.err
+    assert "Segmenter.load(path, module=...)" in done.err
+    resumed = run_cli("train", discs, "-o", run, "--resume", "-q")
+    assert resumed.code == 2
+    assert "no module" in resumed.err
+
+
+def test_its_file_with_other_code(run: Path, disc_run: Path) -> None:
+    with pytest.raises(ModelError, match=r"other weights of \S*test_given\.Given than the one given has"):
+        Segmenter.load(run, module=Given(width=4))
+    with pytest.raises(ModelError, match=r"weights of \S*test_given\.Given, not of \S*test_given\.Picky"):
+        Segmenter.load(run, module=Picky())
+    with pytest.raises(ModelError, match=r"weights of a network of whatwhere, not of \S*test_given\.Given"):
+        Segmenter.load(disc_run, module=Given())
+
+
+def test_one_that_was_only_wrapped_is_saved_too(tmp_path: Path) -> None:
+    wrapped = Segmenter.from_module(given(), 2, ((127.0,) * 3, (60.0,) * 3))
+    wrapped.save(tmp_path / "m.safetensors")
+    image = disc_picture(0)[0]
+    assert np.array_equal(Segmenter.load(tmp_path / "m.safetensors", Given()).predict(image), wrapped.predict(image))
+
+
+class _Stateful(Given):
+    def get_extra_state(self) -> str:
+        return "not a tensor"
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+def test_state_that_no_file_can_hold(tmp_path: Path) -> None:
+    wrapped = Segmenter.from_module(given(_Stateful), 2, ((127.0,) * 3, (60.0,) * 3))
+    with pytest.raises(ModelError, match=r"keeps _extra_state, which is no tensor"):
+        wrapped.save(tmp_path / "m.safetensors")
