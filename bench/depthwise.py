@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 from common import header, interleaved, table
 from whatwhere.learn.plan import TrainingPlan
-from whatwhere.learn.quick import QuickOperators
 from whatwhere.learn.step import make_optimizer, train_step
 from whatwhere.network import UNet, keep_freed_memory, pretrained_parameters, probe_machine
+from whatwhere.network.quick import QuickOperators
 
 CLASSES = 11
 Shape = tuple[int, int, int, int]

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from common import header, interleaved, table
 from whatwhere.learn import step
 from whatwhere.learn.plan import TrainingPlan
-from whatwhere.learn.quick import QuickOperators
 from whatwhere.network import UNet, keep_freed_memory, probe_machine
+from whatwhere.network.quick import QuickOperators
 
 BATCH = 8
 

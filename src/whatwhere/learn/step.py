@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
-from whatwhere.learn.quick import QuickOperators
 from whatwhere.network import Machine
+from whatwhere.network.quick import QuickOperators
 
 __all__ = ["StepResult", "class_weights", "cooled", "make_optimizer", "rate_at", "set_rate", "train_step"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whatwhere.learn import quick
-from whatwhere.learn.depthwise import depthwise
-from whatwhere.learn.quick import QuickOperators
+from whatwhere.network import quick
+from whatwhere.network.depthwise import depthwise
+from whatwhere.network.quick import QuickOperators
 
 LAST = torch.channels_last
 Call = Callable[[Tensor], Tensor]
@@ -173,3 +173,15 @@ def test_they_are_exchanged_in_a_step_only(layer: nn.Module, name: str) -> None:
     with QuickOperators():
         assert name in layer(x).grad_fn.name()
     assert name not in layer(x).grad_fn.name()
+
+
+def test_an_instance_norm_in_bfloat16_throughout_is_as_near_as_torch_s() -> None:
+    """As painting has it: the weights are in bfloat16 too, and no gradients are wanted."""
+    exact, x = norm(6).eval(), 3 + torch.randn(1, 6, 32, 32).contiguous(memory_format=LAST)
+    lowered = norm(6).eval().bfloat16()
+    with torch.inference_mode():
+        theirs, right = lowered(x.bfloat16()), exact(x)
+        with QuickOperators():
+            ours = lowered(x.bfloat16())
+    assert ours.dtype == torch.bfloat16
+    assert float((ours - right).abs().max()) <= 1.5 * float((theirs - right).abs().max())

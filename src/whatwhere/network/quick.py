@@ -1,4 +1,4 @@
-"""Operators that learn slowly on a CPU as torch computes them, computed otherwise: same results but for rounding.
+"""Operators that are slow on a CPU as torch computes them, computed otherwise: same results but for rounding.
 
 They are exchanged while a network's forward pass runs, whatever network it is; the network itself stays as it is. What
 each costs, before and after: `bench/quick_operators.py`.
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from whatwhere.learn.depthwise import depthwise
+from whatwhere.network.depthwise import depthwise
 
 __all__ = ["QuickOperators"]
 
@@ -87,10 +87,8 @@ def _instance_norm(
         return None
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     channels = x.shape[1]
-    weight = x.new_ones(channels, dtype=exact) if weight is None else weight
-    bias = x.new_zeros(channels, dtype=exact) if bias is None else bias
-    if not weight.dtype == bias.dtype == exact:
-        return None
+    weight = x.new_ones(channels, dtype=exact) if weight is None else weight.to(exact)
+    bias = x.new_zeros(channels, dtype=exact) if bias is None else bias.to(exact)
     return _InstanceNorm.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call, no-any-return]
 
 
