@@ -6,6 +6,7 @@ network sees more crops. The weights at the end are scored on val/, not the best
 
     python bench/score_against_weights.py                           # ISBI membranes, 4 minutes a run
     python bench/score_against_weights.py --seeds 0 1 2             # goes on where it stopped
+    python bench/score_against_weights.py --sizes 8,3 8,4           # only these widths and depths
     python bench/score_against_weights.py --show                    # only the table and the plot, from what is there
     python bench/score_against_weights.py --quick
 """
@@ -33,7 +34,7 @@ from whatwhere import segmenter
 from whatwhere.learn.run_folder import RunFolder
 
 HERE = Path(__file__).resolve().parent
-SIZES = ((4, 3), (6, 3), (8, 3), (16, 3), (16, 4), (32, 4))
+SIZES = ((4, 3), (6, 3), (8, 3), (8, 4), (16, 3), (16, 4), (32, 4))
 """Width and depth; from 30 thousand to 8 million weights."""
 MEMBRANE = 1
 
@@ -106,10 +107,16 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.3f}{ends}"
 
 
+def size(text: str) -> tuple[int, int]:
+    width, depth = map(int, text.split(","))
+    return width, depth
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/isbi_membrane"))
     parser.add_argument("--time", default="4m", help="of each run")
+    parser.add_argument("--sizes", nargs="+", default=SIZES, type=size, metavar="WIDTH,DEPTH", help="only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=HERE / "out" / "score_against_weights")
     parser.add_argument("--record", type=Path, default=RECORDS / "score_against_weights.jsonl")
@@ -118,7 +125,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two short runs, to see that it works")
     parser.add_argument("--worker", type=int, nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.sizes = SIZES
     if options.worker:
         width, depth, seed = options.worker
         folder = RunFolder(options.out / f"{options.time}-{width}-{depth}-{seed}")
