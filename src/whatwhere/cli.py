@@ -186,6 +186,7 @@ def predict(
     precision: PrecisionChoice = "auto",
     device: Device = "auto",
     backend: BackendChoice = "auto",
+    level: Annotated[int, typer.Option(min=0, help="Of pyramids: 0 is the largest, 1 the next smaller one ...")] = 0,
     fill_missing: Annotated[bool, typer.Option(help="Missing Zarr chunks mean the fill value.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Dask scheduler (tcp://...) or local:N workers.")] = None,
     quiet: Quiet = False,
@@ -199,11 +200,12 @@ def predict(
         ):  # fmt: skip
             if given:
                 raise typer.BadParameter(f"--prove with --{name}: a proof paints nothing")
-        _prove(model, inputs, tile, precision, device, backend, fill_missing=fill_missing)
+        _prove(model, inputs, tile, precision, device, backend, level, fill_missing)
         return
     options: dict[str, Any] = {
         "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
-        "tile": tile, "device": device, "backend": backend, "fill_missing": fill_missing, "cluster": cluster,
+        "tile": tile, "device": device, "backend": backend, "level": level,
+        "fill_missing": fill_missing, "cluster": cluster,
     }  # fmt: skip
     with _tile_progress(quiet) as advance:
         done = paint_all(model, inputs, output, progress=advance, **options)
@@ -396,18 +398,26 @@ def _levels_of(text: str | None, depth: int) -> Sequence[int] | None:
 
 
 def _prove(
-    model: Path, inputs: list[str], tile: int | None, precision: Any, device: str, backend: str, *, fill_missing: bool
+    model: Path,
+    inputs: list[str],
+    tile: int | None,
+    precision: Any,
+    device: str,
+    backend: str,
+    level: int,
+    fill_missing: bool,
 ) -> None:
     from whatwhere.network import load_model
     from whatwhere.paint import prove
     from whatwhere.paint.files import fitted, open_image
     from whatwhere.paint.predict import find_inputs
+    from whatwhere.paint.sources import Reading
 
     (path, _), *others = find_inputs(inputs)
     if others:
         _out.print(f"proved on {path}, the first of {len(others) + 1} images", markup=False)
     loaded = load_model(model)
-    source = fitted(open_image(path, fill_missing=fill_missing), loaded.normalisation.channels)
+    source = fitted(open_image(path, Reading(level, fill_missing)), loaded.normalisation.channels)
     proof = prove(
         loaded,
         source,

@@ -21,7 +21,7 @@ from whatwhere.data import read_image
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
-from whatwhere.paint.sources import ArraySource, Source, extra
+from whatwhere.paint.sources import ArraySource, Reading, Source, extra
 from whatwhere.paint.tiff import TiffSource, palette, write_planes_tiff, write_tiff
 from whatwhere.paint.zarrs import ZarrSource, create_labels
 
@@ -362,7 +362,7 @@ def test_missing_chunks_are_named_unless_they_mean_the_fill_value(tmp_path: Path
     array[50:, 50:] = 2
     with pytest.raises(DataError, match=r"a.zarr has no chunk c/1/0.*--fill-missing; fill_missing=True"):
         open_image(tmp_path / "a.zarr")
-    pixels, _ = open_image(tmp_path / "a.zarr", fill_missing=True).read(((0, 100), (0, 100)))
+    pixels, _ = open_image(tmp_path / "a.zarr", Reading(fill_missing=True)).read(((0, 100), (0, 100)))
     np.testing.assert_array_equal(pixels[..., 0], array[...])
 
 
@@ -405,7 +405,7 @@ def test_a_damaged_chunk_and_groups_without_images_are_named(tmp_path: Path) -> 
         open_image(tmp_path / "b.zarr")
     zarr.create_array(str(tmp_path / "t.zarr"), shape=(4, 3, 8, 8), chunks=(4, 3, 8, 8), dtype="uint8")
     with pytest.raises(DataError, match="4 axes without names"):
-        open_image(tmp_path / "t.zarr", fill_missing=True)
+        open_image(tmp_path / "t.zarr", Reading(fill_missing=True))
 
 
 def test_pictures_and_a_plain_folder(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
 from whatwhere.paint.paint import PaintReport, paint_source, report_of, with_room
 from whatwhere.paint.scheme import Scheme, scheme
-from whatwhere.paint.sources import Source, extra
+from whatwhere.paint.sources import Reading, Source, extra
 from whatwhere.paint.stores import JournaledSink, ZarrStore
 from whatwhere.paint.tiles import Tile, Tiling
 from whatwhere.paint.work import Progress, finish, read_tile
@@ -37,7 +37,7 @@ __all__ = ["Workers"]
 Recipe = tuple[str, str, Precision, str]
 """The model's file and the digest of what is in it, precision, and device."""
 
-Place = tuple[Path, bool, Path, dict[str, Any]]
+Place = tuple[Path, Reading, Path, dict[str, Any]]
 """The image's file, whether what it lacks is filled, the output, and what makes two paintings the same."""
 
 _PATIENCE = 5
@@ -96,15 +96,15 @@ class Workers:
                 part.close()
 
     def submit(
-        self, path: Path, target: Names, options: Options, work: dict[str, Any], fill_missing: bool
+        self, path: Path, target: Names, options: Options, work: dict[str, Any], how: Reading
     ) -> Callable[[], PaintReport]:
         """Sends a small image to a worker; what is returned waits for it."""
         future = self.client.submit(
-            _paint_file, self._recipe, path.resolve(), _absolute(target), options, work, fill_missing, pure=False
+            _paint_file, self._recipe, path.resolve(), _absolute(target), options, work, how, pure=False
         )
         return lambda: self._result(future)
 
-    def painter(self, path: Path, fill_missing: bool, work: dict[str, Any]) -> Painter:
+    def painter(self, path: Path, how: Reading, work: dict[str, Any]) -> Painter:
         """Paints the large image at ``path`` tile by tile on all workers, into a sink with a Zarr store."""
 
         def paint(
@@ -121,7 +121,7 @@ class Workers:
 
             def attempt(plan: Scheme) -> None:
                 done = sink.begin(plan, f"eager {engine.precision}")  # as the workers do it
-                place = (path.resolve(), fill_missing, sink.folder.resolve(), work)
+                place = (path.resolve(), how, sink.folder.resolve(), work)
                 for count, index in enumerate(self._tiles(place, plan.tiling, done), len(done) + 1):
                     sink.note(index)
                     if progress:
@@ -168,11 +168,11 @@ def _paint_file(
     target: Names,
     options: Options,
     work: dict[str, Any],
-    fill_missing: bool,
+    how: Reading,
 ) -> PaintReport:
     """On a worker: one small image from file to files."""
     engine = _bench(recipe).engine
-    source = open_image(path, fill_missing=fill_missing)
+    source = open_image(path, how)
     try:
         return paint_to_files(engine, fitted(source, engine.model.normalisation.channels), target, options, work)
     finally:
@@ -181,11 +181,11 @@ def _paint_file(
 
 def _paint_tile(recipe: Recipe, place: Place, tiling: Tiling, tile: Tile) -> int:
     """On a worker: one tile from the image's file to its chunks of the output. Returns the tile's number."""
-    path, fill_missing, folder, work = place
+    path, how, folder, work = place
     probabilities = bool(work["probabilities"])
     bench = _bench(recipe)
     with bench.lock:
-        source = bench.source(path, fill_missing, work)
+        source = bench.source(path, how, work)
         tensor, valid = read_tile(bench.engine, source, tiling, tile)
     logits = bench.engine.logits(tensor[None])[0][:, *tile.inner]
     inner: np.ndarray[Any, Any] | None = None if valid is None else valid[tile.inner]
@@ -210,16 +210,16 @@ class _Bench:
                 "leave it in its place until all is painted, or copy it to the worker's machine",
             )
         self.lock = threading.Lock()
-        self._key: tuple[Path, bool, dict[str, Any]] | None = None
+        self._key: tuple[Path, Reading, dict[str, Any]] | None = None
         self._source: Source | None = None
 
-    def source(self, path: Path, fill_missing: bool, work: dict[str, Any]) -> Source:
-        if self._source is None or self._key != (path, fill_missing, work):
+    def source(self, path: Path, how: Reading, work: dict[str, Any]) -> Source:
+        if self._source is None or self._key != (path, how, work):
             if self._source is not None:
                 self._source.close()
-            opened = open_image(path, fill_missing=fill_missing)
+            opened = open_image(path, how)
             self._source = fitted(opened, self.engine.model.normalisation.channels)
-            self._key = path, fill_missing, work
+            self._key = path, how, work
         return self._source
 
 

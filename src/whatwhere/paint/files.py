@@ -10,7 +10,7 @@ from whatwhere.data.folder import files_below
 from whatwhere.data.images import IMAGE_SUFFIXES, TIFF_SUFFIXES, check_text, image_size, read_image
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
-from whatwhere.paint.sources import ArraySource, Pixels, Source, Valid
+from whatwhere.paint.sources import WHOLE, ArraySource, Pixels, Reading, Source, Valid, no_level
 from whatwhere.paint.tiff import TiffSource
 from whatwhere.paint.zarrs import ZarrSource, is_zarr
 from whatwhere.records import Box
@@ -26,24 +26,27 @@ def is_image(path: Path) -> bool:
     return is_zarr(path) or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def open_image(path: Path, *, fill_missing: bool = False) -> Source:
+def open_image(path: Path, how: Reading = WHOLE) -> Source:
     """Opens an image; ``DataError`` names what is wrong with it.
 
     Args:
         path: a picture (PNG, JPEG, WebP ...), TIFF, GeoTIFF, or the folder of a Zarr array or OME-Zarr image.
-        fill_missing: see :class:`ZarrSource`.
+        how: which level of a pyramid, and what Zarr chunks mean that are not there.
     """
     if is_zarr(path):
-        return ZarrSource(path, fill_missing=fill_missing)
+        return ZarrSource(path, how)
     if path.is_dir():
         raise DataError(f"{path} is a folder", "an image, or a Zarr folder", "name the images inside it")
     if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
         if is_geotiff(path):
-            return GeoSource(path)
+            return GeoSource(path, how.level)
         height, width = image_size(path)
-        if height * width > LARGE:
-            return TiffSource(path)
-    return ArraySource(read_image(path), str(path))
+        if height * width > LARGE or how.level:
+            return TiffSource(path, how.level)
+    image = ArraySource(read_image(path), str(path))
+    if how.level:
+        raise no_level(image.name, how.level, [image.size])
+    return image
 
 
 def state_of(path: Path) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from whatwhere.errors import DataError
-from whatwhere.paint.sources import Pixels, Valid, extra
+from whatwhere.paint.sources import Pixels, Valid, extra, no_level
 from whatwhere.paint.tiff import palette, shrinkings
 from whatwhere.records import VOID, Box, Classes
 
@@ -33,15 +33,17 @@ def is_geotiff(path: Path) -> bool:
 
 
 class GeoSource:
-    """A GeoTIFF read by windows; pixels that are no data (by value, mask or alpha) are not valid."""
+    """A GeoTIFF, or a level of its pyramid, by windows; pixels without data (by value, mask or alpha) are not valid."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, level: int = 0) -> None:
         rasterio = extra("rasterio", "geo", f"{path} is a GeoTIFF")
         self.name = str(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
                 self._file = rasterio.open(path)
+                if level:
+                    self._file = _smaller(self._file, level)
         except rasterio.errors.RasterioError as error:
             raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
         self._colors = _colors(self._file)
@@ -85,6 +87,18 @@ class GeoSource:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _smaller(file: Any, level: int) -> Any:
+    """A level of the file's pyramid, whose transform has larger steps; the file is closed."""
+    import rasterio
+
+    with file:
+        shrunk = file.overviews(1)
+        if level > len(shrunk):
+            sizes = [(-(-file.height // step), -(-file.width // step)) for step in (1, *shrunk)]
+            raise no_level(file.name, level, sizes)
+    return rasterio.open(file.name, overview_level=level - 1)
 
 
 def _colors(file: Any) -> NDArray[np.uint8] | None:

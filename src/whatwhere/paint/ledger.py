@@ -125,12 +125,12 @@ class Ledger:
         return path.relative_to(self._path.parent).as_posix()
 
 
-def work_of(model: str, path: Path, source: Source, options: Options) -> Work:
+def work_of(model: str, path: Path, source: Source, options: Options, level: int = 0) -> Work:
     """What the painting of an image by a model (its fingerprint) is known by."""
     size, changed = state_of(path)
     return {
         "model": model, "image": os.path.abspath(path), "bytes": size, "modified": changed,  # noqa: PTH100
-        "size": list(source.size), "probabilities": options.probabilities,
+        "size": list(source.size), "probabilities": options.probabilities, **({"level": level} if level else {}),
     }  # fmt: skip
 
 

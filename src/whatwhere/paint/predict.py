@@ -23,7 +23,7 @@ from whatwhere.paint.files import check_name, find_images, fitted, is_image, ope
 from whatwhere.paint.ledger import Ledger, TakenError, Work, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
-from whatwhere.paint.sources import Source
+from whatwhere.paint.sources import Reading, Source
 
 if TYPE_CHECKING:
     from whatwhere.paint.cluster import Workers
@@ -97,6 +97,7 @@ def predict(
     batch: int = 1,
     device: str = "auto",
     backend: str = "auto",
+    level: int = 0,
     fill_missing: bool = False,
     cluster: str | None = None,
     progress: Progress | None = None,
@@ -116,6 +117,8 @@ def predict(
         overwrite: paint again what is there.
         precision, device, backend: as for :class:`Engine`.
         tile, batch: as for :func:`paint`.
+        level: of pyramids (slides, OME-TIFF, OME-Zarr, GeoTIFF with overviews): 0 is the largest, 1 the next smaller
+            one ...; what is painted has that level's size, and its place on Earth or its pixel size in OME-Zarr.
         fill_missing: Zarr chunks that are not there mean the fill value.
         cluster: ``"local:4"`` for four worker processes, or the address of a Dask scheduler (``"tcp://..."``) whose
             workers see the same files; the model must then be a file. Needs the extra ``cluster``.
@@ -125,10 +128,11 @@ def predict(
         ClusterError: workers that don't answer, or that all died.
         OutputError: ``out_dir`` can't be written.
         ModelError: the model's file can't be used.
-        PlanError: a precision, device or backend that is not to be had here.
+        PlanError: a precision, device or backend that is not to be had here; a level below 0.
     """
     out_dir = Path(out_dir)
     backend = _for_workers(backend) if cluster is not None else backend
+    how = Reading(level, fill_missing)
     found = find_inputs(inputs)
     engine = (
         model
@@ -139,7 +143,7 @@ def predict(
     images = frozenset(path.resolve() for path, _ in found)
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
         ledger = Ledger(out_dir, overwrite)
-        job = _Job(engine, _fingerprint(engine), options, ledger, images, fill_missing, progress, workers)
+        job = _Job(engine, _fingerprint(engine), options, ledger, images, how, progress, workers)
         # with workers, small images are all on their way before the first is waited for
         waiting = [job.start(path, out_dir / stem) for path, stem in found]
         items = tuple(wait() for wait in waiting)
@@ -209,7 +213,7 @@ class _Job:
     options: Options
     ledger: Ledger
     images: frozenset[Path]
-    fill_missing: bool
+    how: Reading
     progress: Progress | None
     workers: Workers | None
 
@@ -222,7 +226,7 @@ class _Job:
             source.close()
             if is_small(source) and not self.ledger.has(target, self.options, work):
                 self.ledger.begin(target, self.options, work)
-                coming = self.workers.submit(path, target, self.options, work, self.fill_missing)
+                coming = self.workers.submit(path, target, self.options, work, self.how)
                 return lambda: self._guarded(path, lambda: self._painted(path, target, coming))
         except _OF_ONE_IMAGE as error:
             failed = Prediction(str(path), None, "failed", str(error))
@@ -236,7 +240,7 @@ class _Job:
             return Prediction(str(path), None, "failed", str(error))
 
     def _look(self, path: Path, stem: Path) -> tuple[Source, Names, Work]:
-        source = open_image(path, fill_missing=self.fill_missing)
+        source = open_image(path, self.how)
         target = names(stem, path, source.size)
         if any(self._is_image(place) for place in (target.labels, target.overlay, target.probabilities)):
             source.close()
@@ -245,7 +249,7 @@ class _Job:
                 "a place of its own",
                 "choose another folder with -o",
             )
-        return source, target, work_of(self.model, path, source, self.options)
+        return source, target, work_of(self.model, path, source, self.options, self.how.level)
 
     def _is_image(self, place: Path) -> bool:
         """Whether it is one of the images, or inside a Zarr folder that is one."""
@@ -258,7 +262,7 @@ class _Job:
             if self.ledger.has(target, self.options, work):
                 return Prediction(str(path), str(target.labels), "skipped")
             ready = fitted(source, self.engine.model.normalisation.channels)
-            painter = None if self.workers is None else self.workers.painter(path, self.fill_missing, work)
+            painter = None if self.workers is None else self.workers.painter(path, self.how, work)
             self.ledger.begin(target, self.options, work)
             return self._painted(path, target, lambda: paint_to_files(
                 self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.errors import DataError, in_a_line
+from whatwhere.errors import DataError, PlanError, in_a_line
 from whatwhere.records import Box
 
-__all__ = ["ArraySource", "Pixels", "Source", "Valid", "extra"]
+__all__ = ["WHOLE", "ArraySource", "Pixels", "Reading", "Source", "Valid", "extra", "no_level"]
 
 Pixels = NDArray[Any]
 """A window of an image: ``(h, w, C)`` in the file's own dtype."""
 
 Valid = NDArray[np.bool_]
 """``(h, w)``: False where the file says that there is no data."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are to be read.
+
+    Attributes:
+        level: of a pyramid: 0 is the largest, 1 the next smaller one ...
+        fill_missing: Zarr chunks that are not there mean the fill value; otherwise they are an error, as after a copy
+            that was cut off.
+    """
+
+    level: int = 0
+    fill_missing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level < 0:
+            raise PlanError(f"level = {self.level}", "0 for the largest, 1 for the next smaller one ...", "")
+
+
+WHOLE = Reading()
+"""Images at their full size, with all their chunks."""
 
 
 class Source(Protocol):
@@ -61,6 +85,12 @@ class ArraySource:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def no_level(name: str, level: int, sizes: Sequence[tuple[int, int]]) -> DataError:
+    """What is said of an image that lacks a level, given the height and width of each that it has."""
+    shown = ", ".join(f"{index}: {height}x{width}" for index, (height, width) in enumerate(sizes))
+    return DataError(f"{name} has no level {level}", f"one of its levels ({shown})", "choose another --level")
 
 
 def extra(module: str, name: str, why: str) -> Any:

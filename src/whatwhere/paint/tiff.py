@@ -1,6 +1,6 @@
 """TIFF and BigTIFF by windows: tiles or strips decoded one at a time; label pictures of any size written by tiles.
 
-Reads plain, OME and pyramidal files (their largest level). Knows nothing of coordinates on Earth.
+Reads plain, OME and pyramidal files (their largest level, or a smaller one). Knows nothing of coordinates on Earth.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from whatwhere.data.images import DEFAULT_MAX_PIXELS, VOID_COLOR, channel_axis, tiff_orientation, upright
 from whatwhere.errors import DataError
-from whatwhere.paint.sources import Pixels, Valid
+from whatwhere.paint.sources import Pixels, Valid, no_level
 from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["TiffSource", "palette", "shrinkings", "write_planes_tiff", "write_tiff"]
@@ -32,29 +32,32 @@ _SCREEN = 1024
 
 
 class TiffSource:
-    """The first image of a TIFF file, its largest level, read by windows, upright.
+    """The first image of a TIFF file, its largest level or a smaller one, read by windows, upright.
 
     Pages or planes of a stack are channels. A segment of zero bytes is left out on purpose and reads as zeros.
 
     Raises:
-        DataError: not a TIFF, axes beyond height, width and channels, or (when read) a damaged tile or strip.
+        DataError: not a TIFF, no such level, axes beyond height, width and channels, or (when read) a damaged tile or
+            strip.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, level: int = 0) -> None:
         self.name = str(path)
         try:
             self._file = tifffile.TiffFile(path)
         except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
             raise DataError(f"{path} is not a whole TIFF file ({error})", "TIFF or BigTIFF", "copy it again") from error
         try:
-            self._describe(path)
+            self._describe(path, level)
         except BaseException:
             self._file.close()
             raise
 
-    def _describe(self, path: Path) -> None:
+    def _describe(self, path: Path, level: int) -> None:
         series = self._file.series[0]
         pages = [page for page in series.pages if page is not None]
+        if level and pages:
+            pages = _level(self._file, pages, level, self.name)
         extra = [f"{axis} of {n}" for axis, n in zip(series.axes, series.shape) if axis in "TZRPV" and n > 1]
         if extra or not pages:
             raise DataError(
@@ -107,6 +110,22 @@ class TiffSource:
             return self._cache[key]
 
         return get
+
+
+def _level(file: Any, largest: list[Any], level: int, name: str) -> list[Any]:
+    """The pages of a smaller level: as slide formats and OME-TIFF list them, else pages that say they are smaller."""
+    levels = [[page for page in one.pages if page is not None] for one in file.series[0].levels]
+    if len(levels) == 1 and len(largest) == 1:
+        like = largest[0].keyframe
+        smaller = [
+            page for page in file.pages if page.is_reduced and page.samplesperpixel == like.samplesperpixel
+            and page.dtype == like.dtype and page.photometric == like.photometric
+        ]  # fmt: skip
+        levels += [[page] for page in sorted(smaller, key=lambda page: -page.imagelength)]
+    if level >= len(levels):
+        keys = [pages[0].keyframe for pages in levels]
+        raise no_level(name, level, [(key.imagelength, key.imagewidth) for key in keys])
+    return levels[level]
 
 
 def _lying(box: Box, size: tuple[int, int], orientation: int) -> Box:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from whatwhere.errors import DataError
-from whatwhere.paint.sources import Pixels, Valid, extra
+from whatwhere.paint.sources import WHOLE, Pixels, Reading, Valid, extra, no_level
 from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["CHUNK", "ZarrSource", "create_labels", "create_planes", "is_zarr", "sync_box"]
@@ -30,17 +30,16 @@ def is_zarr(path: Path) -> bool:
 
 
 class ZarrSource:
-    """An array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or the largest level of an OME-Zarr image.
+    """An array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or a level of an OME-Zarr image.
 
     Axes are taken from the file's own names where it has them; without names, the shortest of three is the channels.
 
     Args:
         path: the folder of the array or of the OME-Zarr group.
-        fill_missing: chunks that are not there mean the fill value; otherwise they are an error, as after a copy that
-            was cut off.
+        how: which level, and what chunks mean that are not there.
     """
 
-    def __init__(self, path: Path, *, fill_missing: bool = False) -> None:
+    def __init__(self, path: Path, how: Reading = WHOLE) -> None:
         zarr = extra("zarr", "zarr", f"{path} is a Zarr folder")
         self.name = str(path)
         try:
@@ -49,8 +48,11 @@ class ZarrSource:
             raise DataError(f"{path} is not a whole Zarr folder ({error})", "a Zarr array", "copy it again") from error
         names: list[str] = []
         self.ome: dict[str, Any] | None = None
+        self.level = how.level
         if not hasattr(node, "shape"):
-            node, names, self.ome = _largest_level(node, path)
+            node, names, self.ome = _level(node, path, how.level)
+        elif how.level:
+            raise DataError(f"{path} has no level {how.level}", "an OME-Zarr image with levels", "leave out --level")
         self._array = node
         self._axes = _Axes(
             tuple(node.shape), names or list(getattr(node.metadata, "dimension_names", None) or []), path
@@ -58,7 +60,7 @@ class ZarrSource:
         self.format = int(node.metadata.zarr_format)
         self.size, self.channels = self._axes.size, self._axes.channels
         self.dtype = np.dtype(node.dtype).newbyteorder("=")
-        missing = [] if fill_missing else list(itertools.islice(_missing(node), 1))
+        missing = [] if how.fill_missing else list(itertools.islice(_missing(node), 1))
         if missing:
             raise DataError(
                 f"{path} has no chunk {missing[0]}",
@@ -119,7 +121,7 @@ def _guess(shape: tuple[int, ...], path: Path) -> list[str]:
     raise DataError(f"{path} has {len(shape)} axes without names", "height, width and channels", "name its axes")
 
 
-def _largest_level(group: Any, path: Path) -> tuple[Any, list[str], dict[str, Any]]:
+def _level(group: Any, path: Path, number: int) -> tuple[Any, list[str], dict[str, Any]]:
     attributes = dict(group.attrs)
     scales = (attributes.get("ome") or attributes).get("multiscales")
     if not scales:
@@ -131,7 +133,10 @@ def _largest_level(group: Any, path: Path) -> tuple[Any, list[str], dict[str, An
         )
     first = scales[0]
     axes = [axis["name"] if isinstance(axis, dict) else axis for axis in first.get("axes", [])]
-    level = first["datasets"][0]["path"]
+    levels = [dataset["path"] for dataset in first["datasets"]]
+    if number >= len(levels):
+        raise no_level(str(path), number, [tuple(group[one].shape[-2:]) for one in levels if one in group])
+    level = levels[number]
     if level not in group:
         raise DataError(f"{path} has no level {level!r}", "the arrays that its own description names", "copy it again")
     return group[level], axes, first
@@ -157,7 +162,7 @@ def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: Z
     name = None
     if source is not None and source.ome is not None:
         place, name = zarr.open_group(str(path), mode="w", zarr_format=form), "0"
-        place.attrs.update(_ome_words(source.ome, classes, form))
+        place.attrs.update(_ome_words(source.ome, source.level, classes, form))
     maker = zarr.create_array if name is None else place.create_array
     target = {"store": place} if name is None else {"name": name}
     named = {"dimension_names": ["y", "x"]} if form == 3 else {}
@@ -189,14 +194,14 @@ def sync_box(array: Any, box: Box) -> None:
             os.close(handle)
 
 
-def _ome_words(ome: dict[str, Any], classes: Classes, form: int) -> dict[str, Any]:
+def _ome_words(ome: dict[str, Any], level: int, classes: Classes, form: int) -> dict[str, Any]:
     """The description of a label image at the place of the image it was painted from (OME-NGFF 0.4 and 0.5)."""
     names = [axis["name"] if isinstance(axis, dict) else axis for axis in ome.get("axes", [])]
     kept = [i for i, name in enumerate(names) if name in ("y", "x")]
     axes = [ome["axes"][i] if isinstance(ome["axes"][i], dict) else {"name": names[i], "type": "space"} for i in kept]
     transforms = [
         {**step, kind: [step[kind][i] for i in kept]}
-        for step in ome["datasets"][0].get("coordinateTransformations", [])
+        for step in ome["datasets"][level].get("coordinateTransformations", [])
         for kind in ("scale", "translation")
         if kind in step
     ] or [{"type": "scale", "scale": [1.0, 1.0]}]
