@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tiny import Cli, Done
+from tiny import Cli, Done, disc_picture
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import write_plan
 from whatwhere.network import save_model
@@ -305,8 +305,14 @@ def test_a_proof_paints_nothing(discs: Path, disc_run: Path, tmp_path: Path, run
     images = discs / "val" / "images"
     done = run_cli("predict", disc_run, images, "-o", tmp_path / "out", "--prove", "--overlay")
     assert (done.code, "--overlay" in done.err) == (2, True)
-    done = run_cli("predict", disc_run, images, "-o", tmp_path / "out", "--prove")
-    assert (done.code, "the first of 3 images" in done.out) == (0, True)
+    small = run_cli("predict", disc_run, images, "--prove")
+    assert_one_clear_line(small, "proves nothing", "a larger image")
+    for name in ("a", "b"):
+        Image.fromarray(disc_picture(0, 300)[0]).save(tmp_path / f"{name}.png")
+    done = run_cli("predict", disc_run, tmp_path / "a.png", tmp_path / "b.png", "--prove")
+    assert (done.code, "the first of 2 images" in done.out) == (0, True)
+    missing = run_cli("predict", disc_run, images)
+    assert (missing.code, "--output" in missing.err) == (2, True)
 
 
 def test_a_split_that_is_not_there(discs: Path, disc_run: Path, run_cli: Cli) -> None:

@@ -171,7 +171,9 @@ def train(
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, or globs.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the painted images.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the painted images; needed unless --prove.")
+    ] = None,
     overlay: Annotated[
         bool, typer.Option(help="Also NAME.overlay.png: labels over the image, the first class clear.")
     ] = False,
@@ -202,6 +204,8 @@ def predict(
                 raise typer.BadParameter(f"--prove with --{name}: a proof paints nothing")
         _prove(model, inputs, tile, precision, device, backend, level, fill_missing)
         return
+    if output is None:
+        raise typer.BadParameter("missing: the folder for the painted images", param_hint="'--output' / '-o'")
     options: dict[str, Any] = {
         "overlay": overlay, "probabilities": probabilities, "overwrite": overwrite, "precision": precision,
         "tile": tile, "device": device, "backend": backend, "level": level,
@@ -292,7 +296,7 @@ def explain(
     image: Annotated[Path | None, typer.Option(help="The image whose --pixel is taken apart.")] = None,
     pixel: Annotated[str | None, typer.Option(help="The pixel, as X,Y; without --image of the first.")] = None,
     split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
-    images: Annotated[int, typer.Option(help="How many images are measured at most.")] = 20,
+    images: Annotated[int, typer.Option(min=1, help="How many images are measured at most.")] = 20,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -323,6 +327,7 @@ def explore(
 ) -> None:
     """Touch the network: a local page that answers at once. Ends with Ctrl-C."""
     from whatwhere.chosen import truth_of
+    from whatwhere.data.folder import mask_folders
     from whatwhere.paint.sources import extra
 
     for needed in ("starlette", "uvicorn"):
@@ -330,6 +335,8 @@ def explore(
     from whatwhere.explorer.serve import explore as serve
     from whatwhere.explorer.serve import models_in
 
+    if data is None and images and len(images) == 1 and mask_folders(images[0]):  # as other commands take it
+        data, images = images[0], None
     if split is not None and data is None:
         raise typer.BadParameter("--split says which part of --data, which is not given")
     models = models_in([model, *(others or [])])
@@ -417,15 +424,15 @@ def _prove(
     if others:
         _out.print(f"proved on {path}, the first of {len(others) + 1} images", markup=False)
     loaded = load_model(model)
-    source = fitted(open_image(path, Reading(level, fill_missing)), loaded.normalisation.channels)
-    proof = prove(
-        loaded,
-        source,
-        precision="float32" if precision == "auto" else precision,
-        tile=tile,
-        device=device,
-        backend=backend,
-    )
+    with contextlib.closing(open_image(path, Reading(level, fill_missing))) as opened:
+        proof = prove(
+            loaded,
+            fitted(opened, loaded.normalisation.channels),
+            precision="float32" if precision == "auto" else precision,
+            tile=tile,
+            device=device,
+            backend=backend,
+        )
     _out.print(str(proof), markup=False)
     if not proof.passed:
         raise typer.Exit(1)

@@ -8,7 +8,6 @@ Knows the verbs; computes nothing itself.
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Mapping
@@ -21,7 +20,6 @@ from PIL import Image
 from rich.console import Console
 
 from whatwhere.data.scenes import CLASSES, THIN, Scene, render_scene, write_scenes
-from whatwhere.errors import OutputError
 from whatwhere.explain import Explanation, draw_levels, draw_paintings
 from whatwhere.explain.figures import TOKENS
 from whatwhere.explain.report import inline_svg
@@ -33,6 +31,7 @@ from whatwhere.learn.view import make_view
 from whatwhere.network import load_model, versions
 from whatwhere.paint import Engine, paint, predict
 from whatwhere.segmenter import check, explain, plan, train
+from whatwhere.writing import whole_file, write_json
 
 __all__ = ["NETWORKS", "TRAIN", "VAL", "DemoScore", "demo_plan", "run_demo"]
 
@@ -170,7 +169,8 @@ def _draw(scenes: list[Scene], painted: Mapping[str, list[np.ndarray]], path: Pa
         for column, panel in enumerate(panels):
             tile = Image.fromarray(panel).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(tile, (gap + column * (side + gap), top + row * (side + gap)))
-    sheet.save(path)
+    with whole_file(path) as partial:
+        sheet.save(partial, format="PNG")
     return path
 
 
@@ -182,13 +182,11 @@ def _write_page(out: Path, scores: Mapping[str, DemoScore], story: Explanation, 
         levels=inline_svg(draw_levels(story.levels, TOKENS)) if story.levels else "",
         paintings=inline_svg(draw_paintings(story, palette=TOKENS)),
     )  # fmt: skip
-    try:
-        path = out / "index.html"
-        path.write_text(page, encoding="utf-8")
-        record = {name: asdict(score) for name, score in scores.items()} | {"versions": versions()}
-        (out / "scores.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{out} can't be written ({error.strerror})", "a writable place with room", "") from error
+    path = out / "index.html"
+    with whole_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    record = {name: asdict(score) for name, score in scores.items()} | {"versions": versions()}
+    write_json(out / "scores.json", record)
     return path
 
 

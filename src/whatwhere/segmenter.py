@@ -32,7 +32,7 @@ from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Judge, Scores
 from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
-from whatwhere.learn.given import planned_for
+from whatwhere.learn.given import STEP, planned_for
 from whatwhere.learn.plan import Plan, parse_duration
 from whatwhere.learn.planning import make_plan
 from whatwhere.learn.run_folder import RunRecord
@@ -114,8 +114,9 @@ def plan(
     if findings.fatal:
         raise _untrainable(findings)
     made = make_plan(
-        facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips, encoder=encoder
-    )
+        facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips, encoder=encoder,
+        step=1 if module is None else STEP,
+    )  # fmt: skip
     made = replace(made, training=replace(made.training, device=device))
     return made if module is None else planned_for(made, module)
 
@@ -145,7 +146,7 @@ def train(
         data: the folder the plan was made for.
         out: the run folder, a new one or with ``resume`` that of an interrupted run.
         plan: of :func:`plan`, or read from a file.
-        module: the network, if the plan is for one that is given; it learns itself, not a copy.
+        module: the network, if the plan is for one that is given; in the end it has the weights of the model.
         view: is told what happens; nothing is printed by default.
         started: ``time.perf_counter()`` from which a time budget counts; now, if None.
 
@@ -156,7 +157,11 @@ def train(
         TrainingError: the loss is not a number any more.
     """
     sets = open_sets(find(data), plan)
-    return train_sets(plan, sets, out, module=module, resume=resume, view=view, started=started)
+    record = train_sets(plan, sets, out, module=module, resume=resume, view=view, started=started)
+    if module is not None:  # it has learnt on after its best weights
+        module.load_state_dict(load_model(record.folder, module).network.state_dict())
+        module.eval()
+    return record
 
 
 def evaluate(
@@ -332,7 +337,8 @@ class Segmenter:
             seed: of everything random.
             skips, encoder, device: as for :func:`plan`.
             module: a network of MONAI, segmentation_models.pytorch or your own to be trained instead of whatwhere's,
-                ``(N, C, H, W) -> (N, classes, H, W)``. It learns itself, not a copy, from the weights that it has.
+                ``(N, C, H, W) -> (N, classes, H, W)``. It begins with the weights that it has, and in the end has those
+                of the model.
             out: the run folder; a temporary one if None.
             view: is told what happens; nothing is printed by default.
             network: changes to the plan's network, such as ``width=16``.
@@ -355,7 +361,8 @@ class Segmenter:
     def load(cls, path: PathLike, module: nn.Module | None = None) -> Segmenter:
         """From a model file or a run folder; ``ModelError`` if it is missing, damaged, or of another program.
 
-        For a network made elsewhere ``module`` is that network, made again: a file holds its weights alone.
+        For a network made elsewhere ``module`` is that network, made again, a copy of which gets the weights: a file
+        holds nothing else of it.
         """
         return cls(load_model(path, module))
 

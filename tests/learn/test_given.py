@@ -20,6 +20,8 @@ from whatwhere.errors import ModelError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.view import SilentView
+from whatwhere.network import UNet
+from whatwhere.paint import predict
 
 
 class Given(nn.Module):
@@ -135,10 +137,39 @@ def test_arrays_train_it_in_place(tmp_path: Path) -> None:
     network = given()
     before = network.head.weight.detach().clone()
     model = Segmenter.fit(images, masks, epochs=2, device="cpu", module=network, out=tmp_path / "run")
-    assert model.model.network is network
     assert not torch.equal(network.head.weight, before)
-    again = Segmenter.load(tmp_path / "run", module=Given())
+    assert not network.training
+    empty = Given()
+    again = Segmenter.load(tmp_path / "run", module=empty)
+    assert not torch.equal(empty.head.weight, network.head.weight), "a copy of it got them: it may be used again"
+    for weights in (network.state_dict(), again.model.network.state_dict()):
+        assert all(torch.equal(weights[name], tensor) for name, tensor in model.model.network.state_dict().items())
     assert np.array_equal(model.predict(images[0]), again.predict(images[0]))
+
+
+def test_our_own_networks_learn_on(disc_run: Path, discs: Path, tmp_path: Path) -> None:
+    model = Segmenter.fit(
+        discs, epochs=1, device="cpu", module=Segmenter.load(disc_run).model.network, out=tmp_path / "run"
+    )
+    assert model.evaluate(discs, split="val").mean_iou > 0.8
+    assert Segmenter.load(tmp_path / "run").evaluate(discs, split="val").mean_iou > 0.8, "needs no module"
+
+
+class _Derived(UNet):
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return -super().forward(*given, **named)
+
+
+def test_a_network_derived_from_ours_is_not_ours(tmp_path: Path) -> None:
+    derived = Segmenter.from_module(_Derived(3, 2, width=2, depth=2), 2, ((127.0,) * 3, (60.0,) * 3))
+    derived.save(tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match=r"weights of \S*_Derived, which was made elsewhere"):
+        Segmenter.load(tmp_path / "m.safetensors")
+
+
+def test_one_that_knows_it_all_already_goes_on(run: Path, discs: Path) -> None:
+    network = Segmenter.load(run, module=Given()).model.network
+    assert Segmenter.fit(discs, epochs=0.5, device="cpu", module=network).evaluate(discs, split="val").mean_iou > 0.8
 
 
 def test_one_that_takes_few_sizes_trains_and_is_judged_on_all(discs: Path) -> None:
@@ -169,8 +200,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, made: Plan,
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (Given(classes=3), r"gives a tensor \(2, 3, 32, 32\) in training mode; expected a tensor \(2, 2, 32, 32\)"),
-        (Given(channels=1), r"fails on a crop \(2, 3, 32, 32\) \(.*make it for images of 3 channels and 2 classes"),
+        (Given(classes=3), r"gives a tensor \(32, 3, 32, 32\) in training mode; expected a tensor \(32, 2, 32, 32\)"),
+        (Given(channels=1), r"fails on crops \(32, 3, 32, 32\), channels last.*make it for 3 channels and 2 classes"),
         (Several(), r"gives a list in training mode"),
     ],
 )
@@ -178,6 +209,56 @@ def test_a_network_that_gives_something_else(network: Given, words: str, discs: 
     plan = segmenter.plan(discs, epochs=1, device="cpu", module=network)
     with pytest.raises(PlanError, match=words):
         segmenter.train(discs, tmp_path / "run", plan=plan, module=network)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Given, "module is the class Given; expected a torch module"),
+        ("unet", "module is a str; expected a torch module"),
+        (nn.Identity(), "Identity has no weights that learn"),
+        (given().requires_grad_(False), "Given has no weights that learn; expected some"),
+        (given().half(), "has weights of torch.float16; expected float32"),
+        (nn.LazyConv2d(2, 1), "has lazy layers"),
+    ],
+)
+def test_what_can_t_learn(network: Any, words: str, discs: Path) -> None:
+    with pytest.raises(PlanError, match=words):
+        segmenter.plan(discs, module=network)
+
+
+class _Dropping(Given):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.3, self.training)
+
+
+def test_a_network_with_dropout_goes_on_to_the_same_weights(discs: Path, made: Plan, tmp_path: Path) -> None:
+    short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Dropping"))
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.train(discs, tmp_path / "cut", plan=short, module=given(_Dropping), view=_Interrupting())
+    segmenter.train(discs, tmp_path / "cut", plan=short, module=_Dropping(), resume=True)
+    segmenter.train(discs, tmp_path / "whole", plan=short, module=given(_Dropping))
+    cut, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("cut", "whole"))
+    assert all(torch.equal(cut[name], whole[name]) for name in whole if name.startswith(("network", "average")))
+
+
+def test_two_models_of_one_module_are_two(discs: Path, made: Plan, run: Path, tmp_path: Path) -> None:
+    short = replace(made, training=replace(made.training, epochs=0.5))
+    network = given()
+    segmenter.train(discs, tmp_path / "other", plan=short, module=network)
+    one, other = Segmenter.load(run, network), Segmenter.load(tmp_path / "other", network)
+    assert segmenter.compare(one, other, discs, split="val")["mean_iou"].difference != 0
+
+
+def test_it_is_explained(run: Path, discs: Path, tmp_path: Path) -> None:
+    Segmenter.load(run, Given()).explain(discs, out=tmp_path / "report", split="val")
+    assert "Given, 0.00 million parameters" in (tmp_path / "report/index.html").read_text()
+
+
+def test_no_cluster_paints_with_it(run: Path, discs: Path, tmp_path: Path) -> None:
+    model = Segmenter.load(run, Given())
+    with pytest.raises(ModelError, match="on a cluster; expected a network of whatwhere"):
+        predict(model, discs / "val/images", tmp_path / "out", cluster="local:1")
 
 
 def test_a_plan_for_another_network(discs: Path, made: Plan, disc_plan: Plan, tmp_path: Path) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from whatwhere.network import quick
+from whatwhere.learn.plan import TrainingPlan
+from whatwhere.learn.step import make_optimizer, train_step
+from whatwhere.network import Model, probe_machine, quick
 from whatwhere.network.depthwise import depthwise
 from whatwhere.network.quick import QuickOperators
+from whatwhere.paint import Engine
+from whatwhere.records import Classes, Normalisation
 
 LAST = torch.channels_last
+CLASSES = Classes(("a", "b"), ((0, 0, 0), (1, 1, 1)), ((0,), (1,)))
 Call = Callable[[Tensor], Tensor]
 
 
@@ -55,7 +63,7 @@ LAYERS: dict[str, nn.Module] = {
     "a 5 wide and 3 high filter": nn.Conv2d(6, 6, (3, 5), padding=1, groups=6, bias=False),
     "filters that reflect": nn.Conv2d(6, 6, 3, 2, padding=1, padding_mode="reflect", groups=6, bias=False),
     "groups of several": nn.Conv2d(6, 12, 5, padding=2, groups=6, bias=False),
-    "one channel": nn.Conv2d(6, 4, 5, padding=2, bias=False),
+    "not depthwise": nn.Conv2d(6, 4, 5, padding=2, bias=False),
     "a way up": nn.ConvTranspose2d(6, 4, 2, stride=2),
     "a way up, odd": nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1),
     "a way up without a bias": nn.ConvTranspose2d(6, 4, 2, stride=2, bias=False),
@@ -111,8 +119,9 @@ def test_in_bfloat16_its_gradients_are_as_near_as_torch_s(name: str) -> None:
 )
 def test_gradients_are_those_of_differences(operator: Call, shapes: list[tuple[int, ...]]) -> None:
     torch.manual_seed(0)
-    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(operator, given)
+    given = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    given[0] = given[0].contiguous(memory_format=LAST)
+    assert torch.autograd.gradcheck(operator, [tensor.requires_grad_() for tensor in given])
 
 
 @pytest.mark.parametrize("layer", [filtering(3, 5, 1, 2), norm(3), nn.ConvTranspose2d(3, 2, 2, 2)])
@@ -132,6 +141,93 @@ def test_instance_norm_leaves_channels_last() -> None:
     assert not norm(6)(x).is_contiguous(memory_format=LAST)
     with QuickOperators():
         assert norm(6)(x).is_contiguous(memory_format=LAST)
+
+
+def test_a_single_channel_is_filtered_rightly() -> None:
+    layer, x = filtering(1, 5, 1, 2), torch.randn(2, 1, 9, 9)
+    with QuickOperators():
+        ours = gradients(layer, x)
+    for one, other in zip(ours, gradients(layer, x)):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_the_wrong_length_are_torch_s_error() -> None:
+    x = torch.randn(2, 6, 8, 8).contiguous(memory_format=LAST)
+    with QuickOperators(), pytest.raises(RuntimeError):
+        F.instance_norm(x, weight=torch.ones(4), bias=torch.zeros(4))
+
+
+def test_a_gradient_of_a_gradient_is_refused_not_wrong() -> None:
+    x = torch.randn(2, 6, 8, 8).contiguous(memory_format=LAST).requires_grad_()
+    with QuickOperators():
+        (first,) = torch.autograd.grad(norm(6)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(first.sum(), x)
+
+
+class _Flattening(nn.Module):
+    """Looks at the layout that torch's own instance norm leaves behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 6, 3, padding=1), norm(6), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.conv(x))
+        weight = y.view(*y.shape[:2], -1).mean(-1)[..., None, None]
+        found: Tensor = self.head(y * weight)
+        return found
+
+
+class _Checkpointed(nn.Module):
+    """Computes its features once more on the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), norm(6), nn.ReLU()), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(checkpoint(self.body, x, use_reentrant=False))
+        return found
+
+
+@pytest.mark.parametrize("kind", [_Flattening, _Checkpointed])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_networks_that_look_closer_learn_and_paint_all_the_same(kind: type[nn.Module], precision: Any) -> None:
+    torch.manual_seed(0)
+    network = kind()
+    plain = copy.deepcopy(network)
+    machine = probe_machine("cpu", precision)
+    images, target = torch.randn(2, 3, 16, 16), torch.randint(0, 2, (2, 16, 16), dtype=torch.uint8)
+    network = network.to(memory_format=LAST).train()
+    optimizer = make_optimizer(network, TrainingPlan(epochs=1))
+    for _ in range(2):
+        assert train_step(network, optimizer, images, target, machine=machine).finite
+    model = Model(network, CLASSES, Normalisation((0.0,) * 3, (1.0,) * 3))
+    found = Engine(model, precision, "cpu", backend="eager").logits(images[:1])
+    torch.testing.assert_close(found, network.eval()(images[:1]), rtol=0.05, atol=0.05)
+    assert not torch.equal(plain.head.weight, network.head.weight)
+
+
+def test_a_step_and_painting_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    honest = quick._WAYS[F.instance_norm]
+
+    def watched(*given: Any, **named: Any) -> Tensor | None:
+        found = honest(*given, **named)
+        taken.append(found is not None)
+        return found
+
+    monkeypatch.setitem(quick._WAYS, F.instance_norm, watched)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), norm(6), nn.Conv2d(6, 2, 1)).to(memory_format=LAST)
+    machine = probe_machine("cpu", "float32")
+    images, target = torch.randn(2, 3, 16, 16), torch.randint(0, 2, (2, 16, 16), dtype=torch.uint8)
+    train_step(network, make_optimizer(network, TrainingPlan(epochs=1)), images, target, machine=machine)
+    assert taken == [True]
+    engine = Engine(Model(network, CLASSES, Normalisation((0.0,) * 3, (1.0,) * 3)), "float32", "cpu", backend="eager")
+    taken.clear()
+    engine.logits(images)
+    assert taken == [True]
 
 
 def test_one_pixel_is_torch_s_error() -> None:
@@ -168,8 +264,8 @@ def test_padding_never_hands_out_the_image_itself() -> None:
     ("layer", "name"),
     [(filtering(6, 5, 1, 2), "_Filtered"), (norm(6), "_InstanceNorm"), (nn.ConvTranspose2d(6, 4, 2, 2), "Add")],
 )
-def test_they_are_exchanged_in_a_step_only(layer: nn.Module, name: str) -> None:
-    x = torch.randn(1, 6, 8, 8)
+def test_they_are_exchanged_inside_only(layer: nn.Module, name: str) -> None:
+    x = torch.randn(1, 6, 8, 8).contiguous(memory_format=LAST)
     with QuickOperators():
         assert name in layer(x).grad_fn.name()
     assert name not in layer(x).grad_fn.name()

@@ -125,7 +125,7 @@ def test_another_level_is_another_painting(tmp_path: Path, engine: Engine) -> No
     image = as_pages(tmp_path / "p")
     assert predict(engine, image, tmp_path / "out", level=1).items[0].status == "done"
     assert predict(engine, image, tmp_path / "out", level=1).items[0].status == "skipped"
-    assert "from another image or model" in predict(engine, image, tmp_path / "out", level=2).items[0].error
+    assert "with level 1, and this one has level 2" in predict(engine, image, tmp_path / "out", level=2).items[0].error
     assert predict(engine, image, tmp_path / "out", level=2, overwrite=True).items[0].status == "done"
 
 
@@ -157,7 +157,7 @@ def test_the_command_line_takes_a_level(tmp_path: Path, run_cli: Cli) -> None:
     image = as_ome(tmp_path / "p")
     done = run_cli("predict", model, image, "-o", "out", "--level", 1, "-q")
     assert done.code == 0
-    with tifffile.TiffFile(tmp_path / "out" / "p.ome.tif") as file:
+    with tifffile.TiffFile(tmp_path / "out" / "p.tif") as file:
         assert file.pages.first.shape == (100, 150)
     proved = run_cli("predict", model, image, "-o", "out", "--level", 1, "--prove")
     assert proved.code == 0

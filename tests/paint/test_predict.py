@@ -83,7 +83,7 @@ def test_done_images_are_skipped_and_others_are_not_overwritten(tmp_path: Path, 
     assert (out / "a.overlay.png").exists()
     other = predict(engine, two, out).items[0]
     assert other.status == "failed"
-    assert "a.png is there already, from another image or model" in other.error
+    assert "a.png is there already, from another image, or one that has changed" in other.error
     assert "--overwrite" in other.error
     assert predict(engine, two, out, overwrite=True).items[0].status == "done"
     (tmp_path / "mine").mkdir()
@@ -166,7 +166,7 @@ def test_a_repainting_that_fails_leaves_the_old_painting_as_it_was(tmp_path: Pat
     assert {name: data for name, data in _content(tmp_path / "out").items() if name in before} == before
     again = predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
     assert [item.status for item in again.items] == ["skipped"]
-    assert "is there already, from another image or model" in predict(other, one, tmp_path / "out").items[0].error
+    assert "is there already, from another model" in predict(other, one, tmp_path / "out").items[0].error
 
 
 def test_an_image_at_the_place_of_a_painting_that_failed_is_painted(tmp_path: Path, engine: Engine) -> None:
@@ -192,7 +192,23 @@ def test_a_zarr_that_was_written_again_is_painted_again(tmp_path: Path, engine: 
     array[...] = image
     assert predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].status == "done"
     array[:32, :32] = 255 - image[:32, :32]
-    assert "from another image or model" in predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].error
+    assert (
+        "from another image, or one that has" in predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].error
+    )
+
+
+def test_a_painting_by_what_was_asked_for_is_no_painting_by_anything_else(tmp_path: Path) -> None:
+    one, model = save(tmp_path / "a.png", picture(30, 30)), model_of(unet())
+
+    def again(**asked: Any) -> str:
+        (item,) = predict(model, one, tmp_path / "out", **asked).items
+        return item.error or item.status
+
+    assert again(backend="eager", precision="float32") == "done"
+    assert again(backend="eager", precision="float32") == "skipped"
+    assert again(precision="float32") == "skipped", "whatever computes the same will do"
+    assert "with backend eager, and this one has backend openvino" in again(backend="openvino", precision="float32")
+    assert "with precision float32, and this one has precision bfloat16" in again(precision="bfloat16")
 
 
 def test_equal_names_do_not_collide(tmp_path: Path, engine: Engine) -> None:

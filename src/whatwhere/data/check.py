@@ -17,6 +17,7 @@ _CHECKS = (
     masks.mapping_failed,
     masks.unknown_values,
     masks.size_mismatch,
+    masks.turned,
     images.kinds_differ,
     images.tiny,
     masks.nothing_to_learn,

@@ -6,6 +6,7 @@ Looks at names only: opens no image. Whether the files can be used is `survey`'s
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from whatwhere.data.mapping import read_classes
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 
-__all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "files_below", "find"]
+__all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "files_below", "find", "mask_folders"]
 
 LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
 
@@ -30,11 +31,18 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-_MASK_SUFFIXES = ("_mask", "-mask", " mask", ".mask", "_masks", "_label", "_labels", "_seg", "_gt")
+_MASK_SUFFIXES = (
+    "_mask", "-mask", " mask", ".mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt", "_l",
+)  # fmt: skip
+"""In any case: ISIC writes _segmentation, CamVid _L."""
 
 
 class LayoutError(DataError):
     """A folder that is not laid out as images and masks."""
+
+
+_OUTLINES = (".txt", ".json", ".xml", ".geojson")
+"""As YOLO, COCO, LabelMe, Pascal VOC and QuPath write them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ class Folder:
         classes: from ``classes.toml``; None when there is no such file.
         lone_masks: masks without an image.
         ignored: files beside images and masks that are no images by their ending.
-        beside: folders and images in an images folder that is divided into train, val and test, which are in none.
+        beside: folders named like a split that hold no pair, or lie beside one; and in an images folder that is
+            divided into train, val and test the folders and images which are in none.
     """
 
     root: Path
@@ -155,6 +164,14 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
     raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, "arrange the files so, or give another folder")
 
 
+def mask_folders(root: Path) -> tuple[Path, ...]:
+    """Where the masks of a data folder lie; none if it is laid out otherwise."""
+    try:
+        return tuple(masks for _, _, masks in _pair_folders(root))
+    except DataError:
+        return ()
+
+
 def _split_folders(place: Path) -> dict[str, str]:
     """Names of the folders that divide images into train, val and test."""
     found: dict[str, str] = {}
@@ -168,11 +185,14 @@ def _split_folders(place: Path) -> dict[str, str]:
 
 
 def _beside(root: Path) -> tuple[Path, ...]:
-    """Where folders divide the images into train, val and test: what else lies there."""
+    """What looks as if it were to be used and is not: folders named like a split, and what lies beside such."""
     pair = _pair_in(root)
-    if pair is None or "train" not in (inner := _split_folders(pair[0])):
-        return ()
-    return tuple(
+    named = [root / name for name in _folders(root) if name.lower() in _SPLITS]
+    if pair is None:  # of these, the ones that hold no pair
+        return tuple(place for place in named if _pair_in(place) is None)
+    if "train" not in (inner := _split_folders(pair[0])):
+        return tuple(named)
+    return tuple(named) + tuple(
         entry
         for entry in sorted(pair[0].iterdir())
         if entry.name not in inner.values()
@@ -246,12 +266,14 @@ def _pair(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample
     """Samples sorted by name, and the masks that belong to none."""
     left = dict(masks)
     chosen = {name: left.pop(name) for name in images if name in masks}
+    by_case = {name.lower(): name for name in left}
     for name in images:
         if name in chosen:
             continue
-        candidates = [name + suffix for suffix in _MASK_SUFFIXES if name + suffix in left]
-        if candidates:
-            chosen[name] = left.pop(candidates[0])
+        candidates = [by_case.get((name + suffix).lower(), "") for suffix in _MASK_SUFFIXES]
+        fitting = next((mask for mask in candidates if mask in left and mask.startswith(name)), None)
+        if fitting is not None:
+            chosen[name] = left.pop(fitting)
     samples = tuple(Sample(name, path, chosen.get(name)) for name, path in sorted(images.items()))
     return samples, list(left.values())
 
@@ -271,6 +293,14 @@ def _no_pairs(folder: Folder) -> DataError:
         if folder.ignored:
             found += f" ({len(folder.ignored)} other files, such as {folder.ignored[0].name})"
         return DataError(found, LAYOUT, "copy the images there: " + ", ".join(sorted(IMAGE_SUFFIXES)))
+    others = Counter(path.suffix.lower() for path in folder.ignored if path.suffix.lower() in _OUTLINES)
+    if not folder.lone_masks and others:
+        kind, count = others.most_common(1)[0]
+        return DataError(
+            f"{folder.root} has {len(images)} images and no masks, but {count} {kind} files, which hold outlines",
+            "a mask for each image: a PNG of the same name with a class id a pixel",
+            "draw the outlines into masks first, with the program that wrote them",
+        )
     examples = [path.name for path in (*images[:1], *folder.lone_masks[:1])]
     found = f"{folder.root} has {len(images)} images and {len(folder.lone_masks)} masks, but no name in common"
     return DataError(f"{found} ({' and '.join(examples)})", LAYOUT, "give each mask the name of its image")

@@ -35,12 +35,15 @@ __all__ = [
     "decoded_bytes",
     "filled",
     "image_size",
+    "main_series",
     "pixel_digest",
     "read_image",
     "read_image_and_valid",
     "read_mask",
     "read_mask_and_palette",
     "replacing",
+    "resolution",
+    "stored_orientation",
     "tiff_orientation",
     "upright",
     "with_data",
@@ -96,6 +99,9 @@ _ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
 """What each EXIF orientation asks for to stand upright (TIFF 6.0, tag 274)."""
+
+
+_FILL = "replace them (for instance by the image's median) or remove the file"
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,8 @@ def read_mask_and_palette(
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255), None
     if array.dtype.kind == "f":
+        if pixels.no_data is not None and np.isnan(pixels.no_data):
+            array = np.where(np.isnan(array), -1, array)  # which no class has
         array = _whole_numbers(path, array)
     channels = 1 if array.ndim == 2 else array.shape[2]
     if channels > 4:
@@ -227,14 +235,16 @@ def decoded_bytes(path: str | Path) -> int:
     with _reading(path):
         if _magic(path) in _TIFF:
             with tifffile.TiffFile(path) as tif:
-                return int(tif.series[0].nbytes)
+                return int(main_series(tif).nbytes)
         with _open(path) as picture:
             deep = 4 if picture.mode in ("I", "F") else 2 if picture.mode.startswith("I;16") else 1
             bands = 3 if picture.mode == "P" else len(picture.getbands())
             return picture.width * picture.height * bands * deep
 
 
-def write_label_image(path: str | Path, labels: NDArray[np.uint8], classes: Classes) -> None:
+def write_label_image(
+    path: str | Path, labels: NDArray[np.uint8], classes: Classes, *, pixel_size: tuple[float, float] | None = None
+) -> None:
     """Write class ids as a paletted PNG or, for ``.tif``, a TIFF with a colour map, in the colours of the classes.
 
     What `read_mask` gives back are the ids again; void pixels are index 255, shown mid-grey.
@@ -244,6 +254,7 @@ def write_label_image(path: str | Path, labels: NDArray[np.uint8], classes: Clas
         path: ends with ``.png``, ``.tif`` or ``.tiff``; missing folders are made.
         labels: ``HxW`` uint8 class ids, 255 for void.
         classes: whose colours to show.
+        pixel_size: height and width of a pixel in micrometres, for a TIFF's tags.
 
     Raises:
         OutputError: the place cannot be written to, or the name ends with something else.
@@ -264,7 +275,17 @@ def write_label_image(path: str | Path, labels: NDArray[np.uint8], classes: Clas
             picture.save(part, format="PNG")
         else:
             colormap = palette.T.astype(np.uint16) * 257
-            tifffile.imwrite(part, labels, photometric="palette", colormap=colormap, compression="zlib")
+            tifffile.imwrite(
+                part, labels, photometric="palette", colormap=colormap, compression="zlib", **resolution(pixel_size)
+            )
+
+
+def resolution(pixel_size: tuple[float, float] | None) -> dict[str, Any]:
+    """A pixel's height and width in micrometres as tifffile writes them: pixels per centimetre, across and down."""
+    if pixel_size is None:
+        return {}
+    height, width = pixel_size
+    return {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
 
 
 @contextmanager
@@ -361,6 +382,17 @@ def _orientation(picture: ImageFile.ImageFile) -> int:
         return 1
 
 
+def stored_orientation(path: str | Path) -> int:
+    """How a picture's EXIF asks for it to be turned: 1 (not at all) to 8."""
+    path = Path(path)
+    with _reading(path):
+        if _magic(path) in _TIFF:
+            with tifffile.TiffFile(path) as tif:
+                return tiff_orientation(tif)
+        with _open(path) as picture:
+            return _orientation(picture)
+
+
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Pixels as stored, turned as their file asks for (1 to 8), in native byte order."""
     turned = _ORIENT[orientation](array) if orientation in _ORIENT else array
@@ -378,7 +410,7 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
     with tifffile.TiffFile(path) as tif:
         height, width, channels = _tiff_shape(path, tif)
         _refuse_size(path, (height, width, channels), max_pixels)
-        series = tif.series[0]
+        series = main_series(tif)
         size = path.stat().st_size
         pages = [page for page in series.pages if page is not None]
         ends = (o + n for page in pages for o, n in zip(page.dataoffsets, page.databytecounts))
@@ -417,6 +449,11 @@ def tiff_orientation(tif: tifffile.TiffFile) -> int:
     return int(tag.value) if tag and int(tag.value) in _ORIENT else 1
 
 
+def main_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """The image of the most pixels, the first of several: a slide's file may begin with a photograph of its label."""
+    return max(tif.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
+
+
 def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
     """Which axis of a TIFF's image holds the channels; None where there is none."""
     if series.ndim == 2:
@@ -432,7 +469,7 @@ def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
 
 def _tiff_shape(path: Path, tif: tifffile.TiffFile) -> tuple[int, int, int]:
     """Height, width and channels as stored (not yet upright)."""
-    series = tif.series[0] if tif.series else None
+    series = main_series(tif) if tif.series else None
     if series is None or series.ndim not in (2, 3):
         what = f"axes {series.axes} of {'x'.join(map(str, series.shape))}" if series else "no image"
         raise DataError(
@@ -457,7 +494,7 @@ def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:
         )
 
 
-def _refuse_not_finite(path: Path, array: NDArray[Any]) -> None:
+def _refuse_not_finite(path: Path, array: NDArray[Any], remedy: str = _FILL) -> None:
     if array.dtype.kind == "c":
         raise DataError(f"{path} holds complex numbers", "real pixel values", "save magnitude or phase")
     if array.dtype.kind != "f":
@@ -468,12 +505,12 @@ def _refuse_not_finite(path: Path, array: NDArray[Any]) -> None:
         raise DataError(
             f"{path} has {int(bad.sum()):,} values that are NaN or infinite, the first at row {y}, column {x}",
             "finite pixel values",
-            "replace them (for instance by the image's median) or remove the file",
+            remedy,
         )
 
 
 def _whole_numbers(path: Path, array: NDArray[Any]) -> NDArray[np.int64]:
-    _refuse_not_finite(path, array)
+    _refuse_not_finite(path, array, "write a number of its own there, such as 255, which then does not count")
     fractions = array != np.floor(array)
     if fractions.any():
         first = array[fractions][0]

@@ -87,7 +87,8 @@ def infer_classes(
 ) -> Classes:
     """Infer the classes of a data set from the values in its masks.
 
-    Every value is a class, except that 255 beside small ids is void (as in VOC and Cityscapes), and that in masks whose
+    Every value is a class, except that 255 beside small ids is void (as in VOC and Cityscapes), as are negative values
+    and the largest of 16 and 32 bits beside such (as in maps, where nothing is known), and that in masks whose
     values blur along edges (antialiased, JPEG) the few values with solid areas are the classes and ``nearest`` is set.
     The indices of palette files are the values, unless the files' palettes differ in what they use, or other masks are
     coloured: then their colours are.
@@ -111,9 +112,12 @@ def infer_classes(
         soft = frozenset()  # no edges are that wide
     kept = sorted(value for value in pooled if value not in soft)
     void: tuple[MaskValue, ...] = ()
+    lacking = [value for value in kept if isinstance(value, int) and (value < 0 or value in _NO_DATA)]
+    if lacking and len(lacking) < len(kept) and _are_ids([v for v in kept if v not in lacking and v != VOID]):
+        void, kept = tuple(lacking), [value for value in kept if value not in lacking]
     if not colored and len(kept) >= 3 and kept[-1] == VOID and _are_ids(kept[:-1]):
         _refuse_two_ways(masks, kept)
-        void, kept = (VOID,), kept[:-1]
+        void, kept = (*void, VOID), kept[:-1]
     elif no_class:
         void, kept = tuple(v for v in kept if v in no_class), [v for v in kept if v not in no_class]
     if len(kept) > (MOST_COLORS if colored else VOID - 1):
@@ -273,6 +277,9 @@ def _colors_of_void(
     return {_rgb(palette[VOID]) for name, palette in palettes.items() if any(c.value == VOID for c in masks[name])}
 
 
+_NO_DATA = (2**16 - 1, 2**31 - 1, 2**32 - 1)
+"""What maps hold where nothing is known, beside negative numbers: no ids of classes."""
+
 _LAST_ID = 40
 """VOC has 21 ids and Cityscapes 34; 255 beside such is void. Levels of grey lie further apart."""
 
@@ -291,7 +298,8 @@ def _refuse_two_ways(masks: Mapping[str, Sequence[ValueCount]], kept: Sequence[M
         raise DataError(
             f"some masks hold 1 ({ones[0]}), others 255 ({voids[0]}), and none both",
             "one way to write masks",
-            "say in classes.toml if 255 means the same (values = [1, 255]) or does not count (void = [255])",
+            "write a classes.toml of two [[class]] tables: value = 0 and values = [1, 255] if 255 means the same; "
+            "value = 0 and value = 1, with void = [255] above them, if it does not count",
         )
 
 

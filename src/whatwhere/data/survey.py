@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.folder import Folder, Sample
-from whatwhere.data.images import Palette, image_size, pixel_digest, read_image_and_valid, read_mask_and_palette
+from whatwhere.data.images import (
+    Palette,
+    image_size,
+    pixel_digest,
+    read_image_and_valid,
+    read_mask_and_palette,
+    stored_orientation,
+)
 from whatwhere.data.likeness import fingerprint, uprightness
 from whatwhere.data.mapping import as_classes_are, encode_mask, infer_classes
 from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces, sample_pieces
@@ -49,6 +56,7 @@ class ImageFacts:
         gray: all channels are equal (a grey picture stored as RGB).
         digest: equal for images of equal pixels.
         fingerprint: alike for images that show the same (`likeness`); empty for an image without contrast.
+        orientation: how the file asks for its pixels to be turned (EXIF, 1 to 8); the rest is of the upright image.
     """
 
     size: tuple[int, int]
@@ -61,6 +69,7 @@ class ImageFacts:
     gray: bool
     digest: str
     fingerprint: bytes
+    orientation: int = 1
 
     @property
     def channels(self) -> int:
@@ -357,7 +366,7 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
         return FileSurvey(sample.name, split, _relative(sample.image, root), None)
     try:
         pixels, valid = read_image_and_valid(sample.image)
-        image = _image_facts(pixels, valid)
+        image = replace(_image_facts(pixels, valid), orientation=stored_orientation(sample.image))
     except DataError as error:
         image_error = error.given
     try:

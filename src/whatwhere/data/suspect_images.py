@@ -184,8 +184,9 @@ def ignored(survey: Survey) -> Iterator[Finding]:
 def beside(survey: Survey) -> Iterator[Finding]:
     """What lies beside folders named train, val and test."""
     if survey.beside:
-        message = f"{len(survey.beside):,} folders or images beside the folders for train, val and test, left out"
-        yield Finding("warning", "beside-splits", message, survey.beside, "move what is to be used into one of them")
+        message = f"{len(survey.beside):,} folders or images that lie in no split with images and masks, left out"
+        remedy = "move what is to be used into train/, val/ or test/ with images/ and masks/ (or labels/) in it"
+        yield Finding("warning", "beside-splits", message, survey.beside, remedy)
 
 
 def sizes(survey: Survey) -> Iterator[Finding]:

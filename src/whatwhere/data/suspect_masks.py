@@ -23,6 +23,7 @@ __all__ = [
     "rare_classes",
     "size_mismatch",
     "soft_masks",
+    "turned",
     "unknown_values",
 ]
 
@@ -65,6 +66,25 @@ def size_mismatch(survey: Survey) -> Iterator[Finding]:
     example = f"{files[0].name} is {size_text(image.size)}, its mask {size_text(mask.size)}"
     message = f"{many(len(files), 'mask')} of another size than the image: {example}"
     yield Finding("error", "size-mismatch", message, _paths(files), remedy)
+
+
+def turned(survey: Survey) -> Iterator[Finding]:
+    """Photographs that are stored turned, in such a way that no size tells whether their masks are turned too."""
+    files = [
+        f for f in survey.files
+        if f.usable and f.image and f.image.orientation > 1
+        and (f.image.orientation < 5 or f.image.size[0] == f.image.size[1])
+    ]  # fmt: skip
+    if files:
+        yield Finding(
+            "warning",
+            "turned",
+            f"{many(len(files), 'photograph')} stored turned or mirrored, which their EXIF tells to undo; their masks "
+            "are taken as they are",
+            _paths(files),
+            f"look at one with its mask ({files[0].name}): if they do not lie the same way, turn the masks, or save "
+            "the photographs upright",
+        )
 
 
 def nothing_to_learn(survey: Survey) -> Iterator[Finding]:

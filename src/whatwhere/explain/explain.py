@@ -19,7 +19,7 @@ from whatwhere.explain.report import write_report
 from whatwhere.explain.skips import Worths
 from whatwhere.explain.stages import Progress, levels_of, pictures_of, prepare, sights_of, skips_of, study_of
 from whatwhere.explain.study import CELLS
-from whatwhere.network import Model, versions
+from whatwhere.network import Model, own_config, versions
 from whatwhere.writing import check_place
 
 __all__ = ["explain"]
@@ -90,7 +90,7 @@ def _silent(_what: str, _share: float) -> None:
 
 def _describe(model: Model) -> str:
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    config = getattr(model.network, "config", None)
+    config = own_config(model.network)
     if config is None:
         return f"{type(model.network).__name__}, {parameters / 1e6:.2f} million parameters"
     skips = "all skips" if len(config["skips"]) == config["depth"] else f"skips at levels {config['skips'] or 'none'}"

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import DataError, ModelError
+from whatwhere.errors import DataError, ModelError, WhatwhereError
 from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.pixels import interior_distance
 from whatwhere.explain.skips import measure_skips
@@ -60,13 +60,20 @@ class Desk:
         models: names and models; the first is looked at first.
         images: paths of images; one that is among the labelled images has its mask from there.
         data: labelled images: some of them lie on the desk, and the levels are read with them.
+        spare: of ``images`` those that are left out where they can't be shown.
 
     Attributes:
+        left_out: why, a line each.
         key: of this desk and no other: what ids name on another one is something else.
     """
 
     def __init__(
-        self, models: Sequence[tuple[str, Model]], images: Sequence[Path] = (), data: ImageSet | None = None
+        self,
+        models: Sequence[tuple[str, Model]],
+        images: Sequence[Path] = (),
+        data: ImageSet | None = None,
+        *,
+        spare: Collection[Path] = (),
     ) -> None:
         self.key = secrets.token_hex(4)
         self._lock = threading.Lock()
@@ -76,8 +83,15 @@ class Desk:
         self.lenses = {
             f"m{k}": Lens(f"m{k}", name, model, self._known, gate, room) for k, (name, model) in enumerate(models)
         }
+        self.left_out: list[str] = []
         for path in images:
-            shown = open_shown(f"i{len(self._fixed)}", path.name, path, self._channels)
+            try:
+                shown = open_shown(f"i{len(self._fixed)}", path.name, path, self._channels)
+            except WhatwhereError as error:
+                if path not in spare:
+                    raise
+                self.left_out.append(str(error))
+                continue
             self._lay(_with_truth(shown, data) if data is not None else shown)
         there = {shown.name for shown in self._fixed.values()}
         for name, raw, truth in _some_of(data):

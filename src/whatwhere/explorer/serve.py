@@ -79,12 +79,17 @@ def explore(
     Raises:
         DataError: the port is taken, or an image cannot be used.
     """
+    inside = {file for path in images if path.is_dir() for file in find_images(path)}
     files = [file for path in images for file in (find_images(path) if path.is_dir() else [path])]
     for file in files:
         check_name(file)
     if len(files) > _MOST_IMAGES:
         say(f"the first {_MOST_IMAGES} of {len(files)} images lie on the desk; others can be dropped on the page")
-    desk = Desk(models, files[:_MOST_IMAGES], data)
+    desk = Desk(models, files[:_MOST_IMAGES], data, spare=inside)
+    for line in desk.left_out[:3]:
+        say(f"left out: {line}")
+    if len(desk.left_out) > 3:
+        say(f"and {len(desk.left_out) - 3} other images that can't be shown")
     local = host in LOCAL
     token = None if local else secrets.token_urlsafe(16)
     listening = listen(host, port)

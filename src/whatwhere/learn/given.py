@@ -1,4 +1,4 @@
-"""Training a network that the caller gives, instead of one that a plan describes: what changes in the plan, and checks.
+"""Training a network that the caller gives, instead of one that a plan describes: what its plan says, and checks.
 
 Any torch module that gives logits of the image's size will do: MONAI's, segmentation_models.pytorch's, your own.
 """
@@ -10,37 +10,41 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from whatwhere.errors import PlanError, in_a_line
+from whatwhere.learn.pilot import pilot_side
 from whatwhere.learn.plan import NetworkPlan, Plan
-from whatwhere.network import build, is_of, name_of, state_of
+from whatwhere.network import Machine, Model, build, is_of, name_of, state_of
+from whatwhere.network.quick import forward
+from whatwhere.paint import Engine
 
-__all__ = ["network_of", "planned_for"]
+__all__ = ["STEP", "network_of", "planned_for"]
 
-_STEP = 32
+STEP = 32
 """Many networks take only multiples of it."""
 
 
 def planned_for(plan: Plan, module: nn.Module) -> Plan:
-    """The plan for training ``module``: of the choices of a network none is left, crops are multiples of 32."""
-    crop = plan.training.crop
-    whole = max(_STEP, crop // _STEP * _STEP)
-    weights = sum(parameter.numel() for parameter in module.parameters())
+    """The plan for training ``module``: no choice of a network is left in it.
+
+    Raises:
+        PlanError: it is no module, or one that can't learn.
+    """
+    _check_weights(module)
     reasons = {key: said for key, said in plan.reasons.items() if not key.startswith("network.")}
+    weights = sum(parameter.numel() for parameter in module.parameters())
     reasons["network.module"] = f"the network that was given, of {weights:,} weights"
-    if whole != crop:
-        reasons["training.crop"] = f"a multiple of {_STEP}, as many networks ask for"
-    return replace(
-        plan, network=NetworkPlan(module=name_of(module)), training=replace(plan.training, crop=whole), reasons=reasons
-    )
+    return replace(plan, network=NetworkPlan(module=name_of(module)), reasons=reasons)
 
 
-def network_of(plan: Plan, module: nn.Module | None) -> nn.Module:
+def network_of(plan: Plan, module: nn.Module | None, machine: Machine) -> nn.Module:
     """What is trained: the network that the plan describes, or ``module`` if it is the one that the plan is for.
 
     Raises:
         PlanError: the plan is for another network, or this one does not give a logit for each class and pixel.
-        ModelError: it has state that no model file can hold.
+        ModelError: it has state that no model file can hold, or can't be painted with.
+        FieldError: as for painting: it can't be followed.
     """
     asked = plan.network.module
     if module is None and not asked:
@@ -51,24 +55,48 @@ def network_of(plan: Plan, module: nn.Module | None) -> nn.Module:
             "the network that the plan is for",
             "give it in Python: train(..., module=...)" if asked else "make the plan for it: plan(..., module=...)",
         )
-    _check(module, plan)
+    _check_weights(module)
+    state_of(module)
+    for side in {plan.training.crop, pilot_side(plan)}:
+        _check_output(module, plan, side, machine)
+    # whatever painting asks for is told now, not at the first validation
+    Engine(Model(module, plan.classes, plan.normalisation), plan.training.precision, machine.device, backend="eager")
     return module
 
 
-def _check(module: nn.Module, plan: Plan) -> None:
-    """Runs a copy as training will: on a crop, in training mode; and looks whether it can be saved."""
-    state_of(module)
-    side, classes = plan.training.crop, plan.classes.count
-    image = torch.zeros(2, plan.normalisation.channels, side, side)
-    expected = f"a tensor {(2, classes, side, side)}: a logit for each class and pixel"
-    remedy = f"make it for images of {plan.normalisation.channels} channels and {classes} classes"
+def _check_weights(module: object) -> None:
+    """Whether it is a module with weights of the usual kind, some of which learn."""
+    if not isinstance(module, nn.Module):
+        what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
+        raise PlanError(f"module is {what}", "a torch module", "make one, such as BasicUNet(...), and give that")
+    parameters = list(module.parameters())
+    if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
+        raise PlanError(f"{name_of(module)} has lazy layers", "layers with weights", "run it once on an image")
+    others = {parameter.dtype for parameter in parameters} - {torch.float32}
+    if others:
+        raise PlanError(f"{name_of(module)} has weights of {others.pop()}", "float32", "convert it: module.float()")
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise PlanError(f"{name_of(module)} has no weights that learn", "some", "set requires_grad_(True)")
+
+
+def _check_output(module: nn.Module, plan: Plan, side: int, machine: Machine) -> None:
+    """Runs a copy as training will: on as many crops as a part of a step has, in its layout and precision."""
+    channels, classes = plan.normalisation.channels, plan.classes.count
+    count = plan.training.batch // plan.training.accumulate
+    image = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
+    expected = f"a tensor {(count, classes, side, side)}: a logit for each class and pixel"
+    learner = copy.deepcopy(module).train().to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lowered = torch.autocast(torch.device(machine.device).type, machine.dtype, enabled=machine.dtype != torch.float32)
     try:
-        with torch.no_grad():
-            found = copy.deepcopy(module).cpu().train()(image)
+        with torch.no_grad(), lowered:
+            found = forward(learner, image.to(machine.device).contiguous(memory_format=torch.channels_last))
     except Exception as error:  # whatever a foreign network may raise
         raise PlanError(
-            f"{name_of(module)} fails on a crop {tuple(image.shape)} ({in_a_line(error)})", expected, remedy
+            f"{name_of(module)} fails on crops {tuple(image.shape)}, channels last, in {machine.precision} "
+            f"({in_a_line(error)})",
+            expected,
+            f"make it for {channels} channels and {classes} classes, or change crop, batch or precision in the plan",
         ) from error
-    if not isinstance(found, Tensor) or found.shape != (2, classes, side, side):
+    if not isinstance(found, Tensor) or found.shape != (count, classes, side, side):
         gives = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise PlanError(f"{name_of(module)} gives {gives} in training mode", expected, remedy)
+        raise PlanError(f"{name_of(module)} gives {gives} in training mode", expected, f"make it for {classes} classes")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whatwhere.data.sets import ImageSet
 from whatwhere.judge import Scores
@@ -15,6 +14,9 @@ from whatwhere.learn.state import State
 from whatwhere.learn.validate import collapsed, draw_preview, spread, validate
 from whatwhere.network import Machine, Model, load_model, save_model
 from whatwhere.paint import Engine
+
+if TYPE_CHECKING:
+    from whatwhere.field import Field
 
 __all__ = ["Keeper"]
 
@@ -43,6 +45,7 @@ class Keeper:
         self._folder, self._machine, self._say = folder, machine, say
         self._judged = spread(len(images), _USUAL_IMAGES)
         self._last = list(range(len(images)))
+        self._field: Field | None = None
 
     def fit(self, state: State, budget: float) -> float:
         """Chooses how many images validations judge, and returns the seconds the last one will take."""
@@ -84,8 +87,7 @@ class Keeper:
         """Keeps the last weights, or earlier ones if they were better, judged on every image if there is time."""
         last = best = self._model(state)
         if state.counters.best_score > validate(self._engine(last), self._images, self._judged).mean_iou:
-            given = copy.deepcopy(state.average.network) if self._plan.network.module else None
-            best = load_model(self._folder.model, given)
+            best = load_model(self._folder.model, state.average.network if self._plan.network.module else None)
         engine = self._engine(best)
         scores = validate(engine, self._images, self._last)
         entry = self._noted(scores, state)
@@ -112,6 +114,10 @@ class Keeper:
         return Model(state.average.network, plan.classes, plan.normalisation, plan.to_json(), record)
 
     def _engine(self, model: Model) -> Engine:
-        return Engine(
-            model, self._plan.training.precision, self._machine.device, backend="eager"
-        )  # new weights each time
+        """For new weights each time; what can be known of a network without them is found out once."""
+        engine = Engine(
+            model, self._plan.training.precision, self._machine.device, backend="eager", field=self._field
+        )  # fmt: skip
+        if self._plan.network.module:
+            self._field = engine.field
+        return engine

@@ -75,13 +75,17 @@ def joined() -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def wrapped(network: nn.Module, world: World, machine: Machine) -> nn.Module:
-    """The network whose gradients are averaged over all processes; batch norm is synchronised on GPUs."""
+def wrapped(network: nn.Module, world: World, machine: Machine, *, known: bool = True) -> nn.Module:
+    """The network whose gradients are averaged over all processes; batch norm is synchronised on GPUs.
+
+    One that is not ``known`` may have weights that no logit depends on.
+    """
     if world.size == 1:
         return network
     if machine.device.startswith("cuda"):
         # timm's norms hold their activation, which torch's own conversion would lose
         theirs = getattr(sys.modules.get("timm.layers"), "convert_sync_batchnorm", None)
         network = (theirs or nn.SyncBatchNorm.convert_sync_batchnorm)(network)
-        return DistributedDataParallel(network, device_ids=[torch.cuda.current_device()])
-    return DistributedDataParallel(network)
+        places = [torch.cuda.current_device()]
+        return DistributedDataParallel(network, device_ids=places, find_unused_parameters=not known)
+    return DistributedDataParallel(network, find_unused_parameters=not known)

@@ -56,6 +56,7 @@ def make_plan(
     seed: int = 0,
     skips: Sequence[int] | None = None,
     encoder: str = "auto",
+    step: int = 1,
 ) -> Plan:
     """The plan for a surveyed and divided data folder.
 
@@ -67,6 +68,7 @@ def make_plan(
         skips: the levels that get a skip; all if None.
         encoder: ``"auto"`` chooses by the data; ``"plain"``, ``"efficientnet-lite0"`` with its ImageNet weights, or
             ``"timm:NAME"`` with those that timm has.
+        step: crops are a multiple of it, beside what the depth asks for.
 
     Raises:
         DataError: there is nothing to train on.
@@ -87,7 +89,7 @@ def make_plan(
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
     kind, pretrained = decide("network.encoder", _encoder(survey, encoder))
     depth = decide("network.depth", _depth(survey) if kind == "plain" else _whole_depth())
-    crop = decide("training.crop", _crop(survey, depth))
+    crop = decide("training.crop", _crop(survey, max(2**depth, step)))
     batch = decide("training.batch", _batch(crop))
     width = decide("network.width", _width(survey, machine, depth, crop, seconds, kind))
     levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
@@ -241,9 +243,8 @@ def _typical_side(survey: Survey) -> int:
     return int(min(heights.median, widths.median))
 
 
-def _crop(survey: Survey, depth: int) -> Reasoned[int]:
+def _crop(survey: Survey, step: int) -> Reasoned[int]:
     """Large enough to hold context, a size that the network halves evenly."""
-    step = 2**depth
     side = _typical_side(survey)
     crop = max(step, min(256, side // step * step))
     return crop, f"{'nearly whole images' if crop > 0.7 * side else 'pieces'} of {side} px; a multiple of {step}"

@@ -90,7 +90,7 @@ class State:
             raise TrainingError(
                 f"{path} is not a checkpoint of this plan ({in_a_line(error)})",
                 "the checkpoint that this run wrote",
-                "resume with the plan it was started with, or start anew in another folder",
+                "resume with the plan (and the module) it was started with, or start anew in another folder",
             ) from error
         self.counters = counters
 

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
-from whatwhere.network.quick import QuickOperators
+from whatwhere.network.quick import forgone, quickly
 
 __all__ = ["StepResult", "class_weights", "cooled", "make_optimizer", "rate_at", "set_rate", "train_step"]
 
@@ -101,11 +101,30 @@ def train_step(
         accumulate: the batch is computed in this many parts, which saves memory. The cross-entropy is that of the whole
             batch; Dice and batch norm are those of each part.
     """
+    try:
+        return _step(network, optimizer, images, target, machine, weights, dice_weight, accumulate)
+    except RuntimeError as error:
+        if not forgone(network, error):
+            raise
+        return _step(network, optimizer, images, target, machine, weights, dice_weight, accumulate)
+
+
+def _step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    target: Tensor,
+    machine: Machine,
+    weights: Tensor | None,
+    dice_weight: float,
+    accumulate: int,
+) -> StepResult:
     optimizer.zero_grad(set_to_none=True)
     parts = torch.zeros(3, device=images.device)
     shares = counted_shares(target, accumulate, weights)
     for index, (some, truth) in enumerate(zip(images.chunk(accumulate), target.chunk(accumulate))):
-        with _together(network, last=index == accumulate - 1), _autocast(machine), QuickOperators():
+        quick = quickly(network, images.device.type)
+        with _together(network, last=index == accumulate - 1), _autocast(machine), quick:
             logits = network(some.contiguous(memory_format=torch.channels_last))
         losses = segmentation_loss(logits, truth, weights=weights, dice_weight=dice_weight)
         (losses.total * shares[index]).backward()  # type: ignore[no-untyped-call]

@@ -73,7 +73,8 @@ def train(
         plan: what to do; when resuming, the plan in the run folder is the one that counts.
         sets: the images of ``"train"`` and ``"val"``.
         out: the run folder; a new one, or with ``resume`` that of an interrupted run.
-        module: the network, if the plan is for one that is given (see `given`); it learns itself, not a copy.
+        module: the network, if the plan is for one that is given (see `given`); it learns itself, and has its last
+            weights in the end.
         view: is told what happens.
         started: ``time.perf_counter()`` from which a time budget counts; now, if not given.
         checkpoint_seconds: the most that is lost when the process is killed.
@@ -132,12 +133,12 @@ class _Trainer:
         keep_freed_memory()
         exact_float32()
         torch.manual_seed(plan.seed)
-        network = network_of(plan, module).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network_of(plan, module, self.machine).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         learnt = pretrained_parameters(network) if plan.network.pretrained else []
         optimizer = make_optimizer(network, plan.training, learnt)
         self.state = State(network, optimizer, Average(network, plan.training.average))
         self.state.counters.accumulate = plan.training.accumulate
-        self.learner: nn.Module = wrapped(network, world, self.machine)
+        self.learner: nn.Module = wrapped(network, world, self.machine, known=module is None)
         facts = {name: images.facts() for name, images in sets.items()}
         for name, images in sets.items():
             _check_images(images.names, facts[name], plan)
@@ -238,6 +239,8 @@ class _Trainer:
         place = self.machine.device
         images, target = (part.to(place, non_blocking=place.startswith("cuda")) for part in (images, target))
         self.learner.train()
+        # what is left to chance in a network that is given is the same after an interruption
+        torch.manual_seed(self.plan.seed + self.state.counters.step * self.world.size + self.world.rank)
         while True:
             try:
                 return train_step(

@@ -5,6 +5,7 @@ Nothing is ever unpickled. Knows nothing of training; the plan and the training 
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 from dataclasses import dataclass, field
@@ -120,9 +121,9 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 def own_config(network: nn.Module) -> dict[str, Any] | None:
     """What :func:`build` makes this network from; None for networks made elsewhere, whatever ``config`` they have."""
-    if isinstance(network, Mirrored):
+    if type(network) is Mirrored:
         network = network.network
-    return network.config if isinstance(network, UNet) else None
+    return network.config if type(network) is UNet else None  # a class derived from it computes something else
 
 
 def name_of(network: nn.Module) -> str:
@@ -175,7 +176,7 @@ def load_model(path: Path | str, module: nn.Module | None = None) -> Model:
 
     Args:
         path: the file, or a run folder.
-        module: for a file whose network was made elsewhere: the same network, made again, which gets the weights.
+        module: for a file whose network was made elsewhere: the same network, made again; a copy gets the weights.
     """
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
@@ -239,7 +240,7 @@ def _network(
 ) -> nn.Module:
     """The network a file describes, or the one that is given for it, with its weights."""
     name = config.get("module")
-    if name is None and module is None:
+    if name is None and (module is None or own_config(module) == config):
         _check_size(config, weights)
         network = build(config)
         network.load_state_dict(weights)
@@ -251,6 +252,7 @@ def _network(
             "the network it was saved from, made again" if name else "no module",
             "in Python: Segmenter.load(path, module=...)" if name else "leave out module",
         )
+    module = copy.deepcopy(module)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

@@ -1,28 +1,33 @@
 """Operators that are slow on a CPU as torch computes them, computed otherwise: same results but for rounding.
 
-They are exchanged while a network's forward pass runs, whatever network it is; the network itself stays as it is. What
+They are exchanged while a network learns or paints, whatever network it is; the network itself stays as it is. What
 each costs, before and after: `bench/quick_operators.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointError
 
 from whatwhere.network.depthwise import depthwise
 
-__all__ = ["QuickOperators"]
+__all__ = ["QuickOperators", "forgone", "forward", "quickly"]
 
 
 class QuickOperators(TorchFunctionMode):
     """While it is entered, tensors on a CPU are computed in these ways.
 
-    >>> x, norm = torch.randn(2, 3, 8, 8), torch.nn.InstanceNorm2d(3, affine=True)
+    >>> norm = torch.nn.InstanceNorm2d(3, affine=True)
+    >>> x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     >>> with QuickOperators():
     ...     quick = norm(x)
     >>> torch.allclose(quick, norm(x), atol=1e-5)
@@ -39,6 +44,39 @@ class QuickOperators(TorchFunctionMode):
             if found is not None:
                 return found
         return func(*args, **named)
+
+
+_PLAIN: WeakSet[nn.Module] = WeakSet()
+"""Networks that ask for torch's own operators, and get them."""
+
+
+def quickly(network: nn.Module, device: str) -> AbstractContextManager[object]:
+    """In which the network is to be computed on a device: quick operators, where they are of use to it."""
+    return QuickOperators() if device == "cpu" and network not in _PLAIN else nullcontext()
+
+
+def forgone(network: nn.Module, error: RuntimeError) -> bool:
+    """Whether a network may have failed for quick operators; it gets torch's own from now on.
+
+    Torch's instance norm leaves channels first, after which ``view`` works where it does not after channels last; and
+    what is computed once more on the way back, to save memory, is computed there by torch's own.
+    """
+    if network in _PLAIN or not ("view size is not compatible" in str(error) or isinstance(error, CheckpointError)):
+        return False
+    _PLAIN.add(network)
+    return True
+
+
+def forward(network: nn.Module, image: Tensor) -> Tensor:
+    """``network(image)`` by quick operators; by torch's own where it has to be."""
+    try:
+        with quickly(network, image.device.type):
+            logits: Tensor = network(image)
+    except RuntimeError as error:
+        if not forgone(network, error):
+            raise
+        logits = network(image)
+    return logits
 
 
 # Each way takes what torch's own function takes, and gives None for what it does not do better.
@@ -85,8 +123,12 @@ def _instance_norm(
     fits = x.ndim == 4 and x.is_floating_point() and x.shape[2] * x.shape[3] > 1 and x.shape[0] > 0
     if not fits or not use_input_stats or running_mean is not None:
         return None
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return None
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     channels = x.shape[1]
+    if any(given is not None and given.shape != (channels,) for given in (weight, bias)):
+        return None
     weight = x.new_ones(channels, dtype=exact) if weight is None else weight.to(exact)
     bias = x.new_zeros(channels, dtype=exact) if bias is None else bias.to(exact)
     return _InstanceNorm.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call, no-any-return]
@@ -97,7 +139,6 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
         found = torch.empty_like(x)
         mean = weight.new_empty(x.shape[:2])
         scale = torch.empty_like(mean)
@@ -110,6 +151,7 @@ class _InstanceNorm(torch.autograd.Function):
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight, mean, scale = ctx.saved_tensors
         given = given.contiguous(memory_format=torch.channels_last)

@@ -59,6 +59,7 @@ class Engine:
         backend: ``"auto"`` looks for the fastest that is installed and computes the same, where a job is long enough
             for that; ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"`` asks for one.
         images: how many like the first are going to be painted.
+        field: of the same network with other weights, where it is known.
 
     Attributes:
         model: the model as given.
@@ -80,7 +81,10 @@ class Engine:
         *,
         backend: str | Backend = "auto",
         images: int = 1,
+        field: Field | None = None,
     ) -> None:
+        if field is not None:
+            self.field = field
         machine = probe_machine(device, precision)
         keep_freed_memory()
         self.model = model
@@ -101,6 +105,11 @@ class Engine:
     def backend(self) -> str:
         """What runs the network now."""
         return self._choice.backend
+
+    @property
+    def asked(self) -> str:
+        """The backend that was asked for; ``"auto"`` for whatever is fastest."""
+        return self._asked if isinstance(self._asked, str) else self._asked.name
 
     @property
     def why(self) -> str:
@@ -125,7 +134,9 @@ class Engine:
             return
         sample = tile().to(self.device)
         scene = Scene(self._job, self._eager, self._reference, sample, self.period, work, self._key(sample))
-        found = insist(scene, self._candidates[0], Verdicts()) if asked else choose(scene, self._candidates, Verdicts())
+        # images differ in size, and some backends begin anew with each
+        free = tuple(one for one in self._candidates if one.any_shape or self._images == 1)
+        found = insist(scene, self._candidates[0], Verdicts()) if asked else choose(scene, free, Verdicts())
         self._largest = work  # only now: where memory ran out, it is thought over with a smaller tile
         if asked:
             self._candidates = ()

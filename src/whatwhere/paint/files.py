@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whatwhere.data.folder import files_below
+from whatwhere.data.folder import files_below, mask_folders
 from whatwhere.data.images import IMAGE_SUFFIXES, TIFF_SUFFIXES, check_text, image_size, read_image
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
@@ -64,19 +64,21 @@ def state_of(path: Path) -> tuple[int, int]:
 def find_images(folder: Path) -> list[Path]:
     """All images below a folder, sorted; what is inside a Zarr folder belongs to it. Hidden names are passed over.
 
+    Of a data folder these are its images alone, not the masks.
     Links to folders are followed, but not round in a circle. ``DataError`` where a folder can't be read.
     """
     if is_zarr(folder):
         return [folder]
     try:
-        entries = list(files_below(folder, lambda entry: is_zarr(entry) or _is_partial(entry)))
+        masks = set(mask_folders(folder))
+        entries = list(files_below(folder, lambda entry: is_zarr(entry) or _is_partial(entry) or entry in masks))
     except OSError as error:
         raise DataError(
             f"{error.filename or folder} cannot be opened ({error.strerror})",
             "a readable folder",
             "name those beside it",
         ) from error
-    found = [entry for entry in entries if is_image(entry) and not _is_partial(entry)]
+    found = [entry for entry in entries if is_image(entry) and not _is_partial(entry) and entry not in masks]
     for entry in found:
         check_name(entry)
     return found

@@ -14,22 +14,17 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from whatwhere.errors import OutputError
 from whatwhere.paint.files import state_of
 from whatwhere.paint.outputs import Names, Options
 from whatwhere.paint.sources import Source
-from whatwhere.paint.stores import writing
+from whatwhere.paint.stores import TakenError, writing
 
-__all__ = ["Ledger", "TakenError", "Work", "work_of"]
+__all__ = ["Ledger", "Work", "work_of"]
 
 _RECORD = "predictions.jsonl"
 
 Work = dict[str, Any]
 """What makes two paintings the same, as JSON."""
-
-
-class TakenError(OutputError):
-    """The place of one painting is taken by something else."""
 
 
 class Ledger:
@@ -70,9 +65,10 @@ class Ledger:
         if self._overwrite or not target.labels.exists():
             return False
         there = self._standing(self._name(target.labels))
-        if there is None or there["work"] != _bare(work):
+        other = "made elsewhere" if there is None else _difference(there["work"], _bare(work))
+        if there is None or other:
             raise TakenError(
-                f"{target.labels} is there already, " + ("from another image or model" if there else "made elsewhere"),
+                f"{target.labels} is there already, {other}",
                 "a free place, or the same painting",
                 "choose another folder with -o, or use --overwrite",
             )
@@ -84,7 +80,7 @@ class Ledger:
         name = self._name(target.labels)
         beside = {kind: self._name(path) for kind, path in _beside(target, options).items()}
         there = self._standing(name)
-        if there is not None and there["work"] == _bare(work):
+        if there is not None and not _difference(there["work"], _bare(work)):
             beside = there["beside"] | beside
         entry = {"work": _bare(work), "beside": beside, "before": _state(target.labels)}
         with writing(self._path.parent):
@@ -125,13 +121,25 @@ class Ledger:
         return path.relative_to(self._path.parent).as_posix()
 
 
-def work_of(model: str, path: Path, source: Source, options: Options, level: int = 0) -> Work:
-    """What the painting of an image by a model (its fingerprint) is known by."""
+def work_of(how: Work, path: Path, source: Source, options: Options) -> Work:
+    """What the painting of an image is known by; ``how`` names model, precision, backend and level."""
     size, changed = state_of(path)
     return {
-        "model": model, "image": os.path.abspath(path), "bytes": size, "modified": changed,  # noqa: PTH100
-        "size": list(source.size), "probabilities": options.probabilities, **({"level": level} if level else {}),
+        **how, "image": os.path.abspath(path), "bytes": size, "modified": changed,  # noqa: PTH100
+        "size": list(source.size), "probabilities": options.probabilities,
     }  # fmt: skip
+
+
+def _difference(there: Work, work: Work) -> str:
+    """What tells another painting from the one asked for, in words; "" if nothing does."""
+    for key in ("image", "bytes", "modified", "model", "level", "size", "precision", "backend"):
+        before, now = there.get(key), work.get(key)
+        if before == now or (key == "backend" and now == "auto"):  # every backend that is taken computes the same
+            continue
+        if key in ("precision", "backend", "level"):
+            return f"with {key} {before}, and this one has {key} {now}"
+        return "from another model" if key == "model" else "from another image, or one that has changed since"
+    return ""
 
 
 def _bare(work: Work) -> Work:

@@ -23,8 +23,9 @@ from whatwhere.paint.files import LARGE, Opaque
 from whatwhere.paint.geotiff import GeoSource, write_geotiff, write_planes_geotiff
 from whatwhere.paint.overlay import write_overlay
 from whatwhere.paint.paint import ArraySink, PaintReport, paint_source
+from whatwhere.paint.scale import PixelSize, pixel_size
 from whatwhere.paint.sources import ArraySource, Source
-from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, move, writing
+from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, claimed, move, writing
 from whatwhere.paint.tiff import write_planes_tiff, write_tiff
 from whatwhere.paint.work import Progress
 from whatwhere.paint.zarrs import ZarrSource
@@ -42,6 +43,11 @@ class Names:
     labels: Path
     overlay: Path
     probabilities: Path
+
+    @property
+    def partial(self) -> Path:
+        """The folder of a large painting until it is finished."""
+        return self.labels.with_name(self.labels.name + ".partial")
 
 
 @dataclass(frozen=True)
@@ -107,17 +113,18 @@ def paint_to_files(
     if isinstance(inner, ZarrSource) or painter is not None:  # chunks that several processes can write
         like = inner if isinstance(inner, ZarrSource) else None
         store = ZarrStore(source.size, classes, like, probabilities=options.probabilities)
-    sink = JournaledSink(target.labels.with_name(target.labels.name + ".partial"), work, store)
-    try:
-        report = (painter or paint_source)(
-            engine, source, sink, probabilities=options.probabilities, tile=options.tile or sink.tile,
-            batch=options.batch, align=store.align, progress=progress,
-        )  # fmt: skip
-        with writing(target.labels):
-            _finish(sink, source, target, options, classes)
-    finally:
-        sink.close()
-    shutil.rmtree(sink.folder, ignore_errors=True)
+    sink = JournaledSink(target.partial, work, store)
+    with claimed(sink.folder):
+        try:
+            report = (painter or paint_source)(
+                engine, source, sink, probabilities=options.probabilities, tile=options.tile or sink.tile,
+                batch=options.batch, align=store.align, progress=progress,
+            )  # fmt: skip
+            with writing(target.labels):
+                _finish(sink, source, target, options, classes)
+        finally:
+            sink.close()
+        shutil.rmtree(sink.folder, ignore_errors=True)
     return report
 
 
@@ -137,7 +144,7 @@ def _paint_small(
     if options.overlay:
         with replacing(target.overlay) as part:
             write_overlay(part, source, lambda box: sink.labels[_slices(box)], classes)
-    write_label_image(target.labels, sink.labels, classes)
+    write_label_image(target.labels, sink.labels, classes, pixel_size=_pixel_size(source))
     return report
 
 
@@ -153,13 +160,18 @@ def _finish(sink: JournaledSink, source: Source, target: Names, options: Options
     elif not isinstance(inner, ZarrSource):
         if options.probabilities:
             write_planes_tiff(shares, (classes.count, *source.size), store.probabilities)
-        write_tiff(labels, source.size, store.labels, classes)
+        write_tiff(labels, source.size, store.labels, classes, _pixel_size(source))
     if options.overlay:
         write_overlay(folder / "overlay.png", source, store.labels, classes)
         move(folder / "overlay.png", target.overlay)
     if options.probabilities:
         move(shares, target.probabilities)
     move(labels, target.labels)
+
+
+def _pixel_size(source: Source) -> PixelSize | None:
+    path = Path(source.name)
+    return pixel_size(path, source.size) if path.suffix.lower() in TIFF_SUFFIXES else None
 
 
 def _inside(source: Source) -> Source:

@@ -13,17 +13,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from whatwhere.data.images import IMAGE_SUFFIXES
+from whatwhere.data.images import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from whatwhere.errors import DataError, FieldError, ModelError, PlanError
-from whatwhere.network import Holder, Model, as_model
+from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image
-from whatwhere.paint.ledger import Ledger, TakenError, Work, work_of
+from whatwhere.paint.ledger import Ledger, Work, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
+from whatwhere.paint.stores import TakenError, discard
 
 if TYPE_CHECKING:
     from whatwhere.paint.cluster import Workers
@@ -110,7 +111,8 @@ def predict(
 
     Args:
         model: a model, its file or run folder, a ``Segmenter``, or a prepared engine.
-        inputs: images, Zarr folders, folders of images (searched to their depths), or globs such as ``"cells/*.tif"``.
+        inputs: images, Zarr folders, folders of images (searched to their depths; of a
+            data folder its images, not the masks), or globs such as ``"cells/*.tif"``.
         out_dir: made if needed. Inputs of equal names are kept apart by their folders' names.
         overlay: also write ``NAME.overlay.png``: labels over the image, of large images every second, third ... pixel.
         probabilities: also write ``NAME.probabilities.tif`` (or ``.zarr``): uint8 shares of 255, one plane a class.
@@ -143,7 +145,7 @@ def predict(
     images = frozenset(path.resolve() for path, _ in found)
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
         ledger = Ledger(out_dir, overwrite)
-        job = _Job(engine, _fingerprint(engine), options, ledger, images, how, progress, workers)
+        job = _Job(engine, _known(engine, level), options, ledger, images, how, progress, workers)
         # with workers, small images are all on their way before the first is waited for
         waiting = [job.start(path, out_dir / stem) for path, stem in found]
         items = tuple(wait() for wait in waiting)
@@ -174,15 +176,22 @@ def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, P
 
 def _expand(one: Path) -> list[tuple[Path, Path]]:
     if one.is_dir() and not is_image(one):
-        return [(path, path.relative_to(one).with_suffix("")) for path in _no_paintings(find_images(one))]
+        return [(path, _bare(path.relative_to(one))) for path in _no_paintings(find_images(one))]
     check_name(one)
     if one.exists():
-        return [(one, Path(one.stem))]
+        return [(one, _bare(Path(one.name)))]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))  # noqa: PTH207 (of absolute ones too)
     if not matches:
         raise DataError(f"there is no {one}", "an image, a folder or a glob that matches some", "check the path")
     usable = _no_paintings(match for match in matches if is_image(match) or match.is_dir())
     return [pair for match in usable for pair in _expand(match)]
+
+
+def _bare(path: Path) -> Path:
+    """Without its ending; what is painted from OME-TIFF is none."""
+    stem = path.with_suffix("")
+    ome = path.suffix.lower() in TIFF_SUFFIXES and stem.suffix.lower() == ".ome"
+    return stem.with_suffix("") if ome else stem
 
 
 def _no_paintings(paths: Iterable[Path]) -> list[Path]:
@@ -196,10 +205,7 @@ def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
     counts = Counter(found.values())
     whole = {path: Path(os.path.abspath(path)) for path in found}  # noqa: PTH100 (no link is to be followed)
     shared = Path(os.path.commonpath([path.parent for path in whole.values()]))
-    stems = {
-        path: whole[path].relative_to(shared).with_suffix("") if counts[stem] > 1 else stem
-        for path, stem in found.items()
-    }
+    stems = {path: _bare(whole[path].relative_to(shared)) if counts[stem] > 1 else stem for path, stem in found.items()}
     counts = Counter(stems.values())
     return [(path, stem.with_name(path.name) if counts[stem] > 1 else stem) for path, stem in stems.items()]
 
@@ -209,7 +215,7 @@ class _Job:
     """What is the same for all images of one call."""
 
     engine: Engine
-    model: str
+    known: Work
     options: Options
     ledger: Ledger
     images: frozenset[Path]
@@ -249,7 +255,7 @@ class _Job:
                 "a place of its own",
                 "choose another folder with -o",
             )
-        return source, target, work_of(self.model, path, source, self.options, self.how.level)
+        return source, target, work_of(self.known, path, source, self.options)
 
     def _is_image(self, place: Path) -> bool:
         """Whether it is one of the images, or inside a Zarr folder that is one."""
@@ -260,6 +266,7 @@ class _Job:
         source, target, work = self._look(path, stem)
         try:
             if self.ledger.has(target, self.options, work):
+                discard(target.partial)
                 return Prediction(str(path), str(target.labels), "skipped")
             ready = fitted(source, self.engine.model.normalisation.channels)
             painter = None if self.workers is None else self.workers.painter(path, self.how, work)
@@ -291,6 +298,10 @@ def _workers(cluster: str, model: object, engine: Engine, device: str) -> Worker
     """Workers that compute in what this machine does: one image is not painted in two precisions."""
     from whatwhere.paint.cluster import Workers
 
+    if own_config(engine.model.network) is None:
+        raise ModelError(
+            f"{name_of(engine.model.network)} on a cluster", "a network of whatwhere", "leave out the cluster"
+        )
     if not isinstance(model, str | Path):
         raise ModelError("a model in memory", "a model file that all workers can read", "save it and give its path")
     return Workers(cluster, Path(model), engine.digest, cast("Precision", engine.job.precision), device)
@@ -300,10 +311,11 @@ _OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, TakenError)
 """Errors that concern one image: the others are painted all the same."""
 
 
-def _fingerprint(engine: Engine) -> str:
-    """The weights, what they mean and the precision, as one hash."""
-    facts = (engine.digest, engine.model.classes, engine.model.normalisation, engine.precision)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+def _known(engine: Engine, level: int) -> Work:
+    """What makes paintings of one image different: weights and what they mean (as one hash), precision ..."""
+    facts = (engine.digest, engine.model.classes, engine.model.normalisation)
+    model = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    return {"model": model, "precision": engine.job.precision, "backend": engine.asked, "level": level}
 
 
 def _reporter(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

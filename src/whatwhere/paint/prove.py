@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatwhere.network import Model
+from whatwhere.errors import PlanError
+from whatwhere.network import Mirrored, Model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import INT8
 from whatwhere.paint.engine import Engine
@@ -95,6 +96,7 @@ def prove(
 
     Raises:
         FieldError: a network that can't be tiled exactly; the error names the layer.
+        PlanError: the image, or the crop of it, is no larger than a tile: that would prove nothing.
     """
     computed: Precision = "auto" if backend in ("int8", *INT8) else precision  # its file has one of its own
     engine = model if isinstance(model, Engine) else Engine(model, computed, device, backend=backend)
@@ -104,9 +106,7 @@ def prove(
     if valid is not None:
         pixels = np.where(valid[..., None], pixels, np.zeros((), pixels.dtype))
     piece = ArraySource(pixels, source.name)
-    halo, period = exact_halo(engine), engine.period
-    sides = [max(2 * sum(h), sum(h) + 2 * p) for h, p in zip(halo, period)] if tile is None else [tile, tile]
-    exact = scheme(engine, piece.size, tile=(sides[0], sides[1])).tiling
+    exact, period = _several(engine, piece.size, tile), engine.period
     engine.settle(source.size[0] * source.size[1], lambda: read_tile(engine, piece, exact, next(iter(exact)))[0][None])
     full = size_up(piece.size, period)
     whole = tiled_logits(engine, piece, Tiling(piece.size, full, period=period, short=exact.short))
@@ -120,6 +120,23 @@ def prove(
         int((changed & (margin > 2 * difference)).sum()), _with_less(engine, piece, exact, whole),
         engine.backend,
     )  # fmt: skip
+
+
+def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling:
+    """Tiles of the side asked for; else such that write as much as their halo, or as little as one stride."""
+    strides = list(zip(exact_halo(engine), engine.period))
+    mirrored = isinstance(engine.model.network, Mirrored)  # reads stop short of the ends of its tiles
+    most = [max(2 * sum(halo), sum(halo) + 2 * period) for halo, period in strides]
+    least = [sum(halo) + period * (1 + mirrored) for halo, period in strides]
+    for height, width in [(asked, asked)] if asked else [most, least]:
+        found = scheme(engine, size, tile=(height, width)).tiling
+        if len(found) > 1:
+            return found
+    raise PlanError(
+        f"{size[0]}x{size[1]} pixels and tiles of {height}x{width}: one tile is the whole image, which proves nothing",
+        "an image that takes several tiles",
+        "ask for smaller tiles" if asked else "prove it on a larger image",
+    )
 
 
 def _with_less(engine: Engine, source: Source, exact: Tiling, whole: Tensor) -> float | None:

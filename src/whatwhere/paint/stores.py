@@ -6,10 +6,11 @@ and moved to its place by one rename, so that no unfinished file ever has a fini
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +24,65 @@ from whatwhere.paint.work import Painted
 from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, sync_box
 from whatwhere.records import Box, Classes
 
-__all__ = ["JournaledSink", "RawStore", "Store", "ZarrStore", "as_shares", "move", "writing"]
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # on Windows nobody is kept from painting twice at one place
+    fcntl = None
+
+__all__ = [
+    "JournaledSink",
+    "RawStore",
+    "Store",
+    "TakenError",
+    "ZarrStore",
+    "as_shares",
+    "claimed",
+    "discard",
+    "move",
+    "writing",
+]
 
 Size = tuple[int, int]
+
+
+class TakenError(OutputError):
+    """The place of one painting is taken by something else."""
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Makes a partial folder and holds it for this process; `TakenError` if another one paints there."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _hold(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _hold(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # else a file system without locks
+            raise TakenError(
+                f"{folder.with_suffix('')} is being painted by another process",
+                "one at a time",
+                "wait for it, or choose another folder with -o",
+            ) from error
+
+
+def discard(folder: Path) -> None:
+    """Removes what a run has left that was killed when all was done, unless another process paints there."""
+    if folder.is_dir():
+        with suppress(TakenError), claimed(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Store(Protocol):
@@ -90,8 +147,9 @@ class JournaledSink:
         journal = Journal(self._path, work)
         with writing(self.folder):
             if not (journal.fits and self._opened()):
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir(parents=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                for entry in self.folder.iterdir():  # the folder itself is held
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
                 self.store.create(self.folder)
                 sync_folder(self.folder.parent)
                 journal = Journal(self._path, work)

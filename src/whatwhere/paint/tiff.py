@@ -15,7 +15,15 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from whatwhere.data.images import DEFAULT_MAX_PIXELS, VOID_COLOR, channel_axis, tiff_orientation, upright
+from whatwhere.data.images import (
+    DEFAULT_MAX_PIXELS,
+    VOID_COLOR,
+    channel_axis,
+    main_series,
+    resolution,
+    tiff_orientation,
+    upright,
+)
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, no_level
 from whatwhere.records import VOID, Box, Classes
@@ -32,9 +40,10 @@ _SCREEN = 1024
 
 
 class TiffSource:
-    """The first image of a TIFF file, its largest level or a smaller one, read by windows, upright.
+    """The largest image of a TIFF file, or a smaller level of it, read by windows, upright.
 
-    Pages or planes of a stack are channels. A segment of zero bytes is left out on purpose and reads as zeros.
+    Pages or planes of a stack are channels. A segment of zero bytes was left out on purpose: there
+    is no data.
 
     Raises:
         DataError: not a TIFF, no such level, axes beyond height, width and channels, or (when read) a damaged tile or
@@ -54,10 +63,10 @@ class TiffSource:
             raise
 
     def _describe(self, path: Path, level: int) -> None:
-        series = self._file.series[0]
+        series = main_series(self._file)
         pages = [page for page in series.pages if page is not None]
         if level and pages:
-            pages = _level(self._file, pages, level, self.name)
+            pages = _level(self._file, series, level, self.name)
         extra = [f"{axis} of {n}" for axis, n in zip(series.axes, series.shape) if axis in "TZRPV" and n > 1]
         if extra or not pages:
             raise DataError(
@@ -91,7 +100,8 @@ class TiffSource:
             pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
         elif pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
-        return np.ascontiguousarray(pixels), None
+        there = self._planes[0].there(stored)
+        return np.ascontiguousarray(pixels), None if there is None else upright(there, self._turn)
 
     def close(self) -> None:
         self._cache.clear()
@@ -112,11 +122,11 @@ class TiffSource:
         return get
 
 
-def _level(file: Any, largest: list[Any], level: int, name: str) -> list[Any]:
+def _level(file: Any, series: Any, level: int, name: str) -> list[Any]:
     """The pages of a smaller level: as slide formats and OME-TIFF list them, else pages that say they are smaller."""
-    levels = [[page for page in one.pages if page is not None] for one in file.series[0].levels]
-    if len(levels) == 1 and len(largest) == 1:
-        like = largest[0].keyframe
+    levels = [[page for page in one.pages if page is not None] for one in series.levels]
+    if len(levels) == 1 and len(levels[0]) == 1:
+        like = series.keyframe
         smaller = [
             page for page in file.pages if page.is_reduced and page.samplesperpixel == like.samplesperpixel
             and page.dtype == like.dtype and page.photometric == like.photometric
@@ -160,6 +170,7 @@ class _Plane:
         self._segment = int(rows), int(self._key.tilewidth if tiled else self.size[1])
         self._grid = tuple(-(-n // s) for n, s in zip(self.size, self._segment))
         self._raw = bool(page.is_contiguous) and not tiled
+        self._sparse = not self._raw and 0 in page.databytecounts
         if not self._raw and self._segment[0] * self._segment[1] > DEFAULT_MAX_PIXELS:
             raise DataError(
                 f"{name} is one compressed strip of {self.size[0]:,} x {self.size[1]:,} pixels",
@@ -174,9 +185,7 @@ class _Plane:
         out = np.zeros((y1 - y0, x1 - x0, self.channels), self.dtype)
         sy, sx = self._segment
         samples = range(self.channels) if self._separate else range(1)
-        for row, column, sample in itertools.product(
-            range(y0 // sy, -(-y1 // sy)), range(x0 // sx, -(-x1 // sx)), samples
-        ):
+        for (row, column), sample in itertools.product(self._met(box), samples):
             index = (sample * self._grid[0] + row) * self._grid[1] + column
             part = remember(index, lambda index=index: self._decode(index))  # type: ignore[misc]
             top, left = row * sy, column * sx
@@ -185,6 +194,24 @@ class _Plane:
             channels = slice(sample, sample + 1) if self._separate else slice(None)
             out[y - y0 : y - y0 + piece.shape[0], x - x0 : x - x0 + piece.shape[1], channels] = piece
         return out
+
+    def there(self, box: Box) -> Valid | None:
+        """``(h, w)``: False in segments that the file leaves out; None if there are none in the box."""
+        if not self._sparse:
+            return None
+        (y0, y1), (x0, x1) = box
+        sy, sx = self._segment
+        found = np.ones((y1 - y0, x1 - x0), bool)
+        for row, column in self._met(box):
+            if not self._page.databytecounts[row * self._grid[1] + column]:
+                top, left = max(0, row * sy - y0), max(0, column * sx - x0)
+                found[top : (row + 1) * sy - y0, left : (column + 1) * sx - x0] = False
+        return None if found.all() else found
+
+    def _met(self, box: Box) -> Iterator[tuple[int, int]]:
+        """Row and column of each segment that a box meets."""
+        (rows, columns) = (range(a // s, -(-b // s)) for (a, b), s in zip(box, self._segment))
+        return itertools.product(rows, columns)
 
     def _decode(self, index: int) -> Pixels:
         offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
@@ -252,7 +279,13 @@ def shrinkings(size: tuple[int, int]) -> list[int]:
     return list(itertools.takewhile(lambda step: max(size) > _SCREEN * step // 2, (2**k for k in itertools.count(1))))
 
 
-def write_tiff(path: Path, size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
+def write_tiff(
+    path: Path,
+    size: tuple[int, int],
+    read: Callable[[Box], NDArray[np.uint8]],
+    classes: Classes,
+    pixel_size: tuple[float, float] | None = None,
+) -> None:
     """Writes ``(H, W)`` labels as a tiled, compressed TIFF with the classes' colours; BigTIFF when large.
 
     Smaller levels follow, so that viewers open it at once: every second, fourth ... pixel, so that they hold classes.
@@ -261,10 +294,11 @@ def write_tiff(path: Path, size: tuple[int, int], read: Callable[[Box], NDArray[
     with tifffile.TiffWriter(path, bigtiff=size[0] * size[1] > 2**31) as writer:
         for step in (1, *shrinkings(size)):
             shape = -(-size[0] // step), -(-size[1] // step)
+            larger = None if pixel_size is None else (pixel_size[0] * step, pixel_size[1] * step)
             writer.write(
                 _tiles(shape, _every(step, size, read)), shape=shape, dtype=np.uint8, tile=(_TILE, _TILE),
                 compression="zlib", photometric="palette", colormap=colormap, maxworkers=1, metadata=None,
-                subfiletype=int(step > 1),
+                subfiletype=int(step > 1), **resolution(larger),
             )  # fmt: skip
 
 

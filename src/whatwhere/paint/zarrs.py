@@ -5,19 +5,25 @@ Output chunks are squares that tiles are aligned to, so that several processes c
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from whatwhere.data.images import with_data
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import WHOLE, Pixels, Reading, Valid, extra, no_level
 from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["CHUNK", "ZarrSource", "create_labels", "create_planes", "is_zarr", "sync_box"]
+
+_NESTED = {"name": "v2", "separator": "/"}
+"""As OME-NGFF 0.4 asks for; and no folder gets a hundred thousand files."""
 
 CHUNK = 256
 """Height and width of output chunks; tile write boxes meet at its multiples."""
@@ -60,6 +66,7 @@ class ZarrSource:
         self.format = int(node.metadata.zarr_format)
         self.size, self.channels = self._axes.size, self._axes.channels
         self.dtype = np.dtype(node.dtype).newbyteorder("=")
+        self._no_data = _no_data(node)
         missing = [] if how.fill_missing else list(itertools.islice(_missing(node), 1))
         if missing:
             raise DataError(
@@ -71,7 +78,7 @@ class ZarrSource:
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         try:
             pixels = self._axes.upright(self._array[self._axes.select(box)])
-            return pixels.astype(self.dtype, copy=False), None  # Zarr v2 keeps the order of bytes of old instruments
+            pixels = pixels.astype(self.dtype, copy=False)  # Zarr v2 keeps the order of bytes of old instruments
         except Exception as error:  # each codec raises kinds of its own
             (y0, y1), (x0, x1) = box
             raise DataError(
@@ -79,6 +86,7 @@ class ZarrSource:
                 "chunks that decode to their end",
                 "copy it again",
             ) from error
+        return pixels, None if self._no_data is None else with_data(pixels, self._no_data)
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -125,11 +133,12 @@ def _level(group: Any, path: Path, number: int) -> tuple[Any, list[str], dict[st
     attributes = dict(group.attrs)
     scales = (attributes.get("ome") or attributes).get("multiscales")
     if not scales:
-        inside = ", ".join(sorted(group.array_keys())) or "nothing"
+        inside = sorted([*group.array_keys(), *group.group_keys()])
+        example = inside[0] if inside else "name"
         raise DataError(
-            f"{path} is a Zarr group without an image (it holds {inside})",
+            f"{path} is a Zarr group without an image (it holds {', '.join(inside[:6]) or 'nothing'})",
             "an array, or an OME-Zarr image",
-            "name the array inside it, as in folder.zarr/name",
+            f"name the image inside it, as in {path.name}/{example}",
         )
     first = scales[0]
     axes = [axis["name"] if isinstance(axis, dict) else axis for axis in first.get("axes", [])]
@@ -140,6 +149,27 @@ def _level(group: Any, path: Path, number: int) -> tuple[Any, list[str], dict[st
     if level not in group:
         raise DataError(f"{path} has no level {level!r}", "the arrays that its own description names", "copy it again")
     return group[level], axes, first
+
+
+def _no_data(array: Any) -> float | None:
+    """The value that means it: as CF and xarray name it, else a fill value that is no number."""
+    dtype = np.dtype(array.dtype)
+    for key in ("_FillValue", "missing_value"):
+        value = _number(array.attrs.get(key))
+        if value is not None:
+            fits = dtype.kind == "f" or (value.is_integer() and np.can_cast(np.min_scalar_type(int(value)), dtype))
+            return value if fits else None
+    return float("nan") if dtype.kind == "f" and np.isnan(array.fill_value) else None
+
+
+def _number(value: Any) -> float | None:
+    """An attribute as a number; JSON has no NaN, and xarray writes floats in base 64 into Zarr v3."""
+    if isinstance(value, str):
+        try:
+            return float("nan") if value == "NaN" else float(struct.unpack("<d", base64.b64decode(value))[0])
+        except (ValueError, struct.error):
+            return None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _missing(array: Any) -> Iterator[str]:
@@ -165,7 +195,7 @@ def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: Z
         place.attrs.update(_ome_words(source.ome, source.level, classes, form))
     maker = zarr.create_array if name is None else place.create_array
     target = {"store": place} if name is None else {"name": name}
-    named = {"dimension_names": ["y", "x"]} if form == 3 else {}
+    named: dict[str, Any] = {"dimension_names": ["y", "x"]} if form == 3 else {"chunk_key_encoding": _NESTED}
     return maker(
         **target, shape=size, chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=VOID, overwrite=True,
         attributes=words, config={"write_empty_chunks": True}, **named, **({} if name else {"zarr_format": form}),
@@ -175,7 +205,7 @@ def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: Z
 def create_planes(path: Path, shape: tuple[int, int, int], form: int) -> Any:
     """An empty ``(C, H, W)`` uint8 array for probabilities."""
     zarr = extra("zarr", "zarr", f"{path} is to be a Zarr folder")
-    named = {"dimension_names": ["c", "y", "x"]} if form == 3 else {}
+    named: dict[str, Any] = {"dimension_names": ["c", "y", "x"]} if form == 3 else {"chunk_key_encoding": _NESTED}
     return zarr.create_array(
         store=str(path), shape=shape, chunks=(shape[0], CHUNK, CHUNK), dtype="uint8", fill_value=0, overwrite=True,
         config={"write_empty_chunks": True}, zarr_format=form, **named,
@@ -194,22 +224,29 @@ def sync_box(array: Any, box: Box) -> None:
             os.close(handle)
 
 
+def _flat(words: dict[str, Any], kept: list[int]) -> list[dict[str, Any]]:
+    """The steps from pixels to space, of some axes alone."""
+    return [
+        {**step, kind: [step[kind][i] for i in kept]}
+        for step in words.get("coordinateTransformations", [])
+        for kind in ("scale", "translation")
+        if kind in step
+    ]
+
+
 def _ome_words(ome: dict[str, Any], level: int, classes: Classes, form: int) -> dict[str, Any]:
     """The description of a label image at the place of the image it was painted from (OME-NGFF 0.4 and 0.5)."""
     names = [axis["name"] if isinstance(axis, dict) else axis for axis in ome.get("axes", [])]
     kept = [i for i, name in enumerate(names) if name in ("y", "x")]
     axes = [ome["axes"][i] if isinstance(ome["axes"][i], dict) else {"name": names[i], "type": "space"} for i in kept]
-    transforms = [
-        {**step, kind: [step[kind][i] for i in kept]}
-        for step in ome["datasets"][level].get("coordinateTransformations", [])
-        for kind in ("scale", "translation")
-        if kind in step
-    ] or [{"type": "scale", "scale": [1.0, 1.0]}]
+    transforms = _flat(ome["datasets"][level], kept) or [{"type": "scale", "scale": [1.0, 1.0]}]
     version = "0.5" if form == 3 else "0.4"
-    multiscales = {
+    multiscales: dict[str, Any] = {
         "version": version, "name": "labels", "axes": axes,
         "datasets": [{"path": "0", "coordinateTransformations": transforms}],
     }  # fmt: skip
+    if then := _flat(ome, kept):  # after those of the level
+        multiscales["coordinateTransformations"] = then
     colors = [{"label-value": i, "rgba": [*color, 255]} for i, color in enumerate(classes.colors)]
     properties = [{"label-value": i, "class": name} for i, name in enumerate(classes.names)]
     words = {

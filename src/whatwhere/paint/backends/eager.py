@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whatwhere.network.quick import QuickOperators
+from whatwhere.network.quick import forward
 from whatwhere.paint.backends.backend import Backend, Job, Run, on_device
 from whatwhere.paint.fuse import ALL, Fusion, fused
 
@@ -19,9 +19,7 @@ def eager(job: Job, fusion: Fusion = ALL) -> Run:
         prepared = fused(prepared, job.example.to(job.dtype), fusion)
 
     def run(batch: Tensor) -> Tensor:
-        with QuickOperators():
-            logits: Tensor = prepared(batch.to(job.dtype).contiguous(memory_format=torch.channels_last))
-        return logits
+        return forward(prepared, batch.to(job.dtype).contiguous(memory_format=torch.channels_last))
 
     return run
 

@@ -1,0 +1,250 @@
+"""What image files say beside their pixels: where there is no data, how large a pixel is, and which image is meant."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from painting import model_of, picture, unet, whole_logits
+from PIL import Image
+
+from whatwhere.data import read_image
+from whatwhere.errors import DataError, OutputError, PlanError
+from whatwhere.paint import Engine, predict, prove
+from whatwhere.paint.files import find_images, open_image
+from whatwhere.paint.scale import pixel_size
+from whatwhere.paint.sources import Reading
+from whatwhere.paint.stores import TakenError, claimed, discard
+from whatwhere.paint.tiff import TiffSource
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(model_of(unet()), "float32")
+
+
+# -- no data -----------------------------------------------------------------------------------------------------------
+
+
+def test_tiles_that_a_file_leaves_out_hold_no_data(tmp_path: Path) -> None:
+    """As scanners write slides: nothing where there is no tissue."""
+    image = picture(130, 200)
+    image[64:128, 64:128] = 0
+
+    def tiles() -> Any:
+        for y in range(0, 130, 64):
+            for x in range(0, 200, 64):
+                tile = np.zeros((64, 64, 3), np.uint8)
+                part = image[y : y + 64, x : x + 64]
+                tile[: part.shape[0], : part.shape[1]] = part
+                yield None if (y, x) == (64, 64) else tile
+
+    with tifffile.TiffWriter(tmp_path / "s.tif") as writer:
+        writer.write(
+            tiles(), shape=image.shape, dtype=np.uint8, tile=(64, 64), photometric="rgb", compression="zlib",
+            metadata=None,
+        )  # fmt: skip
+    with closing(TiffSource(tmp_path / "s.tif")) as source:
+        pixels, valid = source.read(((0, 130), (0, 200)))
+        there = np.ones((130, 200), bool)
+        there[64:128, 64:128] = False
+        np.testing.assert_array_equal(valid, there)
+        np.testing.assert_array_equal(pixels, image)
+        assert source.read(((0, 60), (0, 200)))[1] is None, "nothing is left out up there"
+        np.testing.assert_array_equal(source.read(((60, 70), (120, 130)))[1], there[60:70, 120:130])
+
+
+@pytest.mark.parametrize("form", [2, 3])
+@pytest.mark.parametrize(
+    ("fill", "attributes", "hole"),
+    [
+        (float("nan"), {}, np.nan),
+        (0.0, {"_FillValue": -9999}, -9999),
+        (0.0, {"_FillValue": "NaN"}, np.nan),
+        (0.0, {"_FillValue": "AAAAAAAA+H8="}, np.nan),
+        (0.0, {"missing_value": -1.5}, -1.5),
+    ],
+)
+def test_zarr_says_where_there_is_no_data(
+    form: Any, fill: float, attributes: dict[str, Any], hole: float, tmp_path: Path
+) -> None:
+    image = picture(60, 70, dtype="float32")
+    image[10:20, 30:40] = hole
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=image.shape, chunks=(32, 32, 3), dtype="float32", zarr_format=form,
+        fill_value=fill, attributes=attributes,
+    )  # fmt: skip
+    array[...] = image
+    there = np.ones((60, 70), bool)
+    there[10:20, 30:40] = False
+    np.testing.assert_array_equal(open_image(tmp_path / "a.zarr").read(((0, 60), (0, 70)))[1], there)
+
+
+def test_a_fill_value_that_is_a_number_is_data(tmp_path: Path) -> None:
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(20, 20), chunks=(20, 20), dtype="uint8", fill_value=255)
+    array[...] = np.arange(400).reshape(20, 20) % 256
+    assert open_image(tmp_path / "a.zarr").read(((0, 20), (0, 20)))[1] is None
+
+
+# -- which image -------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_image_of_a_file_is_meant(tmp_path: Path) -> None:
+    """Slides begin with a photograph of their label, some kinds of them."""
+    slide = picture(200, 300)
+    with tifffile.TiffWriter(tmp_path / "s.tif") as writer:
+        writer.write(picture(80, 40, seed=5), photometric="rgb", metadata=None)
+        writer.write(slide, photometric="rgb", metadata=None, tile=(64, 64))
+    np.testing.assert_array_equal(read_image(tmp_path / "s.tif"), slide)
+    with closing(TiffSource(tmp_path / "s.tif")) as source:
+        assert source.size == (200, 300)
+
+
+def test_a_group_of_images_names_them(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "g.zarr"), mode="w")
+    group.create_group("0")
+    with pytest.raises(DataError, match=r"it holds 0\).*name the image inside it, as in g.zarr/0"):
+        open_image(tmp_path / "g.zarr")
+
+
+def test_of_a_data_folder_the_images_are_painted_and_not_the_masks(tmp_path: Path) -> None:
+    for place in ("train/images", "train/masks", "val/images", "val/labels", "more"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.fromarray(picture(20, 20)).save(tmp_path / place / "a.png")
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == [
+        "more/a.png", "train/images/a.png", "val/images/a.png",
+    ]  # fmt: skip
+    assert [path.name for path in find_images(tmp_path / "train/masks")] == ["a.png"], "asked for by name"
+
+
+# -- how large a pixel is ----------------------------------------------------------------------------------------------
+
+
+def _ome(path: Path, image: np.ndarray) -> None:
+    sizes = {"PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
+    tifffile.imwrite(path, image, photometric="rgb", ome=True, metadata={"axes": "YXS", **sizes})
+
+
+def _imagej(path: Path, image: np.ndarray) -> None:
+    tifffile.imwrite(path, image, imagej=True, resolution=(1 / 0.325, 2.0), metadata={"unit": "um"})
+
+
+def _inches(path: Path, image: np.ndarray) -> None:
+    tifffile.imwrite(path, image, photometric="rgb", resolution=(25400 / 0.325, 25400 / 0.5), resolutionunit="INCH")
+
+
+def _aperio(path: Path, image: np.ndarray) -> None:
+    words = "Aperio Image Library v11\r\n200x300 |AppMag = 20|MPP = 0.325"
+    tifffile.imwrite(path, image, photometric="rgb", description=words, metadata=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "height"), [(_ome, 0.5), (_imagej, 0.5), (_inches, 0.5), (_aperio, 0.325)], ids=lambda value: str(value)
+)
+def test_the_size_of_a_pixel_is_found_and_kept(
+    kind: Callable[[Path, np.ndarray], None], height: float, tmp_path: Path, engine: Engine
+) -> None:
+    path = tmp_path / ("a.ome.tif" if kind is _ome else "a.tif")
+    kind(path, picture(60, 80))
+    assert pixel_size(path, (60, 80)) == pytest.approx((height, 0.325), rel=1e-4)
+    assert pixel_size(path, (30, 40)) == pytest.approx((2 * height, 0.65), rel=1e-4), "of a level"
+    (item,) = predict(engine, path, tmp_path / "out").items
+    assert Path(item.output or "").name == "a.tif", "labels are no OME-TIFF"
+    assert pixel_size(Path(item.output or ""), (60, 80)) == pytest.approx((height, 0.325), rel=1e-4)
+
+
+def test_large_paintings_and_their_levels_keep_it(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+        monkeypatch.setattr(f"{module}.LARGE", 100)
+    _inches(tmp_path / "a.tif", picture(1100, 60))
+    (item,) = predict(engine, tmp_path / "a.tif", tmp_path / "out").items
+    with tifffile.TiffFile(item.output) as file:
+        steps = [page.tags.valueof(282)[0] / page.tags.valueof(282)[1] for page in file.pages]
+    assert steps == pytest.approx([1e4 / 0.325, 1e4 / 0.65], rel=1e-4)
+
+
+def test_pictures_that_say_nothing_of_it(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture(20, 20), photometric="rgb", metadata=None)
+    (tmp_path / "b.tif").write_bytes(b"II*\0 nothing")
+    assert pixel_size(tmp_path / "a.tif", (20, 20)) is None
+    assert pixel_size(tmp_path / "b.tif", (20, 20)) is None
+
+
+# -- Zarr as others read it --------------------------------------------------------------------------------------------
+
+
+def test_ome_zarr_of_version_0_4_nests_its_chunks_and_keeps_all_transforms(tmp_path: Path, engine: Engine) -> None:
+    image = picture(300, 300)
+    group = zarr.open_group(str(tmp_path / "i.zarr"), mode="w", zarr_format=2)
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    then = [{"type": "scale", "scale": [1.0, 0.25, 0.5]}]
+    one = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]}
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [one], "coordinateTransformations": then}]
+    array = group.create_array("0", shape=(3, 300, 300), chunks=(3, 128, 128), dtype="uint8")
+    array[...] = image.transpose(2, 0, 1)
+    (item,) = predict(engine, tmp_path / "i.zarr", tmp_path / "out").items
+    painted = Path(item.output or "")
+    assert (painted / "0/1/1").is_file(), "0/1/1 is the chunk in the corner: not 0/1.1"
+    words = dict(zarr.open_group(str(painted), mode="r").attrs)["multiscales"][0]
+    assert words["coordinateTransformations"] == [{"type": "scale", "scale": [0.25, 0.5]}]
+    found = open_image(painted, Reading()).read(((0, 300), (0, 300)))[0][..., 0]
+    np.testing.assert_array_equal(found, whole_logits(engine.model, image).argmax(0).numpy())
+
+
+# -- one painter at a time ---------------------------------------------------------------------------------------------
+
+
+def _hold(folder: Path) -> None:
+    with claimed(folder):
+        (folder / "held").touch()
+        time.sleep(60)
+
+
+def test_two_processes_never_paint_at_one_place(tmp_path: Path) -> None:
+    folder = tmp_path / "a.tif.partial"
+    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(folder,))
+    other.start()
+    try:
+        while not (folder / "held").exists():
+            time.sleep(0.05)
+        with (
+            pytest.raises(TakenError, match=r"a.tif is being painted by another process.*wait for it"),
+            claimed(folder),
+        ):
+            pass
+        discard(folder)
+        assert folder.exists(), "another process is at it"
+    finally:
+        other.kill()
+        other.join()
+    with claimed(folder):
+        pass
+    discard(folder)
+    assert not folder.exists()
+    assert issubclass(TakenError, OutputError)
+
+
+# -- a proof that proves something -------------------------------------------------------------------------------------
+
+
+def test_a_proof_takes_several_tiles_or_says_that_it_can_t(engine: Engine) -> None:
+    halo = engine.halo[0]
+    least = sum(halo) + 4
+    proof = prove(engine, picture(least + 1, 20))
+    assert proof.passed
+    assert proof.tile[0] <= least
+    assert proof.less
+    with pytest.raises(PlanError, match=r"20x20 pixels and tiles of .*proves nothing.*prove it on a larger image"):
+        prove(engine, picture(20, 20))
+    with pytest.raises(PlanError, match=r"60x60 pixels and tiles of 64x64.*proves nothing.*ask for smaller tiles"):
+        prove(engine, picture(60, 60), tile=64)
