@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from measured_files import (
+    ENOUGH,
     Record,
     bottleneck_alone,
     differences,
@@ -350,7 +351,8 @@ def _brings(one: Record, score: str, path: int) -> str:
         return "not measured"
     value = found[path]["shapley"]
     low, high = value["low"], value["high"]
-    said = "not shown" if low is None or low <= 0 <= high else "yes" if low > 0 else "**no**"
+    few = low is None or value["images"] < ENOUGH
+    said = "not shown" if few or low <= 0 <= high else "yes" if low > 0 else "**no**"
     return f"{said}: {ranged(value)}"
 
 

@@ -50,9 +50,13 @@ def ranged(one: Record) -> str:
     return f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
 
 
+ENOUGH = 5
+"""As `whatwhere.explain.words` asks for."""
+
+
 def surely(one: Record, other: Record) -> int:
-    """1 or -1 where the first is higher or lower and the intervals do not overlap, else 0."""
-    if None in (one["low"], one["high"], other["low"], other["high"]):
+    """1 or -1 where the first is higher or lower and the intervals, of enough images each, do not overlap, else 0."""
+    if None in (one["low"], one["high"], other["low"], other["high"]) or min(one["images"], other["images"]) < ENOUGH:
         return 0
     return 1 if one["low"] > other["high"] else -1 if one["high"] < other["low"] else 0
 

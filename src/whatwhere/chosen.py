@@ -132,7 +132,7 @@ def with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
     name = extra.names[0] if extra.names[0] not in images.names else str(path)
     loads = [partial(images.store.__getitem__, index) for index in range(len(images))]
     store = Store([partial(extra.store.__getitem__, 0), *loads], limit=0)
-    return name, ImageSet((name, *images.names), store, paths=(path, *images.paths))
+    return name, ImageSet((name, *images.names), store, images.part, paths=(path, *images.paths))
 
 
 def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Sample, ...]:

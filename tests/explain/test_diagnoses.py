@@ -143,10 +143,19 @@ def test_boundary_limited_by_label_noise(healthy: Model) -> None:
 
 
 def test_blocky() -> None:
-    model = train(fresh(skips=()), toys(24), steps=60)
-    one = found(model)["blocky"]
+    one = found(train(fresh(skips=()), toys(24), steps=10))["blocky"]
     assert one.found
     assert "1/4 of the resolution" in one.words
+
+
+def test_a_network_without_skips_whose_edges_are_sharp_is_not_called_blocky() -> None:
+    one = found(train(fresh(skips=()), toys(24), steps=60))["blocky"]
+    assert not one.found
+    assert "Edges are sharp" in one.words
+
+
+def test_a_network_that_knows_nothing_is_not_called_short_sighted() -> None:
+    assert not found(train(fresh(skips=()), toys(2), steps=1))["sees too little"].found
 
 
 def test_without_masks_only_what_needs_no_truth_is_diagnosed(healthy: Model) -> None:

@@ -24,7 +24,8 @@ def test_every_layer_is_measured_and_every_value_says_how(explanation: Explanati
         for key in ("what", "where", "side", "shuffled", "equal_what", "equal_where"):
             value = getattr(one, key)
             assert value.low <= value.value <= value.high
-            assert (value.images, value.seed) == (8, 0)
+            assert value.images >= 7, "one whose held-out part holds a class that the rest does not is left out"
+            assert value.seed == 0
             assert "-fold over" in value.method
         assert (one.untrained_what is None) == (one.layer.name == "pixel")
         assert one.shuffled.value < 0.6

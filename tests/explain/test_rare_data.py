@@ -9,7 +9,7 @@ from explain_toys import as_set, toys
 from torch import nn
 
 from whatwhere.data.sets import from_arrays
-from whatwhere.explain import Explanation, explain, words
+from whatwhere.explain import Explanation, explain, levels, words
 from whatwhere.explain.anatomy import Layer, untrained_like
 from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.explain.levels import Samples, ahead, painting_probes
@@ -51,6 +51,38 @@ def test_a_class_that_only_some_cuts_paint_gets_no_value_that_is_no_number(healt
 
 def test_what_cannot_decide_is_right_half_of_the_time() -> None:
     assert ahead(np.zeros(4), np.zeros(4)).mean() == 0.5
+
+
+@pytest.mark.parametrize("favourite", [0, 1, 2])
+def test_an_answer_that_looks_at_nothing_knows_half_of_where(favourite: int) -> None:
+    """Whatever it prefers, and however many classes meet the first: pixels by their own class would say 1/3 or 2/3."""
+    own, rival = np.array([0] * 30 + [1] * 20 + [2] * 10), np.array([1] * 20 + [2] * 10 + [0] * 20 + [0] * 10)
+    image = np.arange(60) % 6
+    logits = np.zeros((60, 3))
+    logits[:, favourite] = 1
+    found = levels._score_where(logits, Spots(image, image, image, own, rival), 3, "", 0)
+    assert found.value == pytest.approx(0.5)
+    assert found.pixels == 60
+
+
+def test_a_probe_is_not_asked_of_classes_that_it_was_not_fitted_on() -> None:
+    own, rival = np.array([0, 1, 0, 2]), np.array([1, 0, 2, 0])
+    spots = Spots(np.arange(4), own, own, own, rival)
+    logits = np.array([[2.0, 1.0, -np.inf], [1.0, 2.0, -np.inf], [2.0, 1.0, -np.inf], [2.0, 1.0, -np.inf]])
+    where, what = levels._score_where(logits, spots, 3, "", 0), levels._score_what(logits, spots, 3, "", 0)
+    assert (where.value, where.pixels) == (1.0, 2)
+    assert (what.value, what.pixels) == (1.0, 3)
+
+
+def test_insides_in_one_image_alone_leave_what_unmeasured(healthy: Model) -> None:
+    """Nothing could be held out; the report is written all the same."""
+    (image, labels), *_ = toys(1)
+    void = np.full_like(labels, VOID)
+    void[:20, :20] = labels[:20, :20]
+    told = explain(healthy, as_set([(image, void)]))
+    assert told.levels is None or told.levels["bottleneck"].what.value is not None
+    assert told.levels is not None or any("What and where were not measured" in note for note in told.notes)
+    assert str(told)
 
 
 def _samples(images: int, held: dict[int, tuple[int, ...]]) -> Samples:

@@ -105,3 +105,42 @@ def test_what_cannot_be_compared_is_named() -> None:
     ):
         with pytest.raises(DataError, match=words):
             compare(a, b)
+
+
+def test_what_one_image_holds_has_no_interval_and_few_images_no_verdict() -> None:
+    """Resampled, one image is always itself: its interval would have no width, and every difference be clear."""
+    rng = np.random.default_rng(0)
+    judges = [Judge(Classes(("a", "b", "rare"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), ((0,), (1,), (2,)))) for _ in "ab"]
+    for number in range(12):
+        truth = rng.integers(0, 2, (20, 20)).astype(np.uint8)
+        if number == 0:
+            truth[:5] = 2
+        for wrong, judge in zip((0.1, 0.3), judges):
+            off = rng.random(truth.shape) < wrong
+            judge.add(str(number), truth, np.where(off, 1 - np.minimum(truth, 1), truth).astype(np.uint8))
+    one, other = (judge.result() for judge in judges)
+    assert one.estimates["iou/rare"].low is None
+    assert one.estimates["iou/a"].low is not None
+    told = compare(one, other)
+    assert (told["iou/rare"].images, told["iou/rare"].low, told["iou/rare"].clear) == (1, None, False)
+    assert told["iou/a"].images == 12
+    assert told["iou/a"].clear
+
+
+def test_two_images_are_too_few_for_a_verdict() -> None:
+    told = compare(scores([0.05, 0.06]), scores([0.3, 0.31]))["mean_iou"]
+    assert told.low is not None
+    assert told.low > 0
+    assert not told.clear
+
+
+def test_the_worst_images_are_not_those_with_a_stray_pixel() -> None:
+    judge = Judge(Classes(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), ((0,), (1,), (2,))))
+    truth = np.zeros((20, 20), np.uint8)
+    stray = truth.copy()
+    stray[0, 0] = 2
+    judge.add("stray", truth, stray)
+    bad = truth.copy()
+    bad[:7] = 1
+    judge.add("bad", truth, bad)
+    assert [name for name, _ in judge.result().worst()] == ["bad", "stray"]

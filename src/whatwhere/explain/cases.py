@@ -46,6 +46,7 @@ class Case:
     truth: NDArray[np.uint8] | None
     image: Tensor
     corner: tuple[int, int] = (0, 0)
+    cropped: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,18 +78,13 @@ def choose_cases(
     cases = [_load(model, data, index, seed, device, pixel) for index in chosen]
     asked = None if pixel is None else next(case for case in cases if case.name == pixel[0])
     notes = []
-    if any(case.size != tuple(_shape(data, index)) for case, index in zip(cases, chosen)):
+    if any(case.cropped for case in cases):
         notes.append(f"Of images larger than {LARGEST} px a square of that side was taken, around a label edge.")
     masked = [case for case in cases if case.truth is not None]
     left_out = [case for case in cases if case.truth is None and case is not asked] if masked else []
     if left_out:
         notes.append(f"{len(left_out)} of {len(cases)} images have no mask and were left out.")
     return tuple(masked or cases), asked, notes
-
-
-def _shape(data: ImageSet, index: int) -> tuple[int, int]:
-    raw, _ = _pair(data, index)
-    return raw.shape[0], raw.shape[1]
 
 
 def _pair(data: ImageSet, index: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
@@ -113,10 +109,13 @@ def _load(model: Model, data: ImageSet, index: int, seed: int, device: str, pixe
                 "count from the top left corner, x to the right",
             )
         around = (pixel[2], pixel[1])
+    cropped = False
     top, left = _corner(raw.shape[:2], truth, seed + index, around)
     cut = np.s_[top : top + LARGEST, left : left + LARGEST]
     image = model.normalise(raw[cut], name)[None].to(device)
-    return Case(name, raw[cut], None if truth is None else truth[cut], image, (top, left))
+    if raw[cut].shape != raw.shape:  # copied, so that the whole image need not be kept
+        raw, truth, cropped = raw[cut].copy(), None if truth is None else truth[cut].copy(), True
+    return Case(name, raw, truth, image, (top, left), cropped)
 
 
 def _corner(

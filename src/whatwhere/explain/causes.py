@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from whatwhere.explain.anatomy import Anatomy
+from whatwhere.explain.anatomy import Anatomy, Path
 from whatwhere.explain.cases import Case
 from whatwhere.explain.measured import Measured
 from whatwhere.explain.objects import ObjectSize
@@ -99,12 +99,22 @@ class Evidence:
     chances: Array
 
 
+_FEW_PIXELS = 20
+"""Fewer pixels of a class say nothing of it."""
+
+_HALF_KNOWN = 0.25
+"""Mean probability on its own pixels from which on a class is known, though never painted: `starved` tells why."""
+
+
 def never_painted(seen: Evidence) -> Diagnosis:
     """A class that is in the masks, but that the network never paints."""
     names = seen.model.classes.names
     truth, painted = seen.scores.confusion.sum(1), seen.scores.confusion.sum(0)
     own = np.diagonal(seen.chances)
-    lost = [c for c in range(len(names)) if truth[c] > 0 and painted[c] < 0.001 * truth[c]]
+    lost = [
+        c for c in range(len(names))
+        if truth[c] >= _FEW_PIXELS and painted[c] < 0.001 * truth[c] and own[c] < _HALF_KNOWN
+    ]  # fmt: skip
     numbers = {
         f"mean probability of {names[c]} on its own pixels": float(own[c]) for c in range(len(names)) if truth[c]
     }
@@ -140,7 +150,7 @@ def starved(seen: Evidence) -> Diagnosis:
         if truth[c] > 0
         and share[c] < 0.1
         and recall[c] < 0.5
-        and painted[c] >= 0.001 * truth[c]
+        and (painted[c] >= 0.001 * truth[c] or own[c] >= _HALF_KNOWN)
         and own[c] > 3 * elsewhere[c]
     ]
     numbers = {f"recall of {name}": float(recall[c]) for c, name in enumerate(names) if truth[c]}
@@ -189,7 +199,7 @@ def normalisation(seen: Evidence) -> Diagnosis:
     values = torch.cat([case.image.flatten(2) for case in seen.cases], 2)[0]
     mean, std = float(values.mean(1).abs().max()), values.std(1)
     numbers = {"largest mean of a channel": mean, "smallest deviation": float(std.min()), "largest": float(std.max())}
-    off = mean > 1.5 or float(std.min()) < 1 / 4 or float(std.max()) > 4
+    off = mean > 1.5 or float(std.max()) > 4 or float(std.max()) < 1 / 4
     spread = f"{std.min():.2f} to {std.max():.2f}"
     said = f"The normalised images have channel means within {mean:.2f} and deviations of {spread}"
     if shift is not None:
@@ -204,7 +214,10 @@ def normalisation(seen: Evidence) -> Diagnosis:
     return Diagnosis(
         "normalisation differs",
         True,
-        f"{said}: these images are not in the units that the network was trained on.",
+        f"{said}: these images are not in the units that the network was trained on."
+        if shift is not None
+        else f"{said}; a network without batch norm keeps nothing of its training to compare with, but most are "
+        "trained on values around 0 with deviations around 1.",
         "Use the constants of the training set (they are in the model file), and images of the same depth and scale.",
         numbers,
     )
@@ -242,7 +255,12 @@ def dead_bottleneck(seen: Evidence) -> Diagnosis:
     response = dict(zip((path.name for path in worths.paths), worths.response))
     moved = response["bottleneck"]
     numbers = {f"logits moved without {name}": value for name, value in response.items()}
-    if len(worths.paths) == 1 or moved >= 0.05:
+    if len(worths.paths) == 1 and moved < 0.05:
+        words = (
+            f"Everything passes through the bottleneck, and without it the logits move by {moved:.3f} of their spread."
+        )
+        return Diagnosis("dead bottleneck", False, f"{words} The answer does not depend on the image.", "", numbers)
+    if moved >= 0.05:
         words = f"Without the bottleneck the logits move by {moved:.2f} of their spread: it is used."
         return Diagnosis("dead bottleneck", False, words, "", numbers)
     used = max((name for name in response if name != "bottleneck"), key=lambda name: response[name])
@@ -263,7 +281,7 @@ def collapsed_skip(seen: Evidence) -> Diagnosis:
     rows = list(zip(worths.paths, worths.response, seen.study.silent))[:-1]
     numbers = {f"logits moved without {path.name}": moved for path, moved, _ in rows}
     numbers |= {f"silent channels of {path.name}": silent for path, _, silent in rows}
-    dead = [row for row in rows if row[1] < 0.01 or row[2] > 0.95]
+    dead = [row for row in rows if (row[1] < 0.01 and not _brings(seen, row[0])) or row[2] > 0.95]
     if not dead:
         words = "Every skip carries features that change, and the answer changes without it." if rows else "No skips."
         return Diagnosis("collapsed skip", False, words, "", numbers)
@@ -281,6 +299,13 @@ def collapsed_skip(seen: Evidence) -> Diagnosis:
     )
 
 
+def _brings(seen: Evidence, path: Path) -> bool:
+    """Whether scores fall when this path alone is silent: a skip may act at thin edges only."""
+    worth = seen.measured.skips.worth
+    rows = [row for score in ("mean IoU", "Boundary F1") for row in worth.get(score, ()) if row.path.name == path.name]
+    return any((row.alone_missing.value or 0.0) > 0.005 for row in rows)
+
+
 def short_sighted(seen: Evidence) -> Diagnosis:
     """Windows smaller than the objects, right at edges and wrong inside."""
     found, window = seen.measured, seen.measured.window
@@ -294,7 +319,8 @@ def short_sighted(seen: Evidence) -> Diagnosis:
         f"An output pixel sees {window} px; a typical {name!r} is {typical:.0f} px. Inside, {what:.2f} of the pixels "
         f"get their class (mean over classes); at edges {where:.2f} fall on the right side"
     )
-    if window >= typical or what >= 0.85 or what - found.chance > where - 0.5 + 0.35:
+    sharp = found.where.low is not None and found.where.low > 0.65  # else it is bad at everything
+    if window >= typical or what >= 0.85 or what - found.chance > where - 0.5 + 0.35 or not sharp:
         return Diagnosis("sees too little", False, f"{said}.", "", numbers)
     return Diagnosis(
         "sees too little",
@@ -362,6 +388,10 @@ def _edge_strength(seen: Evidence) -> tuple[float, float]:
     return float(drawn), float(by_painting)
 
 
+_SHARP = 0.8
+"""Boundary F1 within 1 px from which on edges count as sharp."""
+
+
 def blocky(seen: Evidence) -> Diagnosis:
     """No fine skip: edges can be no finer than the finest path that reaches the decoder."""
     worths = seen.measured.skips
@@ -374,6 +404,11 @@ def blocky(seen: Evidence) -> Diagnosis:
     numbers = {"finest level that reaches the decoder": float(finest), "Boundary F1 at 1 px": strict}
     if finest == 0:
         return Diagnosis("blocky", False, "Features of full resolution reach the decoder by skip 0.", "", numbers)
+    if strict >= _SHARP:
+        words = (
+            f"Edges are sharp (Boundary F1 at 1 px: {strict:.2f}), though no skip finer than 1/{2**finest} is there."
+        )
+        return Diagnosis("blocky", False, words, "", numbers)
     return Diagnosis(
         "blocky",
         True,

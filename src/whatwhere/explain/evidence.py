@@ -43,7 +43,8 @@ class Sight:
             gradients.
         restored: side of the visible square, around a pixel of that cell, from which on 95 % of the unit's answer is
             there, by occlusion.
-        share: ``most`` as a share of ``theoretical``.
+        visible: side of the part of the theoretical window that the images can show.
+        share: ``most`` as a share of ``visible``.
         words: the theoretical window in words.
     """
 
@@ -54,12 +55,13 @@ class Sight:
     most: Measured
     restored: Measured
     words: str
+    visible: int | None = None
 
     @property
     def share(self) -> float | None:
-        if self.theoretical is None or self.most.value is None:
+        if self.visible is None or self.most.value is None:
             return None
-        return self.most.value / self.theoretical
+        return self.most.value / self.visible
 
     def to_json(self) -> dict[str, Any]:
         plain = {name: value.to_json() if isinstance(value, Measured) else value for name, value in vars(self).items()}
@@ -171,7 +173,8 @@ def measure_sight(
     named = {layer.name: layer for layer in layers}
     rng = np.random.default_rng(seed)
     radius = max(max(image.shape[-2:]) for image in images) - 1
-    sides = _sides(min(min(image.shape[-2:]) for image in images))
+    shown = min(max(image.shape[-2:]) for image in images)
+    sides = _sides(radius + 1)
     influences: dict[str, list[Array]] = {}
     answers: dict[str, list[Array]] = {}
     for place, image in enumerate(images):
@@ -186,7 +189,7 @@ def measure_sight(
         progress((place + 1) / (len(images) + 1))
     windows = anatomy.windows(images[0].shape)
     sights = [
-        _sight(layer, windows, np.stack(influences[_name(layer)]), np.stack(answers[_name(layer)]), sides, seed)
+        _sight(layer, windows, np.stack(influences[_name(layer)]), np.stack(answers[_name(layer)]), sides, shown, seed)
         for layer in (*layers, None)
     ]
     leaks = check_windows(anatomy, images[0], seed)
@@ -221,10 +224,10 @@ def _middle_pixel(image: Tensor, rng: np.random.Generator) -> tuple[int, int]:
     )
 
 
-def _sides(smallest: int) -> list[int]:
-    """Sides of the visible squares: 0 hides all; the last stands for the whole image."""
+def _sides(largest: int) -> list[int]:
+    """Sides of the visible squares: 0 hides all; the last stands for the whole image, wherever in it the pixel is."""
     tried = [0, 5, 9, 17, 33, 49, 65, 97, 129, 193, 257, 385]
-    return [side for side in tried if side < smallest] + [smallest, smallest * 5 // 4, 2 * smallest]
+    return [side for side in tried if side < largest] + [largest, largest * 5 // 4, 2 * largest]
 
 
 def influence_maps(
@@ -308,7 +311,9 @@ def _side_restoring(shares: Array, sides: Sequence[int], wanted: float = SHARES[
     return found
 
 
-def _sight(layer: Layer | None, windows: Field, maps: Array, answers: Array, sides: Sequence[int], seed: int) -> Sight:
+def _sight(
+    layer: Layer | None, windows: Field, maps: Array, answers: Array, sides: Sequence[int], shown: int, seed: int
+) -> Sight:
     module = "output" if layer is None else layer.module
     reach = windows.reach(module)
     theoretical = None if reach is None else max(before + _stride(layer) + after for before, after in reach)
@@ -326,6 +331,7 @@ def _sight(layer: Layer | None, windows: Field, maps: Array, answers: Array, sid
         most=_measured(profiles, lambda p: containing(p, SHARES[1]), how.format("95 %"), seed),
         restored=_measured(answers, lambda a: _side_restoring(a, widest), seen, seed),
         words=windows.explain(module),
+        visible=None if theoretical is None else min(theoretical, shown),
     )
 
 

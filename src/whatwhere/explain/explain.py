@@ -75,8 +75,8 @@ def explain(
         classes=model.classes, network=_describe(model), images=tuple(case.name for case in bench.cases),
         truth=bench.truth, layers=bench.anatomy.layers, levels=levels, presence=presence, skips=skips, sights=sights,
         objects=objects, examples=examples, pixel=story, diagnoses=diagnoses,
-        notes=_noted(bench.notes, bench.cases, skips, presence), seed=seed, seconds=time.perf_counter() - began,
-        versions=versions(),
+        notes=_noted([*_of(data.part), *bench.notes], bench.cases, skips, presence), seed=seed,
+        seconds=time.perf_counter() - began, versions=versions(),
     )  # fmt: skip
     if out is not None:
         write_report(explanation, out)
@@ -98,6 +98,13 @@ def _describe(model: Model) -> str:
     if config["encoder"] != "plain":
         size += f" with the encoder {config['encoder']}"
     return f"U-Net of {size}, {skips}, {parameters / 1e6:.2f} million parameters"
+
+
+def _of(part: str) -> list[str]:
+    """Which images these are, where somebody chose."""
+    if part == "train" or "was trained on them" in part:
+        return ["These are images that the network was trained on: on new ones it will do worse, and know less."]
+    return [f"Which images: {part}."] if part else []
 
 
 def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Presence | None) -> tuple[str, ...]:

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Path
-from whatwhere.explain.levels import ahead
+from whatwhere.explain.levels import ahead, sides_of
 from whatwhere.explain.measured import RESAMPLES, Measured, balanced_accuracy, interval, resample_weights
 from whatwhere.explain.pixels import Regions, regions
 from whatwhere.judge import Judge
 from whatwhere.judge.counts import Counts
-from whatwhere.judge.measures import measures
+from whatwhere.judge.measures import images_of_scores, measures
 from whatwhere.records import Classes
 
 __all__ = [
@@ -181,10 +181,10 @@ class Tally:
         flat = logits.flatten(1).cpu().numpy()
         right = [(prediction == truth)[found.interior], ahead(flat[own, at], flat[rival, at])]
         rows = []
-        for labels, hit in zip((truth[found.interior], own), right):
+        for labels, hit in zip((truth[found.interior], sides_of(own, rival, self.classes)), right):
             rows += [
-                np.bincount(labels, weights=hit, minlength=self.classes),
-                np.bincount(labels, minlength=self.classes),
+                np.bincount(labels, weights=hit, minlength=self.classes**2),
+                np.bincount(labels, minlength=self.classes**2),
             ]
         self.hits.append(np.stack(rows))
 
@@ -192,6 +192,11 @@ class Tally:
         """How many pixels a score is of."""
         row = {"interior accuracy": 1, "boundary accuracy": 3}.get(score)
         return int(self.judge.result().confusion.sum() if row is None else np.stack(self.hits)[:, row].sum())
+
+    def images(self) -> dict[str, int]:
+        """How many images hold a class, for what is scored of one class alone."""
+        held = images_of_scores((self.judge.result().counts,), self.judge.classes.names)
+        return {f"IoU of {name}": held[f"iou/{name}"] for name in self.judge.classes.names}
 
     def scores(self, weights: Array) -> dict[str, Array]:
         """Each score for each resample, ``(resamples,)``; ``weights`` is ``(resamples, images)``."""
@@ -269,9 +274,13 @@ def _cuts(
 
 
 def _moved(logits: Tensor, answer: Tensor) -> float:
-    """Root mean square change of the logits in units of their own spread."""
-    spread = float(answer.std())
-    return float((logits - answer).square().mean().sqrt()) / spread if spread > 0 else 0.0
+    """Root mean square change of what decides, in units of its own spread over pixels.
+
+    What is added to all classes alike decides nothing, nor does what a class has of the answer everywhere.
+    """
+    change, own = (one - one.mean(1, keepdim=True) for one in (logits - answer, answer))
+    spread = float((own - own.mean((2, 3), keepdim=True)).square().mean().sqrt())
+    return float(change.square().mean().sqrt()) / spread if spread > 0 else 0.0
 
 
 def _share_out(
@@ -291,10 +300,13 @@ def _share_out(
     names = [name for name in scores[whole] if all(np.isfinite(scores[cut][name][0]) for cut in {*met, whole, 0})]
     pixels = {name: tallies[whole].pixels(name) for name in names}
 
+    told = tallies[whole].images()
+
     def value(name: str, samples: Array, how: str) -> Measured:
-        low, high = interval(samples[1:]) if images > 1 else (None, None)
+        of = told.get(name, images)
+        low, high = interval(samples[1:]) if of > 1 else (None, None)
         found = float(samples[0]) if np.isfinite(samples[0]) else None
-        return Measured(found, low, high, images, pixels[name], f"{how}; decoders in {precision}", seed)
+        return Measured(found, low, high, of, pixels[name], f"{how}; decoders in {precision}", seed)
 
     worth, ways = {}, _orders(len(paths))
     for name in names:

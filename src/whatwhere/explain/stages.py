@@ -103,6 +103,9 @@ def study_of(bench: Bench) -> Study:
 def levels_of(bench: Bench, study: Study) -> Levels | None:
     """What and where; None, and a note, where the labels do not ask."""
     interior, boundary = study.samples.spots
+    if len(np.unique(study.samples.groups[0])) < 2:
+        bench.notes.append("What and where were not measured: one image or part of one alone has labelled insides.")
+        return None
     if len(np.unique(interior.label)) < 2 or not len(boundary):
         bench.notes.append("What and where were not measured: the labels of these images hold fewer than two classes.")
         return None

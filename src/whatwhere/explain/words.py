@@ -54,8 +54,9 @@ def levels(e: Explanation) -> list[str]:
         )
     said.append(_untrained_sentence(found))
     shuffled = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
+    mixed = f"score {min(shuffled):.2f} to {max(shuffled):.2f}" if shuffled else "could not be scored"
     said.append(
-        f"Controls: probes fitted on shuffled labels score {min(shuffled):.2f} to {max(shuffled):.2f} (chance "
+        f"Controls: probes fitted on shuffled labels {mixed} (chance "
         f"{found.chance:.2f}); with only {found.equal_features} random mixtures of features kept at every level, what "
         f"at the bottleneck is {bottom.equal_what} and where {bottom.equal_where}."
     )
@@ -67,13 +68,18 @@ def _top(found: Levels) -> Reading:
 
 
 def _what_sentence(top: Reading, bottom: Reading) -> str:
-    step = _surely(bottom.what, top.what)
+    step, fresh = _surely(bottom.what, top.what), bottom.untrained_what
     start = (
         f"What: a probe on single units of {top.layer.title} tells {top.what} of the interior pixels rightly, on the "
     )
     start += f"bottleneck {bottom.what}. "
-    if step > 0:
+    if step > 0 and (fresh is None or _surely(bottom.what, fresh) > 0):
         return start + "Meaning grows on the way down, as the textbook has it."
+    if step > 0:
+        return start + (
+            f"It grows on the way down, but in an untrained network it does too ({fresh} on the bottleneck): that "
+            "training adds to it was not shown."
+        )
     if step < 0:
         return start + "Here the textbook is wrong: the bottleneck tells less than the top level."
     return start + _undecided(top.what, bottom.what)
@@ -122,7 +128,7 @@ def sight(e: Explanation) -> list[str]:
         said.append(f"Nothing bounds what an output pixel can see: {out.words}")
     if out.most.value is not None:
         of = f" {out.theoretical} px that it can see" if out.theoretical else " the whole image"
-        share = f" ({out.share:.0%} of the width)" if out.share is not None else ""
+        share = f" ({out.share:.0%} of the side that these images show of it)" if out.share is not None else ""
         said.append(
             f"Of{of}, 95 % of what moves an output pixel lies in a square of {out.most.value:.0f} px{share}, half of "
             f"it in one of {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices "
@@ -132,10 +138,10 @@ def sight(e: Explanation) -> list[str]:
         (one for one in e.objects if one.objects >= 2 and not one.fills), key=lambda one: one.typical, default=None
     )
     if large is not None and out.most.value is not None:
-        compare = "farther than" if out.most.value > large.typical else "less far than"
+        compare = "a larger square than" if out.most.value > large.typical else "a smaller square than"
         said.append(
             f"Your largest recurring objects ({large.name}) are typically {large.typical:.0f} px, at most "
-            f"{large.largest} px: the evidence comes from {compare} that."
+            f"{large.largest} px: on average the evidence comes from {compare} that."
         )
     said.append(_leak_sentence(e))
     return said
@@ -169,12 +175,16 @@ def skips(e: Explanation) -> list[str]:
         first = ranked[0]
         gain = (e.skips.full[score].value or 0) - (e.skips.none[score].value or 0)
         name = "the bottleneck" if first.path.name == "bottleneck" else first.path.name
-        said.append(f"All paths together bring {gain:.2f} of {score}; {name} brings most: {_signed(first.shapley)}.")
+        sure = len(ranked) < 2 or _surely(first.shapley, ranked[1].shapley) > 0
+        most = f"{name} brings most: {_signed(first.shapley)}"
+        if not sure:
+            most += f", but its interval and that of {ranked[1].path.name} overlap"
+        said.append(f"All paths together bring {gain:.2f} of {score}; {most}.")
     hurting = [
         f"{one.path.name} ({_signed(one.shapley)} {score})"
         for score in ("mean IoU", "Boundary F1")
         for one in e.skips.worth.get(score, ())
-        if one.shapley.high is not None and one.shapley.high < 0
+        if one.shapley.high is not None and one.shapley.high < 0 and one.shapley.images >= _ENOUGH
     ]
     if hurting:
         said.append(f"Some paths hurt: {', '.join(hurting)}. This has been seen before (Wilm et al. 2024).")
@@ -225,12 +235,15 @@ def presence(e: Explanation) -> list[str]:
     title = next(layer.title for layer in e.layers if layer.name == best)
     top, bottom = next(iter(accuracy.values())), accuracy["bottleneck"]
     place = "all place" if region == "image" else f"place within the {region}"
+    ahead = " (not shown to be better than the bottleneck)" if _surely(accuracy[best], bottom) <= 0 else ""
+    ahead = "" if best == "bottleneck" else f"{ahead or ': the right half of the U adds to it'}"
+    survives = (bottom.low or 0.0) > 0.5 and bottom.images >= _ENOUGH
     return [
         f"Asked of each {region} whether it holds {names}, a probe on averages of the raw pixels is right in {top} of "
-        f"the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best.",
-        f"Averaging throws {place} away, and at the bottleneck the answer survives it: to say yes or no, only what is "
-        "needed, and the right half of the U could be left out. That is a classifier."
-        if (bottom.low or 0.0) > 0.5 and bottom.images >= _ENOUGH
+        f"the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best{ahead}.",
+        f"Averaging throws {place} away, and at the bottleneck the answer survives it: for yes or no, what alone can "
+        f"do, and a network without its right half, a classifier, would be right in about as many cases as {bottom}."
+        if survives
         else f"Averaging throws {place} away; the bottleneck's average was not shown to answer better than chance.",
     ]
 

@@ -5,7 +5,7 @@ Knows two records of scores; nothing of models or images.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from whatwhere.errors import DataError
-from whatwhere.judge.measures import LOWER_IS_BETTER, estimate, resampled
+from whatwhere.judge.measures import LOWER_IS_BETTER, estimate, images_of_scores, resampled
 from whatwhere.judge.scores import Scores
 from whatwhere.judge.tables import comparison_table, plain
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["ENOUGH", "Comparison", "Difference", "compare"]
+
+ENOUGH = 5
+"""No difference is called one by fewer images: with two, a percentile interval is the worse and the better image."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Difference:
         difference: ``a - b``.
         low, high: 95 % interval of the difference over images; None with fewer than two images.
         a_better: share of resamples in which A is better, ties counting half; None with fewer than two images.
+        images: how many images tell of it: of a class those that hold it, in truth or either painting.
     """
 
     score: str
@@ -39,6 +43,7 @@ class Difference:
     low: float | None
     high: float | None
     a_better: float | None
+    images: int = 0
 
     @property
     def lower_is_better(self) -> bool:
@@ -46,8 +51,10 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """The interval does not hold 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        """The interval does not hold 0, and comes of enough images to be worth its name."""
+        if self.low is None or self.high is None or self.images < ENOUGH:
+            return False
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -113,22 +120,24 @@ def compare(
     if len(scores_a.images) > 1:
         samples_a, samples_b = resampled((scores_a.counts, counts_b), scores_a.classes.names, resamples, seed)
     differences = []
+    images = images_of_scores((scores_a.counts, counts_b), scores_a.classes.names)
     for key, a in scores_a.pooled.items():
         b = scores_b.pooled[key]
         if not np.isnan(a - b):
             samples = samples_a[key] - samples_b[key] if samples_a else None
-            differences.append(_difference(key, a, b, samples))
+            differences.append(_difference(key, a, b, samples, images.get(key, len(scores_a.images))))
     return Comparison(tuple(differences), len(scores_a.images), resamples, seed, *names)
 
 
-def _difference(score: str, a: float, b: float, samples: NDArray[np.float64] | None) -> Difference:
+def _difference(score: str, a: float, b: float, samples: NDArray[np.float64] | None, images: int) -> Difference:
+    samples = samples if images > 1 else None  # one image resampled is always itself
     found = estimate(a - b, samples)
-    row = Difference(score, a, b, a - b, found.low, found.high, None)
+    row = Difference(score, a, b, a - b, found.low, found.high, None, images)
     if samples is None:
         return row
     gain = samples[~np.isnan(samples)] * (-1 if row.lower_is_better else 1)
     share = float(np.mean((np.sign(gain) + 1) / 2)) if len(gain) else None
-    return Difference(score, a, b, a - b, found.low, found.high, share)
+    return replace(row, a_better=share)
 
 
 def _same_images(a: Scores, b: Scores) -> list[int]:

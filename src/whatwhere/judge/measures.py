@@ -131,6 +131,16 @@ def resampled(
     return tuple(answers)
 
 
+def images_of_scores(records: tuple[Counts, ...], names: tuple[str, ...]) -> dict[str, int]:
+    """Of each class's scores, ``"iou/cat"``, how many images hold it, in the truth or in a painting of the records."""
+    held = np.zeros((len(records[0].confusion), len(names)), bool)
+    for counts in records:
+        held |= (counts.confusion.sum(-1) > 0) | (counts.confusion.sum(-2) > 0)
+    found = dict(zip(names, held.sum(0).tolist()))
+    keys = measures(records[0].total(), names)
+    return {key: found[key.partition("/")[2]] for key in keys if "/" in key}
+
+
 def estimate(value: float, samples: Array | None) -> Estimate:
     """The value with the percentile interval of its resamples (those in which it is defined)."""
     if np.isnan(value):

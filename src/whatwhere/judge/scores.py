@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from whatwhere.errors import DataError
 from whatwhere.judge.boundaries import DILATION_RATIO
 from whatwhere.judge.counts import BINS, Counts
-from whatwhere.judge.measures import Estimate, estimate, measures, resampled
+from whatwhere.judge.measures import Estimate, estimate, images_of_scores, measures, resampled
 from whatwhere.judge.tables import plain, scores_table
 from whatwhere.records import Classes
 
@@ -80,7 +80,11 @@ class Scores:
         samples: dict[str, NDArray[np.float64]] = {}
         if len(self.images) > 1:
             (samples,) = resampled((self.counts,), self.classes.names, self.resamples, self.seed)
-        return {key: estimate(value, samples.get(key)) for key, value in self.pooled.items()}
+        held = images_of_scores((self.counts,), self.classes.names)  # one image resampled is always itself
+        return {
+            key: estimate(value, samples.get(key) if held.get(key, 2) > 1 else None)
+            for key, value in self.pooled.items()
+        }
 
     @property
     def mean_iou(self) -> float:
@@ -110,11 +114,16 @@ class Scores:
         )
 
     def worst(self, count: int = 10) -> list[tuple[str, float]]:
-        """Names and mean IoU (over the classes present) of the images that went worst, worst first.
+        """Names and mean IoU (over the classes of the image's truth) of the images that went worst, worst first.
 
-        An image without a pixel that counts is not listed.
+        A stray pixel of another class spoils the class that it was taken from, and is none of its own. An image without
+        a pixel that counts is not listed.
         """
-        values = self.per_image["mean_iou"]
+        confusion = self.counts.confusion
+        true, right = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
+        union = np.maximum(true + confusion.sum(-2) - right, 1)
+        shown = (true > 0).sum(-1)
+        values = np.where(shown > 0, np.where(true > 0, right / union, 0).sum(-1) / np.maximum(shown, 1), np.nan)
         order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
         return [(self.images[i], float(values[i])) for i in order[:count]]
 

@@ -93,7 +93,8 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         name = row.score + (" (less is better)" if row.lower_is_better else "")
         table.add_row(Text(name), *numbers, interval, share, style="bold" if row.clear else None)
     how = (
-        f"paired bootstrap, {comparison.resamples} resamples, seed {comparison.seed}; ties count half."
+        f"paired bootstrap, {comparison.resamples} resamples, seed {comparison.seed}; ties count half. Bold: the "
+        "interval does not hold 0, and comes of five images at least; of such rows one in twenty is chance."
         if comparison.images > 1
         else "no intervals: one image says nothing about how images differ."
     )
