@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +55,14 @@ def address(disc_run: Path) -> Iterator[str]:
         [(mask > 0).astype(np.uint8) for _, mask in pictures],
         [f"disc {at}.png" for at in range(6)],
     )
-    app = create_app(Desk([("discs", model), ("bare", bare)], (), data))
+    with served(Desk([("discs", model), ("bare", bare)], (), data)) as found:
+        yield found
+
+
+@contextmanager
+def served(desk: Desk) -> Iterator[str]:
+    """The address of an explorer with this desk."""
+    app = create_app(desk)
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -82,17 +90,21 @@ def visit(browser: Any, address: str) -> Iterator[Open]:
         if message.type == "error" and "Failed to load resource" not in message.text:
             complaints.append(message.text)
 
-    def visit(hash_: str = "", *, route: Callable[[Page], None] | None = None, ready: bool = True, **how: Any) -> Page:
+    def visit(
+        hash_: str = "", *, at: str = "", route: Callable[[Page], None] | None = None, ready: bool = True, **how: Any
+    ) -> Page:
         context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce", **how)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: None if _is_local(request.url, address) else complaints.append(request.url))
+        page.on(
+            "request", lambda request: None if _is_local(request.url, at or address) else complaints.append(request.url)
+        )
         if route:
             route(page)
-        page.goto(address + hash_)
+        page.goto((at or address) + hash_)
         if ready:
             wait_until_still(page)
         return page
@@ -378,6 +390,61 @@ def test_a_dropped_file_is_taken_in(visit: Open) -> None:
     )
     until(lambda: page.locator("#images input").count() == there + 1, "the dropped image did not come in")
     assert page.locator("#drop").is_hidden()
+
+
+def test_the_skip_link_moves_the_focus_and_nothing_else(visit: Open) -> None:
+    page = visit()
+    page.keyboard.press("]")
+    wait_until_still(page)
+    choose(page, 7, 9)
+    before = hash_of(page)
+    page.locator(".skip-link").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "stage"
+    time.sleep(0.3)
+    assert hash_of(page) == before
+
+
+def test_looks_that_an_image_lacks_are_not_kept(visit: Open, tmp_path: Path) -> None:
+    """Else a mask would be shown that is none."""
+    page = visit()
+    page.keyboard.press("m")
+    until(lambda: "look=truth" in hash_of(page), "the mask is not looked at")
+    Image.fromarray(disc_picture(78)[0]).save(tmp_path / "unmasked.png")
+    page.locator("#file").set_input_files(tmp_path / "unmasked.png")
+    until(lambda: "unmasked.png" in page.locator(".picture-facts").first.inner_text(), "the new image is not shown")
+    wait_until_still(page)
+    assert "look=" not in hash_of(page)
+    page.keyboard.press("m")
+    until(lambda: "There is no mask" in page.locator("#word").inner_text(), "nothing says that there is no mask")
+    assert "look=" not in hash_of(page)
+    assert surface(page, "painting").get_attribute("aria-label").startswith("Painting by discs")
+
+
+def test_certainty_says_what_light_and_dark_mean(visit: Open) -> None:
+    page = visit("#look=certainty")
+    assert "black 0, white 1" in page.locator(".scale").first.inner_text()
+    assert page.locator(".painting-side .legend").first.is_hidden()
+    assert "white is sure, black is not; on average 0." in surface(page, "painting").get_attribute("aria-label")
+
+
+def test_without_an_image_the_page_waits_for_one(visit: Open, disc_run: Path, tmp_path: Path) -> None:
+    with served(Desk([("discs", load_model(disc_run))])) as bare:
+        page = visit(at=bare, ready=False)
+        page.wait_for_selector("#empty:not([hidden])")
+        assert page.locator("#views").is_hidden()
+        assert page.locator(".network[aria-busy=true]").count() == 0
+        assert all(button.is_disabled() for button in page.locator(".question").all())
+        Image.fromarray(disc_picture(79)[0]).save(tmp_path / "first.png")
+        Image.fromarray(disc_picture(80)[0]).save(tmp_path / "second.png")
+        page.locator("#file").set_input_files([tmp_path / "first.png", tmp_path / "second.png"])
+        until(lambda: page.locator("#images input").count() == 2, "both files are taken")
+        wait_until_still(page)
+        until(lambda: "second.png" in page.locator(".picture-facts").first.inner_text(), "the last one is looked at")
+        page.locator(".question").first.click()  # probes need labelled images: the tour says so
+        until(lambda: "--data" in page.locator(".tour-words").inner_text(), "what is missing is not said")
+        page.locator(".tour .primary").click()
+        until(lambda: "no probe tells what it knows" in page.locator(".tour-words").inner_text(), "it waits for ever")
 
 
 def test_all_of_it_by_keyboard(visit: Open) -> None:

@@ -167,7 +167,7 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
 def mask_folders(root: Path) -> tuple[Path, ...]:
     """Where the masks of a data folder lie; none if it is laid out otherwise."""
     try:
-        return tuple(masks for _, _, masks in _pair_folders(root))
+        return tuple(masks for _, _, masks in _pair_folders(root)) if root.is_dir() else ()
     except DataError:
         return ()
 

@@ -93,7 +93,8 @@ def explore(
     local = host in LOCAL
     token = None if local else secrets.token_urlsafe(16)
     listening = listen(host, port)
-    address = f"http://{'[' + host + ']' if ':' in host else host}:{listening.getsockname()[1]}/"
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    address = f"http://{'[' + shown + ']' if ':' in shown else shown}:{listening.getsockname()[1]}/"
     if token is not None:
         address += f"?token={token}"
         say(f"listening on {host}: whoever reaches this machine and has the token can see these images and models")

@@ -72,11 +72,15 @@ export class ChangePanel {
       return;
     }
     const ious = looks.filter(Boolean).map((look) => ({ look, now: now.iou[look.id] ?? null, full: full.iou[look.id] ?? null }))
-      .filter((one) => one.now !== null || one.full !== null).slice(0, MOST_CLASSES);
+      .filter((one) => one.now !== null || one.full !== null);
+    const moved = (/** @type {{now: number | null, full: number | null}} */ one) => Math.abs((one.now ?? 0) - (one.full ?? 0));
+    const most = [...ious].sort((one, other) => moved(other) - moved(one)).slice(0, MOST_CLASSES); // what changed most, first
+    const more = ious.length - most.length;
     fill(this.scores,
       row(h("span", { class: "score-name what", text: "interior" }), now.interior, full.interior, "what", "accuracy far from label edges: what"),
       row(h("span", { class: "score-name where", text: "boundary" }), now.boundary, full.boundary, "where", "accuracy at label edges: where"));
-    fill(this.ious, ...ious.map((one) => row(chip(looks, one.look.id), one.now, one.full, "", `IoU of ${one.look.name}`)));
+    fill(this.ious, ...most.map((one) => row(chip(looks, one.look.id), one.now, one.full, "", `IoU of ${one.look.name}`)),
+      more ? h("p", { class: "small quiet", text: `and ${more} ${more === 1 ? "class" : "classes"} that changed less` }) : null);
   }
 
   /** @param {boolean} large */

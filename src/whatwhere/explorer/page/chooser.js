@@ -31,7 +31,11 @@ export class Chooser {
   }
 
   /** Another image: what was brushed on the last one goes. @param {string} image */
-  choose(image) { this.store.set({ image, edits: [], x: -1, y: -1, evidence: false }); }
+  choose(image) {
+    const masked = this.session.images.find((one) => one.id === image)?.truth;
+    const look = this.store.state.look === "truth" && !masked ? { look: /** @type {const} */ ("painting") } : {};
+    this.store.set({ image, edits: [], x: -1, y: -1, evidence: false, ...look });
+  }
 
   show() {
     const { model, other, image } = this.store.state;
@@ -56,7 +60,7 @@ export class Chooser {
 
   takeFiles() {
     const input = /** @type {HTMLInputElement} */ (find("#file"));
-    input.addEventListener("change", () => { if (input.files?.[0]) this.upload(input.files[0]); input.value = ""; });
+    input.addEventListener("change", () => { this.takeIn([...(input.files ?? [])]); input.value = ""; });
     const veil = find("#drop");
     let depth = 0;
     const isFile = (/** @type {DragEvent} */ event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
@@ -66,15 +70,19 @@ export class Chooser {
     addEventListener("drop", (event) => {
       depth = 0;
       veil.hidden = true;
-      const file = event.dataTransfer?.files[0];
-      if (!file) return;
+      const files = [...(event.dataTransfer?.files ?? [])];
+      if (!files.length) return;
       event.preventDefault();
-      this.upload(file);
+      this.takeIn(files);
     });
   }
 
+  /** One after the other; the last one is looked at. @param {File[]} files */
+  async takeIn(files) { for (const file of files) await this.upload(file); }
+
   /** @param {File} file */
   async upload(file) {
+    const { image, edits } = this.store.state;
     const most = this.session.limits.upload_bytes;
     try {
       if (file.size > most) {
@@ -86,7 +94,9 @@ export class Chooser {
       const record = await ask(`/api/images?name=${encodeURIComponent(file.name)}`, { bytes: file });
       this.session.images.push(record);
       this.drawStrip();
-      this.choose(record.id);
+      const still = this.store.state;
+      if (still.image === image && still.edits === edits) this.choose(record.id); // else something else is looked at by now
+      else this.show();
       this.says.told(`${file.name}: ${record.width} by ${record.height} pixels${record.cropped ? ", the middle of a larger image" : ""}.`);
     } catch (error) {
       this.says.trouble(error);

@@ -24,6 +24,14 @@ export class Guide {
     this.show();
   }
 
+  /** Without an image there is nothing to be shown. @param {boolean} able */
+  allow(able) {
+    for (const button of this.questions.querySelectorAll("button")) {
+      button.disabled = !able;
+      button.title = able ? "" : "add an image first";
+    }
+  }
+
   get tour() { return TOURS.find((one) => one.id === this.store.state.tour) ?? null; }
 
   /** @param {string} id */

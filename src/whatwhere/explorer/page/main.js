@@ -11,14 +11,15 @@ import { followTheme } from "./theme.js";
 import { keepNumbers, keepPicture } from "./keep.js";
 import { listen } from "./shortcuts.js";
 import { pixelSentence, windowsSentence, changeSentence, speak } from "./speech.js";
-import { stand, trouble } from "./notices.js";
+import { stand, trouble, word } from "./notices.js";
 
 class Page {
   /** @param {import("./types.js").Session} session */
   constructor(session) {
     this.session = session;
     this.store = new Store({ ...START, ...this.possible(fromAddress(location.hash)) });
-    const told = (/** @type {string} */ words) => speak(words);
+    const told = (/** @type {string} */ words) => { speak(words); word(words); };
+    this.told = told;
     this.brush = new Brush(this.store, { told });
     this.chooser = new Chooser(this.store, session, { trouble, told });
     this.closer = new Closer({ layer: (layer) => this.store.set({ layer }), trouble });
@@ -30,6 +31,7 @@ class Page {
     this.wire();
     this.store.watch((changed) => this.react(changed));
     addEventListener("hashchange", () => {
+      if (!/(^#|&)(model|image)=/.test(location.hash)) return; // not an address of this page
       if (location.hash.slice(1) !== toAddress(this.store.state)) this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
     });
     // one shape of panel for all images that are here, so that nothing jumps from one to the next
@@ -66,6 +68,8 @@ class Page {
 
   load() {
     find("#empty").hidden = this.image !== null;
+    find("#views").hidden = find("#below").hidden = this.image === null;
+    this.guide.allow(this.image !== null);
     for (const view of this.views) view.load(this.image);
   }
 
@@ -135,6 +139,8 @@ class Page {
     const patterns = () => store.set({ patterns: !store.state.patterns });
     const whole = () => store.set({ paths: {}, otherPaths: {} });
     const help = () => /** @type {HTMLDialogElement} */ (find("#help")).showModal();
+    const truth = () => { if (this.image?.truth) look("truth"); else this.told?.("There is no mask for this image."); };
+    find(".skip-link").addEventListener("click", (event) => { event.preventDefault(); find("#stage").focus(); });
     on("#evidence", evidence);
     on("#patterns", patterns);
     on("#whole", whole);
@@ -148,7 +154,7 @@ class Page {
       { key: "I", does: "go to the image", act: () => focus("image-side") }, { key: "O", does: "go to the painting", act: () => focus("painting-side") },
       { key: "B", does: "next brush", act: () => this.brush.next() }, { key: "U", does: "take the last dab back (also Ctrl Z)", act: () => this.brush.takeBack() },
       { key: "E", does: "evidence over the image", act: evidence }, { key: "D", does: "difference picture", act: () => look("difference") },
-      { key: "M", does: "mask", act: () => look("truth") }, { key: "P", does: "patterns for classes", act: patterns },
+      { key: "M", does: "mask", act: truth }, { key: "P", does: "patterns for classes", act: patterns },
       { key: "W", does: "let every path pass", act: whole }, { key: "[", does: "image before", act: () => this.chooser.step(-1) },
       { key: "]", does: "next image", act: () => this.chooser.step(1) }, { key: "Escape", does: "leave a tour", act: () => this.guide.leave() },
       { key: "?", does: "this list", act: help },

@@ -4,7 +4,7 @@
  * Two of these stand beside each other when two models are compared; they share the image, the pixel, the pointer and
  * the brush through the store, and have each their own skips.
  */
-import { h, fill, afterPause, percent } from "./dom.js";
+import { h, fill, figure, afterPause, percent } from "./dom.js";
 import { Newest } from "./api.js";
 import { PicturePanel } from "./picture-panel.js";
 import { UView, levelColour, shortName } from "./u-view.js";
@@ -60,6 +60,7 @@ export class NetworkView {
   assemble() {
     this.title = h("h2", { class: "network-title" });
     this.legend = h("div", { class: "legend", role: "group", "aria-label": "Classes" });
+    this.scale = h("p", { class: "caption scale", hidden: true });
     this.looks = LOOKS.map(([look, name]) => h("button", { type: "button", class: "tab", "data-look": look, text: name,
       onclick: () => this.store.set({ look: /** @type {any} */ (look) }) }));
     this.imageHead = h("div", { class: "picture-head" }, h("h2", { text: "Image" }), h("span", { class: "picture-facts" }));
@@ -68,7 +69,7 @@ export class NetworkView {
       h("section", { class: "image-side", "aria-label": "The image" }, this.imageHead, this.image.element,
         h("p", { class: "caption", text: "Frames: what one unit of each level sees here." })),
       this.u.element,
-      h("section", { class: "painting-side", "aria-label": "The painting" }, paintingHead, this.painting.element, this.legend),
+      h("section", { class: "painting-side", "aria-label": "The painting" }, paintingHead, this.painting.element, this.legend, this.scale),
       this.pixel.element, this.change.element);
   }
 
@@ -87,7 +88,10 @@ export class NetworkView {
   async load(image) {
     const turn = ++this.turn;
     const modelId = this.modelId;
-    if (!modelId || !image) return;
+    if (!modelId || !image) {
+      this.element.setAttribute("aria-busy", "false");
+      return;
+    }
     this.element.setAttribute("aria-busy", "true");
     this.gathering?.abort();
     this.evidenceAt = "";
@@ -301,9 +305,14 @@ export class NetworkView {
       tab.setAttribute("aria-pressed", String(tab.dataset.look === look));
       if (tab.dataset.look === "truth") /** @type {HTMLButtonElement} */ (tab).disabled = !seen.truth;
     }
-    const told = [...shares(shown ?? labels)].filter(([id]) => seen.looks[id]).map(([id, share]) => `${seen.looks[id].name} ${percent(share)}`).join(", ");
-    const names = { painting: "Painting", difference: "Difference from the untouched painting", truth: "Mask", certainty: "How sure the painting is" };
-    this.painting.describe(`${names[look]} by ${seen.model.name}: ${told} of the pixels. Arrow keys move the pixel.`);
+    const told = [...shares(shown ?? labels)].filter(([id]) => seen.looks[id]).map(([id, share]) => `${seen.looks[id].name} ${percent(share)} of the pixels`).join(", ");
+    const sure = certainty.reduce((sum, value) => sum + value, 0) / (255 * certainty.length);
+    const names = { painting: `Painting by ${seen.model.name}: ${told}`, difference: `Difference from the untouched painting by ${seen.model.name}: ${told}`,
+      truth: `Mask: ${told}`, certainty: `How sure ${seen.model.name} is of its painting: white is sure, black is not; on average ${figure(sure)}` };
+    this.painting.describe(`${names[look]}. Arrow keys move the pixel.`);
+    this.legend.classList.toggle("unused", look === "certainty");
+    this.scale.hidden = look !== "certainty";
+    fill(this.scale, `black 0, white 1: the probability of the painted class, on average ${figure(sure)}`);
     this.change.setLarge(look === "difference");
   }
 

@@ -20,6 +20,17 @@ export function trouble(error) {
   place.append(card);
 }
 
+/** What is only worth a word, for a while. @param {string} words */
+export function word(words) {
+  const place = find("#word");
+  place.textContent = words;
+  place.hidden = false;
+  clearTimeout(gone);
+  gone = setTimeout(() => { place.hidden = true; }, 5000);
+}
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let gone;
+
 /** @param {{given: string, expected: string, remedy: string}} parts */
 export const lines = (parts) => [
   h("p", { class: "given", text: capital(parts.given) }),

@@ -19,7 +19,7 @@ const part = (/** @type {string} */ name) => `.network[data-slot="0"] ${name}`;
 /** @param {Scene} scene @param {string} layer */
 function reads({ seen }, layer) {
   const chances = seen.story?.readings[layer];
-  if (!chances) return "its probe is still being fitted";
+  if (!chances) return seen.probes?.why ? `no probe tells what it knows (${seen.probes.why})` : "its probe is still being fitted";
   const best = chances.indexOf(Math.max(...chances));
   return `its probe reads ${seen.looks[best].name} (${figure(chances[best])})`;
 }
@@ -75,7 +75,9 @@ export const TOURS = [
     id: "context", question: "What is context?",
     steps: [
       { show: () => part(".u"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: first(scene.seen) }),
-        say: () => "The image goes in at the left top; the painted image comes out at the right top. Each small picture on the U is painted from that one level alone, by a weighted sum of its features: it is what the level knows by itself." },
+        say: ({ seen }) => "The image goes in at the left top; the painted image comes out at the right top. " + (seen.probes?.why
+          ? "Each small picture on the U is the image as finely as that level's units stand. Started with labelled images (--data), it would be painted from that level alone."
+          : "Each small picture on the U is painted from that one level alone, by a weighted sum of its features: it is what the level knows by itself.") },
       { show: (scene) => node(first(scene.seen)), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: first(scene.seen) }),
         say: (scene) => `Take this pixel. At the top level one unit sees ${sees(scene, first(scene.seen))}: the small frame on the image. From no more than that, ${reads(scene, first(scene.seen))}. What so small a window tells is a low-level feature: edges, colours, fur.` },
       { show: () => node("bottleneck"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck" }),
@@ -103,7 +105,7 @@ export const TOURS = [
     id: "skips", question: "What would be lost without this skip?",
     steps: [
       { show: (scene) => valve(finestSkip(scene.seen) ?? deepPath(scene)), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),
-        say: (scene) => (finestSkip(scene.seen) ? "A skip carries a level's features straight across the U. Its line is a valve: slide it to the left and less and less goes through; what is missing is filled with the mean over the data set, which says nothing of this image."
+        say: (scene) => (finestSkip(scene.seen) ? "A skip carries a level's features straight across the U. Its line is a valve: slide it to the left and less and less goes through; what is missing is filled with the mean over the images that lie here, which says next to nothing of this one alone."
           : "This network has no skips: everything it paints passes through the bottleneck. Its one path is the valve at the bottom.") },
       { show: () => part(".change-panel"), set: (scene) => ({ ...STILL, look: "difference", paths: finestSkip(scene.seen) ? { [/** @type {string} */ (finestSkip(scene.seen))]: "mean" } : {} }),
         say: (scene) => (finestSkip(scene.seen) ? `${capital(finestSkip(scene.seen) ?? "")} brings only its mean. ${scores(scene)} The painting at the right shows what changed, the rest is pale.` : "There is no skip to silence here. Choose another model at the top, and compare.") },
@@ -152,7 +154,7 @@ const before = ({ seen, store }) => {
 /** @param {Scene} scene */
 function deepAgrees({ seen }) {
   const share = agrees(seen, "bottleneck");
-  if (share === null) return "What the bottleneck knows is still being measured.";
+  if (share === null) return seen.probes?.why ? `What the bottleneck knows can't be told here (${seen.probes.why}).` : "What the bottleneck knows is still being measured.";
   return `Painted from the bottleneck alone, ${percent(share)} of the pixels are as in the ${seen.truth ? "mask" : "answer"}: what, and coarsely where.`;
 }
 
@@ -191,7 +193,8 @@ function story({ seen }) {
     const chances = readings[one.name];
     return `${one.title} ${seen.looks[chances.indexOf(Math.max(...chances))].name}`;
   });
-  return told.length ? `${told.join(", ")}.` : "the probes are still being fitted.";
+  if (told.length) return `${told.join(", ")}.`;
+  return seen.probes?.why ? `no probe tells what the levels know (${seen.probes.why}).` : "the probes are still being fitted.";
 }
 
 /** @param {Scene} scene */

@@ -90,7 +90,7 @@ export class UView {
     const slider = /** @type {HTMLInputElement} */ (h("input", { type: "range", min: 0, max: 1, step: 0.05, value: 1,
       "aria-label": `How much of ${path.title} goes through`,
       oninput: () => this.says.path(path.name, Number(slider.value) === 1 ? "pass" : Number(slider.value)) }));
-    const radios = [["pass", "everything goes through"], ["mean", "every unit gets its data-set mean: nothing of this image"], ["cut", "zeros instead"]]
+    const radios = [["pass", "everything goes through"], ["mean", "every unit gets its mean over the images that lie here"], ["cut", "zeros instead"]]
       .map(([hold, means]) => /** @type {HTMLInputElement} */ (h("input", { type: "radio", name: told, value: hold,
         title: means, onchange: () => this.says.path(path.name, /** @type {any} */ (hold)) })));
     const value = h("output", { class: "through" });
@@ -172,7 +172,7 @@ export class UView {
       if (ids) paintLabels(node.canvas, ids, width, height, this.looks, { patterns });
       else this.drawCoarse(node.canvas, layer, image);
       node.button.classList.toggle("waits", !ids && !hopeless);
-      const paints = agrees === null ? "no probe has painted it yet" : `its probe paints ${percent(agrees)} of the pixels as the network does`;
+      const paints = agrees === null ? hopeless ? "no probe paints it" : "no probe has painted it yet" : `its probe paints ${percent(agrees)} of the pixels as the network does`;
       node.button.dataset.paints = paints;
       this.nameNode(layer, "");
     }
