@@ -39,6 +39,16 @@ def swapped_sides(root: Path) -> None:
     save(root / "train/masks/00.png", disc().T)
 
 
+def turned_photo(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(root / "train/images/00.png").rotate(180).save(root / "train/images/00.png", exif=exif)
+
+
+def split_without_masks(root: Path) -> None:
+    (root / "val/masks").rename(root / "val/mask_png")
+
+
 def no_mask(root: Path) -> None:
     (root / "val/masks/12.png").unlink()
 
@@ -187,6 +197,13 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (unreadable_mask, "error", "unreadable-mask", ["1 mask cannot be read", "damaged", "train/masks/00.png"]),
     (size_mismatch, "error", "size-mismatch", ["1 mask of another size", "48 x 64, its mask 30 x 64", "-> export"]),
     (swapped_sides, "error", "size-mismatch", ["48 x 64, its mask 64 x 48", "EXIF"]),
+    (
+        turned_photo,
+        "warning",
+        "turned",
+        ["1 photograph stored turned or mirrored", "EXIF", "train/images/00.png", "-> look"],
+    ),
+    (split_without_masks, "warning", "beside-splits", ["1 folder or images that lie in no split", "val"]),
     (no_mask, "warning", "image-without-mask", ["1 image without a mask, left out", "val/images/12.png"]),
     (no_image, "warning", "mask-without-image", ["1 mask without an image, left out", "val/masks/12.png"]),
     (too_many_colors, "error", "mapping", ["cannot be inferred", "different colours", "train/masks/00.png"]),

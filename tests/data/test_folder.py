@@ -164,3 +164,27 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"images/gr\xfcn.png")).touch()
     with pytest.raises(DataError, match=r"can't be written down: gr.*n.png"):
         find(tmp_path)
+
+
+def test_folders_named_like_a_split_that_are_not_used_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "train/images/a.png", "train/masks/a.png", "val/images/b.png", "val/mask_png/b.png")
+    folder = find(tmp_path)
+    assert list(folder.splits) == ["train"]
+    assert [path.name for path in folder.beside] == ["val"], "its masks are not found, and it is no val"
+    touch(tmp_path / "other", "images/a.png", "masks/a.png", "test/images/c.png", "test/masks/c.png")
+    assert [path.name for path in find(tmp_path / "other").beside] == ["test"]
+
+
+def test_masks_with_an_ending_of_their_own_in_any_case(tmp_path: Path) -> None:
+    touch(tmp_path, "images/ISIC_1.jpg", "masks/ISIC_1_segmentation.png", "images/0001.png", "masks/0001_L.png")
+    touch(tmp_path, "images/B.png", "masks/B_MASK.png")
+    assert names(find(tmp_path)) == {"0001": "0001_L.png", "B": "B_MASK.png", "ISIC_1": "ISIC_1_segmentation.png"}
+
+
+@pytest.mark.parametrize("ending", ["txt", "json", "xml", "geojson"])
+def test_outlines_instead_of_masks_are_told(ending: str, tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "images/b.jpg", f"labels/a.{ending}", f"labels/b.{ending}")
+    with pytest.raises(
+        DataError, match=rf"2 images and no masks, but 2 .{ending} files, which hold outlines; expected a"
+    ):
+        find(tmp_path)

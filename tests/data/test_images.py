@@ -319,3 +319,13 @@ def test_no_data_may_be_nan(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "b.tif", image, extratags=[(42113, "s", 0, "none", False)])
     with pytest.raises(DataError, match="NaN"):
         read_image(tmp_path / "b.tif")
+
+
+def test_a_mask_may_say_where_nothing_is_known(tmp_path: Path) -> None:
+    mask = np.zeros((6, 6), np.float32)
+    mask[:2], mask[2:4, 3:] = np.nan, 1
+    tifffile.imwrite(tmp_path / "a.tif", mask, extratags=[(42113, "s", 0, "nan", False)])
+    assert np.unique(read_mask(tmp_path / "a.tif")).tolist() == [-1, 0, 1]
+    tifffile.imwrite(tmp_path / "b.tif", mask)
+    with pytest.raises(DataError, match=r"12 values that are NaN.*write a number of its own there, such as 255"):
+        read_mask(tmp_path / "b.tif")

@@ -286,3 +286,18 @@ def test_255_beside_small_ids_is_void(values: tuple[int, ...], void: bool) -> No
 def test_1_in_some_masks_and_255_in_others_is_asked_about() -> None:
     with pytest.raises(DataError, match=r"some masks hold 1 \(a\), others 255 \(b\), and none both"):
         infer_classes({"a": count_values(disc()), "b": count_values(disc() * 255)})
+
+
+@pytest.mark.parametrize("lacking", [-9999, -1, 65535, 2**31 - 1])
+def test_what_maps_hold_where_nothing_is_known_is_void(lacking: int) -> None:
+    mask = np.zeros((20, 20), np.int64)
+    mask[:8, 5:], mask[12:, 10:], mask[:3] = 1, 2, lacking
+    classes = infer(mask)
+    assert (classes.values, classes.void) == (((0,), (1,), (2,)), (lacking,))
+    assert set(np.unique(encode_mask(mask, classes))) == {0, 1, 2, 255}
+
+
+def test_large_numbers_beside_large_ones_are_classes() -> None:
+    mask = np.zeros((20, 20), np.int64)
+    mask[:8], mask[12:] = 1000, 65535
+    assert infer(mask).void == ()

@@ -184,7 +184,7 @@ def ignored(survey: Survey) -> Iterator[Finding]:
 def beside(survey: Survey) -> Iterator[Finding]:
     """What lies beside folders named train, val and test."""
     if survey.beside:
-        message = f"{len(survey.beside):,} folders or images that lie in no split with images and masks, left out"
+        message = f"{many(len(survey.beside), 'folder')} or images that lie in no split with images and masks, left out"
         remedy = "move what is to be used into train/, val/ or test/ with images/ and masks/ (or labels/) in it"
         yield Finding("warning", "beside-splits", message, survey.beside, remedy)
 

@@ -81,7 +81,7 @@ def turned(survey: Survey) -> Iterator[Finding]:
             "turned",
             f"{many(len(files), 'photograph')} stored turned or mirrored, which their EXIF tells to undo; their masks "
             "are taken as they are",
-            _paths(files),
+            tuple(f.image_path for f in files),
             f"look at one with its mask ({files[0].name}): if they do not lie the same way, turn the masks, or save "
             "the photographs upright",
         )

@@ -80,7 +80,7 @@ export class ChangePanel {
       row(h("span", { class: "score-name what", text: "interior" }), now.interior, full.interior, "what", "accuracy far from label edges: what"),
       row(h("span", { class: "score-name where", text: "boundary" }), now.boundary, full.boundary, "where", "accuracy at label edges: where"));
     fill(this.ious, ...most.map((one) => row(chip(looks, one.look.id), one.now, one.full, "", `IoU of ${one.look.name}`)),
-      more ? h("p", { class: "small quiet", text: `and ${more} ${more === 1 ? "class" : "classes"} that changed less` }) : null);
+      more ? h("p", { class: "small quiet", text: `and ${more} more ${more === 1 ? "class" : "classes"}` }) : null);
   }
 
   /** @param {boolean} large */

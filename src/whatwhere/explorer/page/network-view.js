@@ -69,7 +69,7 @@ export class NetworkView {
       h("section", { class: "image-side", "aria-label": "The image" }, this.imageHead, this.image.element,
         h("p", { class: "caption", text: "Frames: what one unit of each level sees here." })),
       this.u.element,
-      h("section", { class: "painting-side", "aria-label": "The painting" }, paintingHead, this.painting.element, this.legend, this.scale),
+      h("section", { class: "painting-side", "aria-label": "The painting" }, paintingHead, this.painting.element, this.scale, this.legend),
       this.pixel.element, this.change.element);
   }
 
