@@ -235,17 +235,17 @@ def _presence(full: Sequence[Record]) -> str:
     asked = [one["presence"] for one in full if one["presence"]]
     if not asked:
         return f"## {question}\n\n{' '.join(full[0]['answers'][question])}\n"
-    accuracies = [one["accuracy"] for one in asked]
+    accuracies, region = [one["accuracy"] for one in asked], asked[0]["region"]
     rows = [[title(one), mean(accuracies, one["name"])] for one in full[0]["layers"]]
-    best = over(max(one["value"] for one in found.values()) for found in accuracies)
+    bottom = over(found["bottleneck"]["value"] for found in accuracies)
     return f"""## {question}
 
-Asked of features averaged over each {asked[0]["region"]}, where no place is left (chance 0.50):
+Asked of features averaged over each {region}, so that within it no place is left (chance 0.50):
 
 {table(["layer", "is it there?"], rows)}
 
-Averaging throws all place away; the level that tells most is still right in {best} of the cases. To say yes or no,
-*what* is enough, and the right half of the U could be left out: that is a classifier.
+The bottleneck's average is right in {bottom} of the cases: so well could a network answer yes or no that has no right
+half at all, a classifier. What the levels of the decoder answer better is in the table; it is theirs to add.
 """
 
 
@@ -306,12 +306,13 @@ def _agreement(told: Mapping[str, Record]) -> str:
     """The textbook's claims, a row each, and what every data set says to them."""
     claims: dict[str, Callable[[Record], str]] = {
         "*What* rises from encoder 0 to the bottleneck": lambda one: _above(one, "bottleneck", "encoder.0", "what"),
+        "Training makes it rise": _by_training,
         "*What* is highest at the bottleneck": _highest,
         "*Where* falls from encoder 0 to the bottleneck": lambda one: _above(one, "encoder.0", "bottleneck", "where"),
         "The decoder ends with more *where* than the bottleneck": (
             lambda one: _above(one, "decoder.0", "bottleneck", "where")
         ),
-        "It sees as far as its receptive field": _sees,
+        "It sees as far as its receptive field, where the images show all of it": _sees,
         "The top skip brings edges (Boundary F1)": lambda one: _brings(one, "Boundary F1", 0),
         "The top skip helps (mean IoU)": lambda one: _brings(one, "mean IoU", 0),
         "The bottleneck brings meaning (interior accuracy)": lambda one: _brings(one, "interior accuracy", -1),
@@ -328,6 +329,15 @@ def _above(one: Record, higher: str, lower: str, key: str) -> str:
     return f"{said}: {ranged(found[higher][key])} against {ranged(found[lower][key])}"
 
 
+def _by_training(one: Record) -> str:
+    """The bottleneck against that of an untrained twin: pooling alone tells more than single units at the top."""
+    found = readings(one)["bottleneck"]
+    if found["untrained_what"] is None:
+        return "not measured"
+    said = {1: "yes", 0: "not shown", -1: "**no**"}[surely(found["what"], found["untrained_what"])]
+    return f"{said}: {ranged(found['what'])} against {ranged(found['untrained_what'])} untrained"
+
+
 def _highest(one: Record) -> str:
     down = [found for found in readings(one).values() if found["layer"]["role"] in ("encoder", "bottleneck")]
     if not down:
@@ -342,7 +352,8 @@ def _sees(one: Record) -> str:
     if out["share"] is None:
         return "no bound"
     said = "yes" if out["share"] > 0.9 else "**no**"
-    return f"{said}: 95 % in {out['most']['value']:.0f} of {out['theoretical']} px"
+    of = f"{out['visible']} px" + (f" shown of {out['theoretical']}" if out["visible"] < out["theoretical"] else "")
+    return f"{said}: 95 % in {out['most']['value']:.0f} of {of}"
 
 
 def _brings(one: Record, score: str, path: int) -> str:
