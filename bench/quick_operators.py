@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import header, interleaved, table
+from common import header, interleaved, model_of, table
 from whatwhere.learn import step
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import UNet, keep_freed_memory, probe_machine, quick
+from whatwhere.paint import Engine
 
 BATCH = 8
 
@@ -78,6 +79,14 @@ def whole_step(network: nn.Module, side: int) -> Callable[[], object]:
     return lambda: step.train_step(network, optimizer, images, target, machine=machine)
 
 
+def painting(network: nn.Module, side: int) -> Callable[[], object]:
+    """By PyTorch itself, as where no other backend is installed."""
+    model = model_of(network.eval())
+    engine = Engine(model, backend="eager")
+    image = torch.randn(1, 3, side, side)
+    return lambda: engine.logits(image)
+
+
 def both(run: Callable[[], object], rounds: int, *, itself: bool) -> list[float]:
     """Milliseconds with torch's own operators and with ours; a whole step enters ours by itself."""
 
@@ -102,6 +111,7 @@ def main() -> None:
     rounds, side = (1, 64) if options.quick else (options.rounds, 256)
     steps = {f"a step of width {width}, {side}x{side}": whole_step(UNet(3, 2, width), side) for width in (16, 32)}
     steps |= {f"the same with instance norm, width {width}": whole_step(with_norm(width), side) for width in (16, 32)}
+    steps |= {f"painting {2 * side}x{2 * side}, instance norm, width 32": painting(with_norm(32), 2 * side)}
     rows: list[list[object]] = []
     for group, itself in ((operators(), False), (steps, True)):
         for name, run in group.items():

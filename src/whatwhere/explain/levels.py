@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Layer
-from whatwhere.explain.measured import Measured, as_json, measured_accuracy
+from whatwhere.explain.measured import Measured, as_json, balanced_accuracy, measured_accuracy, sides_accuracy
 from whatwhere.explain.pixels import BOUNDARY_WIDTH, Spots
 from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out_logits, projected
 
@@ -227,7 +227,7 @@ def _what(distance: int) -> str:
 def _where() -> str:
     return (
         f"share of boundary pixels (within {BOUNDARY_WIDTH} px of a label edge) given their class rather than the one "
-        "that meets it there, mean over classes"
+        "that meets it there, mean of both sides of each pair of classes, by their pixels"
     )
 
 
@@ -241,15 +241,11 @@ def _score_where(logits: Array, spots: Spots, classes: int, method: str, seed: i
     known = _known(logits, own, rival)
     kept = spots.take(known)
     sides = replace(kept, label=sides_of(kept.label, kept.rival, classes))
-    return _tally(ahead(own[known], rival[known]), sides, classes**2, method, seed)
+    return _tally(ahead(own[known], rival[known]), sides, classes**2, method, seed, sides_accuracy)
 
 
 def sides_of(own: Array, rival: Array, classes: int) -> Array:
-    """A number for each side of each pair of classes that meet.
-
-    Averaged over these, an answer that does not look at the image is right half of the time, whatever it prefers;
-    averaged over the pixels' own classes it is not, where there are three.
-    """
+    """A number for each side of each pair of classes that meet, as `sides_accuracy` counts them."""
     found: Array = own.astype(np.int64) * classes + rival
     return found
 
@@ -270,14 +266,21 @@ def ahead(own: Array, rival: Array) -> Array:
     return found
 
 
-def _tally(right: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
+def _tally(
+    right: Array,
+    spots: Spots,
+    classes: int,
+    method: str,
+    seed: int,
+    how: Callable[[Array, Array], Array] = balanced_accuracy,
+) -> Measured:
     if not len(spots):
         return Measured(None, None, None, 0, 0, method, seed)
     images = int(spots.image.max()) + 1
     cell = spots.image * classes + spots.label
     total = np.bincount(cell, minlength=images * classes).reshape(images, classes)
     hits = np.bincount(cell, weights=right, minlength=images * classes).reshape(images, classes)
-    return measured_accuracy(hits, total, method, seed)
+    return measured_accuracy(hits, total, method, seed, how)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,14 @@ from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Path
 from whatwhere.explain.levels import ahead, sides_of
-from whatwhere.explain.measured import RESAMPLES, Measured, balanced_accuracy, interval, resample_weights
+from whatwhere.explain.measured import (
+    RESAMPLES,
+    Measured,
+    balanced_accuracy,
+    interval,
+    resample_weights,
+    sides_accuracy,
+)
 from whatwhere.explain.pixels import Regions, regions
 from whatwhere.judge import Judge
 from whatwhere.judge.counts import Counts
@@ -206,7 +213,7 @@ class Tally:
         inner, inner_all, edge, edge_all = np.moveaxis(np.tensordot(weights, np.stack(self.hits), 1), 1, 0)
         return {
             "interior accuracy": balanced_accuracy(inner, inner_all),
-            "boundary accuracy": balanced_accuracy(edge, edge_all),
+            "boundary accuracy": sides_accuracy(edge, edge_all),
             "mean IoU": pooled["mean_iou"],
             "Boundary F1": pooled["mean_boundary_f1"],
             **{f"IoU of {name}": pooled[f"iou/{name}"] for name in names},

@@ -134,7 +134,9 @@ def _difference(there: Work, work: Work) -> str:
     """What tells another painting from the one asked for, in words; "" if nothing does."""
     for key in ("image", "bytes", "modified", "model", "level", "size", "precision", "backend"):
         before, now = there.get(key), work.get(key)
-        if before == now or (key == "backend" and now == "auto"):  # every backend that is taken computes the same
+        if before == now:
+            continue
+        if key == "backend" and now == "auto" and "int8" not in str(before):  # all others compute the same
             continue
         if key in ("precision", "backend", "level"):
             return f"with {key} {before}, and this one has {key} {now}"
