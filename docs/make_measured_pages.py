@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 from measured_files import (
-    ENOUGH,
     Record,
     bottleneck_alone,
     differences,
@@ -35,6 +34,7 @@ from measured_files import (
 )
 
 from whatwhere.demo import NETWORKS
+from whatwhere.judge.comparison import ENOUGH
 
 HERE = Path(__file__).parent
 SCORES = ("interior accuracy", "boundary accuracy", "mean IoU", "Boundary F1")

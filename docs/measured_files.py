@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from whatwhere.explain.figures import LIGHT
+from whatwhere.judge.comparison import ENOUGH
 
 Record = Mapping[str, Any]
 
@@ -48,10 +49,6 @@ def ranged(one: Record) -> str:
     if one["low"] is None:
         return f"{one['value']:.2f}"
     return f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
-
-
-ENOUGH = 5
-"""As `whatwhere.explain.words` asks for."""
 
 
 def surely(one: Record, other: Record) -> int:

@@ -155,7 +155,10 @@ def test_a_network_without_skips_whose_edges_are_sharp_is_not_called_blocky() ->
 
 
 def test_a_network_that_knows_nothing_is_not_called_short_sighted() -> None:
-    assert not found(train(fresh(skips=()), toys(2), steps=1))["sees too little"].found
+    knows_nothing = train(UNet(3, 3, width=8, depth=1), toys(2), steps=1)
+    one = found(knows_nothing, toys(5, start=1000, hidden=True))["sees too little"]
+    assert one.numbers["window"] < 30, "small enough to be blamed"
+    assert not one.found
 
 
 def test_without_masks_only_what_needs_no_truth_is_diagnosed(healthy: Model) -> None:

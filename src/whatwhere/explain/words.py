@@ -9,11 +9,9 @@ from __future__ import annotations
 from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import Levels, Reading
 from whatwhere.explain.measured import Measured
+from whatwhere.judge.comparison import ENOUGH
 
 __all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
-
-_ENOUGH = 5
-"""Images that both intervals have to come of."""
 
 
 def answers(e: Explanation) -> dict[str, list[str]]:
@@ -102,8 +100,8 @@ def _where_sentence(top: Reading, bottom: Reading) -> str:
 def _undecided(one: Measured, other: Measured) -> str:
     if None in (one.low, other.low):
         return "There are no intervals to compare: no difference was shown."
-    if min(one.images, other.images) < _ENOUGH:
-        return f"Fewer than {_ENOUGH} images hold it: too few to call it a difference."
+    if min(one.images, other.images) < ENOUGH:
+        return f"Fewer than {ENOUGH} images hold it: too few to call it a difference."
     return "The intervals overlap: no difference was shown."
 
 
@@ -178,13 +176,13 @@ def skips(e: Explanation) -> list[str]:
         sure = len(ranked) < 2 or _surely(first.shapley, ranked[1].shapley) > 0
         most = f"{name} brings most: {_signed(first.shapley)}"
         if not sure:
-            most += f", but its interval and that of {ranked[1].path.name} overlap"
+            most += f", not shown to be more than {ranked[1].path.name}"
         said.append(f"All paths together bring {gain:.2f} of {score}; {most}.")
     hurting = [
         f"{one.path.name} ({_signed(one.shapley)} {score})"
         for score in ("mean IoU", "Boundary F1")
         for one in e.skips.worth.get(score, ())
-        if one.shapley.high is not None and one.shapley.high < 0 and one.shapley.images >= _ENOUGH
+        if one.shapley.high is not None and one.shapley.high < 0 and one.shapley.images >= ENOUGH
     ]
     if hurting:
         said.append(f"Some paths hurt: {', '.join(hurting)}. This has been seen before (Wilm et al. 2024).")
@@ -232,15 +230,18 @@ def presence(e: Explanation) -> list[str]:
     names = " or ".join(repr(e.classes.names[c]) for c in e.presence.classes)
     accuracy, region = e.presence.accuracy, e.presence.region
     best = max(accuracy, key=lambda name: accuracy[name].value or 0.0)
-    title = next(layer.title for layer in e.layers if layer.name == best)
+    layer = next(layer for layer in e.layers if layer.name == best)
     top, bottom = next(iter(accuracy.values())), accuracy["bottleneck"]
     place = "all place" if region == "image" else f"place within the {region}"
-    ahead = " (not shown to be better than the bottleneck)" if _surely(accuracy[best], bottom) <= 0 else ""
-    ahead = "" if best == "bottleneck" else f"{ahead or ': the right half of the U adds to it'}"
-    survives = (bottom.low or 0.0) > 0.5 and bottom.images >= _ENOUGH
+    ahead = ""
+    if best != "bottleneck" and _surely(accuracy[best], bottom) <= 0:
+        ahead = " (not shown to be better than the bottleneck)"
+    elif layer.role == "decoder":
+        ahead = ": the right half of the U adds to it"
+    survives = (bottom.low or 0.0) > 0.5 and bottom.images >= ENOUGH
     return [
         f"Asked of each {region} whether it holds {names}, a probe on averages of the raw pixels is right in {top} of "
-        f"the cases, of the bottleneck in {bottom} (chance 0.50); {title} does best{ahead}.",
+        f"the cases, of the bottleneck in {bottom} (chance 0.50); {layer.title} does best{ahead}.",
         f"Averaging throws {place} away, and at the bottleneck the answer survives it: for yes or no, what alone can "
         f"do, and a network without its right half, a classifier, would be right in about as many cases as {bottom}."
         if survives
@@ -250,7 +251,7 @@ def presence(e: Explanation) -> list[str]:
 
 def _surely(one: Measured, other: Measured) -> int:
     """1 if the first is higher and the intervals do not overlap, -1 if it is lower, else 0."""
-    if None in (one.low, one.high, other.low, other.high) or min(one.images, other.images) < _ENOUGH:
+    if None in (one.low, one.high, other.low, other.high) or min(one.images, other.images) < ENOUGH:
         return 0
     assert one.low is not None
     assert one.high is not None

@@ -79,13 +79,13 @@ def explore(
     Raises:
         DataError: the port is taken, or an image cannot be used.
     """
-    inside = {file for path in images if path.is_dir() for file in find_images(path)}
-    files = [file for path in images for file in (find_images(path) if path.is_dir() else [path])]
+    inside = {path: find_images(path) for path in images if path.is_dir()}
+    files = [file for path in images for file in inside.get(path, [path])]
     for file in files:
         check_name(file)
     if len(files) > _MOST_IMAGES:
         say(f"the first {_MOST_IMAGES} of {len(files)} images lie on the desk; others can be dropped on the page")
-    desk = Desk(models, files[:_MOST_IMAGES], data, spare=inside)
+    desk = Desk(models, files[:_MOST_IMAGES], data, spare=[file for some in inside.values() for file in some])
     for line in desk.left_out[:3]:
         say(f"left out: {line}")
     if len(desk.left_out) > 3:

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from whatwhere.errors import PlanError, in_a_line
 from whatwhere.learn.pilot import pilot_side
 from whatwhere.learn.plan import NetworkPlan, Plan
+from whatwhere.learn.step import autocast
 from whatwhere.network import Machine, Model, build, is_of, name_of, state_of
 from whatwhere.network.quick import forward
 from whatwhere.paint import Engine
@@ -86,9 +87,8 @@ def _check_output(module: nn.Module, plan: Plan, side: int, machine: Machine) ->
     image = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     expected = f"a tensor {(count, classes, side, side)}: a logit for each class and pixel"
     learner = copy.deepcopy(module).train().to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    lowered = torch.autocast(torch.device(machine.device).type, machine.dtype, enabled=machine.dtype != torch.float32)
     try:
-        with torch.no_grad(), lowered:
+        with torch.no_grad(), autocast(machine):
             found = forward(learner, image.to(machine.device).contiguous(memory_format=torch.channels_last))
     except Exception as error:  # whatever a foreign network may raise
         raise PlanError(

@@ -75,8 +75,9 @@ class State:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def save(self, path: Path) -> None:
-        # cloned: a file can't hold one tensor under two names, as networks may
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors().items()}
+        # copied, as a file can't hold one tensor under two names
+        layout = torch.contiguous_format
+        tensors = {name: tensor.detach().cpu().clone(memory_format=layout) for name, tensor in self.tensors().items()}
         with whole_file(path, failures=SafetensorError, durable=True) as partial:
             save_file(tensors, partial, metadata={"counters": json.dumps(asdict(self.counters))})
 

@@ -16,7 +16,7 @@ from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 from whatwhere.network.quick import forgone, quickly
 
-__all__ = ["StepResult", "class_weights", "cooled", "make_optimizer", "rate_at", "set_rate", "train_step"]
+__all__ = ["StepResult", "autocast", "class_weights", "cooled", "make_optimizer", "rate_at", "set_rate", "train_step"]
 
 _CLIP = 5.0
 """Gradients longer than this are shortened: one strange crop must not throw the weights away."""
@@ -124,7 +124,7 @@ def _step(
     shares = counted_shares(target, accumulate, weights)
     for index, (some, truth) in enumerate(zip(images.chunk(accumulate), target.chunk(accumulate))):
         quick = quickly(network, images.device.type)
-        with _together(network, last=index == accumulate - 1), _autocast(machine), quick:
+        with _together(network, last=index == accumulate - 1), autocast(machine), quick:
             logits = network(some.contiguous(memory_format=torch.channels_last))
         losses = segmentation_loss(logits, truth, weights=weights, dice_weight=dice_weight)
         (losses.total * shares[index]).backward()  # type: ignore[no-untyped-call]
@@ -145,6 +145,7 @@ def _together(network: nn.Module, *, last: bool) -> nullcontext[None]:
     return nullcontext()
 
 
-def _autocast(machine: Machine) -> torch.autocast:
+def autocast(machine: Machine) -> torch.autocast:
+    """In which a network learns in the machine's precision."""
     kind = torch.device(machine.device).type
     return torch.autocast(kind, machine.dtype, enabled=machine.dtype != torch.float32)

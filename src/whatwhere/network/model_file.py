@@ -35,6 +35,7 @@ __all__ = [
     "name_of",
     "own_config",
     "save_model",
+    "state_of",
     "versions",
 ]
 
@@ -167,7 +168,8 @@ def state_of(network: nn.Module) -> dict[str, torch.Tensor]:
     for name, value in network.state_dict().items():
         if not isinstance(value, torch.Tensor):
             raise ModelError(f"{name_of(network)} keeps {name}, which is no tensor", "a state of tensors alone", "")
-        found[name] = value.detach().cpu().contiguous().clone()  # a file can't hold one tensor under two names
+        # copied, as a file can't hold one tensor under two names
+        found[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return found
 
 
