@@ -148,18 +148,18 @@ def _score(scenes: list[Scene], painted: list[np.ndarray], seconds: float) -> De
     return DemoScore(result.mean_iou, sum(recalls) / 2, float((answer[thin] == truth[thin]).mean()), seconds)
 
 
-def _draw(scenes: list[Scene], painted: Mapping[str, list[np.ndarray]], path: Path, rows: int = 4) -> Path:
+def _draw(scenes: list[Scene], painted: Mapping[str, list[np.ndarray]], path: Path) -> Path:
     """Image, truth and the three paintings of a few scenes side by side."""
     from PIL import ImageDraw, ImageFont
 
     palette = np.array(CLASSES.colors, np.uint8)
     titles = ["image", "truth", *(NETWORKS[name].title for name in painted)]
     side, gap, top = 256, 10, 34
-    sheet = Image.new("RGB", (len(titles) * (side + gap) + gap, top + rows * (side + gap)), "white")
+    sheet = Image.new("RGB", (len(titles) * (side + gap) + gap, top + 4 * (side + gap)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         draw.text((gap + column * (side + gap), 8), title, fill="#222", font=ImageFont.load_default(18))
-    chosen = sorted(range(len(scenes)), key=lambda index: -len(np.unique(scenes[index].labels)))[:rows]
+    chosen = sorted(range(len(scenes)), key=lambda index: -len(np.unique(scenes[index].labels)))[:4]
     for row, index in enumerate(chosen):
         panels = [
             scenes[index].image,

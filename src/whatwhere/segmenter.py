@@ -29,7 +29,7 @@ from whatwhere.data.survey import Survey
 from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.explain import Explanation
 from whatwhere.explain import explain as explain_set
-from whatwhere.judge import Comparison, Judge, Scores
+from whatwhere.judge import Comparison, Scores
 from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
 from whatwhere.learn.given import STEP, planned_for
@@ -37,6 +37,7 @@ from whatwhere.learn.plan import Plan, parse_duration
 from whatwhere.learn.planning import make_plan
 from whatwhere.learn.run_folder import RunRecord
 from whatwhere.learn.train import train as train_sets
+from whatwhere.learn.validate import score
 from whatwhere.learn.view import TrainingView
 from whatwhere.network import Holder, Model, as_model, load_model, probe_machine, save_model
 from whatwhere.paint import Engine, Painting, paint
@@ -192,22 +193,10 @@ def evaluate(
     held = as_model(model)
     images = truth_of(held, data, split)
     engine = Engine(held, images=len(images))
-    scores = _scored(engine, images, tolerance, progress)
+    scores = score(engine, images, tolerance, progress)
     if worst is not None:
         _draw_worst(engine, images, scores, Path(worst))
     return scores
-
-
-def _scored(engine: Engine, images: ImageSet, tolerance: float, progress: Progress | None) -> Scores:
-    judge = Judge(engine.model.classes, tolerance=tolerance, part=images.part)
-    for index, name in enumerate(images.names):
-        raw, truth = images.store[index]
-        engine.model.check(raw, name)
-        painting = paint(engine, raw, confidence=True)
-        judge.add(name, truth, painting.labels, confidence=painting.confidence)
-        if progress is not None:
-            progress(index + 1, len(images))
-    return judge.result()
 
 
 def compare(
@@ -233,7 +222,7 @@ def compare(
     """
     a, b = (as_model(model) for model in (model_a, model_b))
     images = truth_of(a, data, split, beside=(b,))
-    scores = [_scored(Engine(model, images=len(images)), images, tolerance, progress) for model in (a, b)]
+    scores = [score(Engine(model, images=len(images)), images, tolerance, progress) for model in (a, b)]
     named = [
         str(given) if isinstance(given, str | Path) else which
         for given, which in ((model_a, "the first"), (model_b, "the second"))
@@ -477,10 +466,10 @@ def _planar(values: NDArray[Any]) -> str | None:
     return "contig" if values.ndim == 3 else None
 
 
-def _draw_worst(engine: Engine, images: ImageSet, scores: Scores, path: Path, count: int = 6) -> None:
+def _draw_worst(engine: Engine, images: ImageSet, scores: Scores, path: Path) -> None:
     place = {name: index for index, name in enumerate(images.names)}
     rows = []
-    for name, value in scores.worst(count):
+    for name, value in scores.worst(6):
         raw, truth = images.store[place[name]]
         rows.append((f"{name}   mean IoU {value:.3f}", raw, truth, paint(engine, raw).labels))
     if rows:

@@ -72,7 +72,7 @@ def _beside(path: Path) -> Path:
 
 def _failed(path: Path, error: Exception) -> OutputError:
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return OutputError(f"{path} can't be written ({reason})", "a writable place with room", "")
+    return OutputError(f"{path} can't be written ({reason})", "a writable place with room", "choose another place")
 
 
 def _remove(partial: Path) -> None:
@@ -102,4 +102,6 @@ def _finite(value: Any) -> Any:
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if hasattr(value, "item"):  # numpy's own numbers
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,8 +23,8 @@ from whatwhere.data.images import (
     read_image_and_valid,
     read_mask,
     read_mask_and_palette,
-    write_label_image,
 )
+from whatwhere.data.label_images import write_label_image
 from whatwhere.data.sets import read_pair
 from whatwhere.errors import DataError, OutputError
 from whatwhere.records import VOID, Classes
@@ -262,7 +262,7 @@ def test_label_images_read_back(
 def test_unwritable_places(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     labels = np.zeros((4, 4), np.uint8)
-    with pytest.raises(OutputError, match=r"a.png could not be written .*choose another folder"):
+    with pytest.raises(OutputError, match=r"a.png can't be written .*choose another place"):
         write_label_image(tmp_path / "file" / "a.png", labels, THREE)
     with pytest.raises(OutputError, match=r"a.jpg cannot hold labels; expected a name ending with .png or .tif"):
         write_label_image(tmp_path / "a.jpg", labels, THREE)
@@ -280,7 +280,7 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, ending: 
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # as a full disk: writes fail half-way
     try:
-        with pytest.raises(OutputError, match=rf"a.{ending} could not be written \(File too large\)"):
+        with pytest.raises(OutputError, match=rf"a.{ending} can't be written \(File too large\)"):
             write_label_image(path, noise, THREE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -12,7 +12,8 @@ from explain_toys import Pair, as_set, fresh, toys, train
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from whatwhere.explain import Explanation
-from whatwhere.explain.diagnosis import Diagnosis, Findings, diagnose
+from whatwhere.explain.diagnose import diagnose
+from whatwhere.explain.diagnosis import Diagnosis, Measurements
 from whatwhere.explain.levels import measure_answers
 from whatwhere.explain.objects import object_sizes
 from whatwhere.explain.stages import prepare, skips_of, study_of
@@ -27,13 +28,13 @@ def found(model: Model, pairs: Sequence[Pair] | None = None) -> dict[str, Diagno
     study, count = study_of(bench), model.classes.count
     what, where = measure_answers(study.answers, study.samples.spots, classes=count, distance=bench.distance, seed=0)
     reach = bench.anatomy.windows(bench.cases[0].image.shape).reach("output")
-    findings = Findings(
+    measured = Measurements(
         what=what, where=where, chance=1 / count, skips=skips_of(bench, study),
         window=None if reach is None else sum(reach[0]) + 1, objects=object_sizes(bench.aims, model.classes),
         truth=bench.truth,
     )  # fmt: skip
     with bench.fast:
-        return {one.cause: one for one in diagnose(model, bench.anatomy, bench.cases, study, findings)}
+        return {one.cause: one for one in diagnose(model, bench.anatomy, bench.cases, study, measured)}
 
 
 def copy_of(model: Model) -> Model:

@@ -75,7 +75,7 @@ def test_the_report_needs_nothing_but_itself(explanation: Explanation, tmp_path:
 
 def test_a_place_that_cannot_be_written_to(explanation: Explanation, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(OutputError, match=r"taken can't be written"):
+    with pytest.raises(OutputError, match=r"index.html can't be written"):
         write_report(explanation, tmp_path / "taken")
 
 

@@ -97,10 +97,6 @@ def test_an_image_that_fits_is_one_tile_of_its_own_size() -> None:
     assert (len(tiling), tiling.tile, tiling.overlap) == (1, (512, 336), 0.0)
 
 
-def test_a_long_side_can_be_limited() -> None:
-    assert max(choose_tile((9000, 500), ((8, 8), (8, 8)), (4, 4), pixels=10**7, longest=1024)) <= 1024
-
-
 def test_a_tile_that_cannot_hold_its_halo_is_refused_with_the_least_that_works() -> None:
     with pytest.raises(ValueError, match="at least 208 is needed"):
         Tiling((4096, 4096), (192, 192), ((94, 94), (94, 94)), (16, 16))

@@ -53,6 +53,9 @@ class Store:
         return pair
 
 
+_AHEAD = 2
+"""Batches that wait to be taken, beside those that are being made."""
+
 _LOOKED_AT = 2**22
 """Pixels among which one of a class is drawn; of larger images every second, third ... is looked at first."""
 
@@ -148,7 +151,6 @@ class Crops:
         *,
         share: tuple[int, int] = (0, 1),
         workers: int = 1,
-        ahead: int = 2,
         pinned: bool = False,
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Batches from step ``start`` on, prepared ahead by threads: ``(batch, C, h, w)`` and ``(batch, h, w)`` uint8.
@@ -171,7 +173,7 @@ class Crops:
         try:
             step = start
             while True:
-                while len(waiting) < ahead + workers:
+                while len(waiting) < _AHEAD + workers:
                     waiting.append(pool.submit(make, step))
                     step += 1
                 yield waiting.pop(0).result()

@@ -1,4 +1,4 @@
-"""Read images and masks as arrays, whatever file they come in, and write label images that look right when opened.
+"""Read images and masks as arrays, whatever file they come in.
 
 Every reader here returns the file's own numbers: nothing is scaled, and what a mask value means is `mapping`'s affair.
 Knows nothing of folders, pairs, classes' inference or windows of images too large for memory.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,44 +21,39 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from whatwhere.errors import DataError, OutputError
-from whatwhere.records import VOID, Classes
+from whatwhere.data.tiffs import (
+    TIFF_SUFFIXES,
+    channel_axis,
+    colors_of,
+    main_series,
+    no_data_value,
+    tiff_orientation,
+    tiff_shape,
+    upright,
+)
+from whatwhere.errors import DataError
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
-    "TIFF_SUFFIXES",
-    "VOID_COLOR",
-    "channel_axis",
     "check_text",
     "decoded_bytes",
     "filled",
     "image_size",
-    "main_series",
     "pixel_digest",
     "read_image",
     "read_image_and_valid",
     "read_mask",
     "read_mask_and_palette",
-    "replacing",
-    "resolution",
     "stored_orientation",
-    "tiff_orientation",
-    "upright",
     "with_data",
-    "write_label_image",
 ]
 
 DEFAULT_MAX_PIXELS = 200_000_000
 """Larger images are refused from their header, before anything is decoded."""
 
-TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"})
-"""What the name of a TIFF ends with; whole-slide scanners have endings of their own."""
-
 IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 """What an image file's name ends with, in lower case. What a file *is* is read from its first bytes."""
-
-VOID_COLOR = (128, 128, 128)
 
 Palette = NDArray[np.uint8]
 """``(256, 3)`` RGB colours, one for each index."""
@@ -89,18 +83,6 @@ _DECODE_ERRORS = (
     tifffile.TiffFileError,
     Image.DecompressionBombError,
 )
-_ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
-"""What each EXIF orientation asks for to stand upright (TIFF 6.0, tag 274)."""
-
-
 _FILL = "replace them (for instance by the image's median) or remove the file"
 
 
@@ -215,7 +197,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with _reading(path):
         if _magic(path) in _TIFF:
             with tifffile.TiffFile(path) as tif:
-                shape = _tiff_shape(path, tif)
+                shape = tiff_shape(path, tif)
                 return (shape[1], shape[0]) if tiff_orientation(tif) >= 5 else (shape[0], shape[1])
         with _open(path) as picture:
             width, height = picture.size
@@ -240,76 +222,6 @@ def decoded_bytes(path: str | Path) -> int:
             deep = 4 if picture.mode in ("I", "F") else 2 if picture.mode.startswith("I;16") else 1
             bands = 3 if picture.mode == "P" else len(picture.getbands())
             return picture.width * picture.height * bands * deep
-
-
-def write_label_image(
-    path: str | Path, labels: NDArray[np.uint8], classes: Classes, *, pixel_size: tuple[float, float] | None = None
-) -> None:
-    """Write class ids as a paletted PNG or, for ``.tif``, a TIFF with a colour map, in the colours of the classes.
-
-    What `read_mask` gives back are the ids again; void pixels are index 255, shown mid-grey.
-    The file appears whole or not at all.
-
-    Args:
-        path: ends with ``.png``, ``.tif`` or ``.tiff``; missing folders are made.
-        labels: ``HxW`` uint8 class ids, 255 for void.
-        classes: whose colours to show.
-        pixel_size: height and width of a pixel in micrometres, for a TIFF's tags.
-
-    Raises:
-        OutputError: the place cannot be written to, or the name ends with something else.
-    """
-    path = Path(path)
-    if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ValueError(f"labels are {labels.shape} {labels.dtype}; expected HxW uint8")
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: classes.count] = classes.colors
-    palette[VOID] = VOID_COLOR
-    suffix = path.suffix.lower()
-    if suffix not in {".png", ".tif", ".tiff"}:
-        raise OutputError(f"{path} cannot hold labels", "a name ending with .png or .tif", "choose another ending")
-    with replacing(path) as part:
-        if suffix == ".png":
-            picture = Image.fromarray(labels)
-            picture.putpalette(palette.tobytes())
-            picture.save(part, format="PNG")
-        else:
-            colormap = palette.T.astype(np.uint16) * 257
-            tifffile.imwrite(
-                part, labels, photometric="palette", colormap=colormap, compression="zlib", **resolution(pixel_size)
-            )
-
-
-def resolution(pixel_size: tuple[float, float] | None) -> dict[str, Any]:
-    """A pixel's height and width in micrometres as tifffile writes them: pixels per centimetre, across and down."""
-    if pixel_size is None:
-        return {}
-    height, width = pixel_size
-    return {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place at the end, or is removed when anything fails.
-
-    Raises:
-        OutputError: the place cannot be written to (no permission, read-only, full).
-    """
-    part = path.parent / f".{uuid.uuid4().hex}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} could not be written ({error.strerror or error})",
-            "a folder with write permission and free space",
-            "choose another folder with -o, or make room",
-        ) from error
-    finally:
-        # where even looking is refused there is nothing of ours to remove
-        if part.parent.is_dir():
-            part.unlink(missing_ok=True)
 
 
 def _decode(path: Path, max_pixels: int) -> _Pixels:
@@ -393,12 +305,6 @@ def stored_orientation(path: str | Path) -> int:
             return _orientation(picture)
 
 
-def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Pixels as stored, turned as their file asks for (1 to 8), in native byte order."""
-    turned = _ORIENT[orientation](array) if orientation in _ORIENT else array
-    return turned.astype(turned.dtype.newbyteorder("="), copy=False)
-
-
 def _padded(colors: list[int] | None) -> Palette:
     palette = np.zeros((256, 3), np.uint8)
     given = np.asarray(colors or [], np.uint8).reshape(-1, 3)[:256]
@@ -408,7 +314,7 @@ def _padded(colors: list[int] | None) -> Palette:
 
 def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
     with tifffile.TiffFile(path) as tif:
-        height, width, channels = _tiff_shape(path, tif)
+        height, width, channels = tiff_shape(path, tif)
         _refuse_size(path, (height, width, channels), max_pixels)
         series = main_series(tif)
         size = path.stat().st_size
@@ -426,59 +332,8 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
         colormap = series.keyframe.colormap
         palette = None
         if array.ndim == 2 and colormap is not None:
-            palette = _padded((colormap.T // (257 if colormap.max() > 255 else 1)).ravel().tolist())
-        return _Pixels(upright(array, tiff_orientation(tif)), palette, _no_data(tif, array.dtype))
-
-
-def _no_data(tif: tifffile.TiffFile, dtype: np.dtype[Any]) -> float | None:
-    """What GDAL's tag 42113 says, if pixels can hold it at all."""
-    tag = tif.pages.first.tags.get(42113)
-    try:
-        value = float(str(tag.value).strip("\0 ")) if tag else None
-    except ValueError:
-        return None
-    if value is None or dtype.kind == "f":
-        return value
-    fits = dtype.kind in "iu" and value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-    return value if fits else None
-
-
-def tiff_orientation(tif: tifffile.TiffFile) -> int:
-    """How a TIFF's first page is to be turned: 1 to 8."""
-    tag = tif.pages.first.tags.get(274)
-    return int(tag.value) if tag and int(tag.value) in _ORIENT else 1
-
-
-def main_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
-    """The image of the most pixels, the first of several: a slide's file may begin with a photograph of its label."""
-    return max(tif.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
-
-
-def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
-    """Which axis of a TIFF's image holds the channels; None where there is none."""
-    if series.ndim == 2:
-        return None
-    unnamed = set(series.axes) - set("YXSC")
-    # tifffile names the axes of a bare numpy array by position: there the shortest is the channels
-    return (
-        int(np.argmin(series.shape))
-        if unnamed & set("QI")
-        else min(series.axes.find(a) for a in series.axes if a not in "YX")
-    )
-
-
-def _tiff_shape(path: Path, tif: tifffile.TiffFile) -> tuple[int, int, int]:
-    """Height, width and channels as stored (not yet upright)."""
-    series = main_series(tif) if tif.series else None
-    if series is None or series.ndim not in (2, 3):
-        what = f"axes {series.axes} of {'x'.join(map(str, series.shape))}" if series else "no image"
-        raise DataError(
-            f"{path} holds {what}", "height, width and at most one axis of channels", "split it into images"
-        )
-    shape = list(series.shape)
-    axis = channel_axis(series)
-    channels = 1 if axis is None else shape.pop(axis)
-    return shape[0], shape[1], channels
+            palette = _padded(colors_of(colormap).ravel().tolist())
+        return _Pixels(upright(array, tiff_orientation(tif)), palette, no_data_value(tif, array.dtype))
 
 
 def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:

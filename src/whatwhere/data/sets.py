@@ -21,6 +21,9 @@ from whatwhere.records import VOID, Classes
 
 __all__ = ["Facts", "ImageSet", "from_arrays", "from_samples", "read_pair", "untold"]
 
+_KNOWN_BY = 8
+"""Images by whose pixels a folder is known again."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -51,7 +54,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def facts(self, workers: int = 2) -> tuple[Facts, ...]:
+    def facts(self) -> tuple[Facts, ...]:
         """What each image is; reads every image once, which fills the store."""
 
         def look(index: int) -> Facts:
@@ -60,12 +63,12 @@ class ImageSet:
             present = tuple(int(class_id) for class_id in np.flatnonzero(counts[:VOID]))
             return Facts(labels.size, int(raw.shape[-1]), str(raw.dtype), present)
 
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(2) as pool:
             return tuple(pool.map(look, range(len(self))))
 
-    def digests(self, most: int = 8) -> dict[str, str]:
+    def digests(self) -> dict[str, str]:
         """Of some images, evenly spread, what tells by their pixels if a folder holds them."""
-        few = range(0, len(self), -(-len(self) // most))
+        few = range(0, len(self), -(-len(self) // _KNOWN_BY))
         return {self.names[index]: pixel_digest(self.store[index][0]) for index in few}
 
 

@@ -1,51 +1,89 @@
-"""Why is it black, wrong or blocky? Gathers what the checks of `causes` look at, and runs them.
-
-Knows a model, its anatomy and what was measured already; nothing of training.
-"""
+"""What is told of each cause of a bad painting, and what the checks look at. Records only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from whatwhere.explain.anatomy import Anatomy
 from whatwhere.explain.cases import Case
-from whatwhere.explain.causes import ALWAYS, WITH_TRUTH, Diagnosis, Evidence, Findings
+from whatwhere.explain.measured import Measured
+from whatwhere.explain.objects import ObjectSize
+from whatwhere.explain.skips import Worths
 from whatwhere.explain.study import Study
-from whatwhere.judge import Judge
+from whatwhere.judge import Scores
 from whatwhere.network import Model
 
-__all__ = ["Diagnosis", "Findings", "diagnose"]
+__all__ = ["Diagnosis", "Measurements", "Observed"]
+
+Array = NDArray[Any]
 
 
-def diagnose(
-    model: Model, anatomy: Anatomy, cases: Sequence[Case], study: Study, measured: Findings
-) -> tuple[Diagnosis, ...]:
-    """Run every check that the data allow: those of right and wrong need masks."""
-    evidence = _evidence(model, anatomy, cases, study, measured)
-    checks = (*WITH_TRUTH, *ALWAYS) if measured.truth else ALWAYS
-    return tuple(check(evidence) for check in checks)
+@dataclass(frozen=True)
+class Diagnosis:
+    """One cause that was looked for.
+
+    Attributes:
+        cause: its short name.
+        found: whether the measurements speak for it.
+        words: what was measured, and what it means.
+        remedy: what to do; empty if it was not found.
+        numbers: what was measured.
+    """
+
+    cause: str
+    found: bool
+    words: str
+    remedy: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.words}" + (f" {self.remedy}" if self.remedy else "")
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
 
 
-@torch.inference_mode()
-def _evidence(model: Model, anatomy: Anatomy, cases: Sequence[Case], study: Study, measured: Findings) -> Evidence:
-    classes = model.classes
-    judges = Judge(classes, tolerance=1.0), Judge(classes, tolerance=4.0)
-    sums, pixels = np.zeros((classes.count, classes.count)), np.zeros(classes.count)
-    paintings = []
-    for case in cases:
-        assert case.truth is not None
-        chances = anatomy.read(case.image)[0][0].float().softmax(0).cpu().numpy()
-        painted = chances.argmax(0).astype(np.uint8)
-        paintings.append(painted)
-        for judge in judges:
-            judge.add(case.name, case.truth, painted)
-        for class_id in range(classes.count):
-            inside = case.truth == class_id
-            sums[class_id] += chances[:, inside].sum(1)
-            pixels[class_id] += inside.sum()
-    mean = sums / np.maximum(pixels, 1)[:, None]
-    strict, loose = (judge.result() for judge in judges)
-    return Evidence(model, anatomy, cases, study, measured, strict, loose, paintings, mean)
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """What was measured before.
+
+    Attributes:
+        what, where: of the network's own answer; None where the labels do not ask.
+        chance: of *what*.
+        window: px, side of what an output pixel can see; None if unbounded.
+        skips, objects, truth: see `Explanation`.
+    """
+
+    what: Measured | None
+    where: Measured | None
+    chance: float
+    skips: Worths
+    window: int | None
+    objects: tuple[ObjectSize, ...]
+    truth: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What the checks look at, computed once.
+
+    Attributes:
+        scores: of the paintings, edges within 1 px; loose: within 4 px.
+        paintings: ``H x W`` class ids.
+        chances: ``(classes, classes)``, mean probability of each class (column) on pixels of each class (row).
+    """
+
+    model: Model
+    anatomy: Anatomy
+    cases: Sequence[Case]
+    study: Study
+    measured: Measurements
+    scores: Scores
+    loose: Scores
+    paintings: Sequence[NDArray[np.uint8]]
+    chances: Array

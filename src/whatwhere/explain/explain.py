@@ -11,7 +11,8 @@ from pathlib import Path
 
 from whatwhere.data.sets import ImageSet
 from whatwhere.explain.cases import Case, Pixel
-from whatwhere.explain.diagnosis import Findings, diagnose
+from whatwhere.explain.diagnose import diagnose
+from whatwhere.explain.diagnosis import Measurements
 from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.objects import object_sizes
 from whatwhere.explain.presence import Presence, cell_counts, measure_presence
@@ -61,7 +62,7 @@ def explain(
     objects = object_sizes(bench.aims, model.classes)
     examples, story = pictures_of(bench, study, pixel, with_probes=levels is not None)
     with bench.fast:
-        findings = Findings(
+        measured = Measurements(
             what=levels.answer_what if levels else None,
             where=levels.answer_where if levels else None,
             chance=levels.chance if levels else 0.0,
@@ -70,7 +71,7 @@ def explain(
             objects=objects,
             truth=bench.truth,
         )
-        diagnoses = diagnose(model, bench.anatomy, bench.cases, study, findings)
+        diagnoses = diagnose(model, bench.anatomy, bench.cases, study, measured)
     explanation = Explanation(
         classes=model.classes, network=_describe(model), images=tuple(case.name for case in bench.cases),
         truth=bench.truth, layers=bench.anatomy.layers, levels=levels, presence=presence, skips=skips, sights=sights,

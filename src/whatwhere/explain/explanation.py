@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from whatwhere.explain.anatomy import Layer
 from whatwhere.explain.cases import Case
 from whatwhere.explain.diagnosis import Diagnosis
-from whatwhere.explain.evidence import Sights
 from whatwhere.explain.levels import Levels
 from whatwhere.explain.measured import as_json
 from whatwhere.explain.objects import ObjectSize
 from whatwhere.explain.pixel import PixelStory
 from whatwhere.explain.presence import Presence
+from whatwhere.explain.sight import Sights
 from whatwhere.explain.skips import Worths
 from whatwhere.records import Classes
 

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from whatwhere.explain.anatomy import Layer
-from whatwhere.explain.evidence import Sights
 from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import Levels
 from whatwhere.explain.measured import Measured
 from whatwhere.explain.objects import ObjectSize
 from whatwhere.explain.presence import Presence
+from whatwhere.explain.sight import Sights
 from whatwhere.explain.skips import Worths
 from whatwhere.judge import to_display
 

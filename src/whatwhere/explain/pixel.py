@@ -20,9 +20,9 @@ from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy
 from whatwhere.explain.cases import Case
-from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.levels import gather
 from whatwhere.explain.probes import Probe
+from whatwhere.explain.sight import containing, ring_profile
 from whatwhere.field import Field
 from whatwhere.records import Box
 

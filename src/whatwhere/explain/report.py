@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from whatwhere.errors import OutputError
 from whatwhere.explain import figures, words
 from whatwhere.explain.explanation import Example, Explanation
 from whatwhere.explain.pixel import PixelStory
 from whatwhere.judge import to_display
-from whatwhere.records import VOID, Classes
+from whatwhere.records import Classes
+from whatwhere.writing import whole_file, write_json
 
 __all__ = ["MAIN_SCORES", "inline_svg", "write_report"]
 
@@ -50,15 +48,9 @@ def write_report(explanation: Explanation, folder: Path | str) -> Path:
         lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html").render(_context(explanation))
-    record = json.dumps(_finite(explanation.to_json() | {"answers": words.answers(explanation)}), indent=1)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (("index.html", page), ("measurements.json", record)):
-            partial = folder / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(folder / name)
-    except OSError as error:
-        raise OutputError(f"{folder} can't be written ({error.strerror})", "a writable place with room", "") from error
+    with whole_file(folder / "index.html") as partial:
+        partial.write_text(page, encoding="utf-8")
+    write_json(folder / "measurements.json", explanation.to_json() | {"answers": words.answers(explanation)})
     return folder / "index.html"
 
 
@@ -103,14 +95,10 @@ def inline_svg(figure: Figure) -> Markup:
     return Markup(text)
 
 
-def _data_url(picture: Picture, smallest: int = 0) -> str:
-    """A PNG inside the page; small pictures are enlarged by whole pixels."""
-    image = Image.fromarray(picture)
-    factor = max(1, -(-smallest // max(image.size)))
-    if factor > 1:
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+def _data_url(picture: Picture) -> str:
+    """A PNG inside the page."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -130,7 +118,7 @@ def _example(e: Explanation, example: Example) -> dict[str, Any]:
     return {
         "name": example.case.name,
         "image": _data_url(to_display(example.case.raw)),
-        "truth": _painted(np.where(example.truth == VOID, VOID, example.truth).astype(np.uint8), e.classes),
+        "truth": _painted(example.truth, e.classes),
         "answer": _painted(example.painting, e.classes),
         "layers": {name: _painted(labels, e.classes) for name, labels in example.by_layer.items()},
     }
@@ -232,14 +220,3 @@ def _mark(draw: ImageDraw.ImageDraw, at: tuple[int, int], scale: int) -> None:
     row, column = ((place + 0.5) * scale for place in at)
     for radius, colour in ((16, (0, 0, 0)), (13, (255, 255, 255))):
         draw.ellipse((column - radius, row - radius, column + radius, row + radius), outline=colour, width=4)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

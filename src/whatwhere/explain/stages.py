@@ -20,13 +20,13 @@ from torch import nn
 from whatwhere.data.sets import ImageSet
 from whatwhere.explain.anatomy import Anatomy, UNetAnatomy, untrained_like
 from whatwhere.explain.cases import Case, Pixel, check_answer, choose_cases
-from whatwhere.explain.evidence import Sights, measure_sight
 from whatwhere.explain.explanation import Example
 from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.explain.levels import NOBODY, Levels, Painters, measure_levels, paint_by_probe, painting_probes
 from whatwhere.explain.pixel import PixelStory, tell_pixel
 from whatwhere.explain.pixels import interior_distance, regions, sample_spots
 from whatwhere.explain.probes import Probe
+from whatwhere.explain.sight import Sights, measure_sight
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
 from whatwhere.network import Model, UNet, keep_freed_memory, measuring_machine

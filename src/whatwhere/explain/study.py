@@ -19,7 +19,7 @@ from whatwhere.explain.cases import Case
 from whatwhere.explain.levels import Samples, gather
 from whatwhere.explain.pixels import Spots
 
-__all__ = ["CELLS", "Study", "answers_of", "look", "path_means", "pooled"]
+__all__ = ["CELLS", "Study", "look", "path_means", "pooled"]
 
 CELLS = 4
 """Pooled features are kept for a grid of 4 x 4 cells an image, which can be joined to quarters or the whole."""
@@ -47,12 +47,6 @@ class Study:
     pooled: dict[str, Array]
     means: tuple[Tensor, ...]
     silent: tuple[float, ...]
-
-
-@torch.inference_mode()
-def answers_of(anatomy: Anatomy, cases: Sequence[Case]) -> list[Tensor]:
-    """The network's logits, ``(classes, H, W)`` float16 an image on the CPU."""
-    return [anatomy.read(case.image)[0][0].half().cpu() for case in cases]
 
 
 @torch.inference_mode()

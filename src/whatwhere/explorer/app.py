@@ -43,7 +43,7 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str | None = None) -> Starlette:
     """The application; ``hosts`` and ``token`` as in :class:`Guard`."""
-    counter = _Counter(desk, token_needed=token is not None)
+    counter = _Counter(desk)
     return Starlette(
         routes=counter.routes(),
         lifespan=counter.lifespan,
@@ -61,9 +61,8 @@ def create_app(desk: Desk, *, hosts: Collection[str] | None = LOCAL, token: str 
 class _Counter:
     """Takes questions in, has the desk answer them in threads, and hands the answers out."""
 
-    def __init__(self, desk: Desk, *, token_needed: bool) -> None:
+    def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.token_needed = token_needed
         self.wanted = _Wanted()
         cores = torch.get_num_threads()
         self.quick, self.long, self.slow = (
@@ -173,7 +172,7 @@ class _Counter:
         return Response(await self._compute(partial(_encoded_picture, shown, kind)), media_type="image/png")
 
     async def session(self, _request: Request) -> Response:
-        return _json(self.desk.session() | {"token_needed": self.token_needed})
+        return _json(self.desk.session())
 
 
 def _use_cores(count: int) -> None:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.sets import ImageSet
 from whatwhere.errors import DataError, ModelError, WhatwhereError
-from whatwhere.explain.evidence import containing, ring_profile
 from whatwhere.explain.pixels import interior_distance
+from whatwhere.explain.sight import containing, ring_profile
 from whatwhere.explain.skips import measure_skips
 from whatwhere.explorer.asked import Hold, edits_in, holds_in, pixel_in, text_in
 from whatwhere.explorer.drawing import geometry, influenced_window, portrait, title_of
@@ -36,7 +36,7 @@ from whatwhere.explorer.gate import Gate
 from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.pictures import data_url
 from whatwhere.explorer.reading import Reading
-from whatwhere.explorer.shown import SIDE, Shown, cut_to_size, open_shown
+from whatwhere.explorer.shown import Shown, cut_to_size, open_shown
 from whatwhere.explorer.stepwise import Stepwise
 from whatwhere.network import Model, probe_machine, versions
 from whatwhere.records import VOID
@@ -121,12 +121,11 @@ class Desk:
         models = []
         for key, lens in self.lenses.items():
             weights = sum(parameter.numel() for parameter in lens.network.parameters())
-            models.append({"id": key, "name": lens.name, "title": title_of(lens), "parameters": weights, "note": ""})
+            models.append({"id": key, "name": lens.name, "title": title_of(lens), "parameters": weights})
         return {
             "version": versions()["whatwhere"], "key": self.key, "models": models,
             "images": [shown.to_json() for shown in images],
-            "limits": {"upload_bytes": UPLOAD_BYTES, "upload_pixels": UPLOAD_PIXELS, "side": SIDE},
-            "token_needed": False,
+            "limits": {"upload_bytes": UPLOAD_BYTES},
         }  # fmt: skip
 
     def lens(self, key: str) -> Lens:
@@ -325,7 +324,7 @@ class Desk:
                 "name": path.name, "interior": of.get("interior accuracy"), "boundary": of.get("boundary accuracy"),
                 "iou": of.get("mean IoU"),
             })  # fmt: skip
-        return {"paths": paths, "n": 1, "note": "One image: no interval."}
+        return {"paths": paths, "note": "One image: no interval."}
 
 
 def _refuse_other_files(path: Path, name: str) -> None:

@@ -47,7 +47,7 @@ def strongest_maps(lens: Lens, shown: Shown, name: str, others: Sequence[Shown])
     side = _LARGEST_PATCH if extent is None else min(_LARGEST_PATCH, *extent)
     return [
         {
-            "channel": channel, "picture": data_url(stretched(maps[channel])), "strength": float(strength[channel]),
+            "channel": channel, "picture": data_url(stretched(maps[channel])),
             "patches": [_patch(one, row, column, side) for _, one, row, column in _best(peaks[place])],
         }
         for place, channel in enumerate(chosen)

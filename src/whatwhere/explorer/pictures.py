@@ -14,6 +14,9 @@ __all__ = ["as_rgb", "data_url", "png", "stretched", "thumbnail"]
 
 Array = NDArray[Any]
 
+THUMBNAIL = 96
+"""Longest side in px."""
+
 
 def png(array: NDArray[np.uint8]) -> bytes:
     """``H x W`` or ``H x W x 3`` uint8 as a PNG; light compression, as it stays on this machine."""
@@ -48,7 +51,7 @@ def stretched(values: Array) -> NDArray[np.uint8]:
     return grey
 
 
-def thumbnail(rgb: NDArray[np.uint8], side: int = 96) -> NDArray[np.uint8]:
+def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     picture = Image.fromarray(rgb)
-    picture.thumbnail((side, side))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return np.asarray(picture)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from whatwhere.errors import FieldError, OutputError
 from whatwhere.field.table import by
 from whatwhere.records import Box
+from whatwhere.writing import whole_file
 
 if TYPE_CHECKING:
     from whatwhere.field.field import Field
@@ -99,17 +100,12 @@ def unit_at(field: Field, layer: str, pixel: Sequence[int]) -> tuple[int, ...]:
 
 
 def save_figure(figure: Any, path: Path) -> Path:
-    """Write a figure beside its target and move it there."""
+    """Write a figure; what it is says the name's ending."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise OutputError(f"{path.name} ends in {path.suffix or 'nothing'}", ".png, .svg or .pdf", "rename the drawing")
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        figure.savefig(partial, facecolor="white")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({error.strerror})", "a folder that exists, with space") from error
+    with whole_file(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:].lower(), facecolor="white")
     return path
 
 

@@ -48,9 +48,6 @@ class Span(NamedTuple):
         return Span(min(self.start, other.start), max(self.stop, other.stop), touched, step)
 
 
-EMPTY = Span(0, 0)
-
-
 def whole(size: int) -> Span:
     return Span(0, size)
 

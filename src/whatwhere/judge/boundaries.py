@@ -39,13 +39,13 @@ class Points:
     length: NDArray[np.float64]
 
 
-def dilation(shape: tuple[int, int], ratio: float = DILATION_RATIO) -> int:
-    """Width in pixels of the Boundary IoU band of an image: ``ratio`` of its diagonal, at least 1.
+def dilation(shape: tuple[int, int]) -> int:
+    """Width in pixels of the Boundary IoU band of an image: ``DILATION_RATIO`` of its diagonal, at least 1.
 
     >>> dilation((320, 320))
     9
     """
-    return max(1, round(ratio * float(np.hypot(*shape))))
+    return max(1, round(DILATION_RATIO * float(np.hypot(*shape))))
 
 
 def band(labels: Labels, width: int) -> NDArray[np.bool_]:

@@ -37,6 +37,10 @@ _RISE_STEPS, _RISE_SECONDS = 250, 180
 """In which the learning rate rises to its height."""
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
+_WHOLE_DEPTH = 5, "down to stride 32, as the encoder goes"
+_RATE = 3e-3, "AdamW with batch norm; what learnt most in a short time"
+_COOLDOWN = 0.33, "the rate stays level before: networks learn most while it is high"
+_AVERAGE = 0.999, "the mean of about the last tenth of the steps so far, at most a thousand; of fewer as the rate falls"
 _SPEED = {
     ("cpu", "bfloat16"): 70e9,
     ("cpu", "float32"): 20e9,
@@ -78,27 +82,59 @@ def make_plan(
         raise DataError(
             f"{survey.root} has no image that training could use", "images with masks", "see: whatwhere check"
         )
-    reasons: dict[str, str] = {}
-
-    def decide(key: str, choice: Reasoned[T]) -> T:
-        value, reasons[key] = choice
-        return value
-
-    asked = "as asked"
+    choices, asked = _Choices(), "as asked"
     if seconds is None and epochs is None:
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
-    kind, pretrained = decide("network.encoder", _encoder(survey, encoder))
-    depth = decide("network.depth", _depth(survey) if kind == "plain" else _whole_depth())
-    crop = decide("training.crop", _crop(survey, max(2**depth, step)))
-    batch = decide("training.batch", _batch(crop))
-    width = decide("network.width", _width(survey, machine, depth, crop, seconds, kind))
+    kind, pretrained = choices.take("network.encoder", _encoder(survey, encoder))
+    depth = choices.take("network.depth", _depth(survey) if kind == "plain" else _WHOLE_DEPTH)
+    crop = choices.take("training.crop", _crop(survey, max(2**depth, step)))
+    width = choices.take("network.width", _width(survey, machine, depth, crop, seconds, kind))
     levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
     if skips is not None:
-        reasons["network.skips"] = "as asked"
-    time = duration_text(seconds) if seconds is not None and epochs is None else ""
-    reasons["training.epochs" if epochs else "training.time"] = asked
-    normalisation = decide("normalisation", _normalisation(survey, kind if pretrained else "plain"))
-    reasons["classes"] = _classes_reason(survey.classes, survey.declared)
+        choices.reasons["network.skips"] = "as asked"
+    choices.reasons["training.epochs" if epochs else "training.time"] = asked
+    return Plan(
+        seed=seed,
+        classes=choices.take("classes", _classes(survey)),
+        normalisation=choices.take("normalisation", _normalisation(survey, kind if pretrained else "plain")),
+        network=NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained),
+        training=_training(survey, choices, seconds, epochs, crop),
+        augmentation=_augmentation(survey, choices.reasons),
+        split=choices.take("split", _split(survey)),
+        reasons=choices.reasons,
+    )
+
+
+class _Choices:
+    """Keeps the reason of each choice that is taken, by the name that the plan has for it."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def take(self, key: str, choice: Reasoned[T]) -> T:
+        value, self.reasons[key] = choice
+        return value
+
+
+def _training(
+    survey: Survey, choices: _Choices, seconds: float | None, epochs: float | None, crop: int
+) -> TrainingPlan:
+    batch = choices.take("training.batch", _batch(crop))
+    return TrainingPlan(
+        time=duration_text(seconds) if seconds is not None and epochs is None else "",
+        epochs=epochs or 0.0,
+        crop=crop,
+        batch=batch,
+        learning_rate=choices.take("training.learning_rate", _RATE),
+        warmup=choices.take("training.warmup", _warmup(survey, seconds, epochs, crop, batch)),
+        cooldown=choices.take("training.cooldown", _COOLDOWN),
+        class_aware=choices.take("training.class_aware", _class_aware(survey)),
+        class_weights=choices.take("training.class_weights", _class_weights(survey)),
+        average=choices.take("training.average", _AVERAGE),
+    )
+
+
+def _split(survey: Survey) -> Reasoned[dict[str, tuple[str, ...]]]:
     split = {
         name: tuple(f.name for f in survey.files if f.split == name and f.usable)
         for name in survey.splits
@@ -106,25 +142,7 @@ def make_plan(
     }
     if not split.get("val") and len(split["train"]) == 1:  # a single image is learnt from and judged on
         split["val"] = split["train"]
-    reasons["split"] = ", ".join(f"{len(names)} {name}" for name, names in split.items())
-    return Plan(
-        seed=seed,
-        classes=survey.classes,
-        normalisation=normalisation,
-        network=NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained),
-        training=TrainingPlan(
-            time=time, epochs=epochs or 0.0, crop=crop, batch=batch,
-            learning_rate=decide("training.learning_rate", _rate()),
-            warmup=decide("training.warmup", _warmup(survey, seconds, epochs, crop, batch)),
-            cooldown=decide("training.cooldown", _cooldown()),
-            class_aware=decide("training.class_aware", _class_aware(survey)),
-            class_weights=decide("training.class_weights", _class_weights(survey)),
-            average=decide("training.average", _average()),
-        ),
-        augmentation=_augmentation(survey, reasons),
-        split=split,
-        reasons=reasons,
-    )  # fmt: skip
+    return split, ", ".join(f"{len(names)} {name}" for name, names in split.items())
 
 
 def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
@@ -173,10 +191,6 @@ def _check_rgb(survey: Survey, asked: str) -> None:
             f"{PHOTOGRAPHS.dtype} with channels: {PHOTOGRAPHS.channels}, as its weights were trained",
             "choose encoder 'plain', or convert the images",
         )
-
-
-def _whole_depth() -> Reasoned[int]:
-    return 5, "down to stride 32, as the encoder goes"
 
 
 def _normalisation(survey: Survey, weights: str) -> Reasoned[Normalisation]:
@@ -281,10 +295,6 @@ def _width(
     return width, f"{what}; it will see about {seen:,.0f}"
 
 
-def _rate() -> Reasoned[float]:
-    return 3e-3, "AdamW with batch norm; what learnt most in a short time"
-
-
 def _warmup(survey: Survey, seconds: float | None, epochs: float | None, crop: int, batch: int) -> Reasoned[float]:
     """Long enough that the first steps, which know least, spoil nothing; a small share of a long run."""
     if epochs:
@@ -295,10 +305,6 @@ def _warmup(survey: Survey, seconds: float | None, epochs: float | None, crop: i
         wanted, whole, unit = _RISE_SECONDS, seconds, "seconds"
     share = round(min(0.3, max(0.05, wanted / whole)), 2)
     return share, f"about {share * whole:.0f} {unit}: hasty first steps spoil what comes after"
-
-
-def _cooldown() -> Reasoned[float]:
-    return 0.33, "the rate stays level before: networks learn most while it is high"
 
 
 def _class_shares(survey: Survey) -> list[float]:
@@ -326,10 +332,6 @@ def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:
     return weights, "by the root of how rare each class is"
 
 
-def _average() -> Reasoned[float]:
-    return 0.999, "the mean of about the last tenth of the steps so far, at most a thousand; of fewer as the rate falls"
-
-
 def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
     upright = survey.photographs or survey.uprightness > 0.2
     changes: dict[str, Any] = {}
@@ -344,7 +346,9 @@ def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
     return Augmentation(**changes)
 
 
-def _classes_reason(classes: Classes, declared: bool) -> str:
+def _classes(survey: Survey) -> Reasoned[Classes]:
+    classes = survey.classes
+    assert classes is not None
     shown = ", ".join(f"{'/'.join(map(str, values))} = {name}" for name, values in zip(classes.names, classes.values))
     void = f"; void: {', '.join(map(str, classes.void))}" if classes.void else ""
-    return f"{shown}{void} ({'from classes.toml' if declared else 'inferred from the masks'})"
+    return classes, f"{shown}{void} ({'from classes.toml' if survey.declared else 'inferred from the masks'})"

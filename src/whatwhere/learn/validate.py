@@ -14,25 +14,39 @@ from whatwhere.judge.pictures import preview
 from whatwhere.paint import Engine, paint
 from whatwhere.writing import whole_file
 
-__all__ = ["collapsed", "draw_preview", "spread", "validate"]
+__all__ = ["collapsed", "draw_preview", "score", "spread", "validate"]
+
+_ALL = 0.999
+"""The share of pixels from which on a painting is of one class."""
 
 
-def validate(
+def validate(engine: Engine, images: ImageSet, indices: Sequence[int]) -> Scores:
+    """Scores of some whole images, without those of edges, which take long."""
+    return _judged(engine, images, indices, Judge(engine.model.classes, boundary=False))
+
+
+def score(engine: Engine, images: ImageSet, tolerance: float, progress: Callable[[int, int], None] | None) -> Scores:
+    """All scores of all images; see ``segmenter.evaluate``."""
+    judge = Judge(engine.model.classes, tolerance=tolerance, part=images.part)
+    return _judged(engine, images, range(len(images)), judge, confidence=True, progress=progress)
+
+
+def _judged(
     engine: Engine,
     images: ImageSet,
     indices: Sequence[int],
+    judge: Judge,
     *,
-    boundary: bool = False,
-    each: Callable[[int], None] | None = None,
+    confidence: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Scores on whole images; ``each`` is called with the number of images done."""
-    judge = Judge(engine.model.classes, boundary=boundary)
     for done, index in enumerate(indices, 1):
         raw, truth = images.store[index]
         engine.model.check(raw, images.names[index])
-        judge.add(images.names[index], truth, paint(engine, raw).labels)
-        if each is not None:
-            each(done)
+        painting = paint(engine, raw, confidence=confidence)
+        judge.add(images.names[index], truth, painting.labels, confidence=painting.confidence)
+        if progress is not None:
+            progress(done, len(indices))
     return judge.result()
 
 
@@ -45,11 +59,11 @@ def spread(total: int, wanted: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, total - 1, min(wanted, total))})
 
 
-def collapsed(scores: Scores, limit: float = 0.999) -> str | None:
+def collapsed(scores: Scores) -> str | None:
     """The class that nearly every pixel is painted with although the truth holds more, or None."""
     confusion = scores.confusion
     painted, true = confusion.sum(axis=0), confusion.sum(axis=1)
-    if painted.max() >= limit * painted.sum() and true.max() < limit * true.sum():
+    if painted.max() >= _ALL * painted.sum() and true.max() < _ALL * true.sum():
         return scores.classes.names[int(painted.argmax())]
     return None
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from whatwhere.data.folder import files_below, mask_folders
-from whatwhere.data.images import IMAGE_SUFFIXES, TIFF_SUFFIXES, check_text, image_size, read_image
+from whatwhere.data.images import IMAGE_SUFFIXES, check_text, image_size, read_image
+from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
 from whatwhere.paint.sources import WHOLE, ArraySource, Pixels, Reading, Source, Valid, no_level

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from whatwhere.data.images import TIFF_SUFFIXES, replacing, write_label_image
+from whatwhere.data.label_images import write_label_image
+from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import LARGE, Opaque
 from whatwhere.paint.geotiff import GeoSource, write_geotiff, write_planes_geotiff
@@ -30,6 +31,7 @@ from whatwhere.paint.tiff import write_planes_tiff, write_tiff
 from whatwhere.paint.work import Progress
 from whatwhere.paint.zarrs import ZarrSource
 from whatwhere.records import Box, Classes
+from whatwhere.writing import whole_file
 
 __all__ = ["Names", "Options", "Painter", "is_small", "names", "paint_to_files"]
 
@@ -139,11 +141,11 @@ def _paint_small(
     )  # fmt: skip
     if sink.probabilities is not None:
         shares = sink.probabilities
-        with replacing(target.probabilities) as part:
-            write_planes_tiff(part, shares.shape, lambda plane, box: shares[plane][_slices(box)])
+        with whole_file(target.probabilities) as partial:
+            write_planes_tiff(partial, shares.shape, lambda plane, box: shares[plane][_slices(box)])
     if options.overlay:
-        with replacing(target.overlay) as part:
-            write_overlay(part, source, lambda box: sink.labels[_slices(box)], classes)
+        with whole_file(target.overlay) as partial:
+            write_overlay(partial, source, lambda box: sink.labels[_slices(box)], classes)
     write_label_image(target.labels, sink.labels, classes, pixel_size=_pixel_size(source))
     return report
 

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from whatwhere.data.images import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from whatwhere.data.images import IMAGE_SUFFIXES
+from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, FieldError, ModelError, PlanError
 from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision

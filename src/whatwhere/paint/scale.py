@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from whatwhere.data.images import main_series
+from whatwhere.data.tiffs import main_series
 
 __all__ = ["PixelSize", "pixel_size"]
 

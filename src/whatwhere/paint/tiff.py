@@ -15,20 +15,14 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from whatwhere.data.images import (
-    DEFAULT_MAX_PIXELS,
-    VOID_COLOR,
-    channel_axis,
-    main_series,
-    resolution,
-    tiff_orientation,
-    upright,
-)
+from whatwhere.data.images import DEFAULT_MAX_PIXELS
+from whatwhere.data.label_images import palette
+from whatwhere.data.tiffs import channel_axis, colors_of, main_series, resolution, tiff_orientation, upright
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, no_level
-from whatwhere.records import VOID, Box, Classes
+from whatwhere.records import Box, Classes
 
-__all__ = ["TiffSource", "palette", "shrinkings", "write_planes_tiff", "write_tiff"]
+__all__ = ["TiffSource", "shrinkings", "write_planes_tiff", "write_tiff"]
 
 _CACHE_BYTES = 192 * 2**20
 """Decoded segments kept for the next window: a row of tiles over a wide file of strips reads each strip once."""
@@ -87,7 +81,7 @@ class TiffSource:
         colormap = self._planes[0].colormap if len(pages) == 1 else None
         self._colors: Pixels | None = None
         if colormap is not None:
-            self._colors = (colormap.T // (257 if colormap.max() > 255 else 1)).astype(np.uint8)
+            self._colors = colors_of(colormap)
         self.channels = 3 if colormap is not None else sum(plane.channels for plane in self._planes)
         self.dtype = np.dtype(np.uint8) if colormap is not None or first.dtype == bool else first.dtype
         self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
@@ -260,14 +254,6 @@ class _Plane:
         if len(data) < row.nbytes:
             raise DataError(f"{self._name} ends within its pixels", "an image that decodes to its end", "copy it again")
         row[...] = np.frombuffer(data, row.dtype).reshape(row.shape)
-
-
-def palette(classes: Classes) -> NDArray[np.uint8]:
-    """``(256, 3)`` RGB: the classes' colours, mid-grey for VOID, black for what is not used."""
-    colors = np.zeros((256, 3), np.uint8)
-    colors[: classes.count] = classes.colors
-    colors[VOID] = VOID_COLOR
-    return colors
 
 
 def shrinkings(size: tuple[int, int]) -> list[int]:

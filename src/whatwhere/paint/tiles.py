@@ -175,21 +175,19 @@ def choose_tile(
     *,
     pixels: int,
     align: int = 1,
-    longest: int | None = None,
 ) -> Pair:
     """The tile size that computes the fewest pixels among those with at most `pixels` pixels.
 
     Args:
         size, halo, period, align: as for `Tiling`.
         pixels: how many pixels the network may hold at a time: memory divided by bytes per pixel.
-        longest: an upper limit of a tile's sides, where long tiles are slow.
 
     When not even the smallest tile that makes progress has so few pixels, that smallest tile is returned.
 
     >>> choose_tile((4096, 4096), ((94, 94), (94, 94)), (16, 16), pixels=1024 * 1024)
     (848, 1168)
     """
-    sides = [_sides(n, h, p, math.lcm(align, p), longest) for n, h, p in zip(size, halo, period)]
+    sides = [_sides(n, h, p, math.lcm(align, p)) for n, h, p in zip(size, halo, period)]
     best, least = (sides[0][0][0], sides[1][0][0]), math.inf
     for (height, down), (width, across) in itertools.product(*sides):
         cost = down * across * (height * width + _TILE_OVERHEAD)
@@ -198,17 +196,16 @@ def choose_tile(
     return best
 
 
-def _sides(size: int, halo: Pair, period: int, align: int, longest: int | None) -> list[Pair]:
+def _sides(size: int, halo: Pair, period: int, align: int) -> list[Pair]:
     """The useful tile lengths along one dimension, growing, each with its number of tiles."""
     whole = _up(size, period)
     before, after = (_up(h, period) for h in halo)
     smallest = min(before + after + align, whole)
-    limit = max(smallest, min(whole, longest or whole))
     sides: dict[int, int] = {}
     for count in range(1, max(2, _up(size, align) // align) + 1):
         step = _up(-(-max(size - before - after, align) // count), align)
         length = min(max(step + before + after, smallest), whole) if count > 1 else whole
-        if length <= limit and length not in sides:
+        if length not in sides:
             sides[length] = len(_spans(size, length, (before, after), period, align))
         if length <= smallest:
             break

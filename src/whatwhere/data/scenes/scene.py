@@ -22,8 +22,9 @@ from scipy import ndimage
 from whatwhere.data.scenes.canvas import SIDE, Canvas, Floats, draw_coat
 from whatwhere.data.scenes.figures import BODY, CAT, CUSHION, HEAD, THIN, TRIM, Body, Figure, draw_body
 from whatwhere.data.scenes.room import Room
-from whatwhere.errors import DataError, OutputError
+from whatwhere.errors import DataError
 from whatwhere.records import Classes
+from whatwhere.writing import whole_file
 
 __all__ = ["BODY", "CLASSES", "HEAD", "THIN", "TRIM", "Scene", "render_scene", "write_scenes"]
 
@@ -206,34 +207,23 @@ def write_scenes(
         OutputError: the folder cannot be written to.
     """
     folder, total = Path(root), train + val
-    try:
-        for index in range(total):
-            split = folder / ("train" if index < train else "val")
-            scene = render_scene(seed, index, size)
-            mask = Image.fromarray(scene.labels)
-            mask.putpalette([channel for color in CLASSES.colors for channel in color])
-            _save(Image.fromarray(scene.image), split / "images" / f"scene-{index:04d}.png")
-            _save(mask, split / "masks" / f"scene-{index:04d}.png")
-            if progress is not None:
-                progress(index + 1, total)
-        _replace(folder / "classes.toml", lambda path: path.write_text(_classes_toml(), encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: {error.strerror or error}", "a folder that can be written to", "choose another folder"
-        ) from error
+    for index in range(total):
+        split = folder / ("train" if index < train else "val")
+        scene = render_scene(seed, index, size)
+        mask = Image.fromarray(scene.labels)
+        mask.putpalette([channel for color in CLASSES.colors for channel in color])
+        _save(Image.fromarray(scene.image), split / "images" / f"scene-{index:04d}.png")
+        _save(mask, split / "masks" / f"scene-{index:04d}.png")
+        if progress is not None:
+            progress(index + 1, total)
+    with whole_file(folder / "classes.toml") as partial:
+        partial.write_text(_classes_toml(), encoding="utf-8")
     return folder
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    _replace(path, lambda draft: picture.save(draft, format="PNG", compress_level=6))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``path``, then move there: no half-written file under a real name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    write(draft)
-    draft.replace(path)
+    with whole_file(path) as partial:
+        picture.save(partial, format="PNG", compress_level=6)
 
 
 def _classes_toml() -> str:

@@ -43,7 +43,7 @@ export class Chooser {
     this.other.value = other ?? "";
     for (const [select, id] of /** @type {const} */ ([[this.model, model], [this.other, other]])) {
       const one = this.session.models.find((known) => known.id === id);
-      select.title = one ? [one.title, `${one.parameters.toLocaleString("en")} parameters`, one.note].filter(Boolean).join("; ") : "";
+      select.title = one ? [one.title, `${one.parameters.toLocaleString("en")} parameters`].join("; ") : "";
     }
     for (const radio of this.strip.querySelectorAll("input")) {
       radio.checked = radio.value === image;

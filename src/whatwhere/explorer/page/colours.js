@@ -23,7 +23,7 @@ export function classLooks(classes) {
 }
 
 /** Relative luminance, 0 to 1 (WCAG 2). @param {[number, number, number]} rgb */
-export function luminance(rgb) {
+function luminance(rgb) {
   const [r, g, b] = rgb.map((v) => (v <= 10 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
@@ -41,7 +41,7 @@ const PATTERNS = [
 ];
 
 /** Whether the pattern of a class inks a place. @param {number} pattern @param {number} x @param {number} y */
-export function inked(pattern, x, y) {
+function inked(pattern, x, y) {
   // beyond the eighth class the patterns come again, twice as coarse
   const coarse = 1 + Math.floor(pattern / PATTERNS.length);
   return PATTERNS[pattern % PATTERNS.length](Math.floor(x / coarse), Math.floor(y / coarse));

@@ -52,6 +52,9 @@ export function find(selector) {
   return /** @type {HTMLElement} */ (found);
 }
 
+/** With a capital first letter. @param {string} text */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 /** One call a frame however often it is asked for. @param {() => void} draw @returns {() => void} */
 export function everyFrame(draw) {
   let asked = 0;

@@ -1,5 +1,5 @@
 /** What went wrong, as three lines: what was given, what was expected, what to do. And what is only worth a word. */
-import { h, find, fill } from "./dom.js";
+import { capital, h, find, fill } from "./dom.js";
 import { ApiError } from "./api.js";
 
 const MOST = 3;
@@ -45,5 +45,3 @@ export function stand(title, parts, again) {
   find("#stage").hidden = true;
   fill(place, h("h2", { text: title }), ...lines(parts), again ? h("button", { type: "button", text: "Try again", onclick: again }) : null);
 }
-
-const capital = (/** @type {string} */ text) => (text ? text[0].toUpperCase() + text.slice(1) : text);

@@ -6,7 +6,7 @@
  *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at
  * @typedef {{id: string, question: string, steps: Step[]}} Tour
  */
-import { figure, percent } from "./dom.js";
+import { capital, figure, percent } from "./dom.js";
 import { needsContext, needsPlace, telling, finestSkip, first, agrees } from "./places.js";
 
 /** Where every step begins, so that steps can be walked in any order. */
@@ -205,5 +205,3 @@ function cuts({ seen }) {
   const flip = found.flip ? ` The smallest cut that changes it: ${found.flip.absent.join(" and ")}.` : " No cut that was tried changes it.";
   return `${told.join(", ")}.${flip}`;
 }
-
-const capital = (/** @type {string} */ text) => (text ? text[0].toUpperCase() + text.slice(1) : text);

@@ -11,9 +11,8 @@
  *   tileable: boolean, global: string | null, layers: Layer[], paths: Path[]}} Model
  * @typedef {{id: string, name: string, width: number, height: number, truth: boolean, cropped: boolean,
  *   thumb: string}} ImageRecord
- * @typedef {{version: string, key: string, models: {id: string, name: string, title: string, parameters: number, note: string}[],
- *   images: ImageRecord[], limits: {upload_bytes: number, upload_pixels: number, side: number},
- *   token_needed: boolean}} Session
+ * @typedef {{version: string, key: string, models: {id: string, name: string, title: string, parameters: number}[],
+ *   images: ImageRecord[], limits: {upload_bytes: number}}} Session
  * @typedef {{grid: [number, number], rows: [number, number][], columns: [number, number][],
  *   cells: {rows: number[], columns: number[]}}} LayerGeometry
  * @typedef {{width: number, height: number, layers: Record<string, LayerGeometry>}} Geometry
@@ -30,10 +29,9 @@
  *   untouched: the class where every path passes, from which the cuts differ or not
  * @typedef {{evidence: string, scale: number, completeness: number, half: number, most: number, prediction: number,
  *   rival: number}} EvidenceRecord
- * @typedef {{value: number | null, low: number | null, high: number | null, n?: number}} Measured
+ * @typedef {{value: number | null, low: number | null, high: number | null}} Measured
  * @typedef {{ready: boolean, share: number, levels: Record<string, {what: Measured, where: Measured}> | null,
  *   why: string | null}} ProbesRecord
- * @typedef {{channel: number, picture: string, strength: number,
- *   patches: {image: string, x: number, y: number, picture: string}[]}} FeatureMap
+ * @typedef {{channel: number, picture: string, patches: {image: string, x: number, y: number, picture: string}[]}} FeatureMap
  */
 export {};

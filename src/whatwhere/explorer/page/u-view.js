@@ -4,7 +4,7 @@
  * A skip is drawn as its slider: how far the line is filled is how much of the features goes through. Knows one model
  * and what it is told; asks nothing of the server.
  */
-import { h, s, fill, place, percent, figure } from "./dom.js";
+import { h, s, fill, place, percent, figure, capital } from "./dom.js";
 import { layoutU } from "./u-layout.js";
 import { paintLabels } from "./colours.js";
 import { agreement } from "./pictures.js";
@@ -21,9 +21,8 @@ export function levelColour(model, /** @type {import("./types.js").Layer} */ lay
 }
 
 /** @param {import("./types.js").Hold | undefined} hold */
-export const shareThrough = (hold) => (hold === undefined || hold === "pass" ? 1 : typeof hold === "number" ? hold : 0);
+const shareThrough = (hold) => (hold === undefined || hold === "pass" ? 1 : typeof hold === "number" ? hold : 0);
 
-const capital = (/** @type {string} */ text) => text[0].toUpperCase() + text.slice(1);
 
 export class UView {
   /**

@@ -1,103 +1,20 @@
-"""Causes of a black, wrong or blocky painting: one check each, in plain words.
+"""Causes of a wrong or blocky painting that show beside masks: one check each, in plain words.
 
 Each check looks for one cause and says what it measured whether it found it or not. A finding is a suspicion with
-numbers behind it, not a proof. Knows what was measured already; nothing of training.
+numbers behind it, not a proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_gradient_magnitude
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
 
-from whatwhere.explain.anatomy import Anatomy, Path
-from whatwhere.explain.cases import Case
-from whatwhere.explain.measured import Measured
-from whatwhere.explain.objects import ObjectSize
-from whatwhere.explain.skips import Worths
-from whatwhere.explain.study import Study
-from whatwhere.judge import Scores
+from whatwhere.explain.diagnosis import Diagnosis, Observed
 from whatwhere.judge.boundaries import contour
-from whatwhere.network import Model
 from whatwhere.records import VOID
 
-__all__ = ["ALWAYS", "WITH_TRUTH", "Diagnosis", "Evidence", "Findings"]
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """One cause that was looked for.
-
-    Attributes:
-        cause: its short name.
-        found: whether the measurements speak for it.
-        words: what was measured, and what it means.
-        remedy: what to do; empty if it was not found.
-        numbers: what was measured.
-    """
-
-    cause: str
-    found: bool
-    words: str
-    remedy: str = ""
-    numbers: dict[str, float] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.cause}: {self.words}" + (f" {self.remedy}" if self.remedy else "")
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What was measured before.
-
-    Attributes:
-        what, where: of the network's own answer; None where the labels do not ask.
-        chance: of *what*.
-        window: px, side of what an output pixel can see; None if unbounded.
-        skips, objects, truth: see `Explanation`.
-    """
-
-    what: Measured | None
-    where: Measured | None
-    chance: float
-    skips: Worths
-    window: int | None
-    objects: tuple[ObjectSize, ...]
-    truth: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What the checks look at, computed once.
-
-    Attributes:
-        scores: of the paintings, edges within 1 px; loose: within 4 px.
-        paintings: ``H x W`` class ids.
-        chances: ``(classes, classes)``, mean probability of each class (column) on pixels of each class (row).
-    """
-
-    model: Model
-    anatomy: Anatomy
-    cases: Sequence[Case]
-    study: Study
-    measured: Findings
-    scores: Scores
-    loose: Scores
-    paintings: Sequence[NDArray[np.uint8]]
-    chances: Array
-
+__all__ = ["CHECKS"]
 
 _FEW_PIXELS = 20
 """Fewer pixels of a class say nothing of it."""
@@ -106,7 +23,7 @@ _HALF_KNOWN = 0.25
 """Mean probability on its own pixels from which on a class is known, though never painted: `starved` tells why."""
 
 
-def never_painted(seen: Evidence) -> Diagnosis:
+def never_painted(seen: Observed) -> Diagnosis:
     """A class that is in the masks, but that the network never paints."""
     names = seen.model.classes.names
     truth, painted = seen.scores.confusion.sum(1), seen.scores.confusion.sum(0)
@@ -132,7 +49,7 @@ def never_painted(seen: Evidence) -> Diagnosis:
     )
 
 
-def starved(seen: Evidence) -> Diagnosis:
+def starved(seen: Observed) -> Diagnosis:
     """A rare class that the network half knows, but hardly ever dares to paint."""
     names, confusion = seen.model.classes.names, seen.scores.confusion
     truth, painted = confusion.sum(1).astype(float), confusion.sum(0)
@@ -168,7 +85,7 @@ def starved(seen: Evidence) -> Diagnosis:
     )
 
 
-def inverted(seen: Evidence) -> Diagnosis:
+def inverted(seen: Observed) -> Diagnosis:
     """Classes painted under each other's names."""
     names, confusion = seen.model.classes.names, seen.scores.confusion.astype(float)
     union = confusion.sum(1)[:, None] + confusion.sum(0)[None, :] - confusion
@@ -193,120 +110,7 @@ def inverted(seen: Evidence) -> Diagnosis:
     )
 
 
-def normalisation(seen: Evidence) -> Diagnosis:
-    """Images that reach the network in other units than those it was trained on."""
-    shift, ratio = _first_norm_shift(seen)
-    values = torch.cat([case.image.flatten(2) for case in seen.cases], 2)[0]
-    mean, std = float(values.mean(1).abs().max()), values.std(1)
-    numbers = {"largest mean of a channel": mean, "smallest deviation": float(std.min()), "largest": float(std.max())}
-    off = mean > 1.5 or float(std.max()) > 4 or float(std.max()) < 1 / 4
-    spread = f"{std.min():.2f} to {std.max():.2f}"
-    said = f"The normalised images have channel means within {mean:.2f} and deviations of {spread}"
-    if shift is not None:
-        numbers |= {"shift of the first batch norm": shift, "ratio of deviations there": ratio}
-        off = shift > 1.0 or ratio > 2.5
-        said += (
-            f"; what reaches the first batch norm lies {shift:.2f} deviations from what it saw in training, and "
-            f"spreads {ratio:.1f} times as differently"
-        )
-    if not off:
-        return Diagnosis("normalisation differs", False, f"{said}: as in training.", "", numbers)
-    return Diagnosis(
-        "normalisation differs",
-        True,
-        f"{said}: these images are not in the units that the network was trained on."
-        if shift is not None
-        else f"{said}; a network without batch norm keeps nothing of its training to compare with, but most are "
-        "trained on values around 0 with deviations around 1.",
-        "Use the constants of the training set (they are in the model file), and images of the same depth and scale.",
-        numbers,
-    )
-
-
-@torch.inference_mode()
-def _first_norm_shift(seen: Evidence) -> tuple[float | None, float]:
-    """Median over channels of |mean now - mean in training| / deviation in training, and of the ratio of deviations."""
-    norms = [module for module in seen.anatomy.network.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms or norms[0].running_mean is None or norms[0].running_var is None:
-        return None, 1.0
-    inputs: list[Tensor] = []
-
-    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs.append(given[0].transpose(0, 1).flatten(1)[:, ::7])
-
-    handle = norms[0].register_forward_pre_hook(keep)
-    try:
-        for case in seen.cases[:8]:
-            seen.anatomy.network(case.image)
-    finally:
-        handle.remove()
-    if not inputs:  # a part of the network that does not run
-        return None, 1.0
-    now = torch.cat(inputs, 1)
-    deviation = (norms[0].running_var + norms[0].eps).sqrt()
-    shift = ((now.mean(1) - norms[0].running_mean).abs() / deviation).median()
-    ratio = now.std(1) / deviation
-    return float(shift), float(torch.maximum(ratio, 1 / ratio.clamp_min(1e-9)).median())
-
-
-def dead_bottleneck(seen: Evidence) -> Diagnosis:
-    """The lazy U-Net: the answer does not change when the bottleneck says nothing."""
-    worths = seen.measured.skips
-    response = dict(zip((path.name for path in worths.paths), worths.response))
-    moved = response["bottleneck"]
-    numbers = {f"logits moved without {name}": value for name, value in response.items()}
-    if len(worths.paths) == 1 and moved < 0.05:
-        words = (
-            f"Everything passes through the bottleneck, and without it the logits move by {moved:.3f} of their spread."
-        )
-        return Diagnosis("dead bottleneck", False, f"{words} The answer does not depend on the image.", "", numbers)
-    if moved >= 0.05:
-        words = f"Without the bottleneck the logits move by {moved:.2f} of their spread: it is used."
-        return Diagnosis("dead bottleneck", False, words, "", numbers)
-    used = max((name for name in response if name != "bottleneck"), key=lambda name: response[name])
-    return Diagnosis(
-        "dead bottleneck",
-        True,
-        f"Without the bottleneck the logits move by only {moved:.3f} of their spread, without {used} by "
-        f"{response[used]:.2f}: a lazy U-Net, which answers from {used} and leaves its deep half idle.",
-        "If local evidence suffices, a shallower network is as good and faster. If context is needed, train longer, "
-        "or without the top skip at first.",
-        numbers,
-    )
-
-
-def collapsed_skip(seen: Evidence) -> Diagnosis:
-    """A skip whose features never change, or that the decoder does not listen to."""
-    worths = seen.measured.skips
-    rows = list(zip(worths.paths, worths.response, seen.study.silent))[:-1]
-    numbers = {f"logits moved without {path.name}": moved for path, moved, _ in rows}
-    numbers |= {f"silent channels of {path.name}": silent for path, _, silent in rows}
-    dead = [row for row in rows if (row[1] < 0.01 and not _brings(seen, row[0])) or row[2] > 0.95]
-    if not dead:
-        words = "Every skip carries features that change, and the answer changes without it." if rows else "No skips."
-        return Diagnosis("collapsed skip", False, words, "", numbers)
-    said = "; ".join(
-        f"{path.name}: {silent:.0%} of its channels never change, and the logits move by {moved:.3f} of their spread "
-        "without it"
-        for path, moved, silent in dead
-    )
-    return Diagnosis(
-        "collapsed skip",
-        True,
-        f"{said}. It delivers {'nothing' if all(moved < 0.01 for _, moved, _ in dead) else 'little'}.",
-        "Leave it out (train --skips) and save its cost, or lower the learning rate if its features died.",
-        numbers,
-    )
-
-
-def _brings(seen: Evidence, path: Path) -> bool:
-    """Whether scores fall when this path alone is silent: a skip may act at thin edges only."""
-    worth = seen.measured.skips.worth
-    rows = [row for score in ("mean IoU", "Boundary F1") for row in worth.get(score, ()) if row.path.name == path.name]
-    return any((row.alone_missing.value or 0.0) > 0.005 for row in rows)
-
-
-def short_sighted(seen: Evidence) -> Diagnosis:
+def short_sighted(seen: Observed) -> Diagnosis:
     """Windows smaller than the objects, right at edges and wrong inside."""
     found, window = seen.measured, seen.measured.window
     worst = _worst_object(seen)
@@ -331,7 +135,7 @@ def short_sighted(seen: Evidence) -> Diagnosis:
     )
 
 
-def _worst_object(seen: Evidence) -> tuple[str, float] | None:
+def _worst_object(seen: Observed) -> tuple[str, float] | None:
     """The class with separate objects whose pixels go wrong most, and its typical size."""
     confusion = seen.scores.confusion
     truth = np.maximum(confusion.sum(1), 1)
@@ -343,7 +147,7 @@ def _worst_object(seen: Evidence) -> tuple[str, float] | None:
     return worst.name, worst.typical
 
 
-def noisy_labels(seen: Evidence) -> Diagnosis:
+def noisy_labels(seen: Observed) -> Diagnosis:
     """Edges of the masks that lie off the edges of the image, while the painted ones lie on them."""
     strict, loose = seen.scores.pooled["mean_boundary_f1"], seen.loose.pooled["mean_boundary_f1"]
     what = (seen.measured.what.value or 0.0) if seen.measured.what else 0.0
@@ -370,7 +174,7 @@ def noisy_labels(seen: Evidence) -> Diagnosis:
     )
 
 
-def _edge_strength(seen: Evidence) -> tuple[float, float]:
+def _edge_strength(seen: Observed) -> tuple[float, float]:
     """Mean gradient of the image under label edges and under painted ones, in units of its mean over the image."""
     found = np.zeros(2)
     counted = np.zeros(2)
@@ -392,7 +196,7 @@ _SHARP = 0.8
 """Boundary F1 within 1 px from which on edges count as sharp."""
 
 
-def blocky(seen: Evidence) -> Diagnosis:
+def blocky(seen: Observed) -> Diagnosis:
     """No fine skip: edges can be no finer than the finest path that reaches the decoder."""
     worths = seen.measured.skips
     skips = worths.paths[:-1]
@@ -419,6 +223,5 @@ def blocky(seen: Evidence) -> Diagnosis:
     )
 
 
-ALWAYS = (normalisation, dead_bottleneck, collapsed_skip)
-WITH_TRUTH = (never_painted, starved, inverted, short_sighted, noisy_labels, blocky)
-"""Checks that need no masks, and those that do."""
+CHECKS = (never_painted, starved, inverted, short_sighted, noisy_labels, blocky)
+"""Each needs masks."""

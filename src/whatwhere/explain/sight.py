@@ -27,6 +27,9 @@ __all__ = ["Leak", "Sight", "Sights", "check_windows", "containing", "influence_
 SHARES = (0.5, 0.95)
 """Shares of the influence whose extent is told."""
 
+_LARGEST_CANVAS = 1024
+"""Side in px on which windows are checked at most."""
+
 Array = NDArray[Any]
 Progress = Callable[[float], None]
 
@@ -297,8 +300,9 @@ def _share_restored(answers: Tensor) -> Array:
     return shares
 
 
-def _side_restoring(shares: Array, sides: Sequence[int], wanted: float = SHARES[1]) -> Array:
-    """Side from which on the share stays above ``wanted``; ``(..., sides)`` shares."""
+def _side_restoring(shares: Array, sides: Sequence[int]) -> Array:
+    """Side from which on the larger of ``SHARES`` is restored; ``(..., sides)`` shares."""
+    wanted = SHARES[1]
     kept = np.minimum.accumulate(shares[..., ::-1], -1)[..., ::-1]
     first = (kept < wanted).sum(-1)
     sides_ = np.asarray(sides, float)
@@ -377,14 +381,14 @@ def check_windows(anatomy: Anatomy, image: Tensor, seed: int, tries: int = 1) ->
     return tuple(leaks)
 
 
-def _canvas(anatomy: Anatomy, image: Tensor, largest: int = 1024) -> Tensor:
+def _canvas(anatomy: Anatomy, image: Tensor) -> Tensor:
     """The image, repeated or cut to a size that is a little larger than the output's window, if that is bounded."""
     windows = anatomy.windows(image.shape)
     reach = windows.reach("output")
     if reach is None:
         return image
     size = [
-        min(largest, -(-(before + after + 2 * period) // period) * period)
+        min(_LARGEST_CANVAS, -(-(before + after + 2 * period) // period) * period)
         for (before, after), period in zip(reach, windows.period)
     ]
     times = [-(-want // have) for want, have in zip(size, image.shape[-2:])]

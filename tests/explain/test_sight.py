@@ -7,7 +7,8 @@ from explain_toys import as_cases, toys
 from torch import Tensor, nn
 
 from whatwhere.explain.anatomy import UNetAnatomy
-from whatwhere.explain.evidence import (
+from whatwhere.explain.graph_anatomy import GraphAnatomy
+from whatwhere.explain.sight import (
     Leak,
     Sights,
     check_windows,
@@ -16,7 +17,6 @@ from whatwhere.explain.evidence import (
     measure_sight,
     ring_profile,
 )
-from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.field import field
 from whatwhere.network import Model
 

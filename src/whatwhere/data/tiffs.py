@@ -1,0 +1,112 @@
+"""What the tags of a TIFF say: its main image, channels, colours, orientation, missing data, and size of a pixel.
+
+Knows nothing of pixels' meaning; reads no pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from whatwhere.errors import DataError
+
+__all__ = [
+    "TIFF_SUFFIXES",
+    "channel_axis",
+    "colors_of",
+    "main_series",
+    "no_data_value",
+    "resolution",
+    "tiff_orientation",
+    "tiff_shape",
+    "upright",
+]
+
+TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"})
+"""What the name of a TIFF ends with; whole-slide scanners have endings of their own."""
+
+_ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+"""What each EXIF orientation asks for to stand upright (TIFF 6.0, tag 274)."""
+
+
+def no_data_value(tif: tifffile.TiffFile, dtype: np.dtype[Any]) -> float | None:
+    """What GDAL's tag 42113 says, if pixels can hold it at all."""
+    tag = tif.pages.first.tags.get(42113)
+    try:
+        value = float(str(tag.value).strip("\0 ")) if tag else None
+    except ValueError:
+        return None
+    if value is None or dtype.kind == "f":
+        return value
+    fits = dtype.kind in "iu" and value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    return value if fits else None
+
+
+def tiff_orientation(tif: tifffile.TiffFile) -> int:
+    """How a TIFF's first page is to be turned: 1 to 8."""
+    tag = tif.pages.first.tags.get(274)
+    return int(tag.value) if tag and int(tag.value) in _ORIENT else 1
+
+
+def main_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """The image of the most pixels, the first of several: a slide's file may begin with a photograph of its label."""
+    return max(tif.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
+
+
+def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
+    """Which axis of a TIFF's image holds the channels; None where there is none."""
+    if series.ndim == 2:
+        return None
+    unnamed = set(series.axes) - set("YXSC")
+    # tifffile names the axes of a bare numpy array by position: there the shortest is the channels
+    return (
+        int(np.argmin(series.shape))
+        if unnamed & set("QI")
+        else min(series.axes.find(a) for a in series.axes if a not in "YX")
+    )
+
+
+def tiff_shape(path: Path, tif: tifffile.TiffFile) -> tuple[int, int, int]:
+    """Height, width and channels as stored (not yet upright)."""
+    series = main_series(tif) if tif.series else None
+    if series is None or series.ndim not in (2, 3):
+        what = f"axes {series.axes} of {'x'.join(map(str, series.shape))}" if series else "no image"
+        raise DataError(
+            f"{path} holds {what}", "height, width and at most one axis of channels", "split it into images"
+        )
+    shape = list(series.shape)
+    axis = channel_axis(series)
+    channels = 1 if axis is None else shape.pop(axis)
+    return shape[0], shape[1], channels
+
+
+def colors_of(colormap: NDArray[Any]) -> NDArray[np.uint8]:
+    """``(N, 3)`` RGB of a colour map of 16 bits, or of 8 as some programs write it."""
+    return (colormap.T // (257 if colormap.max() > 255 else 1)).astype(np.uint8)
+
+
+def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels as stored, turned as their file asks for (1 to 8), in native byte order."""
+    turned = _ORIENT[orientation](array) if orientation in _ORIENT else array
+    return turned.astype(turned.dtype.newbyteorder("="), copy=False)
+
+
+def resolution(pixel_size: tuple[float, float] | None) -> dict[str, Any]:
+    """A pixel's height and width in micrometres as tifffile writes them: pixels per centimetre, across and down."""
+    if pixel_size is None:
+        return {}
+    height, width = pixel_size
+    return {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
