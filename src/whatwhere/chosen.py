@@ -15,7 +15,7 @@ from pathlib import Path
 from whatwhere.data import Folder, Sample, find, read_image
 from whatwhere.data.crops import Store
 from whatwhere.data.folder import LayoutError
-from whatwhere.data.images import pixel_digest
+from whatwhere.data.images import pixel_digest, without_alpha
 from whatwhere.data.sets import ImageSet, from_samples, untold
 from whatwhere.errors import DataError, ModelError
 from whatwhere.learn.plan import Plan
@@ -43,7 +43,7 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
             )
         if not names:
             raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
-        sets[name] = from_samples(samples, plan.classes, limit)
+        sets[name] = from_samples(samples, plan.classes, limit, channels=plan.normalisation.channels)
     return sets
 
 
@@ -78,7 +78,7 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
             f"one of: {there}",
             "choose with --split",
         )
-    return from_samples(samples, _mapping(folder, model.classes), limit=0, part=part)
+    return from_samples(samples, _mapping(folder, model.classes), 0, part, channels=model.normalisation.channels)
 
 
 def _mapping(folder: Folder, classes: Classes) -> Classes:
@@ -178,11 +178,13 @@ def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
         seen = {}
     here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
     division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
-    return division if not seen or any(_is_as_seen(sample, seen[sample.name]) for sample in here) else {}
+    channels = model.normalisation.channels
+    known = not seen or any(_is_as_seen(sample, seen[sample.name], channels) for sample in here)
+    return division if known else {}
 
 
-def _is_as_seen(sample: Sample, digest: str) -> bool:
+def _is_as_seen(sample: Sample, digest: str, channels: int) -> bool:
     try:
-        return pixel_digest(read_image(sample.image)) == digest
+        return pixel_digest(without_alpha(read_image(sample.image), channels)) == digest
     except DataError:  # damaged by now: another one will do
         return False

@@ -23,6 +23,7 @@ from whatwhere.chosen import images_of, open_sets, truth_of, with_image
 from whatwhere.data import Findings, Folder, find, split, survey
 from whatwhere.data import check as findings_of
 from whatwhere.data.findings import many
+from whatwhere.data.images import without_alpha
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet
 from whatwhere.data.survey import Survey
@@ -405,7 +406,8 @@ class Segmenter:
             self._engines[backend] = Engine(self.model, backend=backend)
         engine = self._engines[backend]
         if not isinstance(image, str | Path):
-            return paint(engine, np.asarray(image), probabilities=probabilities)
+            array = without_alpha(np.asarray(image), self.model.normalisation.channels)
+            return paint(engine, array, probabilities=probabilities)
         with closing(fitted(open_image(Path(image)), self.model.normalisation.channels)) as source:
             return paint(engine, source, probabilities=probabilities)
 

@@ -203,7 +203,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
         "turned",
         ["1 photograph stored turned or mirrored", "EXIF", "train/images/00.png", "-> look"],
     ),
-    (split_without_masks, "warning", "beside-splits", ["1 folder or images that lie in no split", "val"]),
+    (split_without_masks, "warning", "beside-splits", ["1 folder or images that lie beside", "val"]),
     (no_mask, "warning", "image-without-mask", ["1 image without a mask, left out", "val/images/12.png"]),
     (no_image, "warning", "mask-without-image", ["1 mask without an image, left out", "val/masks/12.png"]),
     (too_many_colors, "error", "mapping", ["cannot be inferred", "different colours", "train/masks/00.png"]),

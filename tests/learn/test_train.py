@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from whatwhere.learn.pilot import fly_pilot
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
+from whatwhere.learn.state import Counters
 from whatwhere.learn.step import StepResult, train_step
 from whatwhere.learn.train import train
 from whatwhere.learn.validate import collapsed, spread
@@ -54,6 +56,7 @@ class Told(SilentView):
     def __init__(self, interrupt_at: int = -1) -> None:
         self.said: list[str] = []
         self.steps: list[int] = []
+        self.rates: list[float] = []
         self.validations: list[dict[str, Any]] = []
         self.closed = False
         self._interrupt_at = interrupt_at
@@ -64,6 +67,7 @@ class Told(SilentView):
     def stepped(self, progress: float, entry: dict[str, Any]) -> None:
         assert 0 < progress <= 1
         self.steps.append(entry["step"])
+        self.rates.append(entry["learning_rate"])
         if entry["step"] == self._interrupt_at:
             signal.raise_signal(signal.SIGINT)
 
@@ -150,14 +154,54 @@ def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path, monke
     timed = replace(disc_plan, training=replace(disc_plan.training, time="30s", epochs=0.0))
     record = train(timed, sets, tmp_path / "run", view=told)
     assert record.steps == len(told.steps) == len(passed) == 25
+    assert any("only 25 steps fitted into 30s" in line and "more --time" in line for line in told.said)
 
 
-def test_a_time_in_which_nothing_is_learnt_is_told(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+def test_reading_the_images_is_no_part_of_the_schedule(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that has run for ten seconds before the first step: there the rate is as low as at any beginning."""
+    passed: list[float] = [10.0]
+    honest = training.train_step
+
+    def step(*arguments: Any, **options: Any) -> StepResult:
+        passed.append(1.0)
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(training, "train_step", step)
+    monkeypatch.setattr(training._Clock, "elapsed", lambda _clock: sum(passed))
+    monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)
     told = Told()
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="30s", epochs=0.0, warmup=0.3))
+    assert train(timed, sets, tmp_path / "run", view=told).steps == 15
+    rates = told.rates
+    assert rates[0] == pytest.approx(0.05 * timed.training.learning_rate)
+    assert max(rates) == timed.training.learning_rate
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_where_painting_is_slow_it_is_seldom_judged(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds an image: a twentieth of the time for each validation of five images would be half of it for all."""
+    folder = RunFolder(tmp_path / "run")
+    folder.open(resume=False)
+    for each, budget, often in ((10.0, 600.0, 1), (10.0, 6000.0, 10), (10.0, 1500.0, 3)):
+        keeper = keep.Keeper(disc_plan, sets["val"], {}, folder, probe_machine("cpu"), lambda _: None)
+        monkeypatch.setattr(keeper, "_seconds_an_image", lambda _, each=each: each)
+        state = SimpleNamespace(counters=Counters())
+        reserve = keeper.fit(state, budget)  # type: ignore[arg-type]
+        assert state.counters.validations == often
+        judged = min(len(sets["val"]), state.counters.judged)
+        assert (often - 1) * (judged + 1) * each <= 0.1 * budget
+        assert reserve > judged * each
+
+
+def test_a_time_without_a_step_is_an_error_and_leaves_no_model(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
     timed = replace(disc_plan, training=replace(disc_plan.training, time="4s", epochs=0.0))
-    record = train(timed, sets, tmp_path / "run", view=told, started=time.perf_counter() - 60)
-    assert record.steps == 0
-    assert any("only 0 steps fitted into 4s" in line and "more --time" in line for line in told.said)
+    with pytest.raises(TrainingError, match=r"no step was made in 4s.*took 6\d s.*more --time"):
+        train(timed, sets, tmp_path / "run", started=time.perf_counter() - 60)
+    assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
 def test_training_gets_most_of_a_time_whatever_there_is_to_judge(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:

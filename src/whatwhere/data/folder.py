@@ -21,7 +21,11 @@ __all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "files_below", "find", "
 LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
 
 _IMAGES = ("images", "image", "imgs", "img")
-_MASKS = ("masks", "mask", "labels", "label", "annotations")
+_MASKS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "groundtruth",
+    "ground_truth", "gt", "1st_manual", "manual",
+)  # fmt: skip
+"""In any case; the last two are DRIVE's and other vessels', beside whose masks there is a folder of fields of view."""
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -71,8 +75,8 @@ class Folder:
         classes: from ``classes.toml``; None when there is no such file.
         lone_masks: masks without an image.
         ignored: files beside images and masks that are no images by their ending.
-        beside: folders named like a split that hold no pair, or lie beside one; and in an images folder that is
-            divided into train, val and test the folders and images which are in none.
+        beside: folders named like a split that hold no pair, or lie beside one; folders with images beside a pair;
+            and in an images folder that is divided into train, val and test the folders and images which are in none.
     """
 
     root: Path
@@ -111,7 +115,8 @@ def find(root: str | Path) -> Folder:
             in masks. Stems are equal; where one is not, ``a_mask.png`` is taken for ``a.jpg``.
 
     Raises:
-        DataError: no such folder, one that can't be read, nothing in it, no pair in it, or two images of one name.
+        DataError: no such folder, one that can't be read, nothing in it, no pair in it, two folders of masks, or two
+            images of one name.
     """
     try:
         return _find(Path(root))
@@ -185,20 +190,26 @@ def _split_folders(place: Path) -> dict[str, str]:
 
 
 def _beside(root: Path) -> tuple[Path, ...]:
-    """What looks as if it were to be used and is not: folders named like a split, and what lies beside such."""
+    """What looks as if it were to be used and is not: folders named like a split, what lies beside such, and images."""
     pair = _pair_in(root)
     named = [root / name for name in _folders(root) if name.lower() in _SPLITS]
-    if pair is None:  # of these, the ones that hold no pair
-        return tuple(place for place in named if _pair_in(place) is None)
+    if pair is None:
+        pairs = {place: _pair_in(place) for place in named}
+        lone = (place for place, found in pairs.items() if found is None)
+        return *lone, *(other for place, found in pairs.items() if found for other in _others(place, found))
+    others = tuple(other for other in _others(root, pair) if other not in named)
     if "train" not in (inner := _split_folders(pair[0])):
-        return tuple(named)
-    return tuple(named) + tuple(
-        entry
-        for entry in sorted(pair[0].iterdir())
-        if entry.name not in inner.values()
-        and not _hidden(entry.name)
-        and (entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES)
-    )
+        return *named, *others
+    entries = (entry for entry in sorted(pair[0].iterdir()) if not _hidden(entry.name))
+    loose = (one for one in entries if one.name not in inner.values() and (one.is_dir() or _is_image(one)))
+    return *named, *others, *loose
+
+
+def _others(place: Path, pair: tuple[Path, Path]) -> Iterator[Path]:
+    """Folders beside a pair that hold images too: other masks, or images that nobody took."""
+    for name in _folders(place):
+        if place / name not in pair and any(_is_image(path) for path in (place / name).iterdir()):
+            yield place / name
 
 
 def _hidden(name: str) -> bool:
@@ -211,10 +222,28 @@ def _in_order(splits: Mapping[str, str]) -> list[str]:
 
 
 def _pair_in(place: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of masks in a place."""
     here = {name.lower(): place / name for name in _folders(place)}
-    images = next((here[name] for name in _IMAGES if name in here), None)
-    masks = next((here[name] for name in _MASKS if name in here), None)
+    images, masks = (_only([here[name] for name in names if name in here]) for names in (_IMAGES, _MASKS))
     return (images, masks) if images and masks else None
+
+
+def _only(places: list[Path]) -> Path | None:
+    """The one of them that holds images; which of several is meant can't be guessed."""
+    if len(places) < 2:
+        return places[0] if places else None
+    filled = [place for place in places if any(_is_image(path) for path in files_below(place))]
+    if len(filled) > 1:
+        raise DataError(
+            f"{places[0].parent} holds {' and '.join(place.name + '/' for place in filled)}, all with images",
+            "one folder of images and one of masks",
+            "move what is not meant, or give it another name: for instance fov/ for fields of view",
+        )
+    return filled[0] if filled else places[0]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _folders(place: Path) -> list[str]:
@@ -227,7 +256,7 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
     others: list[Path] = []
     for path in sorted(files_below(place)) if place.is_dir() else ():
         inside = path.relative_to(place)
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if not _is_image(path):
             others.append(path)
             continue
         check_text(inside.as_posix(), f"{place} has")

@@ -40,6 +40,7 @@ __all__ = [
     "decoded_bytes",
     "filled",
     "image_size",
+    "opaque",
     "pixel_digest",
     "read_image",
     "read_image_and_valid",
@@ -47,6 +48,7 @@ __all__ = [
     "read_mask_and_palette",
     "stored_orientation",
     "with_data",
+    "without_alpha",
 ]
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -142,6 +144,17 @@ def filled(array: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
     """``HxWxC`` with the mean of each channel where there is no data, which says as little as can be."""
     mean = array[valid].mean(axis=0, dtype=np.float64) if valid.any() else np.zeros(array.shape[-1])
     return np.where(valid[..., None], array, mean.astype(array.dtype))
+
+
+def opaque(dtype: np.dtype[Any]) -> float:
+    """What an alpha channel holds where it hides nothing."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
+
+
+def without_alpha(array: NDArray[Any], channels: int) -> NDArray[Any]:
+    """``HxWxC`` as it is, or without a last channel that says nothing, where ``channels`` (1 or 3) are wanted."""
+    one_more = channels in (1, 3) and array.shape[-1] == channels + 1
+    return array[..., :-1] if one_more and (array[..., -1] == opaque(array.dtype)).all() else array
 
 
 def read_mask(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:

@@ -152,7 +152,8 @@ def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDA
         ``HxW`` uint8 ids in ``[0, classes.count)``, 255 where void.
 
     Raises:
-        DataError: a value that is in no class (unless ``classes.nearest``).
+        DataError: a value that is in no class (unless ``classes.nearest``, and even then a mask of 0 and 1 where 1 is
+            in none: that is another way of writing masks, and 0 would be nearest).
 
     >>> encode_mask(np.array([[0, 255]]), Classes(("no", "yes"), ((0, 0, 0), (1, 1, 1)), ((0,), (255,)))).tolist()
     [[0, 1]]
@@ -161,6 +162,10 @@ def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDA
     if mask.ndim == 3 and not table.colors:
         raise DataError(
             f"{name} is a colour mask", f"the integers {_listing(classes)}", "list its colours in classes.toml"
+        )
+    if table.nearest and not table.lists_one and _of_ones(mask):
+        raise DataError(
+            f"{name} is a mask of 0 and 1", f"one of {_listing(classes)}", "write 1 as the value of its class"
         )
     if mask.dtype == np.uint8 and mask.ndim == 2:
         levels = np.arange(256, dtype=np.uint8)
@@ -179,6 +184,10 @@ def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDA
         f"one of {_listing(classes)}",
         "add the value to a class or to void in classes.toml, or correct the mask",
     )
+
+
+def _of_ones(mask: NDArray[Any]) -> bool:
+    return mask.ndim == 2 and bool(mask.max(initial=0) == 1) and bool(mask.min() >= 0)
 
 
 def class_colors(values: Sequence[Sequence[MaskValue]]) -> tuple[tuple[int, int, int], ...]:
@@ -209,6 +218,10 @@ class _Table:
     targets: NDArray[np.uint8]
     colors: bool
     nearest: bool
+
+    @property
+    def lists_one(self) -> bool:
+        return bool((self.codes == 1).any())
 
     def ids(self, codes: NDArray[np.int64]) -> NDArray[np.uint8]:
         ids: NDArray[np.uint8]
@@ -325,7 +338,8 @@ def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) 
     return DataError(
         f"the masks hold {count:,} different {what}, {len(masks[name]):,} of them in {name}",
         f"one value a class, at most {MOST_COLORS if what == 'colours' else VOID - 1}",
-        "list the true classes in classes.toml; if the values number single objects, write (mask > 0) instead",
+        "list the true classes in classes.toml; if the values number single objects, write (mask > 0) instead; if JPEG "
+        "or smoothing blurred two values, (mask > 127)",
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from whatwhere.data.crops import Store
 from whatwhere.data.folder import Sample
-from whatwhere.data.images import pixel_digest, read_image, read_image_and_valid, read_mask_and_palette
+from whatwhere.data.images import pixel_digest, read_image, read_image_and_valid, read_mask_and_palette, without_alpha
 from whatwhere.data.mapping import as_classes_are, encode_mask
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
@@ -72,8 +72,10 @@ class ImageSet:
         return {self.names[index]: pixel_digest(self.store[index][0]) for index in few}
 
 
-def read_pair(sample: Sample, classes: Classes) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+def read_pair(sample: Sample, classes: Classes, channels: int = 0) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """An image, ``HxWxC`` raw values, and its ``HxW`` uint8 class ids; VOID where the image has no data.
+
+    ``channels`` of 1 or 3 leave out an alpha channel beyond them that hides nothing.
 
     Raises:
         DataError: unreadable, without a mask, of two sizes, or with mask values that are in no class.
@@ -81,6 +83,7 @@ def read_pair(sample: Sample, classes: Classes) -> tuple[NDArray[Any], NDArray[n
     if sample.mask is None:
         raise DataError(f"{sample.image} has no mask", "a mask with the same stem", "add it, or leave the image out")
     image, valid = read_image_and_valid(sample.image)
+    image = without_alpha(image, channels)
     mask = as_classes_are(*read_mask_and_palette(sample.mask), classes)
     labels = encode_mask(mask, classes, str(sample.mask))
     if image.shape[:2] != labels.shape:
@@ -93,11 +96,13 @@ def read_pair(sample: Sample, classes: Classes) -> tuple[NDArray[Any], NDArray[n
     return image, labels if valid is None else np.where(valid, labels, np.uint8(VOID))
 
 
-def from_samples(samples: Sequence[Sample], classes: Classes, limit: int, part: str = "") -> ImageSet:
-    """The images of a folder's split; decoded ones are kept up to ``limit`` bytes."""
+def from_samples(
+    samples: Sequence[Sample], classes: Classes, limit: int, part: str = "", *, channels: int = 0
+) -> ImageSet:
+    """The images of a folder's split, as `read_pair` gives them; decoded ones are kept up to ``limit`` bytes."""
     return ImageSet(
         tuple(sample.name for sample in samples),
-        Store([partial(read_pair, sample, classes) for sample in samples], limit),
+        Store([partial(read_pair, sample, classes, channels) for sample in samples], limit),
         part,
         tuple(sample.image for sample in samples),
     )

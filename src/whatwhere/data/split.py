@@ -6,7 +6,7 @@ Works on a survey's facts; opens no file. The same folder and seed give the same
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,9 @@ from whatwhere.errors import DataError
 
 __all__ = ["split"]
 
+_ENOUGH_FOLDERS = 5
+"""Of which each goes to one side: with fewer, too little would be left of one side or the other."""
+
 _MENDED = 200
 """Units that are tried; with more, chance has shown every class on both sides long before."""
 
@@ -26,7 +29,8 @@ _MENDED = 200
 def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0.2) -> Folder:
     """Leave out what cannot be used, and give the folder ``"train"`` and ``"val"`` unless it has both.
 
-    Images that are alike stay on one side. Classes are spread over both sides in the wanted share, the rarest first
+    Images that are alike stay on one side, and so do those of one folder (a patient, a plate, a flight) where there
+    are five or more. Classes are spread over both sides in the wanted share, the rarest first
     (iterative stratification, Sechidis et al. 2011, doi 10.1007/978-3-642-23808-6_10). A class that a single image
     shows is trained on, where other images are left to validate on. Where most images are alike (a video, a time
     series) they are cut into stretches by name instead. A ``test`` stays as it is. A single image is both trained on
@@ -76,13 +80,42 @@ class _Unit:
 def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     prints = [file.image.fingerprint if file.image else b"" for file in files]
     together = alike(prints)
-    if max(map(len, together)) > len(files) // 2:  # a video: neighbours by name are the most alike
+    folders = _by_folder(file.name for file in files)
+    if folders and max(map(len, joint := _joined(together, folders))) <= len(files) // 2:
+        together = joint
+    elif folders:
+        together = folders
+    elif max(map(len, together)) > len(files) // 2:  # a video: neighbours by name are the most alike
         together = _stretches(len(files), val_share)
     presence = [[shape.pixels > 0 for shape in file.mask.shapes] if file.mask else [] for file in files]
     return [
         _Unit(tuple(unit), tuple(sum(column) for column in zip(*(presence[place] for place in unit))))
         for unit in together
     ]
+
+
+def _by_folder(names: Iterable[str]) -> list[list[int]]:
+    """The places of names in one folder, a list a folder; empty where there are too few folders to divide by.
+
+    >>> _by_folder(["a/1", "a/2", "b/1", "c/1", "d/1", "e/1"])
+    [[0, 1], [2], [3], [4], [5]]
+    >>> _by_folder(["a/1", "b/1", "c"])
+    []
+    """
+    folders: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        folders.setdefault(name.rpartition("/")[0], []).append(place)
+    return list(folders.values()) if len(folders) >= _ENOUGH_FOLDERS else []
+
+
+def _joined(groups: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The finest groups that hold each of both divisions' groups whole."""
+    parts: list[set[int]] = []
+    for group in (*groups, *others):
+        touched = [part for part in parts if not part.isdisjoint(group)]
+        parts = [part for part in parts if part.isdisjoint(group)]
+        parts.append(set(group).union(*touched))
+    return [sorted(part) for part in parts]
 
 
 def _stretches(count: int, val_share: float) -> list[list[int]]:

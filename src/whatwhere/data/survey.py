@@ -22,6 +22,7 @@ from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.images import (
     Palette,
     image_size,
+    opaque,
     pixel_digest,
     read_image_and_valid,
     read_mask_and_palette,
@@ -74,6 +75,11 @@ class ImageFacts:
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+    @property
+    def opaque(self) -> bool:
+        """An alpha channel that hides nothing comes last."""
+        return self.channels in (2, 4) and self.minimum[-1] == self.maximum[-1] == opaque(np.dtype(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ class Survey:
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of all training pixels, in the units of the files.
 
-        Files whose channels or dtype differ from most are left out. A constant channel gets standard deviation 1.
+        Files whose channels or dtype differ from most are left out, and so is an alpha channel that hides nothing in
+        any. A constant channel gets standard deviation 1.
 
         Raises:
             DataError: there is no usable training image.
@@ -208,6 +215,8 @@ class Survey:
         mean = weights @ means
         # the variance of a union: within the parts, and between their means
         std = np.sqrt(weights @ (stds**2 + (means - mean) ** 2))
+        if all(fact.opaque for fact in facts):
+            mean, std = mean[:-1], std[:-1]
         return Normalisation(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std), dtype)
 
     def image_sides(self) -> tuple[Quantiles | None, Quantiles | None]:
@@ -241,7 +250,7 @@ class Survey:
     def photographs(self) -> bool:
         """Whether the images are colour photographs: three uint8 channels that differ in most of them."""
         facts = [file.image for file in self.files if file.image]
-        colored = sum(fact.channels == 3 and fact.dtype == "uint8" and not fact.gray for fact in facts)
+        colored = sum(fact.channels - fact.opaque == 3 and fact.dtype == "uint8" and not fact.gray for fact in facts)
         return colored * 2 > len(facts)
 
     @cached_property
@@ -402,7 +411,7 @@ def _image_facts(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> ImageF
         maximum=maximum,
         mean=mean,
         std=std,
-        gray=len(planes) == 3 and all(np.array_equal(planes[0], plane) for plane in planes[1:]),
+        gray=len(planes) in (3, 4) and all(np.array_equal(planes[0], plane) for plane in planes[1:3]),
         digest=pixel_digest(image),
         fingerprint=fingerprint(image),
     )

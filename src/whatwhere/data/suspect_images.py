@@ -160,9 +160,11 @@ def dark(survey: Survey) -> Iterator[Finding]:
     channels = min((image.channels for image in usable), default=0)
     flat = [c for c in range(channels) if all(image.std[c] == 0 for image in usable)]
     if flat:
-        alpha = " (an alpha channel that hides nothing)" if flat == [3] and channels == 4 else ""
-        message = f"Channel {', '.join(str(c + 1) for c in flat)} of {channels} is constant in every image{alpha}"
-        yield Finding("note", "constant-channel", message, (), "export without it to save time; it tells nothing")
+        message = f"Channel {', '.join(str(c + 1) for c in flat)} of {channels} is constant in every image"
+        remedy = "export without it to save time; it tells nothing"
+        if all(image.opaque for image in usable):
+            message, remedy = f"{message}: an alpha channel that hides nothing, and is left out", ""
+        yield Finding("note", "constant-channel", message, (), remedy)
 
 
 def bits(survey: Survey) -> Iterator[Finding]:
@@ -182,10 +184,15 @@ def ignored(survey: Survey) -> Iterator[Finding]:
 
 
 def beside(survey: Survey) -> Iterator[Finding]:
-    """What lies beside folders named train, val and test."""
+    """What lies beside the folders that are used."""
     if survey.beside:
-        message = f"{many(len(survey.beside), 'folder')} or images that lie in no split with images and masks, left out"
-        remedy = "move what is to be used into train/, val/ or test/ with images/ and masks/ (or labels/) in it"
+        message = (
+            f"{many(len(survey.beside), 'folder')} or images that lie beside the folders of images and masks, left out"
+        )
+        remedy = (
+            "if they are meant: masks lie in masks/ (or labels/), and what is to be used in train/, val/ or test/ with "
+            "images/ and masks/ in it"
+        )
         yield Finding("warning", "beside-splits", message, survey.beside, remedy)
 
 

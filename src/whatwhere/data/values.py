@@ -23,6 +23,9 @@ SOLID = 0.1
 MANY_LOOSE = 16
 """So many values that only occur along edges are no classes."""
 
+_PEAK = 3
+"""The end of a blur has so many times as many pixels as most values between."""
+
 NEAR = 12
 """Values no further apart can be one class in a JPEG mask."""
 
@@ -76,12 +79,25 @@ def soft_values(counts: Iterable[ValueCount]) -> frozenset[MaskValue]:
             astray.append(count)
         else:
             firm.append(count)
+    if len(firm) == 1 and (end := _thin_end(firm[0], loose)):
+        loose.remove(end)
+        firm.append(end)
     pixels = sum(c.pixels for c in loose)
     if len(firm) < 2 or pixels > total / 2 or sum(c.solid for c in loose) > SOLID / 2 * pixels:
         return frozenset()
     if len(loose) < 3 or not _blend(loose, firm):
         return frozenset()
     return frozenset(c.value for c in (*loose, *astray))
+
+
+def _thin_end(firm: ValueCount, loose: Sequence[ValueCount]) -> ValueCount | None:
+    """Black or white opposite to the one value with areas, where it is no blur: vessels are too thin to have areas."""
+    opposite = {0: 255, 255: 0}.get(firm.value) if isinstance(firm.value, int) else None
+    end = next((count for count in loose if count.value == opposite), None)
+    if end is None or len(loose) <= MANY_LOOSE:
+        return None
+    # numbers of objects have about as many pixels each; of blurred values the ends have most
+    return end if end.pixels > _PEAK * float(np.median([count.pixels for count in loose])) else None
 
 
 def _is_astray(count: ValueCount, other: ValueCount) -> bool:

@@ -22,11 +22,13 @@ __all__ = ["Keeper"]
 
 _USUAL_IMAGES = 32
 """Images of a validation in between when no clock runs."""
-_SHARE = 0.01
-"""Largest share of a time budget that one validation in between may take."""
+_SHARE = 0.1
+"""Largest share of a time budget that all validations in between may take."""
 _FEWEST_IMAGES = 4
 _LAST_SHARE = 0.15
-"""Largest share of a time budget that the last validation may take: training comes first."""
+"""Largest share of a time budget that the end may take: training comes first."""
+_LONG = 5.0
+"""Seconds that an image takes which is not looked at twice to know."""
 
 
 class Keeper:
@@ -48,22 +50,33 @@ class Keeper:
         self._field: Field | None = None
 
     def fit(self, state: State, budget: float) -> float:
-        """Chooses how many images validations judge, and returns the seconds the last one will take."""
-        engine, few = self._engine(self._model(state)), spread(len(self._images), _FEWEST_IMAGES)
-        validate(engine, self._images, few[:1])  # the first call of a network is slow
-        began = time.perf_counter()
-        validate(engine, self._images, few)
-        each = (time.perf_counter() - began) / len(few)
-        if not state.counters.judged:  # a run that is gone on with judges the same images: scores are compared
-            state.counters.judged = max(_FEWEST_IMAGES, int(_SHARE * budget / each))
-        self._judged = spread(len(self._images), state.counters.judged)
-        self._last = spread(len(self._images), max(len(self._judged), int(_LAST_SHARE * budget / (1.1 * each))))
+        """Chooses how often and on how many images the network is judged; the seconds that the end will take."""
+        each, counters = self._seconds_an_image(state), state.counters
+        allowed = _SHARE * budget / each  # images, in all validations in between
+        if not counters.judged:  # a run that is gone on with judges the same images: scores are compared
+            counters.judged = max(_FEWEST_IMAGES, int(allowed / counters.validations))
+        self._judged = spread(len(self._images), counters.judged)
+        shown = len(self._judged) + 1  # and one is drawn
+        counters.validations = max(1, min(counters.validations, int(allowed / shown)))
+        afford = int(_LAST_SHARE * budget / (1.1 * each)) - shown
+        self._last = spread(len(self._images), max(len(self._judged), afford))
         if len(self._last) < len(self._images):
             self._say(
                 f"the last validation will judge {len(self._last)} of {len(self._images)} images, so that training has "
                 f"most of the time; whatwhere evaluate judges all"
             )
-        return 1.1 * len(self._last) * each + 1.0
+        return 1.1 * (len(self._last) + shown) * each + 1.0
+
+    def _seconds_an_image(self, state: State) -> float:
+        """By a few of them; the first call of a network is slow."""
+        engine, few = self._engine(self._model(state)), spread(len(self._images), _FEWEST_IMAGES)
+        for indices in (few[:1], few):
+            began = time.perf_counter()
+            validate(engine, self._images, indices)
+            each = (time.perf_counter() - began) / len(indices)
+            if each > _LONG:  # then what is slow at first is little of it
+                break
+        return each
 
     def judge(self, state: State) -> dict[str, Any]:
         """Judges the network as it is now; the history's entry."""

@@ -6,6 +6,7 @@ Each choice is a small function that returns a value and its reason. Knows nothi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -142,7 +143,13 @@ def _split(survey: Survey) -> Reasoned[dict[str, tuple[str, ...]]]:
     }
     if not split.get("val") and len(split["train"]) == 1:  # a single image is learnt from and judged on
         split["val"] = split["train"]
-    return split, ", ".join(f"{len(names)} {name}" for name, names in split.items())
+    said = ", ".join(f"{len(names)} {name}" for name, names in split.items())
+    train, val = ({name.rpartition("/")[0] for name in split.get(side, ())} for side in ("train", "val"))
+    if train & val and len(train | val) > 1:
+        said += "; of some folders there are images on both sides: if each is a patient or a plate, scores are too good"
+    elif len(train | val) > 1:
+        said += "; the images of each folder are on one side"
+    return split, said
 
 
 def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
@@ -207,9 +214,12 @@ def _depth(survey: Survey) -> Reasoned[int]:
     10.1117/1.JMI.11.5.054004).
     """
     side = _typical_side(survey)
-    extent, what = _telling_extent(survey, side)
-    enough, said = _pieces_tell(survey)
-    extent, what = (float(SIDE), said) if enough else (extent, f"{what}; {said}")
+    told, said = _told_by_pieces(survey)
+    left = [class_id for class_id, pixels in enumerate(survey.class_pixels()) if pixels and class_id not in told]
+    extent, what = float(SIDE), f"{said}: filled shapes need little context"
+    if left:
+        extent, what = _telling_extent(survey, side, left)
+        what = f"{what}; {said}"
     deepest = max(2, min(6, math.floor(math.log2(max(side, 8) / 8))))
     for depth in range(2, deepest + 1):
         if receptive_field(depth) >= 1.6 * extent or depth == deepest:
@@ -217,15 +227,16 @@ def _depth(survey: Survey) -> Reasoned[int]:
     raise AssertionError("unreachable")
 
 
-def _pieces_tell(survey: Survey) -> Reasoned[bool]:
-    """Whether small pieces alone tell the classes apart: then objects are filled, and ask for little context."""
+def _told_by_pieces(survey: Survey) -> Reasoned[tuple[int, ...]]:
+    """The classes that small pieces alone tell apart: their objects are filled, and ask for little context."""
     found = survey.piece_test
     if found is None:
-        return False, f"whether less would do is not known: no two classes have insides of {SIDE} px to compare"
+        return (), f"whether less would do is not known: no two classes have insides of {SIDE} px to compare"
+    assert survey.classes is not None
     told = f"{found.accuracy:.0%} of pieces of {SIDE} px alone tell their class (chance {found.chance:.0%})"
-    if found.accuracy >= _FILLED:
-        return True, f"{told}: filled shapes need little context"
-    return False, f"{told}: the rest takes context"
+    if len(found.classes) < survey.classes.count:
+        told += f", asked of {' and '.join(survey.classes.names[class_id] for class_id in found.classes)}"
+    return (found.classes, told) if found.accuracy >= _FILLED else ((), f"{told}: the rest takes context")
 
 
 def receptive_field(depth: int) -> int:
@@ -233,11 +244,12 @@ def receptive_field(depth: int) -> int:
     return 13 * (1 << depth) - (4 if depth > 2 else 8)
 
 
-def _telling_extent(survey: Survey, side: int) -> Reasoned[float]:
+def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned[float]:
     """The extent of the typical object: not of what fills the image, nor of thin nets, which need little context."""
     assert survey.classes is not None
     found: list[tuple[float, str]] = []
-    for class_id, name in enumerate(survey.classes.names):
+    for class_id in asked:
+        name = survey.classes.names[class_id]
         extents, thickness = survey.object_extents(class_id, by_area=True), survey.thickness(class_id)
         if extents is None or extents.median >= 0.9 * side:
             continue
@@ -261,7 +273,13 @@ def _crop(survey: Survey, step: int) -> Reasoned[int]:
     """Large enough to hold context, a size that the network halves evenly."""
     side = _typical_side(survey)
     crop = max(step, min(256, side // step * step))
-    return crop, f"{'nearly whole images' if crop > 0.7 * side else 'pieces'} of {side} px; a multiple of {step}"
+    said = f"{'nearly whole images' if crop > 0.7 * side else 'pieces'} of {side} px; a multiple of {step}"
+    extent, what = _telling_extent(survey, side, range(survey.classes.count if survey.classes else 0))
+    if extent > 1.5 * crop:
+        said += (
+            f"; {what}, larger than a crop: with images shrunk by {extent / crop:.1f} each crop would show one whole"
+        )
+    return crop, said
 
 
 def _batch(crop: int) -> Reasoned[int]:
@@ -335,8 +353,16 @@ def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:
 def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
     upright = survey.photographs or survey.uprightness > 0.2
     changes: dict[str, Any] = {}
-    if upright:
-        reasons["augmentation.rotation"] = "photographs: up is up, so only small turns and left-right mirroring"
+    if sides := _sides(survey.classes):
+        changes["flip_horizontal"] = False
+        reasons["augmentation.flip_horizontal"] = f"{sides[0]!r} and {sides[1]!r} differ by their side: no mirroring"
+    if sides:
+        reasons["augmentation.rotation"] = "classes that differ by their side: only small turns"
+    elif upright:
+        reasons["augmentation.rotation"] = (
+            "photographs: up is up, so only small turns and left-right mirroring; if it is not (seen from above, under "
+            "a microscope), set rotation = 180, quarter_turns and flip_vertical"
+        )
     else:
         changes = {"flip_vertical": True, "quarter_turns": True, "rotation": 180.0}
         reasons["augmentation.rotation"] = "the images do not agree on which way is up: all turns and mirrorings"
@@ -344,6 +370,16 @@ def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
         changes["color"] = 0.0
         reasons["augmentation.color"] = "no colour photographs"
     return Augmentation(**changes)
+
+
+def _sides(classes: Classes | None) -> tuple[str, str] | None:
+    """Two classes whose names differ in left and right alone, such as lungs: mirrored, one is the other."""
+    names = {re.sub(r"[\W_]+", " ", name.lower()): name for name in (classes.names if classes else ())}
+    for plain, name in names.items():
+        other = re.sub(r"\b(left|l)\b", lambda found: "right" if found[0] == "left" else "r", plain)
+        if other != plain and other in names:
+            return name, names[other]
+    return None
 
 
 def _classes(survey: Survey) -> Reasoned[Classes]:

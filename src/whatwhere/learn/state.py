@@ -26,7 +26,8 @@ __all__ = ["Counters", "State"]
 class Counters:
     """The numbers of a run: steps made, seconds spent, what the guards did, the best validation so far.
 
-    ``judged`` is how many images validations in between judge under a time budget; 0 before that is chosen.
+    ``judged`` is how many images validations in between judge under a time budget, 0 before that is chosen;
+    ``validations`` how many parts they divide the run into; ``begun`` the seconds when the first step was made.
     """
 
     step: int = 0
@@ -39,6 +40,8 @@ class Counters:
     best_step: int = 0
     validated: int = 0
     judged: int = 0
+    validations: int = 10
+    begun: float = 0.0
     finished: bool = False
 
 

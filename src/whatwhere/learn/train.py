@@ -47,8 +47,6 @@ from whatwhere.writing import write_json
 
 __all__ = ["train"]
 
-_VALIDATIONS = 10
-"""How often the network is judged in a run."""
 _MOST_REWINDS = 5
 _FEW_STEPS = 50
 """A run by the clock that made fewer steps than this is told to be too short."""
@@ -163,7 +161,11 @@ class _Trainer:
             self._begin()
         budget = self.plan.training.seconds
         if budget is not None:
-            (self.reserve,) = self.world.agree(self.keeper.fit(self.state, budget) if self.world.leads else 0.0)
+            reserve = self.keeper.fit(self.state, budget) if self.world.leads else 0.0
+            counters = self.state.counters
+            begun = counters.begun or self.clock.elapsed()
+            self.reserve, counters.begun, often = self.world.agree(reserve, begun, counters.validations)
+            counters.validations = int(often)
         self._loop()
         return self._finish()
 
@@ -219,8 +221,10 @@ class _Trainer:
         """Between two steps: judges, keeps and stops when all processes are to; returns how far the run is."""
         saving = time.perf_counter() - self.held_at > self.checkpoint_seconds
         progress, save, stop = self.world.agree(self._progress(), saving, interrupted)
-        counters, due = self.state.counters, int(progress * _VALIDATIONS)
-        if counters.step and counters.validated < due < _VALIDATIONS:  # a slow start is not judged at random weights
+        counters, due = self.state.counters, int(progress * self.state.counters.validations)
+        if (
+            counters.step and counters.validated < due < counters.validations
+        ):  # a slow start is not judged at random weights
             counters.validated = due
             if self.world.leads:
                 self.view.validated(progress, self.keeper.judge(self.state))
@@ -319,6 +323,13 @@ class _Trainer:
 
     def _finish(self) -> RunRecord:
         entry: dict[str, Any] = {"mean_iou": math.nan, "iou": {}, "validated": 0}
+        if not self.state.counters.step:
+            raise TrainingError(
+                f"no step was made in {self.plan.training.time}: reading the images and preparing took "
+                f"{self.clock.elapsed():.0f} s",
+                "time to learn beside",
+                "give it more --time",
+            )
         if self.state.counters.step < _FEW_STEPS and self.plan.training.time:
             self.view.say(
                 f"only {self.state.counters.step} steps fitted into {self.plan.training.time}: the network has hardly "
@@ -351,7 +362,9 @@ class _Trainer:
         seconds = self.plan.training.seconds
         if seconds is None:
             return self.state.counters.step / self.steps_in_all
-        return self.clock.elapsed() / max(1.0, seconds - self.reserve)
+        begun = self.state.counters.begun  # before, images were read: no step of a schedule
+        whole = seconds - self.reserve - begun
+        return (self.clock.elapsed() - begun) / whole if whole > 0 else 1.0
 
     def _speed(self) -> float:
         """Crops a second while training."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from whatwhere.data.folder import files_below, mask_folders
-from whatwhere.data.images import IMAGE_SUFFIXES, check_text, image_size, read_image
+from whatwhere.data.images import IMAGE_SUFFIXES, check_text, image_size, opaque, read_image
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
@@ -115,8 +113,8 @@ class Opaque:
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         pixels, valid = self.inside.read(box)
         alpha = pixels[..., -1]
-        opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
-        if ((alpha != opaque) if valid is None else (alpha != opaque) & valid).any():
+        hides = alpha != opaque(alpha.dtype)
+        if (hides if valid is None else hides & valid).any():
             raise ModelError(
                 f"{self.name} has {pixels.shape[-1]} channels, the last of them (alpha) between {alpha.min()} and "
                 f"{alpha.max()}",
