@@ -179,8 +179,8 @@ def _write_page(out: Path, scores: Mapping[str, DemoScore], story: Explanation, 
     page = environment.get_template("demo.html").render(
         networks=NETWORKS, scores=scores, seconds=seconds, versions=versions(), train=TRAIN, val=VAL,
         colors=dict(zip(CLASSES.names, CLASSES.colors)), story=story, told=answers(story),
-        levels=inline_svg(draw_levels(story.levels, TOKENS)) if story.levels else "",
-        paintings=inline_svg(draw_paintings(story, palette=TOKENS)),
+        levels=inline_svg(draw_levels(story.levels, TOKENS), "what and where by level") if story.levels else "",
+        paintings=inline_svg(draw_paintings(story, palette=TOKENS), "a scene as every level paints it"),
     )  # fmt: skip
     path = out / "index.html"
     with whole_file(path) as partial:

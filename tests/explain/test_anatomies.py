@@ -152,9 +152,9 @@ def test_one_logit_becomes_two() -> None:
 def test_the_untrained_twin_is_the_same_architecture_with_other_weights() -> None:
     network = unet()
     state = torch.random.get_rng_state()
-    twin, again = untrained_like(network, 5), untrained_like(network, 5)
+    twin, again = (untrained_like(network, 5, [IMAGE]) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.equal(twin(IMAGE), network(IMAGE))
     assert torch.equal(twin(IMAGE), again(IMAGE))
-    foreign = untrained_like(Flat(), 5)
+    foreign = untrained_like(Flat(), 5, [IMAGE])
     assert foreign(IMAGE).shape == (1, 2, 48, 40)

@@ -30,7 +30,8 @@ def found(model: Model, pairs: Sequence[Pair] | None = None) -> dict[str, Diagno
     reach = bench.anatomy.windows(bench.cases[0].image.shape).reach("output")
     measured = Measurements(
         what=what, where=where, chance=1 / count, skips=skips_of(bench, study),
-        window=None if reach is None else sum(reach[0]) + 1, objects=object_sizes(bench.aims, model.classes),
+        window=None if reach is None else sum(reach[0]) + 1,
+        objects=object_sizes(bench.cases, bench.aims, model.classes),
         truth=bench.truth,
     )  # fmt: skip
     with bench.fast:

@@ -107,7 +107,8 @@ def test_an_image_as_every_level_paints_it(explanation: Explanation) -> None:
 
 def test_a_chart_inside_a_page_takes_the_pages_colours(explanation: Explanation) -> None:
     assert explanation.levels is not None
-    svg = inline_svg(draw_levels(explanation.levels, TOKENS))
+    svg = inline_svg(draw_levels(explanation.levels, TOKENS), "what & where")
+    assert svg.startswith('<svg role="img" aria-label="what &amp; where" ')
     assert svg.startswith("<svg")
     assert "var(--what)" in svg
     assert TOKENS.what not in svg

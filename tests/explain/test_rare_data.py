@@ -163,7 +163,7 @@ def test_nothing_learnt_is_left_in_the_untrained_twin() -> None:
 
     network = Own()
     state = torch.get_rng_state()
-    twin = untrained_like(network, 0)
+    twin = untrained_like(network, 0, [torch.zeros(1, 3, 8, 8)])
     assert torch.equal(torch.get_rng_state(), state)
     for (name, now), learnt in zip(twin.named_parameters(), network.parameters()):
         constant = learnt.numel() == 1 or bool((learnt == learnt.flatten()[0]).all())

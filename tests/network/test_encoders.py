@@ -133,7 +133,7 @@ def test_every_weight_of_the_file_below_its_head_is_used() -> None:
 
 def test_an_untrained_twin_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whatwhere.network.pretrained.find_spec", lambda _name: pytest.fail("it looked for weights"))
-    twin = untrained_like(unet(depth=3, encoder=LITE0), seed=1)
+    twin = untrained_like(unet(depth=3, encoder=LITE0), 1, [torch.zeros(1, 3, 32, 32)])
     assert isinstance(twin, UNet)
     assert twin.config["encoder"] == LITE0
 

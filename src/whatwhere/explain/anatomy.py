@@ -178,16 +178,34 @@ def both_logits(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
-def untrained_like(network: nn.Module, seed: int) -> nn.Module:
+def untrained_like(network: nn.Module, seed: int, images: Sequence[Tensor]) -> nn.Module:
     """The same architecture with fresh random weights; the caller's random state is left as it was.
 
     What a module made elsewhere cannot reset (attention, bare parameters, normalised weights) is shuffled: the values
-    are of the same size then, and what was learnt is gone.
+    are of the same size then, and what was learnt is gone. Batch norms take their statistics from ``images``, ``(1, C,
+    H, W)`` each: without, they would not normalise, which is not the architecture's fault.
     """
+    fresh = _with_new_weights(network, seed).to(images[0].device).eval()
+    norms = [module for module in fresh.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all images
+        norm.train()
+    with torch.no_grad():
+        for image in images if norms else ():
+            fresh(image)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    return fresh.eval()
+
+
+def _with_new_weights(network: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         if isinstance(network, UNet):
-            return build(network.config).eval()
+            return build(network.config)
         fresh = copy.deepcopy(network)
         for module in fresh.modules():
             reset = getattr(module, "reset_parameters", None)
@@ -197,4 +215,4 @@ def untrained_like(network: nn.Module, seed: int) -> nn.Module:
             for now, learnt in zip(fresh.parameters(), network.parameters()):
                 if torch.equal(now, learnt):
                     now.copy_(learnt.flatten()[torch.randperm(learnt.numel())].view_as(learnt))
-        return fresh.eval()
+        return fresh

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.data.sets import ImageSet
+from whatwhere.data.shapes import ClassShape, class_shapes
 from whatwhere.errors import DataError
 from whatwhere.judge.boundaries import contour
 from whatwhere.network import Model
@@ -39,6 +40,8 @@ class Case:
         truth: ``H x W`` uint8 class ids, or None without a mask.
         image: ``(1, C, H, W)`` float32 network input.
         corner: row and column of the cut in the whole image.
+        cropped: whether it was cut.
+        shapes: of the whole mask, where it was cut, and ``shorter`` the shorter side of the whole image in px.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Case:
     image: Tensor
     corner: tuple[int, int] = (0, 0)
     cropped: bool = False
+    shapes: tuple[ClassShape, ...] = ()
+    shorter: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,13 +114,15 @@ def _load(model: Model, data: ImageSet, index: int, seed: int, device: str, pixe
                 "count from the top left corner, x to the right",
             )
         around = (pixel[2], pixel[1])
-    cropped = False
+    whole, shapes = raw.shape, ()
     top, left = _corner(raw.shape[:2], truth, seed + index, around)
     cut = np.s_[top : top + LARGEST, left : left + LARGEST]
     image = model.normalise(raw[cut], name)[None].to(device)
-    if raw[cut].shape != raw.shape:  # copied, so that the whole image need not be kept
-        raw, truth, cropped = raw[cut].copy(), None if truth is None else truth[cut].copy(), True
-    return Case(name, raw, truth, image, (top, left), cropped)
+    if raw[cut].shape != whole:
+        shapes = () if truth is None else class_shapes(truth, model.classes.count)
+        # copied, so that the whole image need not be kept
+        raw, truth = raw[cut].copy(), None if truth is None else truth[cut].copy()
+    return Case(name, raw, truth, image, (top, left), raw.shape != whole, shapes, min(whole[:2]))
 
 
 def _corner(

@@ -21,25 +21,22 @@ def normalisation(seen: Observed) -> Diagnosis:
     values = torch.cat([case.image.flatten(2) for case in seen.cases], 2)[0]
     mean, std = float(values.mean(1).abs().max()), values.std(1)
     numbers = {"largest mean of a channel": mean, "smallest deviation": float(std.min()), "largest": float(std.max())}
-    off = mean > 1.5 or float(std.max()) > 4 or float(std.max()) < 1 / 4
     spread = f"{std.min():.2f} to {std.max():.2f}"
     said = f"The normalised images have channel means within {mean:.2f} and deviations of {spread}"
-    if shift is not None:
-        numbers |= {"shift of the first batch norm": shift, "ratio of deviations there": ratio}
-        off = shift > 1.0 or ratio > 2.5
-        said += (
-            f"; what reaches the first batch norm lies {shift:.2f} deviations from what it saw in training, and "
-            f"spreads {ratio:.1f} times as differently"
-        )
-    if not off:
+    if shift is None:
+        said += "; a network without batch norm keeps nothing of its training to compare with."
+        return Diagnosis("normalisation differs", False, said, "", numbers)
+    numbers |= {"shift of the first batch norm": shift, "ratio of deviations there": ratio}
+    said += (
+        f"; what reaches the first batch norm lies {shift:.2f} deviations from what it saw in training, and spreads "
+        f"{ratio:.1f} times as differently"
+    )
+    if shift <= 1.0 and ratio <= 2.5:
         return Diagnosis("normalisation differs", False, f"{said}: as in training.", "", numbers)
     return Diagnosis(
         "normalisation differs",
         True,
-        f"{said}: these images are not in the units that the network was trained on."
-        if shift is not None
-        else f"{said}; a network without batch norm keeps nothing of its training to compare with, but most are "
-        "trained on values around 0 with deviations around 1.",
+        f"{said}: these images are not in the units that the network was trained on.",
         "Use the constants of the training set (they are in the model file), and images of the same depth and scale.",
         numbers,
     )

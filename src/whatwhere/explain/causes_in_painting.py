@@ -36,7 +36,8 @@ def never_painted(seen: Observed) -> Diagnosis:
         f"mean probability of {names[c]} on its own pixels": float(own[c]) for c in range(len(names)) if truth[c]
     }
     if not lost:
-        return Diagnosis("class never painted", False, "Every class of the masks is painted somewhere.", "", numbers)
+        words = f"No class with {_FEW_PIXELS} pixels or more in the masks is unknown to the network."
+        return Diagnosis("class never painted", False, words, "", numbers)
     said = " and ".join(repr(names[c]) for c in lost)
     return Diagnosis(
         "class never painted",
@@ -94,7 +95,9 @@ def inverted(seen: Observed) -> Diagnosis:
     present = confusion.sum(1) > 0
     now = float(np.diagonal(overlap)[present].mean())
     best = float(overlap[rows, columns][present].mean())
-    swapped = [(r, c) for r, c in zip(rows, columns) if r != c and overlap[r, c] > 0.3]
+    moved = [(r, c) for r, c in zip(rows, columns) if r != c]
+    # all that change names have to fit: with one class painted everywhere, any renaming moves it to the largest
+    swapped = moved if all(overlap[pair] > 0.3 for pair in moved) else []
     numbers = {"mean IoU as painted": now, "mean IoU with classes renamed": best}
     if best - now < 0.2 or not swapped:
         words = f"No renaming of the classes would fit the masks better (mean IoU {now:.2f}, best {best:.2f})."

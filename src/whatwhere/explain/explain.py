@@ -59,7 +59,7 @@ def explain(
     counts = [cell_counts(aim, CELLS, model.classes.count) for aim in bench.aims]
     presence = measure_presence(study.pooled, counts, model.classes.count, seed)
     skips, sights = skips_of(bench, study), sights_of(bench)
-    objects = object_sizes(bench.aims, model.classes)
+    objects = object_sizes(bench.cases, bench.aims, model.classes)
     examples, story = pictures_of(bench, study, pixel, with_probes=levels is not None)
     with bench.fast:
         measured = Measurements(

@@ -202,7 +202,7 @@ def draw_skips(worths: Worths, scores: Sequence[str], palette: Palette = LIGHT) 
     for axes, score in zip(figure.subplots(1, len(scores), sharey=True, squeeze=False)[0], scores):
         _plain(axes, palette, grid="x")
         start = worths.none[score].value or 0.0
-        base = start
+        base, lows = start, [0.0]
         for row, worth in enumerate(worths.worth[score][::-1], start=1):
             gain = worth.shapley.value or 0.0
             colour = palette.what if worth.path.name == "bottleneck" else palette.where
@@ -213,6 +213,7 @@ def draw_skips(worths: Worths, scores: Sequence[str], palette: Palette = LIGHT) 
             axes.annotate(f"{gain:+.2f}", (max(start, start + gain), row), xytext=(5, 9), textcoords="offset points",
                           fontsize=8, color=palette.ink, va="center")  # fmt: skip
             start += gain
+            lows.append(start)
         last = len(names) + 1
         for row, end, text in ((0, base, "none"), (last, worths.full[score].value or 0.0, "all")):
             axes.barh(row, end, height=0.62, color=palette.line, lw=0)
@@ -221,7 +222,7 @@ def draw_skips(worths: Worths, scores: Sequence[str], palette: Palette = LIGHT) 
         axes.set_title(score, fontsize=10, color=palette.ink, loc="left")
         axes.set_yticks(range(last + 1), ["no path", *names, "all paths"])
         axes.set_ylim(last + 0.5, -0.5)
-        axes.set_xlim(0, 1.12)
+        axes.set_xlim(min(0.0, *lows) - (0.05 if min(lows) < 0 else 0), 1.12)
         axes.set_xticks([0, 0.5, 1])
     return figure
 
@@ -245,7 +246,8 @@ def draw_presence(
     axes.axhline(0.5, color=palette.third, lw=0.8, ls=(0, (6, 4)), alpha=0.6)
     axes.set_xticks(places, [_label(layer) for layer in layers])
     axes.set_xlim(-0.5, len(layers) - 0.5)
-    axes.set_ylim(0.42, 1.02)
+    lowest = min(value.low or value.value or 0.0 for value in presence.accuracy.values())
+    axes.set_ylim(min(0.42, lowest - 0.03), 1.02)
     axes.set_ylabel("balanced accuracy", color=palette.quiet, fontsize=9)
     _legend(axes, palette, 2)
     return figure

@@ -95,15 +95,26 @@ class _Program:
         self.image = next(node for node in self.nodes if node.op == "placeholder")
         self.logits = _first(self.nodes[-1].args[0])
         self.parts = _Parts.of(self.nodes, self.image, self.logits)
+        if self.image in self._needed(self.parts.cut, [self.logits]):
+            raise ModelError(
+                f"{type(network).__name__} carries what is no map of features around its coarsest ones",
+                "a network whose features are maps, (N, channels, height, width)",
+                "its windows and exact tiles do not need this: field and predict take it",
+            )
 
-    def run(self, known: dict[fx.Node, Tensor], wanted: Sequence[fx.Node]) -> list[Tensor]:
-        """The results of some nodes, from those of others; only what is needed for it is computed."""
+    def _needed(self, known: Iterable[fx.Node], wanted: Sequence[fx.Node]) -> set[fx.Node]:
+        """What is computed on the way from some nodes to others, and what is known."""
         needed, stack = set(known), list(wanted)
         while stack:
             node = stack.pop()
             if node not in needed:
                 needed.add(node)
                 stack.extend(node.all_input_nodes)
+        return needed
+
+    def run(self, known: dict[fx.Node, Tensor], wanted: Sequence[fx.Node]) -> list[Tensor]:
+        """The results of some nodes, from those of others; only what is needed for it is computed."""
+        needed = self._needed(known, wanted)
         interpreter = fx.Interpreter(self.module, garbage_collect_values=False)
         interpreter.env.update(known)
         for node in self.nodes:
@@ -209,7 +220,8 @@ def _levels(image: fx.Node, maps: Sequence[fx.Node]) -> dict[fx.Node, int]:
             for source in node.all_input_nodes
             if source in found
         ]
-        found[node] = max(0, *steps) if steps else 0
+        # what comes of no map, such as a pooled vector that is spread out again, stands where its size says
+        found[node] = max(0, *steps) if steps else max(0, round(math.log2(_rows(image) / _rows(node))))
     return found
 
 

@@ -25,6 +25,7 @@ from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out
 
 __all__ = [
     "NOBODY",
+    "NOT_MEASURED",
     "Levels",
     "Painters",
     "Reading",
@@ -36,6 +37,9 @@ __all__ = [
     "paint_by_probe",
     "painting_probes",
 ]
+
+NOT_MEASURED = "What and where were not measured:"
+"""How a note begins that says why."""
 
 _BLOCK, _PARTS = 32, 3
 """Of one image, squares of 32 px are held out together, a third of them at a time; of images that are painted, too."""
@@ -151,8 +155,13 @@ def measure_levels(
     for place, layer in enumerate(layers):
         readings.append(_read(layer, samples, untrained, count, classes, distance, seed))
         progress((place + 1) / len(layers))
-    answer_what, answer_where = measure_answers(answers, samples.spots, classes=classes, distance=distance, seed=seed)
-    present = len(np.unique(samples.spots[0].label))
+    asked = _asked(samples, classes)
+    interior, boundary = (spots.take(rows) for spots, rows in zip(samples.spots, asked))
+    answers = answers[0][asked[0]], answers[1][asked[1]]
+    answer_what, answer_where = measure_answers(
+        answers, (interior, boundary), classes=classes, distance=distance, seed=seed
+    )
+    present = len(np.unique(interior.label))
     return Levels(
         tuple(readings),
         answer_what,
@@ -161,6 +170,19 @@ def measure_levels(
         1 / max(1, present),
         count,
     )
+
+
+def _asked(samples: Samples, classes: int) -> tuple[Array, Array]:
+    """The interior and boundary spots that probes are scored on: those of classes that others of their part show.
+
+    A probe that is shown nothing has an answer for the same ones.
+    """
+    interior, boundary = samples.spots
+    logits = held_out_logits(np.zeros((len(interior), 1)), interior.label, samples.groups[0], classes)
+    within, scored = _within_images(np.zeros((len(boundary), 1)), boundary, classes)
+    own, rival = (within[np.arange(len(boundary)), side] for side in (boundary.label, boundary.rival))
+    known = _known(within, own, rival)
+    return _known(logits, logits[np.arange(len(interior)), interior.label]), known[scored[known]]
 
 
 def measure_answers(

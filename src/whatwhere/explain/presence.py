@@ -7,7 +7,7 @@ features and labels; nothing of networks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -132,4 +132,5 @@ def _ask(features: Array, there: Array, known: Array, asked: Sequence[int], seed
         f"share of {region}s rightly told to hold a class or not, mean over yes and no and over classes; linear probe "
         f"on features averaged over the {region}, {FOLDS}-fold over images; pixels counts {region}s"
     )
-    return measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed)
+    found = measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed)
+    return replace(found, pixels=len(x))

@@ -89,7 +89,7 @@ def held_out_logits(
 
 def projected(features: Array, count: int, seed: int) -> Array:
     """``count`` random directions of the standardised features, so that all levels have equally many."""
-    if features.shape[1] <= count:
+    if features.shape[1] <= count or not len(features):
         return features
     scale = features.std(0)
     directions = np.random.default_rng(seed).normal(size=(features.shape[1], count)) / np.sqrt(features.shape[1])

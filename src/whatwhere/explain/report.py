@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -65,11 +65,17 @@ def _context(e: Explanation) -> dict[str, Any]:
         ],
         "examples": [_example(e, one) for one in e.examples],
         "rows": _u_rows(e),
-        "levels_svg": inline_svg(figures.draw_levels(e.levels, tokens)) if e.levels else None,
-        "sight_svg": inline_svg(figures.draw_sight(e.sights, e.objects, tokens)),
-        "skips_svg": inline_svg(figures.draw_skips(e.skips, scores, tokens)) if len(e.skips.paths) > 1 else None,
+        "levels_svg": inline_svg(figures.draw_levels(e.levels, tokens), "what and where by level")
+        if e.levels
+        else None,
+        "sight_svg": inline_svg(figures.draw_sight(e.sights, e.objects, tokens), "how far every layer sees"),
+        "skips_svg": inline_svg(figures.draw_skips(e.skips, scores, tokens), "what every path brings")
+        if len(e.skips.paths) > 1
+        else None,
         "presence_svg": (
-            inline_svg(figures.draw_presence(e.presence, e.layers, e.levels, tokens)) if e.presence else None
+            inline_svg(figures.draw_presence(e.presence, e.layers, e.levels, tokens), "yes or no by level")
+            if e.presence
+            else None
         ),
         "scores": scores,
         "fields": _fields(e),
@@ -80,8 +86,11 @@ def _context(e: Explanation) -> dict[str, Any]:
 # ---- pictures
 
 
-def inline_svg(figure: Figure) -> Markup:
-    """The chart as inline SVG whose colours are the page's variables and whose letters are the page's."""
+def inline_svg(figure: Figure, label: str) -> Markup:
+    """The chart as inline SVG whose colours are the page's variables and whose letters are the page's.
+
+    ``label`` is read out in its place: the sentences and tables beside it say what it shows.
+    """
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "whatwhere"}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -92,7 +101,7 @@ def inline_svg(figure: Figure) -> Markup:
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 inherit; font-family: inherit", text)
     for name in _VARIABLES:
         text = text.replace(getattr(figures.TOKENS, name), f"var(--{name})")
-    return Markup(text)
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
 
 
 def _data_url(picture: Picture) -> str:
@@ -128,7 +137,7 @@ def _u_rows(e: Explanation) -> list[dict[str, Any]]:
     """The U as rows: encoder and decoder of a level, and what its skip is worth."""
     depth = max(layer.level for layer in e.layers)
     names = {layer.name for layer in e.layers}
-    worth = {one.path.level: one for one in e.skips.worth.get("mean IoU", ())}
+    worth = [one for one in e.skips.worth.get("mean IoU", ()) if one.path.name != "bottleneck"]
     rows = []
     for level in range(depth):
         rows.append(
@@ -136,7 +145,7 @@ def _u_rows(e: Explanation) -> list[dict[str, Any]]:
                 "level": level,
                 "encoder": f"encoder.{level}" if f"encoder.{level}" in names else None,
                 "decoder": f"decoder.{level}" if f"decoder.{level}" in names else None,
-                "worth": worth.get(level),
+                "worths": [one for one in worth if one.path.level == level],
             }
         )
     return rows

@@ -201,9 +201,12 @@ class Tally:
         return int(self.judge.result().confusion.sum() if row is None else np.stack(self.hits)[:, row].sum())
 
     def images(self) -> dict[str, int]:
-        """How many images hold a class, for what is scored of one class alone."""
+        """How many images hold what a score is of, where that may be fewer than all."""
         held = images_of_scores((self.judge.result().counts,), self.judge.classes.names)
-        return {f"IoU of {name}": held[f"iou/{name}"] for name in self.judge.classes.names}
+        inner, edge = ((np.stack(self.hits)[:, row].sum(1) > 0).sum() for row in (1, 3))
+        scores = {"interior accuracy": int(inner), "boundary accuracy": int(edge)}
+        scores |= {"Boundary F1": held["mean_boundary_f1"]}
+        return scores | {f"IoU of {name}": held[f"iou/{name}"] for name in self.judge.classes.names}
 
     def scores(self, weights: Array) -> dict[str, Array]:
         """Each score for each resample, ``(resamples,)``; ``weights`` is ``(resamples, images)``."""

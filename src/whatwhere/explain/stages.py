@@ -22,9 +22,17 @@ from whatwhere.explain.anatomy import Anatomy, UNetAnatomy, untrained_like
 from whatwhere.explain.cases import Case, Pixel, check_answer, choose_cases
 from whatwhere.explain.explanation import Example
 from whatwhere.explain.graph_anatomy import GraphAnatomy
-from whatwhere.explain.levels import NOBODY, Levels, Painters, measure_levels, paint_by_probe, painting_probes
+from whatwhere.explain.levels import (
+    NOBODY,
+    NOT_MEASURED,
+    Levels,
+    Painters,
+    measure_levels,
+    paint_by_probe,
+    painting_probes,
+)
 from whatwhere.explain.pixel import PixelStory, tell_pixel
-from whatwhere.explain.pixels import interior_distance, regions, sample_spots
+from whatwhere.explain.pixels import BOUNDARY_WIDTH, interior_distance, regions, sample_spots
 from whatwhere.explain.probes import Probe
 from whatwhere.explain.sight import Sights, measure_sight
 from whatwhere.explain.skips import Worths, measure_skips
@@ -94,7 +102,8 @@ def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel |
 def study_of(bench: Bench) -> Study:
     """One look at every image, at a sample of its pixels."""
     spots = sample_spots(bench.aims, bench.distance, bench.model.classes.count, bench.seed)
-    fresh = untrained_like(bench.anatomy.network, bench.seed).to(bench.device).requires_grad_(False)
+    images = [case.image for case in bench.cases]
+    fresh = untrained_like(bench.anatomy.network, bench.seed, images).requires_grad_(False)
     twin = anatomy_of(fresh, bench.cases[0])
     with bench.fast:
         return look(bench.anatomy, twin, bench.cases, spots, progress=bench.part("looking at every image", 0.0, 0.15))
@@ -104,11 +113,13 @@ def levels_of(bench: Bench, study: Study) -> Levels | None:
     """What and where; None, and a note, where the labels do not ask."""
     interior, boundary = study.samples.spots
     if len(np.unique(study.samples.groups[0])) < 2:
-        bench.notes.append("What and where were not measured: one image or part of one alone has labelled insides.")
+        bench.notes.append(f"{NOT_MEASURED} one image or part of one alone has labelled insides.")
         return None
-    if len(np.unique(interior.label)) < 2 or not len(boundary):
-        bench.notes.append("What and where were not measured: the labels of these images hold fewer than two classes.")
+    if len(np.unique(interior.label)) < 2:
+        bench.notes.append(f"{NOT_MEASURED} the labels of these images hold fewer than two classes.")
         return None
+    if not len(boundary):
+        bench.notes.append(f"Where was not measured: no two classes meet within {BOUNDARY_WIDTH} px of each other.")
     return measure_levels(
         bench.anatomy.layers, study.samples, study.untrained, study.answers, classes=bench.model.classes.count,
         distance=bench.distance, seed=bench.seed, progress=bench.part("reading every level", 0.15, 0.3),

@@ -7,7 +7,7 @@ fewer they are not worth their name.
 from __future__ import annotations
 
 from whatwhere.explain.explanation import Explanation
-from whatwhere.explain.levels import Levels, Reading
+from whatwhere.explain.levels import NOT_MEASURED, Levels, Reading
 from whatwhere.explain.measured import Measured
 from whatwhere.judge.comparison import ENOUGH
 
@@ -39,7 +39,7 @@ def aim(e: Explanation) -> str:
 def levels(e: Explanation) -> list[str]:
     """What rises and where falls down the U, or does not."""
     if e.levels is None:
-        return ["The labels of these images hold fewer than two classes, so neither what nor where could be measured."]
+        return [note for note in e.notes if note.startswith(NOT_MEASURED)]
     found = e.levels
     top, bottom = _top(found), found["bottleneck"]
     said = [_what_sentence(top, bottom), _where_sentence(top, bottom)]
@@ -48,7 +48,7 @@ def levels(e: Explanation) -> list[str]:
         both = _surely(last.what, top.what) > 0 and _surely(last.where, bottom.where) > 0
         said.append(
             f"At the end of the decoder what is {last.what} and where {last.where}"
-            + (": both at once, which is what the skips are for." if both else ".")
+            + (": more of both than where each was least." if both else ".")
         )
     said.append(_untrained_sentence(found))
     shuffled = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
@@ -66,17 +66,22 @@ def _top(found: Levels) -> Reading:
 
 
 def _what_sentence(top: Reading, bottom: Reading) -> str:
-    step, fresh = _surely(bottom.what, top.what), bottom.untrained_what
+    step, fresh, fresh_top = _surely(bottom.what, top.what), bottom.untrained_what, top.untrained_what
     start = (
         f"What: a probe on single units of {top.layer.title} tells {top.what} of the interior pixels rightly, on the "
     )
     start += f"bottleneck {bottom.what}. "
     if step > 0 and (fresh is None or _surely(bottom.what, fresh) > 0):
         return start + "Meaning grows on the way down, as the textbook has it."
+    if step > 0 and fresh is not None and fresh_top is not None and _surely(fresh, fresh_top) > 0:
+        return start + (
+            f"It grows on the way down, but in an untrained network it does too, from {fresh_top} to {fresh}: that "
+            "training adds to it was not shown."
+        )
     if step > 0:
         return start + (
-            f"It grows on the way down, but in an untrained network it does too ({fresh} on the bottleneck): that "
-            "training adds to it was not shown."
+            f"It grows on the way down; the bottleneck of an untrained network tells {fresh}, so that training adds to "
+            "it was not shown."
         )
     if step < 0:
         return start + "Here the textbook is wrong: the bottleneck tells less than the top level."
@@ -84,6 +89,8 @@ def _what_sentence(top: Reading, bottom: Reading) -> str:
 
 
 def _where_sentence(top: Reading, bottom: Reading) -> str:
+    if top.where.value is None and bottom.where.value is None:
+        return "Where was not measured: in these labels no two classes meet."
     step = _surely(bottom.where, top.where)
     start = (
         f"Where: at edges, {top.layer.title} tells the two sides apart for {top.where} of the pixels, the bottleneck "
@@ -136,13 +143,18 @@ def sight(e: Explanation) -> list[str]:
         (one for one in e.objects if one.objects >= 2 and not one.fills), key=lambda one: one.typical, default=None
     )
     if large is not None and out.most.value is not None:
-        compare = "a larger square than" if out.most.value > large.typical else "a smaller square than"
         said.append(
             f"Your largest recurring objects ({large.name}) are typically {large.typical:.0f} px, at most "
-            f"{large.largest} px: on average the evidence comes from {compare} that."
+            f"{large.largest} px" + _beside_objects(out.most, large.typical)
         )
     said.append(_leak_sentence(e))
     return said
+
+
+def _beside_objects(most: Measured, typical: float) -> str:
+    if most.low is None or most.high is None or most.low <= typical <= most.high:
+        return "."
+    return f": on average the evidence comes from a {'larger' if most.low > typical else 'smaller'} square than that."
 
 
 def _leak_sentence(e: Explanation) -> str:

@@ -131,14 +131,29 @@ def resampled(
     return tuple(answers)
 
 
+_EDGES = {"boundary_iou": "band", "boundary_f1": "contour", "surface_dice": "outline", "hausdorff95": "contour"}
+"""Scores of edges, and the counts that tell if an image has any."""
+
+
 def images_of_scores(records: tuple[Counts, ...], names: tuple[str, ...]) -> dict[str, int]:
-    """Of each class's scores, ``"iou/cat"``, how many images hold it, in the truth or in a painting of the records."""
-    held = np.zeros((len(records[0].confusion), len(names)), bool)
-    for counts in records:
-        held |= (counts.confusion.sum(-1) > 0) | (counts.confusion.sum(-2) > 0)
-    found = dict(zip(names, held.sum(0).tolist()))
-    keys = measures(records[0].total(), names)
-    return {key: found[key.partition("/")[2]] for key in keys if "/" in key}
+    """How many images a score is of, where it may be fewer than all: ``"iou/cat"`` and the like, and means over edges.
+
+    Those that hold the class, or an edge of it, in the truth or in a painting of the records.
+    """
+    held = {
+        kind: np.any([getattr(counts, kind).sum(-2) > 0 for counts in records], axis=0) for kind in {*_EDGES.values()}
+    }
+    areas = [(counts.confusion.sum(-1) > 0) | (counts.confusion.sum(-2) > 0) for counts in records]
+    held["area"] = np.any(areas, axis=0)
+    found = {}
+    for key in measures(records[0].total(), names):
+        score, _, name = key.partition("/")
+        kind = _EDGES.get(score.removeprefix("mean_"), "area")
+        if name:
+            found[key] = int(held[kind][:, names.index(name)].sum())
+        elif kind != "area":
+            found[key] = int(held[kind].any(1).sum())
+    return found
 
 
 def estimate(value: float, samples: Array | None) -> Estimate:
