@@ -20,7 +20,7 @@ from tiny import Cli
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 
-VERBS = ("check", "plan", "train", "predict", "evaluate", "compare", "quantise", "demo")
+VERBS = ("check", "plan", "train", "predict", "evaluate", "compare", "explain", "explore", "quantise", "demo")
 
 
 def python(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:

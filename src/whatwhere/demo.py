@@ -9,6 +9,8 @@ Knows the verbs; computes nothing itself.
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -96,9 +98,13 @@ def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str
     story = explain(out / "runs" / "unet", data, split="val", images=_EXPLAINED, out=out / "explained", seed=seed)
     page = _write_page(out, scores, story, time.perf_counter() - began)
     _say(console, scores, time.perf_counter() - began)
-    touch = shlex.join(["whatwhere", "explore", str(out / "runs"), "--data", str(data)])
+    command = ["whatwhere"] if shutil.which("whatwhere") else [sys.executable, "-m", "whatwhere"]
+    first, *others = (str(out / "runs" / name) for name in ("unet", "no-skips", "shallow"))
+    beside = [part for other in others for part in ("--with", other)]
+    touch = shlex.join([*command, "explore", first, *beside, "--data", str(data)])
     console.print(f"\npicture: {picture}\npage:    {page}", markup=False)
-    console.print(f"\ntouch the networks: {touch}\nnow your own:       whatwhere check YOUR_FOLDER", markup=False)
+    check_own = shlex.join([*command, "check", "YOUR_FOLDER"])
+    console.print(f"\ntouch the networks: {touch}\nnow your own:       {check_own}", markup=False)
     return scores
 
 

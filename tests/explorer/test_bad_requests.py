@@ -161,7 +161,12 @@ class TestForeigners:
             refused(client.get("/api/session", params={"token": "guess"}), 403)
             assert client.get("/", params={"token": "secret"}).status_code == 200
             assert client.get("/api/session").status_code == 200  # the cookie of the line before
-            refused(client.get("/api/session", headers={"Host": "x", "Cookie": "whatwhere=guess"}), 403)
+            (name,) = client.cookies
+            refused(client.get("/api/session", headers={"Host": "x", "Cookie": f"{name}=guess"}), 403)
+            for others in ('theme={"dark": 1}; ', "path=/; a b; ", 'x="; '):  # of other programs on this host
+                client.cookies.clear()
+                own = {"Cookie": f"{others}{name}=secret"}
+                assert client.get("/api/session", headers=own).status_code == 200, others
 
     def test_other_sites_can_not_have_anything_computed(self, client: httpx.Client) -> None:
         foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
@@ -175,6 +180,9 @@ class TestForeigners:
         refused(client.post("/api/painting", json=GOOD, headers=old), 410, "reload")
         refused(client.get("/api/models/m0/skips", params={"image": "i0"}, headers=old), 410)
         refused(client.post("/api/images", content=b"x", headers=old), 410)
+        refused(client.get("/api/images/i0/picture.png", params={"desk": "0" * 8}), 410)
+        shown = client.get("/api/images/i0/picture.png", params={"desk": key})
+        assert (shown.status_code, shown.headers["cache-control"]) == (200, "no-store")
 
 
 def test_channels_no_two_models_share() -> None:
@@ -241,7 +249,7 @@ def _requests(draw: random.Random) -> Iterator[tuple[str, str, bytes | None, dic
         yield "POST", f"/api/{question}", body, {}
         yield "GET", f"/api/models/{draw.choice(models)}{draw.choice(kinds)}", None, {}
         yield "GET", f"/api/models/m0/images/{draw.choice(images)}/features?layer={draw.choice(layers)}", None, {}
-        yield "GET", f"/api/images/{draw.choice(images)}/{draw.choice(['picture.png', 'truth.png', 'a'])}", None, {}
+        yield "GET", f"/api/images/{draw.choice(images)}/{draw.choice(['picture.png', 'truth', 'a'])}", None, {}
         noise = bytes(draw.randrange(256) for _ in range(draw.randrange(200)))
         yield "POST", f"/api/images?name={draw.choice(['a.png', 'b.tif', 'c', '%00'])}", noise, {}
         yield draw.choice(["GET", "DELETE", "POST"]), "/a" + "".join(draw.choices("ab/.%25?=&", k=12)), None, {}

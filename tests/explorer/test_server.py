@@ -7,6 +7,7 @@ import io
 import re
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ from whatwhere.explorer.shown import SIDE, Shown, cut_to_size, open_shown
 from whatwhere.judge import Judge
 
 
-def pixels(url: str) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+def pixels(packed: str, size: tuple[int, int] = (64, 64)) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8).reshape(size)
 
 
 def ask(client: httpx.Client, question: str, **record: Any) -> Any:
@@ -265,7 +266,7 @@ def test_an_image_of_ones_own(client: httpx.Client) -> None:
     record = answer.json()
     assert (record["name"], record["width"], record["height"], record["truth"]) == ("mine.png", 70, 50, False)
     assert ask(client, "painting", image=record["id"])["scores"] is None
-    assert client.get(f"/api/images/{record['id']}/truth.png").status_code == 404
+    assert client.get(f"/api/images/{record['id']}/truth").status_code == 404
     shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/images/{record['id']}/picture.png").content)))
     assert np.array_equal(shown, picture(50, 70))
     assert client.get("/api/models/m0/skips", params={"image": record["id"]}).status_code == 422

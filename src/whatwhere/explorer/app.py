@@ -34,6 +34,7 @@ __all__ = ["LOCAL", "create_app"]
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 _BODY_BYTES = 256 * 2**10
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_FRESH = {"cache-control": "no-store"}
 _CLIENTS = 256
 _LOOKS = 0.5
 """Seconds between looks whether who asked is still there."""
@@ -79,6 +80,7 @@ class _Counter:
             Route("/", self.static), Route("/static/{name}", self.static), Route("/favicon.ico", _nothing),
             Route("/api/session", self.session),
             Route("/api/images", self.upload, methods=["POST"]),
+            Route("/api/images/{image}/truth", asked(lambda of: desk.truth(of["image"]))),
             Route("/api/images/{image}/{kind}", self.picture),
             Route(model, asked(lambda of: desk.portrait(of["model"]))),
             Route(f"{model}/probes", asked(lambda of: desk.reading(of["model"]))),
@@ -108,7 +110,8 @@ class _Counter:
 
     def _same(self, request: Request) -> None:
         """Refuses a page that another explorer at this address has sent: its ids mean other things here."""
-        if request.headers.get("x-desk", self.desk.key) != self.desk.key:
+        named = request.headers.get("x-desk") or request.query_params.get("desk")  # a picture sends no headers
+        if named not in (None, self.desk.key):
             raise RefusalError(410, "the explorer was started anew", "a page of this start", "reload the page")
 
     def _asked(self, act: Callable[[Mapping[str, str]], Any], threads: ThreadPoolExecutor | None = None) -> Answer:
@@ -164,12 +167,12 @@ class _Counter:
         return Response(self.page[name], media_type=kind, headers={"cache-control": "no-cache"})
 
     async def picture(self, request: Request) -> Response:
+        self._same(request)
         shown, kind = self.desk.image(request.path_params["image"]), request.path_params["kind"]
-        if kind == "truth.png" and shown.truth is None:
-            raise RefusalError(404, f"no mask is known for {shown.name}", "an image with its mask", "")
-        if kind not in ("picture.png", "thumb.png", "truth.png"):
-            raise RefusalError(404, f"there is no {kind[:40]!r}", "picture.png, thumb.png or truth.png", "")
-        return Response(await self._compute(partial(_encoded_picture, shown, kind)), media_type="image/png")
+        if kind not in ("picture.png", "thumb.png"):
+            raise RefusalError(404, f"there is no {kind[:40]!r}", "picture.png, thumb.png or truth", "")
+        encoded = await self._compute(lambda: shown.picture if kind == "picture.png" else shown.thumb)
+        return Response(encoded, media_type="image/png", headers=_FRESH)
 
     async def session(self, _request: Request) -> Response:
         return _json(self.desk.session())
@@ -221,17 +224,8 @@ async def _body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-def _encoded_picture(shown: Any, kind: str) -> bytes:
-    from whatwhere.explorer.pictures import png
-
-    if kind == "truth.png":
-        return png(shown.truth)
-    found: bytes = shown.picture if kind == "picture.png" else shown.thumb
-    return found
-
-
 def _json(record: Any, status: int = 200) -> Response:
-    return JSONResponse(record, status, headers={"cache-control": "no-store"})
+    return JSONResponse(record, status, headers=_FRESH)
 
 
 async def _nothing(_request: Request) -> Response:

@@ -34,7 +34,7 @@ from whatwhere.explorer.errors import RefusalError, missing
 from whatwhere.explorer.gallery import strongest_maps
 from whatwhere.explorer.gate import Gate
 from whatwhere.explorer.lens import Lens
-from whatwhere.explorer.pictures import data_url
+from whatwhere.explorer.pictures import data_url, packed
 from whatwhere.explorer.reading import Reading
 from whatwhere.explorer.shown import Shown, cut_to_size, open_shown
 from whatwhere.explorer.stepwise import Stepwise
@@ -145,6 +145,12 @@ class Desk:
                 raise RefusalError(422, error.given, error.expected, "choose another image or model") from error
         return shown
 
+    def truth(self, image: str) -> dict[str, Any]:
+        shown = self.image(image)
+        if shown.truth is None:
+            raise RefusalError(404, f"no mask is known for {shown.name}", "an image with its mask", "")
+        return {"labels": packed(shown.truth)}
+
     def upload(self, name: str, body: bytes) -> dict[str, Any]:
         """Lays an image on the desk; of many uploads the oldest goes."""
         with TemporaryDirectory(prefix="whatwhere-") as folder:
@@ -156,9 +162,10 @@ class Desk:
             called = Path(name).name[:80] or "upload"
             try:
                 shown = open_shown(f"u{secrets.token_hex(6)}", called, path, self._channels, UPLOAD_PIXELS)
-            except DataError as error:
+            except (DataError, ModelError) as error:
                 given = error.given.replace(str(path), called)
-                raise RefusalError(415, given, error.expected, error.remedy) from error
+                status = 415 if isinstance(error, DataError) else 422
+                raise RefusalError(status, given, error.expected, error.remedy) from error
         lenses = list(self.lenses.values())
         if not any(lens.takes(shown) for lens in lenses):  # its values must be of the units that a model was trained on
             alike = [lens for lens in lenses if lens.model.normalisation.channels == shown.raw.shape[-1]]
@@ -203,8 +210,8 @@ class Desk:
         scores, full_scores = lens.scores(logits, shown), lens.full_scores(shown)
         best, before = logits.argmax(0), whole.argmax(0)
         answer = {
-            "labels": data_url(_bytes(best)),
-            "probability": data_url(_bytes(logits.softmax(0).amax(0) * 255)),
+            "labels": packed(_bytes(best)),
+            "probability": packed(_bytes(logits.softmax(0).amax(0) * 255)),
             "changed": float((best != before).float().mean()),
             "scores": scores, "full_scores": full_scores, "edited": None,
         }  # fmt: skip
@@ -267,7 +274,7 @@ class Desk:
         profile = ring_profile(_around(abs(attribution), pixel))
         shades = (128 + 127 * attribution / scale).round().clip(0, 255).astype(np.uint8)
         return {
-            "evidence": data_url(shades), "scale": scale, "completeness": found["completeness"],
+            "evidence": packed(shades), "scale": scale, "completeness": found["completeness"],
             "half": float(containing(profile, 0.5)), "most": float(containing(profile, 0.95)),
             "prediction": found["prediction"], "rival": found["rival"],
         }  # fmt: skip
@@ -281,7 +288,7 @@ class Desk:
         self.readings[model].known()
         with lens.turn():
             paintings = self.readings[model].paintings(shown)
-        return {"layers": [{"name": name, "painting": data_url(labels)} for name, labels in paintings.items()]}
+        return {"layers": [{"name": name, "painting": packed(labels)} for name, labels in paintings.items()]}
 
     def features(self, model: str, image: str, layer: str) -> dict[str, Any]:
         lens = self.lens(model)

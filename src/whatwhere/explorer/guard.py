@@ -9,9 +9,9 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Collection, Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Guard"]
@@ -92,11 +92,7 @@ def _cookie_name(scope: Scope) -> str:
 
 
 def _cookie(headers: dict[str, str], name: str) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    return cookie_parser(headers.get("cookie", "")).get(name, "")  # as browsers read them: others' may be odd
 
 
 def _adding(send: Send, extra: dict[str, str]) -> Send:

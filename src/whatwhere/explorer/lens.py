@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class Lens:
     Args:
         key, name: how requests and people name it.
         model: left untouched; a copy is taken apart.
-        images: those it takes, on which the mean of each path is taken, when it is first asked for.
+        images: those it takes, on some of which the mean of each path is taken.
         gate: of all models of the desk.
         room: bytes of features to keep, for all images.
 
@@ -81,6 +80,7 @@ class Lens:
         self.spans: Kept[tuple[int, int], dict[str, Any]] = Kept(_SIZES, lambda _one: 1)
         self._kept: Kept[Key, tuple[Tensor, ...]] = Kept(room * 2 // 5, bytes_of)
         self._read: Kept[Key, dict[str, Tensor]] = Kept(room * 2 // 5, lambda found: bytes_of(found.values()))
+        self._means: Kept[tuple[str, ...], tuple[Tensor, ...]] = Kept(1, lambda _one: 1)
         self._whole: Kept[str, Tensor] = Kept(room // 5, lambda logits: bytes_of([logits]))
 
     def _taken_apart(self) -> Anatomy:
@@ -126,14 +126,18 @@ class Lens:
         """What the network computes in, as in `explain`."""
         return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
 
-    @cached_property
+    @property
     def means(self) -> tuple[Tensor, ...]:
-        """What a path brings that is replaced by its mean."""
-        images = [self.input(shown) for shown in self._images(self)[:_MEAN_IMAGES]]
+        """What a path brings that is replaced by its mean over some images: those that lie here now."""
+        images = self._images(self)[:_MEAN_IMAGES]
         if not images:
             raise RefusalError(422, "there is no image to take means of", "an image", "open an image first")
-        with self.fast:
-            return path_means(self.anatomy, images)
+
+        def compute() -> tuple[Tensor, ...]:
+            with self.fast:
+                return path_means(self.anatomy, [self.input(shown) for shown in images])
+
+        return self._means.get(tuple(shown.id for shown in images), compute)
 
     def takes(self, shown: Shown) -> bool:
         """Whether an image has the channels and the units that the model was trained on."""

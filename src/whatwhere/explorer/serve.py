@@ -12,11 +12,12 @@ from pathlib import Path
 
 import uvicorn
 
+from whatwhere.chosen import truth_of
 from whatwhere.data.sets import ImageSet
 from whatwhere.errors import DataError, ModelError
 from whatwhere.explorer.app import LOCAL, create_app
 from whatwhere.explorer.desk import Desk
-from whatwhere.network import Model, load_model
+from whatwhere.network import Holder, Model, as_model, load_model
 from whatwhere.paint.files import check_name, find_images
 
 __all__ = ["explore", "listen", "models_in"]
@@ -48,7 +49,7 @@ def models_in(paths: Sequence[Path]) -> list[tuple[str, Model]]:
 def _told_apart(found: Sequence[Path]) -> list[str]:
     """A name for each model; the page's address tells models by name, so equal ones are numbered."""
     names: list[str] = []
-    for path in found:
+    for path in map(Path.resolve, found):  # a run may be named "."
         name = path.parent.name if path.name == "model.safetensors" else path.stem
         again = sum(other.rpartition(" (")[0] == name or other == name for other in names)
         names.append(f"{name} ({again + 1})" if again else name)
@@ -56,9 +57,9 @@ def _told_apart(found: Sequence[Path]) -> list[str]:
 
 
 def explore(
-    models: Sequence[tuple[str, Model]],
-    images: Sequence[Path] = (),
-    data: ImageSet | None = None,
+    models: Sequence[tuple[str, Model | Holder]],
+    images: Sequence[Path | str] = (),
+    data: ImageSet | Path | str | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8760,
@@ -68,9 +69,9 @@ def explore(
     """Serves the page until it is interrupted (Ctrl-C).
 
     Args:
-        models: names and models.
+        models: names and models, or ``Segmenter``s: also such of networks made elsewhere.
         images: files or folders of images to look at.
-        data: labelled images.
+        data: labelled images, or a data folder, of which those are taken that the first model is judged on.
         host: where to listen; anything but this machine's own addresses needs the token that is then made and shown.
         port: 0 takes a free one.
         browser: whether to open one.
@@ -79,13 +80,17 @@ def explore(
     Raises:
         DataError: the port is taken, or an image cannot be used.
     """
-    inside = {path: find_images(path) for path in images if path.is_dir()}
-    files = [file for path in images for file in inside.get(path, [path])]
+    held = [(name, as_model(model)) for name, model in models]
+    if isinstance(data, str | Path):
+        data = truth_of(held[0][1], data)
+    places = list(map(Path, images))
+    inside = {path: find_images(path) for path in places if path.is_dir()}
+    files = [file for path in places for file in inside.get(path, [path])]
     for file in files:
         check_name(file)
     if len(files) > _MOST_IMAGES:
         say(f"the first {_MOST_IMAGES} of {len(files)} images lie on the desk; others can be dropped on the page")
-    desk = Desk(models, files[:_MOST_IMAGES], data, spare=[file for some in inside.values() for file in some])
+    desk = Desk(held, files[:_MOST_IMAGES], data, spare=[file for some in inside.values() for file in some])
     for line in desk.left_out[:3]:
         say(f"left out: {line}")
     if len(desk.left_out) > 3:

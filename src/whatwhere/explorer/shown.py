@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.images import decoded_bytes, filled, image_size
+from whatwhere.errors import DataError
 from whatwhere.explorer.errors import RefusalError
 from whatwhere.explorer.pictures import as_rgb, png, thumbnail
 from whatwhere.paint.files import fitted, open_image
@@ -100,6 +101,8 @@ def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pi
     raw, valid = source.read(window)
     # a copy, or else a cut would keep the whole file in memory
     raw = raw.copy() if valid is None or valid.all() else filled(raw, valid)
+    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+        raise DataError(f"{name} has values that are NaN or infinite", "finite pixel values", "replace them")
     return Shown(key, name, raw, None, raw.shape[:2] != tuple(source.size))
 
 

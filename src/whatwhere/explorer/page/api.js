@@ -17,6 +17,9 @@ let desk = "";
 /** What ids mean: on a server that was started anew they mean something else. @param {string} key */
 export function hold(key) { desk = key; }
 
+/** The address of a picture, to which no header can be added. @param {string} path */
+export const addressed = (path) => (desk ? `${path}?desk=${encodeURIComponent(desk)}` : path);
+
 /** Tells this window from others. */
 const CLIENT = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join("");
 

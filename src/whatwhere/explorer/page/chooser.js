@@ -1,6 +1,6 @@
 /** The head of the page: which model, which other to compare it with, which image; and taking in new images. */
 import { h, fill, find } from "./dom.js";
-import { ask, ApiError } from "./api.js";
+import { ask, addressed, ApiError } from "./api.js";
 
 export class Chooser {
   /** @param {import("./state.js").Store} store @param {import("./types.js").Session} session @param {{trouble: (error: unknown) => void, told: (words: string) => void}} says */
@@ -26,7 +26,7 @@ export class Chooser {
     fill(this.strip, ...this.session.images.map((one) => {
       const radio = h("input", { type: "radio", name: "image", value: one.id, onchange: () => this.choose(one.id) });
       return h("label", { class: "thumb", title: `${one.name} (${one.width} × ${one.height}${one.truth ? ", with mask" : ""})` }, radio,
-        h("img", { src: one.thumb, alt: one.name, loading: "lazy", width: 44, height: 44 }));
+        h("img", { src: addressed(one.thumb), alt: one.name, loading: "lazy", width: 44, height: 44 }));
     }));
   }
 

@@ -14,7 +14,7 @@ export class Closer {
     this.presence = h("div", { class: "presence" });
     this.element = h("section", { class: "closer", "aria-label": "A closer look" },
       h("section", { class: "panel features" }, h("div", { class: "features-head" }, this.title, this.tabs),
-        h("p", { class: "small quiet", text: "Each map is one channel on this image; beside it the patches of the images here that excite it most, as large as the unit's window or 96 pixels." }), this.maps),
+        h("p", { class: "small quiet", text: "Each map is one channel on this image; beside it the patches of some images here that excite it most, as large as the unit's window or 96 pixels." }), this.maps),
       h("section", { class: "panel worth-panel" }, h("h2", { text: "What each path is worth here" }), this.worth),
       h("section", { class: "panel presence-panel" }, h("h2", { text: "Only yes or no?" }), this.presence));
     this.asked = 0;

@@ -6,8 +6,8 @@ const HEAD = 28;
 /** @param {import("./network-view.js").NetworkView[]} views  @param {string} title */
 export async function keepPicture(views, title) {
   const panels = views.flatMap((view, at) => [...(at === 0 ? [["image", view.image]] : []), [view.seen?.model.name ?? "", view.painting]])
-    .map(([name, panel]) => ({ name: /** @type {string} */ (name), canvas: /** @type {any} */ (panel).canvas, size: /** @type {any} */ (panel).size }));
-  const [width, height] = panels[0].size;
+    .map(([name, panel]) => ({ name: /** @type {string} */ (name), panel: /** @type {import("./picture-panel.js").PicturePanel} */ (panel) }));
+  const [width, height] = panels[0].panel.size;
   const zoom = Math.max(1, Math.round(512 / width));
   const sheet = new OffscreenCanvas(panels.length * (width * zoom + GAP) + GAP, height * zoom + 2 * GAP + HEAD);
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d"));
@@ -15,11 +15,15 @@ export async function keepPicture(views, title) {
   context.fillRect(0, 0, sheet.width, sheet.height);
   context.imageSmoothingEnabled = false;
   context.font = "16px sans-serif";
-  panels.forEach(({ name, canvas }, at) => {
+  panels.forEach(({ name, panel }, at) => {
     const x = GAP + at * (width * zoom + GAP);
     context.fillStyle = "#1f2328";
     context.fillText(name, x, GAP + 12);
-    context.drawImage(canvas, x, GAP + HEAD, width * zoom, height * zoom);
+    const greyed = panel.surface.classList.contains("greyed");
+    context.filter = greyed ? getComputedStyle(panel.canvas).filter : "none";
+    context.drawImage(panel.canvas, x, GAP + HEAD, width * zoom, height * zoom);
+    context.filter = "none";
+    if (!panel.over.hidden) context.drawImage(panel.over, x, GAP + HEAD, width * zoom, height * zoom);
   });
   save(await sheet.convertToBlob({ type: "image/png" }), `${title}.png`);
 }
@@ -38,7 +42,7 @@ function networkNumbers(view, state) {
   const { scores, full_scores, changed, edited } = seen.painted.record;
   const windows = Object.fromEntries(seen.model.layers.map((one) => [one.name, seen.windows.window(one.name, state.x, state.y)]));
   const { evidence: _, ...evidence } = seen.evidence ?? { evidence: null };
-  return { model: seen.model, paths: view.paths, painting: { changed, scores, full_scores, edited }, pixel: seen.story, windows, evidence, levels: seen.probes?.levels ?? null };
+  return { model: seen.model, paths: seen.painted.paths, painting: { changed, scores, full_scores, edited }, pixel: seen.story?.x === state.x && seen.story.y === state.y ? seen.story : null, windows, evidence, levels: seen.probes?.levels ?? null };
 }
 
 /** @param {Blob} blob @param {string} name */

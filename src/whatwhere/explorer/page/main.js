@@ -133,7 +133,7 @@ class Page {
     const on = (/** @type {string} */ id, /** @type {() => void} */ act) => find(id).addEventListener("click", act);
     const look = (/** @type {any} */ name) => store.set({ look: store.state.look === name ? "painting" : name });
     const focus = (/** @type {string} */ side) => find(`.network[data-slot="0"] .${side} .surface`).focus();
-    const title = () => `whatwhere ${this.image?.name ?? "nothing"} ${store.state.x},${store.state.y}`.replace(/[^\w., -]/g, "_");
+    const title = () => `whatwhere ${this.views[0].seen?.image.name ?? "nothing"} ${store.state.x},${store.state.y}`.replace(/[^\w., -]/g, "_");
     const seen = () => this.views.filter((view) => view.seen && view.modelId);
     const evidence = () => store.set({ evidence: !store.state.evidence });
     const patterns = () => store.set({ patterns: !store.state.patterns });

@@ -88,13 +88,14 @@ export class NetworkView {
   async load(image) {
     const turn = ++this.turn;
     const modelId = this.modelId;
+    this.gathering?.abort();
+    this.evidenceAt = "";
     if (!modelId || !image) {
+      this.seen = null; // what it waits for is not wanted
       this.element.setAttribute("aria-busy", "false");
       return;
     }
     this.element.setAttribute("aria-busy", "true");
-    this.gathering?.abort();
-    this.evidenceAt = "";
     try {
       const seen = await Seen.of(modelId, image);
       if (turn !== this.turn) return;
@@ -161,7 +162,9 @@ export class NetworkView {
       this.askPixel();
       this.says.seen(this);
     } catch (error) {
-      if (wanted()) this.says.trouble(error);
+      if (!wanted()) return;
+      this.u.setWait("");
+      this.says.trouble(error);
     }
   }
 
@@ -209,9 +212,10 @@ export class NetworkView {
     this.stories.run(async () => {
       try {
         const story = await seen.tellPixel(x, y, this.paths, edits);
-        if (this.seen !== seen) return;
-        seen.story = story;
-        this.pixel.setStory(seen.looks, story);
+        const { state } = this.store;
+        if (this.seen !== seen || state.x !== x || state.y !== y) return; // another pixel was chosen: its answer comes
+        seen.story = { ...story, x, y };
+        this.pixel.setStory(seen.looks, seen.story);
         this.u.setReadings(story.readings);
         this.says.told(this);
       } catch (error) {
@@ -223,6 +227,8 @@ export class NetworkView {
       this.evidenceAt = at;
       seen.story = seen.evidence = null; // of another pixel
       this.gathering?.abort();
+      this.pixel.waitForStory();
+      this.u.setReadings(null);
       this.pixel.waitForEvidence();
       this.signed = null;
       this.drawOver();

@@ -38,10 +38,14 @@ export class PixelPanel {
     fill(this.cuts);
   }
 
-  /** @param {import("./colours.js").ClassLook[]} looks @param {import("./types.js").PixelRecord} story */
+  /** What stands there is of the pixel before. */
+  waitForStory() { this.element.classList.add("story-waits"); }
+
+  /** @param {import("./colours.js").ClassLook[]} looks @param {import("./types.js").PixelRecord & {x: number, y: number}} story */
   setStory(looks, story) {
+    this.element.classList.remove("story-waits");
     const best = story.probabilities.map((chance, id) => ({ chance, id })).sort((a, b) => b.chance - a.chance).slice(0, MOST_BARS);
-    fill(this.bars, ...best.map(({ chance, id }) => {
+    fill(this.bars, h("p", { class: "small quiet", text: `The chosen pixel, x ${story.x}, y ${story.y}` }), ...best.map(({ chance, id }) => {
       const bar = h("i", { style: { width: `${100 * chance}%`, background: looks[id].color } });
       return h("div", { class: "bar-row" }, chip(looks, id), h("span", { class: "bar" }, bar), h("span", { class: "number", text: figure(chance) }));
     }));

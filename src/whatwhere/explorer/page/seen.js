@@ -1,8 +1,8 @@
 /** What is known of one model on one image: asked for once, kept together, and handed on when it is there. */
-import { ask, askOnce, ApiError, pause } from "./api.js";
+import { ask, askOnce, addressed, ApiError, pause } from "./api.js";
 import { Windows } from "./geometry.js";
 import { classLooks } from "./colours.js";
-import { loadImage, readGrey } from "./pictures.js";
+import { loadImage, unpack } from "./pictures.js";
 
 /**
  * @typedef {Object} Painted
@@ -10,6 +10,7 @@ import { loadImage, readGrey } from "./pictures.js";
  * @property {Uint8Array} certainty  0 to 255: the probability of the painted class
  * @property {HTMLImageElement | null} picture  the edited image, if it was edited
  * @property {import("./types.js").PaintingRecord} record
+ * @property {State["paths"]} paths  what was held
  */
 
 export class Seen {
@@ -27,7 +28,7 @@ export class Seen {
     /** @type {Painted} */ this.painted;
     /** @type {Map<string, Uint8Array> | null} */ this.levels = null;
     /** @type {import("./types.js").ProbesRecord | null} */ this.probes = null;
-    /** @type {import("./types.js").PixelRecord | null} */ this.story = null;
+    /** @type {import("./types.js").PixelRecord & {x: number, y: number} | null} */ this.story = null;
     /** @type {import("./types.js").EvidenceRecord | null} */ this.evidence = null;
   }
 
@@ -36,8 +37,8 @@ export class Seen {
     const seen = new Seen(await askOnce(`/api/models/${modelId}`), image);
     const [geometry, picture, truth, untouched] = await Promise.all([
       askOnce(`/api/models/${modelId}/images/${image.id}`),
-      loadImage(`/api/images/${image.id}/picture.png`),
-      image.truth ? readGrey(`/api/images/${image.id}/truth.png`) : null,
+      loadImage(addressed(`/api/images/${image.id}/picture.png`)),
+      image.truth ? askOnce(`/api/images/${image.id}/truth`).then((found) => unpack(found.labels)) : null,
       seen.paint({}, []),
     ]);
     seen.windows = new Windows(geometry);
@@ -52,9 +53,9 @@ export class Seen {
     const body = { model: this.model.id, image: this.image.id, paths: this.known(paths), edits };
     const record = await ask("/api/painting", { body });
     const [labels, certainty, picture] = await Promise.all([
-      readGrey(record.labels), readGrey(record.probability), record.picture ? loadImage(record.picture) : null,
+      unpack(record.labels), unpack(record.probability), record.picture ? loadImage(record.picture) : null,
     ]);
-    return { labels, certainty, picture, record };
+    return { labels, certainty, picture, record, paths: body.paths };
   }
 
   /** @param {number} x @param {number} y @param {State["paths"]} paths @param {State["edits"]} edits @returns {Promise<import("./types.js").PixelRecord>} */
@@ -65,7 +66,7 @@ export class Seen {
   /** @param {number} x @param {number} y @param {State["edits"]} edits @param {AbortSignal} signal @param {number} slot */
   async askEvidence(x, y, edits, signal, slot) {
     const record = await ask("/api/evidence", { body: { model: this.model.id, image: this.image.id, x, y, edits }, signal, slot });
-    return { record, signed: await readGrey(record.evidence) };
+    return { record, signed: await unpack(record.evidence) };
   }
 
   /** Only what this model has: an address may name paths of another. @param {State["paths"]} paths */
@@ -82,7 +83,14 @@ export class Seen {
    */
   async waitForLevels(tell, wanted) {
     while (wanted()) {
-      const probes = await ask(`/api/models/${this.model.id}/probes`);
+      const probes = await ask(`/api/models/${this.model.id}/probes`).catch((error) => {
+        if (error instanceof ApiError && (error.status === 0 || error.status >= 500)) return null; // it may come back
+        throw error;
+      });
+      if (!probes) {
+        await pause(3000);
+        continue;
+      }
       this.probes = probes;
       tell(probes);
       if (probes.why) return;
@@ -93,7 +101,7 @@ export class Seen {
       try {
         const found = await askOnce(`/api/models/${this.model.id}/images/${this.image.id}/levels`);
         const read = await Promise.all(found.layers.map(async (/** @type {{name: string, painting: string}} */ one) =>
-          /** @type {[string, Uint8Array]} */ ([one.name, await readGrey(one.painting)])));
+          /** @type {[string, Uint8Array]} */ ([one.name, await unpack(one.painting)])));
         this.levels = new Map(read);
         return;
       } catch (error) {

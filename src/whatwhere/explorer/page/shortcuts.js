@@ -12,7 +12,9 @@ export function listen(shortcuts) {
       event.preventDefault();
       return;
     }
-    if (event.ctrlKey || event.metaKey || event.altKey || isText(event.target)) return;
+    // on many keyboards brackets are typed with AltGr (which Windows tells as Ctrl and Alt) or Option
+    const bracket = "[]".includes(event.key) && (event.getModifierState("AltGraph") || event.altKey);
+    if ((!bracket && (event.ctrlKey || event.altKey)) || event.metaKey || isText(event.target)) return;
     if (event.key !== "Escape" && !allowed.checked) return;
     if (document.querySelector("dialog[open]")) return;
     const found = shortcuts.find((one) => one.key.toLowerCase() === event.key.toLowerCase());

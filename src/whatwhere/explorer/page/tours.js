@@ -105,7 +105,7 @@ export const TOURS = [
     id: "skips", question: "What would be lost without this skip?",
     steps: [
       { show: (scene) => valve(finestSkip(scene.seen) ?? deepPath(scene)), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),
-        say: (scene) => (finestSkip(scene.seen) ? "A skip carries a level's features straight across the U. Its line is a valve: slide it to the left and less and less goes through; what is missing is filled with the mean over the images that lie here, which says next to nothing of this one alone."
+        say: (scene) => (finestSkip(scene.seen) ? "A skip carries a level's features straight across the U. Its line is a valve: slide it to the left and less and less goes through; what is missing is filled with the mean over up to eight of the images that lie here, which says next to nothing of this one alone."
           : "This network has no skips: everything it paints passes through the bottleneck. Its one path is the valve at the bottom.") },
       { show: () => part(".change-panel"), set: (scene) => ({ ...STILL, look: "difference", paths: finestSkip(scene.seen) ? { [/** @type {string} */ (finestSkip(scene.seen))]: "mean" } : {} }),
         say: (scene) => (finestSkip(scene.seen) ? `${capital(finestSkip(scene.seen) ?? "")} brings only its mean. ${scores(scene)} The painting at the right shows what changed, the rest is pale.` : "There is no skip to silence here. Choose another model at the top, and compare.") },

@@ -89,7 +89,7 @@ export class UView {
     const slider = /** @type {HTMLInputElement} */ (h("input", { type: "range", min: 0, max: 1, step: 0.05, value: 1,
       "aria-label": `How much of ${path.title} goes through`,
       oninput: () => this.says.path(path.name, Number(slider.value) === 1 ? "pass" : Number(slider.value)) }));
-    const radios = [["pass", "everything goes through"], ["mean", "every unit gets its mean over the images that lie here"], ["cut", "zeros instead"]]
+    const radios = [["pass", "everything goes through"], ["mean", "every unit gets its mean over up to 8 of the images that lie here"], ["cut", "zeros instead"]]
       .map(([hold, means]) => /** @type {HTMLInputElement} */ (h("input", { type: "radio", name: told, value: hold,
         title: means, onchange: () => this.says.path(path.name, /** @type {any} */ (hold)) })));
     const value = h("output", { class: "through" });
