@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from whatwhere.field.graph import Step, constants, numbers, sources
+from whatwhere.field.graph import Source, Step, constants, numbers, sources
 from whatwhere.field.grids import Canvas, Grid, axis_strides
 from whatwhere.field.rules import Spans, has_rule, scale_factors, varies_with_position
 from whatwhere.field.spans import Span, whole
@@ -222,10 +222,12 @@ def _seams(step: Step, larger: Step) -> str | None:
     if step.operator not in ("cat", "concat", "concatenate"):
         return None
     axis = int(step.arguments.get("dim", 0)) % len(step.shape)
-    pieces = zip(step.arguments["tensors"], larger.arguments["tensors"])
-    if sum(one.shape[axis] != two.shape[axis] for one, two in pieces) < 2:
-        return None
-    return "joins pieces whose sizes depend on the image's, so that the seams move"
+    pieces = list(zip(step.arguments["tensors"], larger.arguments["tensors"]))
+    growing = sum(one.shape[axis] != two.shape[axis] for one, two in pieces)
+    if growing > 1:
+        return "joins pieces whose sizes depend on the image's, so that the seams move"
+    fixed = [one for one, two in pieces if isinstance(one, Source) and one.shape[axis] == two.shape[axis]]
+    return "joins a piece of the image's rim, of a fixed size, to the rest" if growing and fixed else None
 
 
 def _resizes(at: int, canvases: tuple[Canvas, Canvas]) -> str | None:

@@ -17,6 +17,7 @@ from whatwhere.learn.pilot import pilot_side
 from whatwhere.learn.plan import NetworkPlan, Plan
 from whatwhere.learn.step import autocast
 from whatwhere.network import Machine, Model, build, is_of, name_of, state_of
+from whatwhere.network.machine import layout
 from whatwhere.network.quick import forward
 from whatwhere.paint import Engine
 
@@ -86,10 +87,10 @@ def _check_output(module: nn.Module, plan: Plan, side: int, machine: Machine) ->
     count = plan.training.batch // plan.training.accumulate
     image = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     expected = f"a tensor {(count, classes, side, side)}: a logit for each class and pixel"
-    learner = copy.deepcopy(module).train().to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner = copy.deepcopy(module).train().to(machine.device, memory_format=layout(machine.device))  # type: ignore[call-overload]
     try:
         with torch.no_grad(), autocast(machine):
-            found = forward(learner, image.to(machine.device).contiguous(memory_format=torch.channels_last))
+            found = forward(learner, image.to(machine.device).contiguous(memory_format=layout(machine.device)))
     except Exception as error:  # whatever a foreign network may raise
         raise PlanError(
             f"{name_of(module)} fails on crops {tuple(image.shape)}, channels last, in {machine.precision} "

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
+from whatwhere.network.machine import layout
 from whatwhere.network.quick import forgone, quickly
 
 __all__ = ["StepResult", "autocast", "class_weights", "cooled", "make_optimizer", "rate_at", "set_rate", "train_step"]
@@ -125,7 +126,7 @@ def _step(
     for index, (some, truth) in enumerate(zip(images.chunk(accumulate), target.chunk(accumulate))):
         quick = quickly(network, images.device.type)
         with _together(network, last=index == accumulate - 1), autocast(machine), quick:
-            logits = network(some.contiguous(memory_format=torch.channels_last))
+            logits = network(some.contiguous(memory_format=layout(machine.device)))
         losses = segmentation_loss(logits, truth, weights=weights, dice_weight=dice_weight)
         (losses.total * shares[index]).backward()  # type: ignore[no-untyped-call]
         found = losses.cross_entropy + dice_weight * losses.dice, losses.cross_entropy, losses.dice

@@ -42,6 +42,7 @@ from whatwhere.network import (
     probe_machine,
     versions,
 )
+from whatwhere.network.machine import layout
 from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.writing import write_json
 
@@ -131,7 +132,8 @@ class _Trainer:
         keep_freed_memory()
         exact_float32()
         torch.manual_seed(plan.seed)
-        network = network_of(plan, module, self.machine).to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place = self.machine.device
+        network = network_of(plan, module, self.machine).to(place, memory_format=layout(place))  # type: ignore[call-overload]
         learnt = pretrained_parameters(network) if plan.network.pretrained else []
         optimizer = make_optimizer(network, plan.training, learnt)
         self.state = State(network, optimizer, Average(network, plan.training.average))

@@ -24,6 +24,7 @@ __all__ = [
     "exact_float32",
     "hand_back_freed_memory",
     "keep_freed_memory",
+    "layout",
     "measuring_machine",
     "probe_machine",
 ]
@@ -57,6 +58,11 @@ class Machine:
 
     def __str__(self) -> str:
         return f"{self.name}, {self.cores} cores, {self.memory / 2**30:.0f} GiB; {self.precision} ({self.reason})"
+
+
+def layout(device: str) -> torch.memory_format:
+    """In what order a network's numbers lie: channels last, but not on Apple's GPUs, where torch has got it wrong."""
+    return torch.contiguous_format if device.startswith("mps") else torch.channels_last
 
 
 def probe_machine(device: str = "auto", precision: Precision = "auto") -> Machine:

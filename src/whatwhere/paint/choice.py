@@ -239,7 +239,7 @@ def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str
     """In words, where the results are not float32's; "" where they are. On a tile, and on one of another shape."""
     large, small = _SIDES[0], _SIDES[0] // 2
     pieces = [scene.crop(large, large), scene.crop(small, large)] if backend.any_shape else [_timing_tile(scene)]
-    for piece in pieces:
+    for piece in (*pieces, pieces[0].flip(-1)):  # once more in a shape that was seen, for what keeps its answers
         with torch.inference_mode():
             reference, logits, usual = scene.reference(piece), run(piece), 0.0
             if precision != "float32" and backend.differs is None:

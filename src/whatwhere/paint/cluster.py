@@ -99,10 +99,12 @@ class Workers:
         self, path: Path, target: Names, options: Options, work: dict[str, Any], how: Reading
     ) -> Callable[[], PaintReport]:
         """Sends a small image to a worker; what is returned waits for it."""
-        future = self.client.submit(
-            _paint_file, self._recipe, path.resolve(), _absolute(target), options, work, how, pure=False
-        )
+        future = self._submit(_paint_file, self._recipe, path.resolve(), _absolute(target), options, work, how)
         return lambda: self._result(future)
+
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Once more where a drive or a connection failed for a moment."""
+        return self.client.submit(function, *arguments, pure=False, retries=1)
 
     def painter(self, path: Path, how: Reading, work: dict[str, Any]) -> Painter:
         """Paints the large image at ``path`` tile by tile on all workers, into a sink with a Zarr store."""
@@ -112,7 +114,7 @@ class Workers:
             align: int, progress: Progress | None,
         ) -> PaintReport:  # fmt: skip
             start = time.perf_counter()
-            schemes = partial(scheme, engine, source.size, tile=tile, align=align)
+            schemes = partial(scheme, engine, source.size, tile=tile, align=align, probabilities=probabilities)
             if schemes().blended:  # bands depend on each other
                 return paint_source(
                     engine, source, sink, probabilities=probabilities, tile=tile, batch=batch, align=align,
@@ -136,7 +138,7 @@ class Workers:
     def _tiles(self, place: Place, tiling: Tiling, done: frozenset[int]) -> Iterator[int]:
         """Numbers of tiles as workers finish them."""
         todo = [tile for tile in tiling if tile.index not in done]
-        futures = [self.client.submit(_paint_tile, self._recipe, place, tiling, tile, pure=False) for tile in todo]
+        futures = [self._submit(_paint_tile, self._recipe, place, tiling, tile) for tile in todo]
         try:
             for future in self._distributed.as_completed(futures, loop=self.client.loop):
                 yield self._result(future)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -18,14 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, in_a_line
-from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
-from whatwhere.network.machine import Precision, exact_float32, hand_back_freed_memory
+from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, own_config, probe_machine
+from whatwhere.network.machine import Machine, Precision, exact_float32, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fold import NoTensorError, folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
+from whatwhere.paint.verify import agreement
 
 if TYPE_CHECKING:
     from whatwhere.field import Field
@@ -37,6 +40,9 @@ Pair = tuple[int, int]
 _CANVASES = 64, 128, 256, 512
 """Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
 pixel at the bottom of the U); grown to the total stride where that is larger."""
+
+_PLAIN = (bool, int, float, str, bytes, tuple, list)
+"""Attributes of modules that are settings."""
 
 _FEW = 2**19
 """Pixels of a job for which nothing but PyTorch itself is looked at: two tiles of 512x512."""
@@ -94,7 +100,7 @@ class Engine:
         found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
         self._candidates, self.notes = found.backends, found.notes
         self._processor, self._asked, self._images, self._largest = machine.name, backend, images, 0
-        self._job, self._eager = self._prepare(machine.precision)
+        self._job, self._eager = self._ready(machine)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
 
     @property
@@ -165,15 +171,19 @@ class Engine:
 
     def _two(self, run: Run, batch: Tensor) -> Tensor:
         with torch.inference_mode():
-            logits = run(batch.to(self.device))
+            return self._both(run(batch.to(self.device)))
+
+    def _both(self, logits: Tensor) -> Tensor:
         if logits.shape[1] == 1 and self.model.classes.count == 2:  # one sigmoid channel: the logit of the second class
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits.float()
 
     @cached_property
     def digest(self) -> str:
-        """Names the network: its weights and its structure."""
+        """Names the network: its weights and structure, and of one made elsewhere its code and plain attributes."""
         digest = hashlib.sha256(repr(self.model.network).encode())
+        if own_config(self.model.network) is None:
+            digest.update(_code(self.model.network).encode())
         for name, tensor in sorted(self.model.network.state_dict().items()):
             digest.update(name.encode())
             values = tensor.detach().cpu().contiguous().reshape(-1)
@@ -245,7 +255,8 @@ class Engine:
     def bytes_per_pixel(self) -> float:
         """Peak memory of a forward pass per pixel, watched on a small image."""
         example = self._example()
-        return peak_bytes(self._eager, example.to(self.device)) / (example.shape[-2] * example.shape[-1])
+        peak = peak_bytes(lambda batch: self._two(self._eager, batch), example.to(self.device))
+        return peak / (example.shape[-2] * example.shape[-1])
 
     def _example(self) -> Tensor:
         height, width = (-(-self._canvas // p) * p for p in self.period)
@@ -264,12 +275,23 @@ class Engine:
             return side
         return _CANVASES[0]  # where what it lacks is told
 
+    def _ready(self, machine: Machine) -> tuple[Job, Run]:
+        """On the machine's device; with a note on the CPU, where that can't run the network or computes otherwise."""
+        try:
+            return self._prepare(machine.precision)
+        except (RuntimeError, NotImplementedError) as error:
+            if self.device.type == "cpu" or is_out_of_memory(error):
+                raise
+            self.notes = (*self.notes, f"{self.device} is not used: {in_a_line(error)}")
+        instead = probe_machine("cpu")
+        self.device, self.reason, self._candidates = torch.device("cpu"), instead.reason, ()
+        return self._prepare(instead.precision)
+
     def _prepare(self, precision: str) -> tuple[Job, Run]:
         """The job and PyTorch's own run of it, in float32 if the network can't do it in less."""
         example = self._example()
-        original = copy.deepcopy(self.model.network).cpu().float()
         try:
-            network = folded(original, example)
+            network = folded(copy.deepcopy(self.model.network).cpu().float(), example)
         except Exception as error:  # whatever a network of the user's trips over
             raise ModelError(
                 f"the network fails on an image of shape {tuple(example.shape)} ({in_a_line(error)})",
@@ -280,17 +302,26 @@ class Engine:
             ) from error
         job = Job(network, example, precision, self.device)
         try:
-            run = EAGER.prepare(job)
-            logits = self._two(run, example)
+            run, logits = self._begun(job)
         except (RuntimeError, NotImplementedError):
             if job.precision == "float32":
                 raise
             self.reason = "the network has operators that bfloat16 lacks"
             job = replace(job, precision="float32")
-            run = EAGER.prepare(job)
-            logits = self._two(run, example)
+            run, logits = self._begun(job)
         self._check(logits.shape, example.shape)
         return job, run
+
+    def _begun(self, job: Job) -> tuple[Run, Tensor]:
+        """PyTorch's own run, and what it makes of the example; off the CPU, held against the CPU's."""
+        run = EAGER.prepare(job)
+        logits = self._two(run, job.example)
+        if self.device.type != "cpu":
+            with torch.inference_mode():
+                found = agreement(self._both(job.network(job.example)), logits, job.precision)
+            if not found.passed:
+                raise RuntimeError(str(found))
+        return run, logits
 
     def _check(self, found: torch.Size, given: torch.Size) -> None:
         """A painting has the image's size, and a score for each class."""
@@ -301,6 +332,20 @@ class Engine:
                 f"{(1, count, *given[2:])}, as there are {count} classes",
                 "crop or enlarge its output to the image's size, and name all its classes",
             )
+
+
+def _code(network: torch.nn.Module) -> str:
+    """What a network computes beside its weights, as far as it can be read: the code of its modules, their settings."""
+    parts = []
+    for name, module in network.named_modules():
+        kind = type(module)
+        if kind.__module__.partition(".")[0] == "torch":
+            continue
+        with suppress(OSError, TypeError):  # typed in by hand, or compiled
+            parts.append(inspect.getsource(kind))
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"}
+        parts.append(f"{name} {kind.__qualname__} {sorted(plain.items())}")
+    return "\n".join(parts)
 
 
 def _version(package: str) -> str:

@@ -53,10 +53,13 @@ def state_of(path: Path) -> tuple[int, int]:
 
     A file more or less counts as well: it is added to the bytes.
     """
-    if not path.is_dir():
-        found = path.stat()
-        return found.st_size, found.st_mtime_ns
-    states = [entry.stat() for entry in path.rglob("*") if entry.is_file()]
+    try:
+        if not path.is_dir():
+            found = path.stat()
+            return found.st_size, found.st_mtime_ns
+        states = [entry.stat() for entry in path.rglob("*") if entry.is_file()]
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror})", "an image that is there", "try again") from error
     return len(states) + sum(one.st_size for one in states), max((one.st_mtime_ns for one in states), default=0)
 
 

@@ -105,6 +105,8 @@ def _input_sizes(network: nn.Module, example: Tensor) -> dict[str, list[int]]:
         if name and isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and _plain(module):
 
             def note(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                if not inputs or inputs[0].ndim != 4:  # called by name, or on one image alone
+                    return
                 count, channels, height, width = inputs[0].shape
                 sizes[name] = [count, channels, height * _GROWTH, width * _GROWTH]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ class GeoSource:
     """A GeoTIFF, or a level of its pyramid, by windows; pixels without data (by value, mask or alpha) are not valid."""
 
     def __init__(self, path: Path, level: int = 0) -> None:
+        os.environ.setdefault("GDAL_CACHEMAX", "192")  # MB; GDAL's own is a twentieth of all memory
         rasterio = extra("rasterio", "geo", f"{path} is a GeoTIFF")
         self.name = str(path)
         try:

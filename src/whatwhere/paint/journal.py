@@ -39,9 +39,8 @@ class Journal:
         return _read(path)[0]
 
     def __enter__(self) -> Journal:
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._handle, self._length)  # a line that was cut off is dropped
-        os.lseek(self._handle, 0, os.SEEK_END)
         if not self.fits:
             self._append(self._work)
             sync_folder(self._path.parent)

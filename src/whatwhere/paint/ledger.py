@@ -37,6 +37,9 @@ class Ledger:
 
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         self._path, self._overwrite = folder / _RECORD, overwrite
+        self._read()
+
+    def _read(self) -> None:
         self._begun: dict[str, list[dict[str, Any]]] = defaultdict(list)
         written = self._path.read_text(encoding="utf-8", errors="replace") if self._path.is_file() else ""
         self._cut_off = "" if written.endswith("\n") or not written else "\n"  # ends a line that a kill cut off
@@ -65,6 +68,9 @@ class Ledger:
         if self._overwrite or not target.labels.exists():
             return False
         there = self._standing(self._name(target.labels))
+        if there is None:  # perhaps another process has painted it meanwhile
+            self._read()
+            there = self._standing(self._name(target.labels))
         other = "made elsewhere" if there is None else _difference(there["work"], _bare(work))
         if there is None or other:
             raise TakenError(
@@ -110,7 +116,7 @@ class Ledger:
         now = _state(self._path.parent / name)
         if now is None:
             return None
-        return next((entry for entry in reversed(self._begun.get(name, ())) if entry["before"] != now), None)
+        return next((entry for entry in reversed(self._begun.get(name, ())) if not _was(entry["before"], now)), None)
 
     def _write(self, line: dict[str, Any]) -> None:
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
@@ -160,7 +166,11 @@ def _state(path: Path) -> list[int] | None:
     if not path.exists():
         return None
     found = path.stat()
-    return [found.st_mtime_ns, found.st_ino, found.st_size]
+    return [found.st_mtime_ns, found.st_size]  # nothing else survives a copy of the folder, or a drive mounted anew
+
+
+def _was(before: list[int] | None, now: list[int]) -> bool:
+    return before is not None and [before[0], before[-1]] == now  # earlier ledgers hold an inode between them
 
 
 def _remove(path: Path) -> None:

@@ -60,6 +60,7 @@ class Options:
     probabilities: bool = False
     tile: int | tuple[int, int] | None = None
     batch: int = 1
+    overwrite: bool = False
 
 
 def names(stem: Path, source: Path, size: tuple[int, int]) -> Names:
@@ -115,7 +116,7 @@ def paint_to_files(
     if isinstance(inner, ZarrSource) or painter is not None:  # chunks that several processes can write
         like = inner if isinstance(inner, ZarrSource) else None
         store = ZarrStore(source.size, classes, like, probabilities=options.probabilities)
-    sink = JournaledSink(target.partial, work, store)
+    sink = JournaledSink(target.partial, work, store, overwrite=options.overwrite)
     with claimed(sink.folder):
         try:
             report = (painter or paint_source)(

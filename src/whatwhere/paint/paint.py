@@ -203,7 +203,7 @@ def paint_source(
             else:
                 return
 
-    schemes = partial(scheme, engine, source.size, tile=tile, batch=batch, align=align)
+    schemes = partial(scheme, engine, source.size, tile=tile, batch=batch, align=align, probabilities=probabilities)
     plan, notes = with_room(schemes, attempt)
     return report_of(engine, plan, time.perf_counter() - start, notes)
 

@@ -142,7 +142,7 @@ def predict(
         if isinstance(model, Engine)
         else Engine(as_model(model), precision, device, backend=backend, images=len(found))
     )
-    options = Options(overlay, probabilities, tile, batch)
+    options = Options(overlay, probabilities, tile, batch, overwrite)
     images = frozenset(path.resolve() for path, _ in found)
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
         ledger = Ledger(out_dir, overwrite)

@@ -25,6 +25,13 @@ _BUDGET = 2**30
 _LARGEST = 2**21
 """Larger tiles save next to nothing, and wait in memory for their turn."""
 
+_WAITING = 4
+"""Tiles whose float32 probabilities are there at a time: one that is computed, those that wait, one that is written."""
+
+_ON_GPU, _WHOLE_ON_GPU = 2**22, 2**24
+"""Pixels that pass through a GPU at once, and of an image that can't be cut into exact tiles: with more, features have
+over 2**31 numbers, for which kernels of many versions of torch fail or answer wrongly."""
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -50,6 +57,7 @@ def scheme(
     tile: int | Pair | None = None,
     batch: int = 1,
     align: int = 1,
+    probabilities: bool = False,
     most: int | None = None,
 ) -> Scheme:
     """Decides how to paint an image of ``size`` (height, width).
@@ -60,10 +68,11 @@ def scheme(
         tile: what a tile reads, in pixels; None chooses by memory and the fewest pixels computed.
         batch: tiles that pass together.
         align: the chunk of the output: boxes written meet at its multiples.
+        probabilities: they are asked for, and wait in memory beside the labels.
         most: pixels of a tile, whatever is asked for, after memory has run out with larger ones.
     """
     asked = (tile, tile) if isinstance(tile, int) else tile
-    pixels = _affordable(engine) // batch if asked is None else asked[0] * asked[1]
+    pixels = _affordable(engine, probabilities) // batch if asked is None else asked[0] * asked[1]
     pixels = pixels if most is None else min(pixels, most)
     whole = Tiling(size, size_up(size, engine.period), period=engine.period)
     fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or most else _within(whole.tile, asked)
@@ -125,10 +134,14 @@ def _within(tile: Pair, limit: Pair) -> bool:
     return tile[0] <= limit[0] and tile[1] <= limit[1]
 
 
-def _affordable(engine: Engine) -> int:
+def _affordable(engine: Engine, probabilities: bool) -> int:
+    """Pixels of a tile: its features, and where probabilities are asked for, those of the tiles that wait."""
     free = free_memory(engine.device)
-    budget = min(_BUDGET, free // 4) if engine.device.type == "cpu" else free // 2
-    return int(budget / (engine.bytes_per_pixel * _SCRATCH))
+    waiting = 4 * engine.model.classes.count * _WAITING if probabilities else 0
+    each = engine.bytes_per_pixel * _SCRATCH + waiting
+    if engine.device.type == "cpu":
+        return int(min(_BUDGET, free // 4) / each)
+    return min(int(free // 2 / each), _ON_GPU if tileable(engine) else _WHOLE_ON_GPU)
 
 
 def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Scheme:

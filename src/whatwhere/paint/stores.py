@@ -45,6 +45,9 @@ __all__ = [
 
 Size = tuple[int, int]
 
+_LOCK = "lock"
+"""A file of the partial folder; who paints there holds it."""
+
 
 class TakenError(OutputError):
     """The place of one painting is taken by something else."""
@@ -58,7 +61,8 @@ def claimed(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    with writing(folder):
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # network drives lock what may be written
     try:
         _hold(handle, folder)
         yield
@@ -120,21 +124,32 @@ class JournaledSink:
         folder: the partial folder.
         work: what makes two runs the same work (model, image, precision ...), as JSON.
         store: what holds the boxes inside the folder.
+        overwrite: what an interrupted run of other work has left there goes; else it is a `TakenError`.
     """
 
-    def __init__(self, folder: Path, work: dict[str, Any], store: Store) -> None:
+    def __init__(self, folder: Path, work: dict[str, Any], store: Store, *, overwrite: bool = False) -> None:
         self.folder, self.store = folder, store
-        self._work = work
+        self._work, self._overwrite = work, overwrite
         self._journal: Journal | None = None
 
     @property
     def tile(self) -> Size | None:
         """The tile an earlier run of this work had chosen: another one would begin anew."""
         found = Journal.work(self._path)
-        tile = found.pop("tile", None)
-        found.pop("tiling", None)
-        found.pop("how", None)
-        return (tile[0], tile[1]) if tile and found == self._work else None
+        tile = found.get("tile")
+        return (tile[0], tile[1]) if tile and _bare(found) == self._work else None
+
+    def _refuse_others(self) -> None:
+        """Hours of another model's work are not thrown away for a slip in a command."""
+        there = _bare(Journal.work(self._path))
+        if not there or there == self._work or self._overwrite:
+            return
+        other = ", ".join(sorted(key for key in there.keys() | self._work if there.get(key) != self._work.get(key)))
+        raise TakenError(
+            f"{self.folder} holds an interrupted painting of other work (another {other})",
+            "the same command, which goes on with it",
+            "choose another folder with -o, or use --overwrite",
+        )
 
     @property
     def _path(self) -> Path:
@@ -142,13 +157,16 @@ class JournaledSink:
 
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:
         self.close()
+        self._refuse_others()
         tiles = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
         work = {**self._work, **tiles, "how": how}
         journal = Journal(self._path, work)
         with writing(self.folder):
             if not (journal.fits and self._opened()):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                for entry in self.folder.iterdir():  # the folder itself is held
+                for entry in self.folder.iterdir():
+                    if entry.name == _LOCK:
+                        continue
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
                 self.store.create(self.folder)
                 sync_folder(self.folder.parent)
@@ -182,6 +200,11 @@ class JournaledSink:
             self._journal.__exit__()
             self.store.close()
             self._journal = None
+
+
+def _bare(work: dict[str, Any]) -> dict[str, Any]:
+    """Without what is chosen anew in each run."""
+    return {key: value for key, value in work.items() if key not in ("tile", "tiling", "how")}
 
 
 class RawStore:

@@ -95,7 +95,7 @@ class TiffSource:
         elif pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
         there = self._planes[0].there(stored)
-        return np.ascontiguousarray(pixels), None if there is None else upright(there, self._turn)
+        return np.ascontiguousarray(pixels), None if there is None else np.ascontiguousarray(upright(there, self._turn))
 
     def close(self) -> None:
         self._cache.clear()
@@ -249,8 +249,12 @@ class _Plane:
 
     def _fill(self, row: Pixels, place: int) -> None:
         handle = self._page.parent.filehandle
-        handle.seek(place)
-        data = handle.read(row.nbytes)
+        try:
+            handle.seek(place)
+            data = handle.read(row.nbytes)
+        except OSError as error:
+            given = f"{self._name} can't be read ({error.strerror})"
+            raise DataError(given, "a drive that answers", "try again") from error
         if len(data) < row.nbytes:
             raise DataError(f"{self._name} ends within its pixels", "an image that decodes to its end", "copy it again")
         row[...] = np.frombuffer(data, row.dtype).reshape(row.shape)

@@ -159,7 +159,8 @@ def _no_data(array: Any) -> float | None:
         if value is not None:
             fits = dtype.kind == "f" or (value.is_integer() and np.can_cast(np.min_scalar_type(int(value)), dtype))
             return value if fits else None
-    return float("nan") if dtype.kind == "f" and np.isnan(array.fill_value) else None
+    fill = array.fill_value  # may be null
+    return float("nan") if dtype.kind == "f" and fill is not None and np.isnan(fill) else None
 
 
 def _number(value: Any) -> float | None:

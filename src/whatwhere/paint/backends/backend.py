@@ -10,6 +10,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from whatwhere.network.machine import layout
+
 __all__ = ["Backend", "Job", "Run", "needs", "on_device"]
 
 Run = Callable[[Tensor], Tensor]
@@ -79,7 +81,7 @@ def needs(*modules: str) -> Callable[[str], str]:
 
 
 def on_device(job: Job) -> nn.Module:
-    """A copy of the network on the job's device and in its precision, channels last."""
+    """A copy of the network on the job's device, in its precision and in the layout that suits it."""
     network = copy.deepcopy(job.network).to(device=job.device, dtype=job.dtype)
     # a type that torch's stubs lack
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=layout(job.device.type))  # type: ignore[call-overload, no-any-return]

@@ -26,7 +26,7 @@ def _prepare(job: Job) -> Run:
                 network(given)
         torch.cuda.current_stream(job.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):  # torch's own is of whichever device came first
             taken = network(given)
         return graph, given, taken
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from whatwhere.network.machine import layout
 from whatwhere.network.quick import forward
 from whatwhere.paint.backends.backend import Backend, Job, Run, on_device
 from whatwhere.paint.fuse import ALL, Fusion, fused
@@ -18,8 +18,10 @@ def eager(job: Job, fusion: Fusion = ALL) -> Run:
     if job.device.type == "cpu":
         prepared = fused(prepared, job.example.to(job.dtype), fusion)
 
+    form = layout(job.device.type)
+
     def run(batch: Tensor) -> Tensor:
-        return forward(prepared, batch.to(job.dtype).contiguous(memory_format=torch.channels_last))
+        return forward(prepared, batch.to(job.dtype).contiguous(memory_format=form))
 
     return run
 
