@@ -188,3 +188,18 @@ def test_outlines_instead_of_masks_are_told(ending: str, tmp_path: Path) -> None
         DataError, match=rf"2 images and no masks, but 2 .{ending} files, which hold outlines; expected a"
     ):
         find(tmp_path)
+
+
+def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
+    """DRIVE has fields of view beside its vessels: whoever learns those is right everywhere and knows nothing."""
+    for split in ("training", "test"):
+        touch(tmp_path, f"{split}/images/21.tif", f"{split}/1st_manual/21.gif", f"{split}/mask/21_mask.gif")
+    with pytest.raises(DataError, match=r"training holds mask/ and 1st_manual/, all with images.*fov/"):
+        find(tmp_path)
+    for split in ("training", "test"):
+        (tmp_path / split / "mask").rename(tmp_path / split / "fov")
+    folder = find(tmp_path)
+    assert names(folder, "train") == {"21": "21.gif"}
+    assert [path.parent.name + "/" + path.name for path in folder.beside] == ["test/fov", "training/fov"]
+    touch(tmp_path / "outlines", "images/a.png", "masks/a.png", "labels/a.txt")
+    assert names(find(tmp_path / "outlines")) == {"a": "a.png"}, "labels/ holds no image"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
 from tiny_folders import disc
 
@@ -301,3 +301,40 @@ def test_large_numbers_beside_large_ones_are_classes() -> None:
     mask = np.zeros((20, 20), np.int64)
     mask[:8], mask[12:] = 1000, 65535
     assert infer(mask).void == ()
+
+
+def _vessels(width: int, seed: int) -> Image.Image:
+    drawn = Image.new("L", (300, 300))
+    places = np.random.default_rng(seed).uniform(0, 300, (30, 4, 2))
+    for line in places:
+        ImageDraw.Draw(drawn).line([tuple(point) for point in line.tolist()], fill=255, width=width)
+    return drawn
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("quality", [75, 95])
+def test_vessels_too_thin_to_have_an_inside_are_one_class_in_jpeg_too(tmp_path: Path, width: int, quality: int) -> None:
+    masks = {}
+    for seed in range(3):
+        path = tmp_path / f"{seed}.jpg"
+        _vessels(width, seed).save(path, quality=quality)
+        masks[path.name] = count_values(read_mask(path))
+    classes = infer_classes(masks)
+    assert (classes.values, classes.nearest) == (((0,), (255,)), True)
+    assert (encode_mask(read_mask(path), classes) != (np.asarray(_vessels(width, 2)) > 0)).mean() < 0.02
+
+
+def test_numbers_of_small_objects_are_no_blur() -> None:
+    mask, rng = np.zeros((600, 600), np.uint8), np.random.default_rng(0)
+    for number in range(1, 256):
+        y, x = rng.integers(0, 590, 2)
+        mask[y : y + 3, x : x + 3] = number
+    assert soft_values(count_values(mask)) == frozenset()
+
+
+def test_a_mask_of_0_and_1_is_not_all_background_to_classes_of_0_and_255() -> None:
+    classes = Classes(("rest", "cell"), ((0, 0, 0), (9, 9, 9)), ((0,), (255,)), nearest=True)
+    assert encode_mask(np.uint8([[0, 3, 250]]), classes).tolist() == [[0, 0, 1]]
+    assert encode_mask(np.uint8([[0, 0]]), classes).tolist() == [[0, 0]]
+    with pytest.raises(DataError, match=r"a.png is a mask of 0 and 1; expected one of 0, 255"):
+        encode_mask(np.uint8([[0, 1]]), classes, "a.png")

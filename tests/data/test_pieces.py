@@ -95,3 +95,16 @@ def test_thin_structures_leave_the_question_open(tmp_path: Path) -> None:
     root = folder_of(pairs, tmp_path)
     assert survey(find(root)).piece_test is None
     assert "not known" in plan(root, epochs=1).reasons["network.depth"]
+
+
+def test_classes_that_could_not_be_asked_count_too(tmp_path: Path) -> None:
+    """Filled squares, and a thing of another class that is too thin for pieces and 64 px long: it decides the depth."""
+    pairs = []
+    for image, labels in squares(True, side=24):
+        labels[90:92, 10:80] = 2
+        pairs.append((image, labels))
+    made = plan(folder_of(pairs, tmp_path), epochs=1)
+    told = made.reasons["network.depth"]
+    assert "asked of class 0 and class 1" in told
+    assert "little context" not in told
+    assert "no class has separate objects" in told, "thin nets say nothing of context"

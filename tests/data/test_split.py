@@ -18,6 +18,7 @@ from whatwhere.data.split import split
 from whatwhere.data.survey import FileSurvey, ImageFacts, MaskFacts, Survey, survey
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
+from whatwhere.segmenter import plan
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -203,3 +204,17 @@ def test_few_photographs_of_cats_are_alike() -> None:
     files = sorted((DATA / "cats/val/images").iterdir())
     prints = [fingerprint(np.asarray(Image.open(path))) for path in files]
     assert 2 <= len(twins(prints, range(len(prints)))) <= 4  # three known pairs
+
+
+@pytest.mark.parametrize("patients", [3, 8])
+def test_images_of_one_patient_stay_on_one_side_where_there_are_patients_enough(tmp_path: Path, patients: int) -> None:
+    for number in range(40):
+        place = f"patient {number % patients}/{number:02}.png"
+        save(tmp_path / "images" / place, photo(number))
+        save(tmp_path / "masks" / place, disc())
+    train, val = sides(divide(tmp_path))
+    both = {name.partition("/")[0] for name in train} & {name.partition("/")[0] for name in val}
+    assert bool(both) == (patients == 3)
+    assert 5 <= len(val) <= 14
+    said = plan(tmp_path, epochs=1, encoder="plain").reasons["split"]
+    assert ("scores are too good" if both else "the images of each folder are on one side") in said

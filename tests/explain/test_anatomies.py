@@ -127,6 +127,57 @@ def test_a_network_without_levels() -> None:
     assert [path.name for path in anatomy.paths] == ["bottleneck"]
 
 
+class Pooled(nn.Module):
+    """A vector pooled over the whole image and spread out again beside the coarsest map, as in DeepLab's ASPP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.down = nn.Conv2d(8, 8, 3, stride=4, padding=1)
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.ReLU())
+        self.join = nn.Conv2d(16, 8, 1)
+        self.head = nn.Conv2d(16, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        fine = self.stem(image)
+        deep = self.down(fine)
+        spread = F.interpolate(self.pooled(deep), size=deep.shape[-2:], mode="bilinear")
+        deep = self.join(torch.cat([deep, spread], 1))
+        return self.head(torch.cat([fine, F.interpolate(deep, scale_factor=4)], 1))
+
+
+class Tokens(nn.Module):
+    """Rows of features carried past the coarsest map as a list of tokens, without height and width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8), nn.Conv2d(8, 2, 1)
+        self.deep = nn.Conv2d(8, 8, 2, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        fine = self.stem(image)
+        tokens = self.mix(fine.flatten(2).transpose(1, 2))
+        deep = F.interpolate(self.deep(fine), scale_factor=2)
+        joined = deep + tokens.transpose(1, 2).view_as(fine)
+        return self.head(F.interpolate(joined, scale_factor=4))
+
+
+def test_what_was_pooled_over_the_image_stands_where_it_is_spread_out() -> None:
+    torch.manual_seed(0)
+    network = ready(Pooled())
+    anatomy = GraphAnatomy(network, IMAGE.shape)
+    assert [layer.name for layer in anatomy.layers] == ["pixel", "encoder.0", "bottleneck", "decoder.0"]
+    assert anatomy.layers[1].module == "stem"
+    assert [path.name for path in anatomy.paths] == ["skip 0", "bottleneck"]
+    assert torch.allclose(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE), atol=1e-5)
+
+
+def test_features_that_are_no_maps_and_go_around_are_refused_before_anything_is_measured() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ModelError, match=r"Tokens carries what is no map of features around its coarsest ones"):
+        _ = GraphAnatomy(ready(Tokens()), IMAGE.shape).layers
+
+
 def test_an_unpadded_network_that_mirrors_its_image() -> None:
     torch.manual_seed(0)
     network = ready(Mirrored(UNet(3, 2, width=2, depth=2, padding="valid")))
@@ -156,5 +207,10 @@ def test_the_untrained_twin_is_the_same_architecture_with_other_weights() -> Non
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.equal(twin(IMAGE), network(IMAGE))
     assert torch.equal(twin(IMAGE), again(IMAGE))
+    deep = torch.cat([part.flatten(2) for part in (twin(IMAGE), twin(2 * IMAGE))], 2)
+    assert torch.isfinite(deep).all()
+    first = next(module for module in twin.modules() if isinstance(module, nn.BatchNorm2d))
+    assert not torch.equal(first.running_mean, torch.zeros_like(first.running_mean))
+    assert not first.training
     foreign = untrained_like(Flat(), 5, [IMAGE])
     assert foreign(IMAGE).shape == (1, 2, 48, 40)

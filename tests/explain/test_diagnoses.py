@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from explain_toys import Pair, as_set, fresh, toys, train
+from explain_toys import CLASSES, Pair, as_set, fresh, toys, train
 from scipy.ndimage import gaussian_filter, map_coordinates
+from torch import nn
 
 from whatwhere.explain import Explanation
 from whatwhere.explain.diagnose import diagnose
@@ -166,3 +167,27 @@ def test_a_network_that_knows_nothing_is_not_called_short_sighted() -> None:
 def test_without_masks_only_what_needs_no_truth_is_diagnosed(healthy: Model) -> None:
     blank = [(image, np.full_like(labels, VOID)) for image, labels in toys(5, start=1000)]
     assert set(found(healthy, blank)) == {"normalisation differs", "dead bottleneck", "collapsed skip"}
+
+
+def test_all_painted_as_one_class_is_no_renaming(healthy: Model) -> None:
+    """Ground everywhere, where apples fill most: called apple it would fit better, and mean nothing."""
+    black = copy_of(healthy)
+    with torch.no_grad():
+        black.network.head.weight.zero_()  # type: ignore[union-attr]
+        black.network.head.bias.copy_(torch.tensor([5.0, 0.0, 0.0]))  # type: ignore[union-attr]
+    pairs = []
+    for image, labels in toys(5, start=1000):
+        full = np.ones_like(labels)
+        full[:8] = 0
+        pairs.append((image, full))
+    seen = found(black, pairs)
+    assert not seen["mapping inverted"].found, seen["mapping inverted"].words
+    assert seen["class never painted"].found
+
+
+def test_a_network_without_batch_norm_is_not_called_wrongly_normalised() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
+    one = found(Model(network, CLASSES, Normalisation((0.0,) * 3, (255.0,) * 3)))["normalisation differs"]
+    assert not one.found, one.words
+    assert "nothing of its training to compare with" in one.words

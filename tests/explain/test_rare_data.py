@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from explain_toys import as_set, toys
+from scipy.ndimage import maximum_filter, minimum_filter
 from torch import nn
 
 from whatwhere.data.sets import from_arrays
 from whatwhere.explain import Explanation, explain, levels, words
 from whatwhere.explain.anatomy import Layer, untrained_like
 from whatwhere.explain.graph_anatomy import GraphAnatomy
-from whatwhere.explain.levels import Samples, ahead, painting_probes
+from whatwhere.explain.levels import Samples, ahead, measure_levels, painting_probes
 from whatwhere.explain.pixels import Spots
 from whatwhere.explain.presence import measure_presence, region_features
 from whatwhere.explain.study import CELLS, pooled
@@ -75,14 +76,42 @@ def test_a_probe_is_not_asked_of_classes_that_it_was_not_fitted_on() -> None:
 
 
 def test_insides_in_one_image_alone_leave_what_unmeasured(healthy: Model) -> None:
-    """Nothing could be held out; the report is written all the same."""
-    (image, labels), *_ = toys(1)
-    void = np.full_like(labels, VOID)
-    void[:20, :20] = labels[:20, :20]
-    told = explain(healthy, as_set([(image, void)]))
-    assert told.levels is None or told.levels["bottleneck"].what.value is not None
-    assert told.levels is not None or any("What and where were not measured" in note for note in told.notes)
-    assert str(told)
+    """Nothing could be held out; the report is written all the same, and says why."""
+    (image, labels), *others = toys(3)
+    pairs = [(image, labels), *((one, np.where(np.indices(of.shape).sum(0) % 3, VOID, of)) for one, of in others)]
+    told = explain(healthy, as_set([(one, of.astype(np.uint8)) for one, of in pairs]))
+    assert told.levels is None
+    (said,) = words.levels(told)
+    assert said == "What and where were not measured: one image or part of one alone has labelled insides."
+
+
+def test_classes_that_void_keeps_apart_have_a_what_and_no_where(healthy: Model) -> None:
+    """As in Pascal VOC, where a border of void lies around every object."""
+    pairs = []
+    for image, labels in toys(6, start=1000):
+        near = maximum_filter(labels, 7) != minimum_filter(labels, 7)
+        pairs.append((image, np.where(near, VOID, labels).astype(np.uint8)))
+    told = explain(healthy, as_set(pairs))
+    assert told.levels is not None
+    assert told.levels["decoder.0"].what.value > 0.8  # type: ignore[operator]
+    assert told.levels["decoder.0"].where.value is None
+    said = " ".join([*words.levels(told), *told.notes])
+    assert "no two classes meet" in said
+    assert "fewer than two classes" not in said
+
+
+def test_the_answer_is_scored_on_the_pixels_that_probes_are_asked_of() -> None:
+    """A class of one image alone: no probe was shown it, so that the answer is not held against it there either."""
+    layer = Layer("a", "encoder", 0, "", 1, 1)
+    samples = _samples(6, dict.fromkeys(range(6), (0, 1)) | {5: (0, 1, 2)})
+    label = samples.spots[0].label
+    logits = np.eye(3)[np.where(label == 2, 0, label)]  # right, but for that class
+    found = measure_levels(
+        [layer], samples, samples, (logits, np.zeros((0, 3))), classes=3, distance=1, seed=0, progress=lambda _: None
+    )
+    assert found.answer_what.value == 1.0
+    assert found.answer_what.pixels == found.readings[0].what.pixels == int((label != 2).sum())
+    assert found.chance == 0.5
 
 
 def _samples(images: int, held: dict[int, tuple[int, ...]]) -> Samples:

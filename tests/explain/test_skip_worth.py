@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whatwhere.explain.anatomy import UNetAnatomy
-from whatwhere.explain.skips import _sampled_orders, measure_skips, shapley_matrix
+from whatwhere.explain.pixels import regions
+from whatwhere.explain.skips import Tally, _sampled_orders, measure_skips, shapley_matrix
 from whatwhere.judge import Judge
 from whatwhere.network import Model, UNet
 
@@ -106,3 +107,15 @@ def test_a_path_that_nobody_listens_to_is_worth_nothing(healthy: Model) -> None:
 def test_one_image_has_no_other_to_borrow_from(healthy: Model) -> None:
     worths, *_ = measured(healthy, count=1)
     assert all(one.other_missing is None and one.shapley.low is None for one in worths.worth["mean IoU"])
+
+
+def test_an_edge_in_one_image_alone_is_of_one_image() -> None:
+    flat, disc = np.zeros((24, 24), np.uint8), np.zeros((24, 24), np.uint8)
+    disc[6:16, 6:16] = 1
+    tally = Tally(CLASSES)
+    for truth in (*[flat] * 6, disc):
+        logits = torch.from_numpy(np.eye(3)[truth]).permute(2, 0, 1)[None].float()
+        tally.add(logits, truth, regions(truth, 2))
+    held = tally.images()
+    assert (held["Boundary F1"], held["boundary accuracy"], held["interior accuracy"]) == (1, 1, 7)
+    assert (held["IoU of ground"], held["IoU of apple"]) == (7, 1)

@@ -85,3 +85,9 @@ def test_models_of_one_name_are_told_apart(disc_run: Path, tmp_path: Path) -> No
     shutil.copy(disc_run / "model.safetensors", tmp_path / "two" / "bare.safetensors")
     found = models_in([tmp_path / "one" / "run", tmp_path / "two"])
     assert [name for name, _ in found] == ["run", "bare", "run (2)"]
+
+
+def test_a_model_in_the_folder_where_one_stands_has_its_name(disc_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(disc_run)
+    for given in (".", "model.safetensors"):
+        assert [name for name, _ in models_in([Path(given)])] == [disc_run.name]

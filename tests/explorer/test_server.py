@@ -25,6 +25,8 @@ from torch import nn
 from tiny import disc_picture
 from whatwhere.data.folder import Sample
 from whatwhere.data.sets import from_samples
+from whatwhere.errors import DataError
+from whatwhere.explain.study import path_means
 from whatwhere.explorer import Desk, create_app
 from whatwhere.explorer.drawing import geometry
 from whatwhere.explorer.edits import Edit, altered
@@ -423,3 +425,38 @@ def test_a_global_layer_is_named() -> None:
     assert not found["tileable"]
     assert "whole image" in found["global"]
     assert found["layers"][-1]["field"] is None
+
+
+def test_values_that_are_no_numbers_are_refused_as_predict_does(tmp_path: Path) -> None:
+    """Not declared as no data; read by windows, as a Zarr is, or uploaded."""
+    zarr = pytest.importorskip("zarr")
+    image = np.ones((20, 30, 1), np.float32)
+    image[3, 4] = np.inf
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(20, 30, 1), dtype="float32")
+    array[...] = image
+    with pytest.raises(DataError, match="a has values that are NaN or infinite"):
+        open_shown("i", "a", tmp_path / "a.zarr", (1,))
+
+
+def test_an_upload_with_real_transparency_is_named_as_its_owner_named_it() -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
+    buffer = io.BytesIO()
+    Image.fromarray(np.dstack([picture(16, 16), np.full((16, 16), 90, np.uint8)])).save(buffer, "PNG")
+    with pytest.raises(RefusalError, match=r"^holed\.png has 4 channels") as refused:
+        desk.upload("holed.png", buffer.getvalue())
+    assert refused.value.status == 422
+
+
+def test_means_follow_what_lies_there() -> None:
+    """Without images from the start, they are of all that was uploaded: not of the first alone for ever."""
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))])
+    lens, means = desk.lens("m0"), []
+    for seed in range(2):
+        buffer = io.BytesIO()
+        Image.fromarray(picture(32, 32, seed=seed)).save(buffer, "PNG")
+        desk.upload(f"{seed}.png", buffer.getvalue())
+        means.append([mean.clone() for mean in lens.means])
+    both = path_means(lens.anatomy, [lens.input(shown) for shown in desk._known(lens)])
+    for mean, other in zip(means[1], both):
+        torch.testing.assert_close(mean, other, rtol=0.02, atol=0.02)
+    assert not torch.equal(means[0][0], means[1][0])

@@ -110,6 +110,9 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     "back after many": (
         nn.Sequential(*(nn.Conv2d(1, 1, 3) for _ in range(6)), Net(lambda y, _: y), Resized()), "factor that depends"
     ),
+    "a rim treated otherwise": (
+        Net(lambda y, _: torch.cat([y[..., :8] * 0.5, y[..., 8:]], -1)), "a piece of the image's rim"
+    ),
     "pieces": (Net(lambda y, _: torch.cat([F.max_pool2d(p, 3, 1, 1) for p in y.chunk(3, -1)], -1)), "seams"),
     "places summed up": (Net(lambda y, _: y + torch.ones_like(y).cumsum(-1)), "made from the image's size"),
     "a mask of rims": (Net(lambda y, _: y / F.avg_pool2d(torch.ones_like(y), 9, 1, 4)), "made from the image's size"),

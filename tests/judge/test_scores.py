@@ -219,3 +219,14 @@ def test_what_cannot_be_judged_is_named() -> None:
     assert "from nan to nan" in refused("x", zeros, zeros, np.full((2, 2, 3), np.nan))
     with pytest.raises(DataError, match="no image to score"):
         Judge(TWO).result()
+
+
+def test_one_image_with_edges_gives_scores_of_edges_no_interval() -> None:
+    """Of twenty images one has a defect: resampled, it is always itself."""
+    flat, holed = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    holed[5:12, 5:12] = 1
+    found = judged([(flat, flat)] * 19 + [(holed, np.roll(holed, 2, 0))], TWO).estimates
+    for key in ("mean_boundary_f1", "boundary_f1/rest", "mean_surface_dice", "boundary_iou/cat", "mean_hausdorff95"):
+        assert found[key].value is not None
+        assert found[key].low is None, key
+    assert found["pixel_accuracy"].low is not None

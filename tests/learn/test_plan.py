@@ -386,3 +386,58 @@ def test_an_encoder_that_does_not_fit(disc_plan: Plan) -> None:
 def test_the_plan_says_how_far_the_network_sees(depth: int) -> None:
     network = UNet(3, 2, width=2, depth=depth).eval()
     assert field(network, (3, 64, 64)).extent("output") == (receptive_field(depth),) * 2
+
+
+@pytest.mark.parametrize(
+    ("names", "mirrored"), [(("rest", "left lung", "right lung"), False), (("rest", "lung_L", "lung_R"), False),
+                            (("rest", "left", "heart"), True), (("rest", "lung", "heart"), True)],
+)  # fmt: skip
+def test_classes_that_differ_by_their_side_are_not_mirrored(
+    tmp_path: Path, names: tuple[str, ...], mirrored: bool
+) -> None:
+    root = write_discs(tmp_path, 4, 2)
+    for path in root.glob("*/masks/*"):
+        mask = np.asarray(Image.open(path)).copy()
+        mask[:6, :6] = 99
+        Image.fromarray(mask).save(path)
+    values = sorted(np.unique(mask).tolist())
+    tables = (f'[[class]]\nvalue = {value}\nname = "{name}"' for value, name in zip(values, names))
+    (root / "classes.toml").write_text("\n".join(tables))
+    made = segmenter.plan(root, epochs=1, device="cpu")
+    assert made.augmentation.flip_horizontal == mirrored
+    assert made.augmentation.quarter_turns == mirrored
+    assert ("augmentation.flip_horizontal" in made.reasons) != mirrored
+
+
+def test_an_alpha_channel_that_hides_nothing_is_no_channel(tmp_path: Path) -> None:
+    root = write_discs(tmp_path / "data", 4, 2)
+    for path in root.glob("*/images/*"):
+        image = np.asarray(Image.open(path))
+        image = image if image.ndim == 3 else np.stack([image, image // 2, image], -1)
+        Image.fromarray(np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])).save(path)
+    made = segmenter.plan(root, epochs=0.5, device="cpu", encoder="plain")
+    assert made.normalisation.channels == 3
+    assert "photographs" in made.reasons["augmentation.rotation"]
+    model = segmenter.Segmenter.fit(root, epochs=0.5, device="cpu", encoder="plain", width=4, depth=2)
+    assert model.evaluate(root, split="val").images
+    rgba = np.asarray(Image.open(path))
+    assert np.array_equal(model.predict(rgba), model.predict(rgba[..., :3]))
+    assert np.array_equal(model.predict(path), model.predict(rgba))
+    holed = rgba.copy()
+    holed[:3, :3, 3] = 0
+    with pytest.raises(ModelError, match="4"):
+        model.predict(holed)
+
+
+def test_objects_larger_than_a_crop_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, masks = [], []
+    for _ in range(4):
+        mask = np.zeros((900, 900), bool)
+        mask[50:750, 100:800] = True
+        images.append(rng.integers(0, 255, (900, 900), np.uint8))
+        masks.append(mask)
+    root = segmenter.write_arrays(images, masks, tmp_path)
+    said = segmenter.plan(root, epochs=1, device="cpu").reasons["training.crop"]
+    assert "typically 700 px, larger than a crop" in said
+    assert "shrunk 2.7 times" in said

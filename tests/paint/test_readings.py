@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,11 +16,15 @@ import tifffile
 import zarr
 from painting import model_of, picture, unet, whole_logits
 from PIL import Image
+from torch import Tensor, nn
 
 from whatwhere.data import read_image
 from whatwhere.errors import DataError, OutputError, PlanError
+from whatwhere.network import Model
 from whatwhere.paint import Engine, predict, prove
 from whatwhere.paint.files import find_images, open_image
+from whatwhere.paint.ledger import Ledger
+from whatwhere.paint.outputs import Options, names
 from whatwhere.paint.scale import pixel_size
 from whatwhere.paint.sources import Reading
 from whatwhere.paint.stores import TakenError, claimed, discard
@@ -248,3 +253,100 @@ def test_a_proof_takes_several_tiles_or_says_that_it_can_t(engine: Engine) -> No
         prove(engine, picture(20, 20))
     with pytest.raises(PlanError, match=r"60x60 pixels and tiles of 64x64.*proves nothing.*ask for smaller tiles"):
         prove(engine, picture(60, 60), tile=64)
+
+
+# -- work of others ----------------------------------------------------------------------------------------------------
+
+
+def _interrupted(model: Model, path: Path, out: Path, **options: Any) -> None:
+    def stop(_name: str, done: int, _all: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(Engine(model, "float32"), path, out, tile=192, progress=stop, **options)
+
+
+def test_what_another_model_has_half_painted_is_not_thrown_away_for_a_slip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
+    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    path, out = tmp_path / "slide.tif", tmp_path / "out"
+    tifffile.imwrite(path, picture(400, 380), photometric="rgb", tile=(64, 64))
+    mine, other = model_of(unet()), model_of(unet(seed=1))
+    _interrupted(mine, path, out)
+    (item,) = predict(Engine(other, "float32"), path, out, tile=192).items
+    assert item.status == "failed"
+    assert "holds an interrupted painting of other work (another model)" in item.error
+    assert "--overwrite" in item.error
+    (item,) = predict(Engine(mine, "float32"), path, out, tile=192).items
+    assert item.status == "done"
+    _interrupted(mine, path, tmp_path / "again")
+    (item,) = predict(Engine(other, "float32"), path, tmp_path / "again", tile=192, overwrite=True).items
+    assert item.status == "done"
+    expected = whole_logits(other, tifffile.imread(path)).argmax(0)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "again/slide.tif"), expected)
+
+
+def test_a_copied_folder_does_not_take_an_older_painting_for_the_one_that_was_killed(tmp_path: Path) -> None:
+    """Copying keeps times and sizes, and gives every file another inode."""
+    path, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(picture(40, 40)).save(path)
+    mine, other = (Engine(model_of(unet(seed=seed)), "float32") for seed in (0, 1))
+    predict(mine, path, out)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("whatwhere.paint.predict.paint_to_files", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(other, path, out, overwrite=True)
+    shutil.copytree(out, tmp_path / "copy")
+    (item,) = predict(other, path, tmp_path / "copy").items
+    assert item.status == "failed", "what lies there is of the first model"
+    assert "from another model" in item.error
+
+
+def _killed(*_arguments: Any, **_options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_another_process_has_painted_meanwhile_is_known(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(picture(40, 40)).save(path)
+    engine = Engine(model_of(unet()), "float32")
+    early = Ledger(out)
+    predict(engine, path, out)
+    with pytest.raises(TakenError, match="from another"):
+        early.has(names(out / "a", path, (40, 40)), Options(), {})
+
+
+def test_two_versions_of_a_networks_code_are_two_networks() -> None:
+    class Warm(nn.Module):
+        def __init__(self, temperature: float) -> None:
+            super().__init__()
+            self.conv, self.temperature = nn.Conv2d(3, 3, 1), temperature
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.conv(image) / self.temperature
+
+    class Cold(Warm):
+        def forward(self, image: Tensor) -> Tensor:
+            return self.conv(image) * self.temperature
+
+    first = Warm(2.0)
+    digests = []
+    for network in (first, Warm(2.0), Warm(3.0), Cold(2.0)):
+        network.load_state_dict(first.state_dict())
+        network.__class__.__name__ = "Net"
+        digests.append(Engine(model_of(network)).digest)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_a_zarr_without_a_fill_value(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(20, 20), chunks=(20, 20), dtype="float32", zarr_format=2, fill_value=None
+    )
+    array[...] = 1
+    pixels, valid = open_image(tmp_path / "a.zarr", Reading()).read(((0, 20), (0, 20)))
+    assert valid is None
+    assert (pixels == 1).all()
