@@ -33,7 +33,7 @@ def diagnose(
 @torch.inference_mode()
 def _observed(model: Model, anatomy: Anatomy, cases: Sequence[Case], study: Study, measured: Measurements) -> Observed:
     classes = model.classes
-    judges = Judge(classes, tolerance=1.0), Judge(classes, tolerance=4.0)
+    judges = [Judge(classes, tolerance=tolerance, contours_only=True) for tolerance in (1.0, 4.0)]
     sums, pixels = np.zeros((classes.count, classes.count)), np.zeros(classes.count)
     paintings = []
     for case in cases:

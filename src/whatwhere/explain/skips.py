@@ -175,7 +175,7 @@ class Tally:
     """
 
     def __init__(self, classes: Classes, *, edges: bool = True) -> None:
-        self.judge = Judge(classes, tolerance=TOLERANCE, boundary=edges)
+        self.judge = Judge(classes, tolerance=TOLERANCE, boundary=edges, contours_only=True)
         self.classes = classes.count
         self.hits: list[Array] = []
 

@@ -76,33 +76,43 @@ def count_image(
     classes: int,
     tolerance: float,
     boundary: bool,
+    contours_only: bool = False,
 ) -> Counts:
     """Count one image. Arrays are ``H x W`` and already checked; void is in the truth."""
     valid = truth != VOID
     pairs = truth[valid].astype(np.int64) * classes + prediction[valid]
+    bands, contours = np.zeros((3, classes)), np.zeros((4, classes))
+    outlines, hausdorff = np.zeros((2, classes)), np.zeros((2, classes))
+    shown = np.where(valid, prediction, np.uint8(VOID))
     if boundary:
-        edges = _count_edges(truth, np.where(valid, prediction, np.uint8(VOID)), classes, tolerance)
-    else:
-        edges = np.zeros((3, classes)), np.zeros((4, classes)), np.zeros((2, classes)), np.zeros((2, classes))
+        contours, hausdorff = _count_contours(truth, shown, classes, tolerance)
+    if boundary and not contours_only:
+        bands, outlines = _count_bands(truth, shown, classes), _count_outlines(truth, shown, classes, tolerance)
     return Counts(
         np.bincount(pairs, minlength=classes**2).reshape(classes, classes),
-        *edges,
+        bands,
+        contours,
+        outlines,
+        hausdorff,
         _count_confidence(truth, prediction, confidence),
     )
 
 
-def _count_edges(
-    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int, tolerance: float
-) -> tuple[Array, Array, Array, Array]:
-    """Counts of band, contour, outline and Hausdorff; both arrays have void at the same pixels."""
+def _count_bands(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> Array:
+    """Pixels near edges, for Boundary IoU; here and below both arrays have void at the same pixels."""
     width = dilation((truth.shape[0], truth.shape[1]))
     in_truth, in_prediction = band(truth, width), band(prediction, width)
     both = in_truth & in_prediction & (truth == prediction)
-    bands = np.stack(
+    return np.stack(
         [np.bincount(of, minlength=classes) for of in (truth[in_truth], prediction[in_prediction], truth[both])]
     )
 
-    contours, outlines, hausdorff = np.zeros((4, classes), int), np.zeros((2, classes)), np.zeros((2, classes))
+
+def _count_contours(
+    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int, tolerance: float
+) -> tuple[Array, Array]:
+    """Pixels along edges, for Boundary F1, and their Hausdorff distances."""
+    contours, hausdorff = np.zeros((4, classes), int), np.zeros((2, classes))
     edge_truth, edge_prediction = np.argwhere(contour(truth)), np.argwhere(contour(prediction))
     class_truth, class_prediction = truth[tuple(edge_truth.T)], prediction[tuple(edge_prediction.T)]
     for c in np.union1d(class_truth, class_prediction):
@@ -118,11 +128,16 @@ def _count_edges(
             hausdorff[:, c] = max(np.percentile(missed_by, 95), np.percentile(wrong_by, 95)), 1
         else:
             hausdorff[:, c] = np.hypot(*truth.shape), 1
+    return contours, hausdorff
 
+
+def _count_outlines(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int, tolerance: float) -> Array:
+    """Lengths of outlines, for surface Dice."""
+    outlines = np.zeros((2, classes))
     of_truth_pieces, of_prediction_pieces = pieces(truth), pieces(prediction)
     for c in of_truth_pieces.keys() | of_prediction_pieces.keys():
         outlines[:, c] = _outline_within(of_truth_pieces.get(c), of_prediction_pieces.get(c), tolerance)
-    return bands, contours, outlines, hausdorff
+    return outlines
 
 
 def _outline_within(truth: Points | None, prediction: Points | None, tolerance: float) -> tuple[float, float]:

@@ -26,6 +26,7 @@ class Judge:
         classes: what the class ids mean.
         tolerance: px within which an edge counts as found, for boundary F1 and surface Dice.
         boundary: False leaves out everything about edges and takes a tenth of the time (validation during training).
+        contours_only: of edges only boundary F1 and Hausdorff distances, in half the time.
         seed: of the bootstrap.
         part: which images these will be, in words, to be told with the scores.
 
@@ -40,13 +41,20 @@ class Judge:
     """
 
     def __init__(
-        self, classes: Classes, *, tolerance: float = 2.0, boundary: bool = True, seed: int = 0, part: str = ""
+        self,
+        classes: Classes,
+        *,
+        tolerance: float = 2.0,
+        boundary: bool = True,
+        contours_only: bool = False,
+        seed: int = 0,
+        part: str = "",
     ) -> None:
         if not 0 <= tolerance < np.inf:
             raise DataError(f"a tolerance of {tolerance} px", "0 or a larger number", "2 is usual")
         self.classes = classes
         self.tolerance = tolerance
-        self.boundary = boundary
+        self.boundary, self.contours_only = boundary, contours_only
         self.seed = seed
         self.part = part
         self._images: dict[str, Counts] = {}
@@ -91,6 +99,7 @@ class Judge:
             classes=self.classes.count,
             tolerance=self.tolerance,
             boundary=self.boundary,
+            contours_only=self.contours_only,
         )
 
     def result(self) -> Scores:
