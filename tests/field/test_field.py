@@ -255,6 +255,8 @@ def test_valid_convolutions_shift_the_cells() -> None:
     found = field(ValidUNet(), (1, 32, 32))
     (window, _), (cell, _) = found.receptive_field("output", (9, 9)), found.cell("output", (9, 9))
     assert window[0] <= cell[0] < cell[1] <= window[1]
+    lost = 32 - found.grid("output").size[0]
+    assert cell == (9 + lost // 2, 10 + lost // 2), "the rim that is lost lies half before it"
 
 
 def test_drawing(tmp_path: Path) -> None:

@@ -174,8 +174,8 @@ class _Flattening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(self.conv(x))
-        weight = y.view(*y.shape[:2], -1).mean(-1)[..., None, None]
-        found: Tensor = self.head(y * weight)
+        flat = y.view(len(y), -1)  # which channels last does not allow
+        found: Tensor = self.head(y * flat.mean(1)[:, None, None, None])
         return found
 
 

@@ -38,7 +38,7 @@ class Proof:
         difference: the largest absolute difference between tiled and whole-image logits.
         largest: the largest absolute logit.
         changed: pixels whose label differs.
-        unexplained: those of them whose margin between the best two classes exceeds twice the difference: none can.
+        unexplained: those of them whose best two classes lie farther apart than rounding could move them.
         less: the largest difference with one stride less of halo; None where there is no halo.
     """
 
@@ -56,7 +56,7 @@ class Proof:
     @property
     def passed(self) -> bool:
         """Whether the difference is float rounding."""
-        return self.difference <= _TOLERANCE[self.precision] * max(1.0, self.largest) and not self.unexplained
+        return self.difference <= _rounding(self.precision, self.largest)
 
     def __str__(self) -> str:
         verdict = "tiles equal the whole image" if self.passed else "TILES DIFFER from the whole image"
@@ -117,9 +117,14 @@ def prove(
     margin = best[0] - best[-1]
     return Proof(
         piece.size, exact.tile, exact.halo, engine.precision, difference, float(whole.abs().max()), int(changed.sum()),
-        int((changed & (margin > 2 * difference)).sum()), _with_less(engine, piece, exact, whole),
-        engine.backend,
+        int((changed & (margin > 2 * _rounding(engine.precision, float(whole.abs().max())))).sum()),
+        _with_less(engine, piece, exact, whole), engine.backend,
     )  # fmt: skip
+
+
+def _rounding(precision: str, largest: float) -> float:
+    """How far rounding may move logits of which the largest is so large."""
+    return _TOLERANCE[precision] * max(1.0, largest)
 
 
 def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling:
