@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -438,18 +439,6 @@ def _prove(
         raise typer.Exit(1)
 
 
-@contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar with the time left; nothing where there is no terminal."""
-    if quiet or not _err.is_terminal:
-        yield None
-        return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _place(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -461,22 +450,30 @@ def _place(text: str | None) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _share_progress(quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
+def _bar(quiet: bool, what: str = "", *, counted: bool = True) -> Iterator[Callable[..., None] | None]:
+    """A bar with the time left, told what changes; None where there is no terminal."""
     if quiet or not _err.is_terminal:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn())
+    count = (MofNCompleteColumn(),) if counted else ()
+    columns = (TextColumn("{task.description}"), BarColumn(), *count, TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)
+        yield partial(bar.update, bar.add_task(what, total=None if counted else 1.0))
+
+
+@contextlib.contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    with _bar(quiet, what) as update:
+        yield update and (lambda done, total: update(completed=done, total=total))
+
+
+@contextlib.contextmanager
+def _share_progress(quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
+    with _bar(quiet, counted=False) as update:
+        yield update and (lambda what, share: update(description=what, completed=share))
 
 
 @contextlib.contextmanager
 def _tile_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    if quiet or not _err.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda name, done, total: bar.update(task, description=Path(name).name, completed=done, total=total)
+    with _bar(quiet) as update:
+        yield update and (lambda name, done, total: update(description=Path(name).name, completed=done, total=total))
