@@ -62,6 +62,10 @@ def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any
     return found
 
 
+_LONG = 2**18
+"""Pixels that suffice for a canvas: on longer ones torch's own rounding of places blurs windows."""
+
+
 def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas]:
     """The module on two images much larger than itself, whose sizes are multiples of its period."""
 
@@ -71,11 +75,12 @@ def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas
         one, two = (Canvas(size, _export(module, (*shape[:2], *size), None)) for size in sizes)
         return one, two
 
-    canvases = export((64,) * len(shape[2:]))
+    many = tuple(max(4, min(64, _LONG // size)) for size in shape[2:])
+    canvases = export(many)
     period = common_period(canvases, len(canvases[0].graph.steps) - 1)
     if all(size % pixels == 0 for size, pixels in zip(canvases[0].size, period)):
         return canvases
-    return export(tuple(lcm(64, pixels) for pixels in period))
+    return export(tuple(lcm(times, pixels) for times, pixels in zip(many, period)))
 
 
 _ROUNDINGS = 7
