@@ -22,11 +22,11 @@ from torch import nn
 from whatwhere.chosen import images_of, open_sets, truth_of, with_image
 from whatwhere.data import Findings, Folder, find, split, survey
 from whatwhere.data import check as findings_of
+from whatwhere.data.facts import Survey
 from whatwhere.data.findings import many
 from whatwhere.data.images import without_alpha
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet
-from whatwhere.data.survey import Survey
 from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.explain import Explanation
 from whatwhere.explain import explain as explain_set

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_folders import disc, photo, save, write_folder
 
+from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
 from whatwhere.data.likeness import alike, fingerprint, groups, twins
 from whatwhere.data.shapes import ClassShape
 from whatwhere.data.split import split
-from whatwhere.data.survey import FileSurvey, ImageFacts, MaskFacts, Survey, survey
+from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 from whatwhere.segmenter import plan

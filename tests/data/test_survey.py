@@ -10,9 +10,10 @@ from PIL import Image
 from scipy import ndimage
 from tiny_folders import disc, photo, save, write_folder
 
+from whatwhere.data.facts import Quantiles
 from whatwhere.data.folder import find
 from whatwhere.data.shapes import class_shapes
-from whatwhere.data.survey import Quantiles, survey
+from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 from whatwhere.records import VOID
 

@@ -1,13 +1,14 @@
 """Find, check, read, crop and augment images and masks."""
 
 from whatwhere.data.check import check
+from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.findings import Finding, Findings
 from whatwhere.data.folder import Folder, Sample, find
 from whatwhere.data.images import image_size, read_image, read_mask
 from whatwhere.data.label_images import write_label_image
 from whatwhere.data.mapping import encode_mask, infer_classes, read_classes
 from whatwhere.data.split import split
-from whatwhere.data.survey import FileSurvey, Survey, survey
+from whatwhere.data.survey import survey
 
 __all__ = [
     "FileSurvey",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from whatwhere.data import suspect_images as images
 from whatwhere.data import suspect_masks as masks
+from whatwhere.data.facts import Survey
 from whatwhere.data.findings import Findings
-from whatwhere.data.survey import Survey
 
 __all__ = ["check"]
 

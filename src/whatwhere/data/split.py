@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.likeness import alike
-from whatwhere.data.survey import FileSurvey, Survey
 from whatwhere.errors import DataError
 
 __all__ = ["split"]

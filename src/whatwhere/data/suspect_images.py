@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
+from whatwhere.data.facts import FileSurvey, ImageFacts, Quantiles, Survey
 from whatwhere.data.findings import Finding, many, percent, size_text
 from whatwhere.data.likeness import twins
-from whatwhere.data.survey import FileSurvey, ImageFacts, Quantiles, Survey
 
 __all__ = [
     "beside",

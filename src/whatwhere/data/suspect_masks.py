@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
-from whatwhere.data.survey import FileSurvey, Survey
 from whatwhere.data.values import soft_values
 from whatwhere.records import MaskValue
 

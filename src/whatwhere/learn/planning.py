@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from whatwhere.data.augment import Augmentation
+from whatwhere.data.facts import Survey
 from whatwhere.data.pieces import SIDE
-from whatwhere.data.survey import Survey
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
 from whatwhere.network import PHOTOGRAPHS, Machine, UNet, constants_of, cost, known_encoder, pretrained_file

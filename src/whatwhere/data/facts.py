@@ -1,0 +1,296 @@
+"""What is known of a data folder after one reading: facts of each file, and what follows from all together.
+
+Records and sums of them; opens no file and judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whatwhere.data.folder import Folder
+from whatwhere.data.images import opaque
+from whatwhere.data.likeness import uprightness
+from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces
+from whatwhere.data.shapes import ClassShape
+from whatwhere.data.values import ValueCount
+from whatwhere.errors import DataError
+from whatwhere.records import Classes, Normalisation
+
+__all__ = ["FileSurvey", "ImageFacts", "MaskFacts", "Quantiles", "Survey", "relative"]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What one image holds; one number a channel in ``minimum``, ``maximum``, ``mean`` and ``std``.
+
+    Attributes:
+        size: height and width.
+        pixels: that have data; the figures are of these (of all, if none has).
+        gray: all channels are equal (a grey picture stored as RGB).
+        digest: equal for images of equal pixels.
+        fingerprint: alike for images that show the same (`likeness`); empty for an image without contrast.
+        orientation: how the file asks for its pixels to be turned (EXIF, 1 to 8); the rest is of the upright image.
+    """
+
+    size: tuple[int, int]
+    pixels: int
+    dtype: str
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    gray: bool
+    digest: str
+    fingerprint: bytes
+    orientation: int = 1
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def opaque(self) -> bool:
+        """An alpha channel that hides nothing comes last."""
+        return self.channels in (2, 4) and self.minimum[-1] == self.maximum[-1] == opaque(np.dtype(self.dtype))
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What one mask holds.
+
+    Attributes:
+        size: height and width.
+        values: how often each value occurs.
+        shapes: one for each class; empty when the classes are not known.
+        void: pixels that do not count.
+        digest: equal for masks of equal labels.
+        pieces: of the image under the mask; only of some images, and where the classes are known.
+    """
+
+    size: tuple[int, int]
+    values: tuple[ValueCount, ...]
+    shapes: tuple[ClassShape, ...] = ()
+    void: int = 0
+    digest: str = ""
+    pieces: Pieces | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class FileSurvey:
+    """One sample: its facts, or the error's text where a file could not be used. Paths are relative to the root."""
+
+    name: str
+    split: str
+    image_path: str
+    mask_path: str | None
+    image: ImageFacts | None = None
+    mask: MaskFacts | None = None
+    image_error: str = ""
+    mask_error: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether training could take it: image and mask read, of one size, every mask value in a class."""
+        return (
+            self.image is not None
+            and self.mask is not None
+            and not self.mask_error
+            and self.image.size == self.mask.size
+        )
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """How a quantity is spread: the number of values, the smallest, 5 %, half, 95 % and the largest."""
+
+    count: int
+    smallest: float
+    low: float
+    median: float
+    high: float
+    largest: float
+
+    @classmethod
+    def of(cls, values: Iterable[float], weights: Iterable[float] | None = None) -> Quantiles | None:
+        """Quantiles of (weighted) values; None when there are none.
+
+        >>> Quantiles.of([3, 1, 2]).median
+        2.0
+        """
+        numbers = np.array(list(values), np.float64)
+        if not numbers.size:
+            return None
+        heavy = np.ones(numbers.size) if weights is None else np.array(list(weights), np.float64)
+        order = np.argsort(numbers, kind="stable")
+        reached = np.cumsum(heavy[order])
+        places = np.searchsorted(reached, reached[-1] * np.array([0.05, 0.5, 0.95]))
+        low, median, high = (float(v) for v in numbers[order][np.minimum(places, numbers.size - 1)])
+        return cls(int(heavy.sum()), float(numbers.min()), low, median, high, float(numbers.max()))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything known of a data folder after one reading.
+
+    Attributes:
+        root: the folder.
+        files: one record a sample, by split and name.
+        classes: from ``classes.toml`` or inferred; None when they could not be.
+        mapping_error: why they could not be.
+        declared: whether the classes come from ``classes.toml``.
+        lone_masks, ignored, beside: as in `Folder`, relative to the root.
+    """
+
+    root: str
+    files: tuple[FileSurvey, ...]
+    classes: Classes | None
+    mapping_error: str = ""
+    declared: bool = False
+    lone_masks: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(file.split for file in self.files))
+
+    @cached_property
+    def training(self) -> tuple[FileSurvey, ...]:
+        """The usable files that training sees (all of them, while the folder is not divided)."""
+        return tuple(file for file in self.files if file.split in ("train", "all") and file.usable)
+
+    def class_pixels(self, split: str | None = None) -> tuple[int, ...]:
+        """Pixels of each class, in one split or all."""
+        total = np.zeros(self.classes.count if self.classes else 0, np.int64)
+        for file in self.files:
+            if file.mask and file.mask.shapes and split in (None, file.split):
+                total += [shape.pixels for shape in file.mask.shapes]
+        return tuple(total.tolist())
+
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of all training pixels, in the units of the files.
+
+        Files whose channels or dtype differ from most are left out, and so is an alpha channel that hides nothing in
+        any. A constant channel gets standard deviation 1.
+
+        Raises:
+            DataError: there is no usable training image.
+        """
+        facts = [file.image for file in self.training if file.image]
+        if not facts:
+            raise DataError(f"{self.root} has no usable training image", "one at least", "run: whatwhere check")
+        (channels, dtype), _ = Counter((fact.channels, fact.dtype) for fact in facts).most_common(1)[0]
+        facts = [fact for fact in facts if (fact.channels, fact.dtype) == (channels, dtype)]
+        weights = np.array([fact.pixels for fact in facts], np.float64)
+        weights /= weights.sum()
+        means, stds = np.array([fact.mean for fact in facts]), np.array([fact.std for fact in facts])
+        mean = weights @ means
+        # the variance of a union: within the parts, and between their means
+        std = np.sqrt(weights @ (stds**2 + (means - mean) ** 2))
+        if all(fact.opaque for fact in facts):
+            mean, std = mean[:-1], std[:-1]
+        return Normalisation(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std), dtype)
+
+    def image_sides(self) -> tuple[Quantiles | None, Quantiles | None]:
+        """Heights and widths of all readable images."""
+        sizes = [file.image.size for file in self.files if file.image]
+        return Quantiles.of(h for h, _ in sizes), Quantiles.of(w for _, w in sizes)
+
+    def object_extents(self, class_id: int, *, by_area: bool = False) -> Quantiles | None:
+        """The longer sides of the bounding boxes of a class's objects, in pixels.
+
+        With ``by_area`` an object counts as often as it has pixels, so that specks do not hide the objects: the median
+        then is the extent of the object that a typical pixel of the class lies in.
+        """
+        shapes = list(self._shapes(class_id))
+        extents = (extent for shape in shapes for extent in shape.extents)
+        return Quantiles.of(extents, (area for shape in shapes for area in shape.areas) if by_area else None)
+
+    def thickness(self, class_id: int) -> Quantiles | None:
+        """How thick a class's structures are along their middles, in pixels; None where it meets no other class."""
+        pooled = Counter[int]()
+        for shape in self._shapes(class_id):
+            pooled.update(shape.thickness)
+        return Quantiles.of(pooled.keys(), pooled.values())
+
+    @cached_property
+    def piece_test(self) -> PieceTest | None:
+        """How often a small piece of an image alone tells its class; None where that can't be asked."""
+        return judge_pieces([file.mask.pieces for file in self.training if file.mask and file.mask.pieces])
+
+    @cached_property
+    def photographs(self) -> bool:
+        """Whether the images are colour photographs: three uint8 channels that differ in most of them."""
+        facts = [file.image for file in self.files if file.image]
+        colored = sum(fact.channels - fact.opaque == 3 and fact.dtype == "uint8" and not fact.gray for fact in facts)
+        return colored * 2 > len(facts)
+
+    @cached_property
+    def uprightness(self) -> float:
+        """How strongly the images agree on which way is up, from 0 to 1 (`likeness.uprightness`)."""
+        return uprightness(file.image.fingerprint for file in self.files if file.image)
+
+    def divided(self, folder: Folder) -> Survey:
+        """The same files under the splits that `split` gave the folder."""
+        by_path = {file.image_path: file for file in self.files}
+        files = [
+            replace(by_path.pop(path), split=name)
+            for name, samples in folder.splits.items()
+            for sample in samples
+            if (path := relative(sample.image, folder.root)) in by_path
+        ]
+        return replace(self, files=(*files, *by_path.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Pooled facts, and a short record of each file."""
+        sides = self.image_sides()
+        names = self.classes.names if self.classes else ()
+        return {
+            "root": self.root,
+            "classes": self.classes.to_json() if self.classes else None,
+            "mapping_error": self.mapping_error,
+            "class_pixels": {split: dict(zip(names, self.class_pixels(split))) for split in self.splits},
+            "image_heights": asdict(sides[0]) if sides[0] else None,
+            "image_widths": asdict(sides[1]) if sides[1] else None,
+            "object_extents": {name: _json(self.object_extents(place)) for place, name in enumerate(names)},
+            "thickness": {name: _json(self.thickness(place)) for place, name in enumerate(names)},
+            "piece_test": asdict(self.piece_test) if self.piece_test else None,
+            "normalisation": self.normalisation().to_json() if self.training else None,
+            "photographs": self.photographs,
+            "uprightness": self.uprightness,
+            "lone_masks": list(self.lone_masks),
+            "ignored": list(self.ignored),
+            "beside": list(self.beside),
+            "files": [_file_json(file) for file in self.files],
+        }
+
+    def _shapes(self, class_id: int) -> Iterator[ClassShape]:
+        return (file.mask.shapes[class_id] for file in self.files if file.mask and file.mask.shapes)
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path below the root, with forward slashes."""
+    return path.relative_to(root).as_posix()
+
+
+def _json(quantiles: Quantiles | None) -> dict[str, float] | None:
+    return asdict(quantiles) if quantiles else None
+
+
+def _file_json(file: FileSurvey) -> dict[str, Any]:
+    record: dict[str, Any] = {"name": file.name, "split": file.split, "image": file.image_path, "mask": file.mask_path}
+    if file.image:
+        keys = ("size", "dtype", "minimum", "maximum", "mean", "std", "digest")
+        record |= {key: getattr(file.image, key) for key in keys}
+    if file.mask:
+        record["class_pixels"] = [shape.pixels for shape in file.mask.shapes]
+        record["objects"] = [len(shape.extents) for shape in file.mask.shapes]
+    errors: Mapping[str, str] = {"image_error": file.image_error, "mask_error": file.mask_error}
+    return record | {key: text for key, text in errors.items() if text}
