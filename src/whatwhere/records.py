@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["VOID", "Box", "Classes", "MaskValue", "Normalisation", "parse_color"]
+__all__ = ["VOID", "Box", "Classes", "MaskValue", "Normalisation", "color_text", "parse_color"]
 
 VOID = 255
 """The class id of pixels that do not count, in every label array inside whatwhere (uint8)."""
@@ -16,6 +16,15 @@ Box = tuple[tuple[int, int], ...]
 
 MaskValue = int | tuple[int, int, int]
 """What a mask file holds for a class: an integer (grey value, class id) or an RGB colour."""
+
+
+def color_text(color: tuple[int, int, int]) -> str:
+    """What `parse_color` reads.
+
+    >>> color_text((18, 52, 255))
+    '#1234ff'
+    """
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def parse_color(text: str) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from whatwhere.data.values import ValueCount, code_of, codes_of, soft_values, value_of
 from whatwhere.errors import DataError
-from whatwhere.records import VOID, Classes, MaskValue, parse_color
+from whatwhere.records import VOID, Classes, MaskValue, color_text, parse_color
 
 __all__ = [
     "as_classes_are",
@@ -350,7 +350,7 @@ def _names(values: Sequence[MaskValue]) -> tuple[str, ...]:
 
 
 def _name(value: MaskValue) -> str:
-    return "class #{:02x}{:02x}{:02x}".format(*value) if isinstance(value, tuple) else f"class {value}"
+    return f"class {color_text(value)}" if isinstance(value, tuple) else f"class {value}"
 
 
 def _listing(classes: Classes) -> str:

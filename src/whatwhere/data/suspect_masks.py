@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
 from whatwhere.data.values import soft_values
-from whatwhere.records import MaskValue
+from whatwhere.records import MaskValue, color_text
 
 __all__ = [
     "classes",
@@ -243,7 +243,7 @@ def _plain(value: MaskValue, listed: set[MaskValue]) -> MaskValue:
 
 
 def _value(value: MaskValue) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*value) if isinstance(value, tuple) else str(value)
+    return color_text(value) if isinstance(value, tuple) else str(value)
 
 
 def _paths(files: Iterable[FileSurvey]) -> tuple[str, ...]:

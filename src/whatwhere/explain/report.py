@@ -24,7 +24,7 @@ from whatwhere.explain import figures, words
 from whatwhere.explain.explanation import Example, Explanation
 from whatwhere.explain.pixel import PixelStory
 from whatwhere.judge import to_display
-from whatwhere.records import Classes
+from whatwhere.records import Classes, color_text
 from whatwhere.writing import whole_file, write_json
 
 __all__ = ["MAIN_SCORES", "inline_svg", "write_report"]
@@ -60,9 +60,7 @@ def _context(e: Explanation) -> dict[str, Any]:
     return {
         "e": e,
         "say": words,
-        "classes": [
-            (name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in zip(e.classes.names, e.classes.colors)
-        ],
+        "classes": [(name, color_text(color)) for name, color in zip(e.classes.names, e.classes.colors)],
         "examples": [_example(e, one) for one in e.examples],
         "rows": _u_rows(e),
         "levels_svg": inline_svg(figures.draw_levels(e.levels, tokens), "what and where by level")

@@ -11,6 +11,7 @@ from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.shown import Shown
 from whatwhere.field import Field
 from whatwhere.network import own_config
+from whatwhere.records import color_text
 
 __all__ = ["geometry", "influenced_window", "portrait", "title_of"]
 
@@ -27,7 +28,7 @@ def portrait(lens: Lens, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "id": lens.id, "name": lens.name, "title": title_of(lens),
         "classes": [
-            {"id": k, "name": name, "color": "#{:02x}{:02x}{:02x}".format(*color)}
+            {"id": k, "name": name, "color": color_text(color)}
             for k, (name, color) in enumerate(zip(model.classes.names, model.classes.colors))
         ],
         "channels": model.normalisation.channels,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["as_rgb", "data_url", "packed", "png", "stretched", "thumbnail"]
+__all__ = ["data_url", "packed", "png", "stretched", "thumbnail"]
 
 Array = NDArray[Any]
 
@@ -33,21 +33,6 @@ def data_url(array: NDArray[np.uint8]) -> str:
 def packed(values: NDArray[np.uint8]) -> str:
     """Bytes, row by row, deflated, as base64. A picture would not do: some browsers change what a canvas gives back."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values), 1)).decode()
-
-
-def as_rgb(raw: Array) -> NDArray[np.uint8]:
-    """``H x W x C`` in any units as ``H x W x 3``, to be looked at.
-
-    8-bit values are kept; others are stretched from their 1st to their 99th percentile. Of more than three channels the
-    first three are shown; of two, the first as grey.
-    """
-    shown = raw if raw.ndim == 3 else raw[..., None]
-    shown = shown[..., :3] if shown.shape[-1] >= 3 else shown[..., :1]
-    if shown.dtype != np.uint8:
-        low, high = np.percentile(shown, (1, 99))
-        shown = ((shown - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
-    rgb: NDArray[np.uint8] = np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
-    return rgb
 
 
 def stretched(values: Array) -> NDArray[np.uint8]:

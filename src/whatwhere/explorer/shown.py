@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from whatwhere.data.images import decoded_bytes, filled, image_size
 from whatwhere.errors import DataError
 from whatwhere.explorer.errors import RefusalError
-from whatwhere.explorer.pictures import as_rgb, png, thumbnail
+from whatwhere.explorer.pictures import png, thumbnail
+from whatwhere.judge import to_display
 from whatwhere.paint.files import fitted, open_image
 
 __all__ = ["SIDE", "Shown", "cut_to_size", "open_shown"]
@@ -47,7 +48,7 @@ class Shown:
 
     @cached_property
     def rgb(self) -> NDArray[np.uint8]:
-        return as_rgb(self.raw)
+        return to_display(self.raw)
 
     @cached_property
     def picture(self) -> bytes:

@@ -15,7 +15,7 @@ import tomlkit
 from whatwhere.data.augment import Augmentation
 from whatwhere.errors import PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan
-from whatwhere.records import Classes, Normalisation, parse_color
+from whatwhere.records import Classes, Normalisation, color_text, parse_color
 from whatwhere.writing import whole_file
 
 __all__ = ["read_plan", "write_plan"]
@@ -200,7 +200,7 @@ def _toml_classes(plan: Plan) -> tomlkit.items.Table:
     for name, color, values in zip(plan.classes.names, plan.classes.colors, plan.classes.values):
         entry = tomlkit.table()
         entry["name"] = name
-        entry["color"] = "#{:02x}{:02x}{:02x}".format(*color)
+        entry["color"] = color_text(color)
         entry["values"] = [_listed(value) for value in values]
         entries.append(entry)
     table["class"] = entries

@@ -23,7 +23,7 @@ from whatwhere.data.scenes.canvas import SIDE, Canvas, Floats, draw_coat
 from whatwhere.data.scenes.figures import BODY, CAT, CUSHION, HEAD, THIN, TRIM, Body, Figure, draw_body
 from whatwhere.data.scenes.room import Room
 from whatwhere.errors import DataError
-from whatwhere.records import Classes
+from whatwhere.records import Classes, color_text
 from whatwhere.writing import whole_file
 
 __all__ = ["BODY", "CLASSES", "HEAD", "THIN", "TRIM", "Scene", "render_scene", "write_scenes"]
@@ -229,6 +229,5 @@ def _save(picture: Image.Image, path: Path) -> None:
 def _classes_toml() -> str:
     lines = ["# cats and cushions: the same fur covers both; only what is at the ends tells which\n"]
     for value, (name, color) in enumerate(zip(CLASSES.names, CLASSES.colors)):
-        shown = "".join(f"{channel:02x}" for channel in color)
-        lines.append(f'\n[[class]]\nvalue = {value}\nname = "{name}"\ncolor = "#{shown}"\n')
+        lines.append(f'\n[[class]]\nvalue = {value}\nname = "{name}"\ncolor = "{color_text(color)}"\n')
     return "".join(lines)
