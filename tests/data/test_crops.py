@@ -131,3 +131,42 @@ def test_a_pixel_of_a_class_is_found_in_a_large_image(monkeypatch):
     assert all(labels[place] == 1 for place in found)
     assert _place_of(rng, labels, 2) == (399, 299)
     assert _place_of(rng, labels, 3) is None
+
+
+def _counted(count: int, limit: int) -> tuple[Store, list[int]]:
+    reads: list[int] = []
+
+    def load(index: int):
+        reads.append(index)
+        return np.full((20, 20, 1), index, np.uint8), np.full((20, 20), index % 2, np.uint8)
+
+    return Store([lambda i=i: load(i) for i in range(count)], limit), reads
+
+
+def test_images_that_do_not_fit_are_read_once_for_several_crops_and_all_are_seen():
+    """Room for 12 of 60: read anew for every crop, 2000 crops would read nearly 2000 times."""
+    store, reads = _counted(60, 12 * 800)
+    presence = tuple((index % 2,) for index in range(60))
+    crops = Crops(store, presence, Normalisation((0.0,), (1.0,)), 8, STILL, 0.3, seed=1, window=11)
+    seen = [int(crops.crop_number(number)[0][0, 0, 0]) for number in range(2000)]
+    counts = np.bincount(seen, minlength=60)
+    assert counts.min() >= 8, "every image is learnt from"
+    assert counts.max() <= 90
+    assert len(reads) < 500
+    again = Crops(_counted(60, 10**6)[0], presence, Normalisation((0.0,), (1.0,)), 8, STILL, 0.3, seed=1, window=11)
+    assert [int(again.crop_number(number)[0][0, 0, 0]) for number in (0, 7, 1999)] == [seen[n] for n in (0, 7, 1999)]
+    classes = [int(crops.crop_number(number)[1][0, 0]) for number in range(500)]
+    assert 150 < sum(classes) < 350
+
+
+def test_a_store_keeps_what_was_asked_for_last_and_at_least_one():
+    store, reads = _counted(4, 2 * 800)
+    for index in (0, 1, 0, 2, 0, 1):
+        assert store[index][0][0, 0, 0] == index
+    assert reads == [0, 1, 2, 1], "2 took the place of 1, and 1 of 2"
+    tiny, again = _counted(2, 1)
+    assert [int(tiny[0][0][0, 0, 0]) for _ in range(3)] == [0, 0, 0]
+    assert again == [0]
+    nothing, every = _counted(2, 0)
+    _ = nothing[0], nothing[0]
+    assert every == [0, 0]

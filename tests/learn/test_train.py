@@ -682,3 +682,15 @@ def test_weights_that_are_not_installed_leave_no_run(
             train(begun, sets, tmp_path / "run")
     monkeypatch.setattr(training, "load_pretrained", lambda network: _stem(network).fill_(0.25))
     assert train(begun, sets, tmp_path / "run").steps == 2, "the folder can be used"
+
+
+def test_more_images_than_there_is_room_for_are_told_and_learnt_from(
+    discs: Path, disc_plan: Plan, tmp_path: Path
+) -> None:
+    few = open_sets(find(discs), disc_plan)
+    raw, labels = few["train"].store[0]
+    few["train"].store.limit = 4 * (raw.nbytes + labels.nbytes)
+    told = Told()
+    record = train(disc_plan, few, tmp_path / "run", view=told)
+    assert any("there is room for 3" in line for line in told.said)
+    assert record.mean_iou > 0.6

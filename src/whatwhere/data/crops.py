@@ -7,6 +7,7 @@ Knows nothing of networks.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,33 +26,45 @@ Load = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 class Store:
-    """Decoded images and labels, kept in memory as long as they fit.
+    """Decoded images and labels, kept in memory as long as they fit; then those that were asked for last.
 
     Args:
         loads: for each image a function that reads it: ``HxWxC`` raw values and ``HxW`` uint8 labels.
-        limit: bytes of memory that decoded images may take.
+        limit: bytes of memory that decoded images may take; one is kept however large, unless it is 0.
     """
 
     def __init__(self, loads: Sequence[Load], limit: int) -> None:
         self._loads = loads
-        self._room = limit
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.limit = limit
+        self._held = 0
+        self._kept: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._loads)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        pair = self._kept.get(index)
-        if pair is None:
-            pair = self._loads[index]()
-            with self._lock:
-                size = pair[0].nbytes + pair[1].nbytes
-                if index not in self._kept and size <= self._room:
-                    self._room -= size
-                    self._kept[index] = pair
+        with self._lock:
+            pair = self._kept.get(index)
+            if pair is not None:
+                self._kept.move_to_end(index)
+                return pair
+        pair = self._loads[index]()
+        with self._lock:
+            if self.limit and index not in self._kept:
+                self._kept[index] = pair
+                self._held += _bytes(pair)
+                while self._held > self.limit and len(self._kept) > 1:
+                    self._held -= _bytes(self._kept.popitem(last=False)[1])
         return pair
 
+
+def _bytes(pair: tuple[np.ndarray, np.ndarray]) -> int:
+    return pair[0].nbytes + pair[1].nbytes
+
+
+_USES = 8
+"""Crops that are cut from an image, on average, before it makes room for another, where not all fit into memory."""
 
 _AHEAD = 2
 """Batches that wait to be taken, beside those that are being made."""
@@ -85,6 +98,8 @@ class Crops:
         augmentation: how far they vary.
         class_aware: share of crops centred on a class drawn uniformly, instead of anywhere.
         seed: everything else follows from it and from the number of the crop.
+        window: how many images are drawn from at a time; 0 for all. Every 8 crops a new one enters and the oldest
+            leaves: so each is read once for about as many crops, where they don't fit into memory together.
     """
 
     store: Store
@@ -94,12 +109,13 @@ class Crops:
     augmentation: Augmentation
     class_aware: float
     seed: int
+    window: int = 0
 
     def crop_number(self, number: int) -> tuple[Tensor, Tensor]:
         """Crop ``number``: ``(C, crop, crop)`` float32 normalised and ``(crop, crop)`` uint8 labels."""
         rng = np.random.default_rng([self.seed, 1, number])
         wanted = self._wanted_class(rng)
-        index = self._in_turn(number) if wanted is None else self._holding(rng, wanted)
+        index = self._in_turn(number) if wanted is None else self._holding(rng, wanted, number)
         raw, labels = self.store[index]
         centre = self._centre(rng, labels, wanted)
         geometry = draw_geometry(rng, self.augmentation, centre, labels.shape, self.crop)
@@ -113,12 +129,22 @@ class Crops:
         return int(rng.choice(known)) if known else None
 
     def _in_turn(self, number: int) -> int:
-        """Every image once an epoch, in an order drawn for that epoch."""
-        epoch, place = divmod(number, len(self.store))
+        """Every image once an epoch, in an order drawn for that epoch; or one of the window's."""
+        if not self.window:
+            return self._at(number)
+        rng = np.random.default_rng([self.seed, 3, number])
+        return self._at(number // _USES + int(rng.integers(self.window)))
+
+    def _at(self, place: int) -> int:
+        epoch, place = divmod(place, len(self.store))
         return int(np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.store))[place])
 
-    def _holding(self, rng: np.random.Generator, class_id: int) -> int:
-        return int(rng.choice([index for index, held in enumerate(self.presence) if class_id in held]))
+    def _holding(self, rng: np.random.Generator, class_id: int, number: int) -> int:
+        """An image that holds a class, of the window's if there is one."""
+        first = number // _USES
+        here = {self._at(first + later) for later in range(self.window)}
+        held = [index for index, held in enumerate(self.presence) if class_id in held]
+        return int(rng.choice([index for index in held if index in here] or held))
 
     def _centre(self, rng: np.random.Generator, labels: np.ndarray, wanted: int | None) -> tuple[float, float]:
         height, width = labels.shape

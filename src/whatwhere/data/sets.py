@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def from_samples(
 def from_arrays(images: Sequence[NDArray[Any]], labels: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> ImageSet:
     """Arrays in memory: ``HxWxC`` images and ``HxW`` uint8 class ids (VOID does not count)."""
     pairs = [(image if image.ndim == 3 else image[..., None], label) for image, label in zip(images, labels)]
-    return ImageSet(tuple(names), Store([partial(_same, pair) for pair in pairs], limit=0))
+    return ImageSet(tuple(names), Store([partial(_same, pair) for pair in pairs], limit=sys.maxsize))
 
 
 def untold(paths: Sequence[Path], root: Path | None = None) -> ImageSet:

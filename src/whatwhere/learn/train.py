@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -144,7 +145,7 @@ class _Trainer:
             _check_images(images.names, facts[name], plan)
         self.crops = Crops(
             sets["train"].store, tuple(one.present for one in facts["train"]), plan.normalisation, plan.training.crop,
-            plan.augmentation, plan.training.class_aware, plan.seed,
+            plan.augmentation, plan.training.class_aware, plan.seed, self._window(sets["train"], facts["train"]),
         )  # fmt: skip
         self.keeper = Keeper(plan, sets["val"], sets["train"].digests(), folder, self.machine, view.say)
         self.steps_in_all = max(1, round(plan.training.epochs * _steps_an_epoch(plan, facts["train"])))
@@ -153,6 +154,19 @@ class _Trainer:
         self.told = 0  # hundredths of the run that the history tells of
         self.checkpoint_seconds = checkpoint_seconds
         self._hold()
+
+    def _window(self, images: ImageSet, facts: Sequence[Facts]) -> int:
+        """How many images fit into memory, where not all do; 0 if they do."""
+        sizes = [one.pixels * (one.channels * np.dtype(one.dtype).itemsize + 1) for one in facts]
+        if sum(sizes) <= images.store.limit:
+            return 0
+        window = max(1, int(images.store.limit / (sum(sizes) / len(sizes))) - 1)
+        whole = sum(sizes) / 2**30
+        self.view.say(
+            f"the {len(sizes)} images take {whole:.1f} GiB, and there is room for {window}: crops come from so many at "
+            "a time, and the others are read anew in turn; smaller images would learn faster"
+        )
+        return window
 
     def run(self, resume: bool) -> RunRecord:
         if resume and self.folder.checkpoint.is_file():
