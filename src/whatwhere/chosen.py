@@ -109,7 +109,7 @@ def images_of(model: Model, data: Path | str, split: str | None) -> ImageSet:
     if Path(data).is_dir() and not _has_masks(Path(data)):
         if split is not None:
             raise DataError(f"split {split!r} of {data}, which has no masks", "no split", "leave out --split")
-        return untold(find_images(Path(data)), Path(data))
+        return untold(find_images(Path(data)), Path(data), channels=model.normalisation.channels)
     return truth_of(model, data, split)
 
 
@@ -121,14 +121,14 @@ def _has_masks(folder: Path) -> bool:
     return True
 
 
-def with_image(images: ImageSet, path: Path) -> tuple[str, ImageSet]:
+def with_image(model: Model, images: ImageSet, path: Path) -> tuple[str, ImageSet]:
     """The image's name and a set that holds it: its own if it is of the data, else a set with it added."""
     if not path.is_file():
         raise DataError(f"there is no image {path}", "an image file", "check --image")
     for name, known in zip(images.names, images.paths):
         if known.samefile(path):
             return name, images
-    extra = untold([path])
+    extra = untold([path], channels=model.normalisation.channels)
     name = extra.names[0] if extra.names[0] not in images.names else str(path)
     loads = [partial(images.store.__getitem__, index) for index in range(len(images))]
     store = Store([partial(extra.store.__getitem__, 0), *loads], limit=0)

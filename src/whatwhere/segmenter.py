@@ -264,7 +264,7 @@ def explain(
     chosen = images_of(held, data, split)
     name = None
     if image is not None:
-        name, chosen = with_image(chosen, Path(image))
+        name, chosen = with_image(held, chosen, Path(image))
     if pixel is not None and name is None and len(chosen):  # else there is nothing to explain with, as is said there
         name = chosen.names[0]
     place = (name, *pixel) if name is not None and pixel is not None else None
@@ -406,7 +406,8 @@ class Segmenter:
             self._engines[backend] = Engine(self.model, backend=backend)
         engine = self._engines[backend]
         if not isinstance(image, str | Path):
-            array = without_alpha(np.asarray(image), self.model.normalisation.channels)
+            array = np.asarray(image)
+            array = without_alpha(array, self.model.normalisation.channels) if array.ndim == 3 else array
             return paint(engine, array, probabilities=probabilities)
         with closing(fitted(open_image(Path(image)), self.model.normalisation.channels)) as source:
             return paint(engine, source, probabilities=probabilities)

@@ -67,7 +67,7 @@ def check_place(path: Path | str | None) -> None:
 def _beside(path: Path) -> Path:
     if not path.name or os.path.isdir(path):  # noqa: PTH112 (a Path's own raises where one may not look)
         raise OutputError(f"{path} can't be written (it is a folder)", "the name of a file", "name a file in it")
-    return path.with_name(f".{path.name}.partial")
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _failed(path: Path, error: Exception) -> OutputError:

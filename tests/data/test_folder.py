@@ -194,7 +194,7 @@ def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
     """DRIVE has fields of view beside its vessels: whoever learns those is right everywhere and knows nothing."""
     for split in ("training", "test"):
         touch(tmp_path, f"{split}/images/21.tif", f"{split}/1st_manual/21.gif", f"{split}/mask/21_mask.gif")
-    with pytest.raises(DataError, match=r"training holds mask/ and 1st_manual/, all with images.*fov/"):
+    with pytest.raises(DataError, match=r"test holds mask/ and 1st_manual/, all with images.*fov/"):
         find(tmp_path)
     for split in ("training", "test"):
         (tmp_path / split / "mask").rename(tmp_path / split / "fov")

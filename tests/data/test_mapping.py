@@ -337,4 +337,5 @@ def test_a_mask_of_0_and_1_is_not_all_background_to_classes_of_0_and_255() -> No
     assert encode_mask(np.uint8([[0, 3, 250]]), classes).tolist() == [[0, 0, 1]]
     assert encode_mask(np.uint8([[0, 0]]), classes).tolist() == [[0, 0]]
     with pytest.raises(DataError, match=r"a.png is a mask of 0 and 1; expected one of 0, 255"):
-        encode_mask(np.uint8([[0, 1]]), classes, "a.png")
+        encode_mask(disc(), classes, "a.png")
+    assert not encode_mask(np.uint8([[0, 1, 0]]), classes).any(), "what JPEG leaves beside zeros"

@@ -237,7 +237,7 @@ def test_written_files_hold_the_scene_and_its_classes(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("here")
-    with pytest.raises(OutputError, match=r"taken.*expected a folder that can be written to"):
+    with pytest.raises(OutputError, match=r"taken.*expected a writable place"):
         write_scenes(tmp_path / "taken", train=1, val=0, size=32)
 
 

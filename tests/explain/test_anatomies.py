@@ -134,7 +134,7 @@ class Pooled(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.down = nn.Conv2d(8, 8, 3, stride=4, padding=1)
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.ReLU())
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
         self.join = nn.Conv2d(16, 8, 1)
         self.head = nn.Conv2d(16, 2, 1)
 
@@ -158,7 +158,7 @@ class Tokens(nn.Module):
         fine = self.stem(image)
         tokens = self.mix(fine.flatten(2).transpose(1, 2))
         deep = F.interpolate(self.deep(fine), scale_factor=2)
-        joined = deep + tokens.transpose(1, 2).view_as(fine)
+        joined = (deep.flatten(2) + tokens.transpose(1, 2)).unflatten(2, deep.shape[2:])
         return self.head(F.interpolate(joined, scale_factor=4))
 
 
@@ -168,6 +168,30 @@ def test_what_was_pooled_over_the_image_stands_where_it_is_spread_out() -> None:
     anatomy = GraphAnatomy(network, IMAGE.shape)
     assert [layer.name for layer in anatomy.layers] == ["pixel", "encoder.0", "bottleneck", "decoder.0"]
     assert anatomy.layers[1].module == "stem"
+    assert [path.name for path in anatomy.paths] == ["skip 0", "bottleneck"]
+    assert torch.allclose(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE), atol=1e-5)
+
+
+def test_a_norm_after_pooling_over_the_image_keeps_no_twin_from_being_made() -> None:
+    twin = untrained_like(Pooled(), 0, [IMAGE])
+    assert torch.isfinite(twin(IMAGE)).all()
+    assert not any(module.training for module in twin.modules())
+
+
+class WholeImage(nn.Module):
+    """The image itself is joined to the end, as some networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.head = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(11, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(torch.cat([image, F.interpolate(self.down(image), scale_factor=2)], 1))
+
+
+def test_the_image_itself_can_be_a_skip() -> None:
+    network = ready(WholeImage())
+    anatomy = GraphAnatomy(network, IMAGE.shape)
     assert [path.name for path in anatomy.paths] == ["skip 0", "bottleneck"]
     assert torch.allclose(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE), atol=1e-5)
 

@@ -187,7 +187,8 @@ def test_a_click_draws_every_levels_window_as_the_field_says(visit: Open, disc_r
         assert window(page, name) == pytest.approx(expected, abs=0.3)
     head = page.locator('.network[data-slot="0"] .pixel-head').inner_text()
     assert "x 13, y 22" in head
-    assert page.locator('.network[data-slot="0"] .node .reading i').count() == 5 * 2, "two classes at five levels"
+    two_classes_at_five_levels = ".network[data-slot='0'] .node .reading i"
+    page.wait_for_function(f'document.querySelectorAll("{two_classes_at_five_levels}").length === 10')
 
 
 def test_the_pointer_moves_the_windows_without_a_request(visit: Open) -> None:

@@ -149,7 +149,8 @@ def test_what_no_window_reaches_does_not_change(client: httpx.Client, desk: Desk
     assert right < 64
     assert left == 0
     expected = altered(desk.image("i0").raw, [Edit("grey", 5, 6, 3)])
-    assert np.array_equal(pixels(found["picture"]), expected)
+    shown = base64.b64decode(found["picture"].partition(",")[2])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(shown))), expected)
 
 
 def test_a_pixel_is_told_as_the_network_paints_it(client: httpx.Client, desk: Desk) -> None:

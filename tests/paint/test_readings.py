@@ -278,7 +278,7 @@ def test_what_another_model_has_half_painted_is_not_thrown_away_for_a_slip(
     _interrupted(mine, path, out)
     (item,) = predict(Engine(other, "float32"), path, out, tile=192).items
     assert item.status == "failed"
-    assert "holds an interrupted painting of other work (another model)" in item.error
+    assert "holds an interrupted painting of this image by another model" in item.error
     assert "--overwrite" in item.error
     (item,) = predict(Engine(mine, "float32"), path, out, tile=192).items
     assert item.status == "done"

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from threading import Lock
 
 import numpy as np
@@ -86,6 +87,11 @@ def _place_of(rng: np.random.Generator, labels: np.ndarray, wanted: int) -> tupl
     return None
 
 
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, 2, epoch]).permutation(count)
+
+
 @dataclass(frozen=True)
 class Crops:
     """The endless sequence of training crops of a data set.
@@ -137,7 +143,7 @@ class Crops:
 
     def _at(self, place: int) -> int:
         epoch, place = divmod(place, len(self.store))
-        return int(np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.store))[place])
+        return int(_order(self.seed, epoch, len(self.store))[place])
 
     def _holding(self, rng: np.random.Generator, class_id: int, number: int) -> int:
         """An image that holds a class, of the window's if there is one."""

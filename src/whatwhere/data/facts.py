@@ -166,6 +166,14 @@ class Survey:
         """The usable files that training sees (all of them, while the folder is not divided)."""
         return tuple(file for file in self.files if file.split in ("train", "all") and file.usable)
 
+    @cached_property
+    def _without_alpha(self) -> bool:
+        return all(file.image.opaque for file in self.files if file.image and file.image.channels in (2, 4))
+
+    def channels(self, image: ImageFacts) -> int:
+        """How many count: an alpha channel does not, where those of all images hide nothing."""
+        return image.channels - (image.opaque and self._without_alpha)
+
     def class_pixels(self, split: str | None = None) -> tuple[int, ...]:
         """Pixels of each class, in one split or all."""
         total = np.zeros(self.classes.count if self.classes else 0, np.int64)
@@ -186,16 +194,14 @@ class Survey:
         facts = [file.image for file in self.training if file.image]
         if not facts:
             raise DataError(f"{self.root} has no usable training image", "one at least", "run: whatwhere check")
-        (channels, dtype), _ = Counter((fact.channels, fact.dtype) for fact in facts).most_common(1)[0]
-        facts = [fact for fact in facts if (fact.channels, fact.dtype) == (channels, dtype)]
+        (channels, dtype), _ = Counter((self.channels(fact), fact.dtype) for fact in facts).most_common(1)[0]
+        facts = [fact for fact in facts if (self.channels(fact), fact.dtype) == (channels, dtype)]
         weights = np.array([fact.pixels for fact in facts], np.float64)
         weights /= weights.sum()
-        means, stds = np.array([fact.mean for fact in facts]), np.array([fact.std for fact in facts])
+        means, stds = (np.array([getattr(fact, key)[:channels] for fact in facts]) for key in ("mean", "std"))
         mean = weights @ means
         # the variance of a union: within the parts, and between their means
         std = np.sqrt(weights @ (stds**2 + (means - mean) ** 2))
-        if all(fact.opaque for fact in facts):
-            mean, std = mean[:-1], std[:-1]
         return Normalisation(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std), dtype)
 
     def image_sides(self) -> tuple[Quantiles | None, Quantiles | None]:
@@ -229,7 +235,7 @@ class Survey:
     def photographs(self) -> bool:
         """Whether the images are colour photographs: three uint8 channels that differ in most of them."""
         facts = [file.image for file in self.files if file.image]
-        colored = sum(fact.channels - fact.opaque == 3 and fact.dtype == "uint8" and not fact.gray for fact in facts)
+        colored = sum(self.channels(fact) == 3 and fact.dtype == "uint8" and not fact.gray for fact in facts)
         return colored * 2 > len(facts)
 
     @cached_property

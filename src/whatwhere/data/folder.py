@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def mask_folders(root: Path) -> tuple[Path, ...]:
     """Where the masks of a data folder lie; none if it is laid out otherwise."""
     try:
         return tuple(masks for _, _, masks in _pair_folders(root)) if root.is_dir() else ()
-    except DataError:
+    except LayoutError:
         return ()
 
 
@@ -208,8 +209,9 @@ def _beside(root: Path) -> tuple[Path, ...]:
 def _others(place: Path, pair: tuple[Path, Path]) -> Iterator[Path]:
     """Folders beside a pair that hold images too: other masks, or images that nobody took."""
     for name in _folders(place):
-        if place / name not in pair and any(_is_image(path) for path in (place / name).iterdir()):
-            yield place / name
+        with suppress(PermissionError):  # what can't be looked into is not meant
+            if place / name not in pair and any(_is_image(path) for path in (place / name).iterdir()):
+                yield place / name
 
 
 def _hidden(name: str) -> bool:

@@ -154,7 +154,8 @@ def opaque(dtype: np.dtype[Any]) -> float:
 def without_alpha(array: NDArray[Any], channels: int) -> NDArray[Any]:
     """``HxWxC`` as it is, or without a last channel that says nothing, where ``channels`` (1 or 3) are wanted."""
     one_more = channels in (1, 3) and array.shape[-1] == channels + 1
-    return array[..., :-1] if one_more and (array[..., -1] == opaque(array.dtype)).all() else array
+    hides_nothing = one_more and bool((array[..., -1] == opaque(array.dtype)).all())
+    return np.ascontiguousarray(array[..., :-1]) if hides_nothing else array
 
 
 def read_mask(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.data.values import ValueCount, code_of, codes_of, soft_values, value_of
+from whatwhere.data.values import SOLID, ValueCount, code_of, codes_of, count_values, soft_values, value_of
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes, MaskValue, color_text, parse_color
 
@@ -187,7 +187,10 @@ def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDA
 
 
 def _of_ones(mask: NDArray[Any]) -> bool:
-    return mask.ndim == 2 and bool(mask.max(initial=0) == 1) and bool(mask.min() >= 0)
+    """Whether it holds nothing else, and ones in areas: JPEG leaves single ones beside zeros."""
+    if mask.ndim != 2 or mask.max(initial=0) != 1 or mask.min() < 0:
+        return False
+    return any(count.value == 1 and count.solid >= SOLID * count.pixels for count in count_values(mask))
 
 
 def class_colors(values: Sequence[Sequence[MaskValue]]) -> tuple[tuple[int, int, int], ...]:

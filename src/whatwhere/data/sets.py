@@ -115,17 +115,20 @@ def from_arrays(images: Sequence[NDArray[Any]], labels: Sequence[NDArray[np.uint
     return ImageSet(tuple(names), Store([partial(_same, pair) for pair in pairs], limit=sys.maxsize))
 
 
-def untold(paths: Sequence[Path], root: Path | None = None) -> ImageSet:
-    """Images without masks: every label is VOID. Their names are their paths below ``root``, or of files alone."""
+def untold(paths: Sequence[Path], root: Path | None = None, *, channels: int = 0) -> ImageSet:
+    """Images without masks: every label is VOID. Their names are their paths below ``root``, or of files alone.
+
+    ``channels`` as for `read_pair`.
+    """
     whole = [path.relative_to(root) if root else Path(path.name) for path in paths]
     short = [name.with_suffix("").as_posix() for name in whole]
     names = (one if short.count(one) == 1 else name.as_posix() for one, name in zip(short, whole))
-    store = Store([partial(_read_untold, path) for path in paths], limit=0)
+    store = Store([partial(_read_untold, path, channels) for path in paths], limit=0)
     return ImageSet(tuple(names), store, paths=tuple(paths))
 
 
-def _read_untold(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    image = read_image(path)
+def _read_untold(path: Path, channels: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    image = without_alpha(read_image(path), channels)
     return image, np.full(image.shape[:2], VOID, np.uint8)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.folder import Folder, Sample
-from whatwhere.data.likeness import alike
+from whatwhere.data.likeness import alike, groups
 from whatwhere.errors import DataError
 
 __all__ = ["split"]
@@ -81,12 +81,13 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     prints = [file.image.fingerprint if file.image else b"" for file in files]
     together = alike(prints)
     folders = _by_folder(file.name for file in files)
-    if folders and max(map(len, joint := _joined(together, folders))) <= len(files) // 2:
-        together = joint
-    elif folders:
-        together = folders
-    elif max(map(len, together)) > len(files) // 2:  # a video: neighbours by name are the most alike
-        together = _stretches(len(files), val_share)
+    for bound in (_joined(len(files), (*together, *folders)), folders) if folders else (together,):
+        if max(map(len, bound)) <= len(files) // 2:
+            together = bound
+            break
+    else:
+        if max(map(len, together)) > len(files) // 2:  # a video: neighbours by name are the most alike
+            together = _stretches(len(files), val_share)
     presence = [[shape.pixels > 0 for shape in file.mask.shapes] if file.mask else [] for file in files]
     return [
         _Unit(tuple(unit), tuple(sum(column) for column in zip(*(presence[place] for place in unit))))
@@ -97,25 +98,28 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
 def _by_folder(names: Iterable[str]) -> list[list[int]]:
     """The places of names in one folder, a list a folder; empty where there are too few folders to divide by.
 
+    Files that lie in no folder of their own are bound to no other.
+
     >>> _by_folder(["a/1", "a/2", "b/1", "c/1", "d/1", "e/1"])
     [[0, 1], [2], [3], [4], [5]]
     >>> _by_folder(["a/1", "b/1", "c"])
     []
     """
     folders: dict[str, list[int]] = {}
+    loose = []
     for place, name in enumerate(names):
-        folders.setdefault(name.rpartition("/")[0], []).append(place)
-    return list(folders.values()) if len(folders) >= _ENOUGH_FOLDERS else []
+        folder = name.rpartition("/")[0]
+        if folder:
+            folders.setdefault(folder, []).append(place)
+        else:
+            loose.append([place])
+    return [*folders.values(), *loose] if len(folders) >= _ENOUGH_FOLDERS else []
 
 
-def _joined(groups: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The finest groups that hold each of both divisions' groups whole."""
-    parts: list[set[int]] = []
-    for group in (*groups, *others):
-        touched = [part for part in parts if not part.isdisjoint(group)]
-        parts = [part for part in parts if part.isdisjoint(group)]
-        parts.append(set(group).union(*touched))
-    return [sorted(part) for part in parts]
+def _joined(count: int, bound: Iterable[Sequence[int]]) -> list[list[int]]:
+    """The finest groups that hold each of some overlapping groups whole."""
+    pairs = [(first, other) for first, *others in bound for other in others]
+    return groups(count, np.array(pairs, np.intp).reshape(-1, 2))
 
 
 def _stretches(count: int, val_share: float) -> list[list[int]]:

@@ -50,7 +50,7 @@ def unreadable(survey: Survey) -> Iterator[Finding]:
 def kinds_differ(survey: Survey) -> Iterator[Finding]:
     """Images of different channels or depth."""
     kinds: tuple[tuple[str, str, Callable[[ImageFacts], str]], ...] = (
-        ("channels-differ", "channels", lambda image: many(image.channels, "channel")),
+        ("channels-differ", "channels", lambda image: many(survey.channels(image), "channel")),
         ("depth-differs", "depth", lambda image: image.dtype),
     )
     for code, what, kind in kinds:
@@ -162,7 +162,7 @@ def dark(survey: Survey) -> Iterator[Finding]:
     if flat:
         message = f"Channel {', '.join(str(c + 1) for c in flat)} of {channels} is constant in every image"
         remedy = "export without it to save time; it tells nothing"
-        if all(image.opaque for image in usable):
+        if flat == [channels - 1] and all(image.opaque for image in usable):
             message, remedy = f"{message}: an alpha channel that hides nothing, and is left out", ""
         yield Finding("note", "constant-channel", message, (), remedy)
 

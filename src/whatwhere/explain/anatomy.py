@@ -7,7 +7,7 @@ whatwhere, which name their levels; `graph_anatomy` finds the same parts in any 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -178,27 +178,37 @@ def both_logits(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
-def untrained_like(network: nn.Module, seed: int, images: Sequence[Tensor]) -> nn.Module:
+def untrained_like(
+    network: nn.Module, seed: int, images: Sequence[Tensor], step: Callable[[], None] = lambda: None
+) -> nn.Module:
     """The same architecture with fresh random weights; the caller's random state is left as it was.
 
     What a module made elsewhere cannot reset (attention, bare parameters, normalised weights) is shuffled: the values
     are of the same size then, and what was learnt is gone. Batch norms take their statistics from ``images``, ``(1, C,
-    H, W)`` each: without, they would not normalise, which is not the architecture's fault.
+    H, W)`` each: without, they would not normalise, which is not the architecture's fault. ``step`` is called before
+    each of them.
     """
     fresh = _with_new_weights(network, seed).to(images[0].device).eval()
     norms = [module for module in fresh.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
+    momenta, handles = [norm.momentum for norm in norms], []
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all images
-        norm.train()
+        handles.append(norm.register_forward_pre_hook(_learns_from_several))
     with torch.no_grad():
         for image in images if norms else ():
+            step()
             fresh(image)
-    for norm, momentum in zip(norms, momenta):
+    for norm, momentum, handle in zip(norms, momenta, handles):
         norm.momentum = momentum
+        handle.remove()
     return fresh.eval()
+
+
+def _learns_from_several(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+    """A single value a channel, as after pooling over the image, has no spread."""
+    norm.train(given[0].numel() > given[0].shape[1])
 
 
 def _with_new_weights(network: nn.Module, seed: int) -> nn.Module:

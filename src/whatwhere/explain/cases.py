@@ -114,7 +114,8 @@ def _load(model: Model, data: ImageSet, index: int, seed: int, device: str, pixe
                 "count from the top left corner, x to the right",
             )
         around = (pixel[2], pixel[1])
-    whole, shapes = raw.shape, ()
+    whole = raw.shape
+    shapes: tuple[ClassShape, ...] = ()
     top, left = _corner(raw.shape[:2], truth, seed + index, around)
     cut = np.s_[top : top + LARGEST, left : left + LARGEST]
     image = model.normalise(raw[cut], name)[None].to(device)

@@ -95,7 +95,7 @@ def inverted(seen: Observed) -> Diagnosis:
     present = confusion.sum(1) > 0
     now = float(np.diagonal(overlap)[present].mean())
     best = float(overlap[rows, columns][present].mean())
-    moved = [(r, c) for r, c in zip(rows, columns) if r != c]
+    moved = [(r, c) for r, c in zip(rows, columns) if r != c and present[r]]
     # all that change names have to fit: with one class painted everywhere, any renaming moves it to the largest
     swapped = moved if all(overlap[pair] > 0.3 for pair in moved) else []
     numbers = {"mean IoU as painted": now, "mean IoU with classes renamed": best}

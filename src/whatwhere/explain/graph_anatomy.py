@@ -95,7 +95,7 @@ class _Program:
         self.image = next(node for node in self.nodes if node.op == "placeholder")
         self.logits = _first(self.nodes[-1].args[0])
         self.parts = _Parts.of(self.nodes, self.image, self.logits)
-        if self.image in self._needed(self.parts.cut, [self.logits]):
+        if self.image not in self.parts.cut and self.image in self._needed(self.parts.cut, [self.logits]):
             raise ModelError(
                 f"{type(network).__name__} carries what is no map of features around its coarsest ones",
                 "a network whose features are maps, (N, channels, height, width)",

@@ -103,10 +103,12 @@ def study_of(bench: Bench) -> Study:
     """One look at every image, at a sample of its pixels."""
     spots = sample_spots(bench.aims, bench.distance, bench.model.classes.count, bench.seed)
     images = [case.image for case in bench.cases]
-    fresh = untrained_like(bench.anatomy.network, bench.seed, images).requires_grad_(False)
+    looking = "looking at every image"
+    fresh = untrained_like(bench.anatomy.network, bench.seed, images, lambda: bench.tell(looking, 0.0))
+    fresh.requires_grad_(False)
     twin = anatomy_of(fresh, bench.cases[0])
     with bench.fast:
-        return look(bench.anatomy, twin, bench.cases, spots, progress=bench.part("looking at every image", 0.0, 0.15))
+        return look(bench.anatomy, twin, bench.cases, spots, progress=bench.part(looking, 0.0, 0.15))
 
 
 def levels_of(bench: Bench, study: Study) -> Levels | None:

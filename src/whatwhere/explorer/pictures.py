@@ -32,7 +32,7 @@ def data_url(array: NDArray[np.uint8]) -> str:
 
 def packed(values: NDArray[np.uint8]) -> str:
     """Bytes, row by row, deflated, as base64. A picture would not do: some browsers change what a canvas gives back."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(values), 1)).decode()
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values).data, 1)).decode()
 
 
 def stretched(values: Array) -> NDArray[np.uint8]:

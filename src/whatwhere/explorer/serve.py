@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import threading
@@ -49,7 +50,7 @@ def models_in(paths: Sequence[Path]) -> list[tuple[str, Model]]:
 def _told_apart(found: Sequence[Path]) -> list[str]:
     """A name for each model; the page's address tells models by name, so equal ones are numbered."""
     names: list[str] = []
-    for path in map(Path.resolve, found):  # a run may be named "."
+    for path in (Path(os.path.abspath(one)) for one in found):  # noqa: PTH100 (a run may be named ".", or by a link)
         name = path.parent.name if path.name == "model.safetensors" else path.stem
         again = sum(other.rpartition(" (")[0] == name or other == name for other in names)
         names.append(f"{name} ({again + 1})" if again else name)
@@ -71,7 +72,7 @@ def explore(
     Args:
         models: names and models, or ``Segmenter``s: also such of networks made elsewhere.
         images: files or folders of images to look at.
-        data: labelled images, or a data folder, of which those are taken that the first model is judged on.
+        data: labelled images, or a data folder, of which those are taken that no model was trained on.
         host: where to listen; anything but this machine's own addresses needs the token that is then made and shown.
         port: 0 takes a free one.
         browser: whether to open one.
@@ -82,7 +83,7 @@ def explore(
     """
     held = [(name, as_model(model)) for name, model in models]
     if isinstance(data, str | Path):
-        data = truth_of(held[0][1], data)
+        data = truth_of(held[0][1], data, beside=[model for _, model in held[1:]])
     places = list(map(Path, images))
     inside = {path: find_images(path) for path in places if path.is_dir()}
     files = [file for path in places for file in inside.get(path, [path])]

@@ -52,14 +52,15 @@ class Keeper:
     def fit(self, state: State, budget: float) -> float:
         """Chooses how often and on how many images the network is judged; the seconds that the end will take."""
         each, counters = self._seconds_an_image(state), state.counters
-        allowed = _SHARE * budget / each  # images, in all validations in between
         if not counters.judged:  # a run that is gone on with judges the same images: scores are compared
-            counters.judged = max(_FEWEST_IMAGES, int(allowed / counters.validations))
+            allowed = _SHARE * budget / each  # images, in all validations in between, one of each to be drawn
+            counters.judged = max(_FEWEST_IMAGES, int(allowed / counters.validations) - 1)
+            counters.validations = max(1, min(counters.validations, int(allowed / (counters.judged + 1))))
         self._judged = spread(len(self._images), counters.judged)
-        shown = len(self._judged) + 1  # and one is drawn
-        counters.validations = max(1, min(counters.validations, int(allowed / shown)))
-        afford = int(_LAST_SHARE * budget / (1.1 * each)) - shown
-        self._last = spread(len(self._images), max(len(self._judged), afford))
+        # where nothing was judged before, there is nothing to compare with at the end
+        shown = 1 + (len(self._judged) if counters.validations > 1 else 0)
+        afford = max(1, int(_LAST_SHARE * budget / (1.1 * each)) - shown)
+        self._last = spread(len(self._images), max(len(self._judged) if counters.validations > 1 else 1, afford))
         if len(self._last) < len(self._images):
             self._say(
                 f"the last validation will judge {len(self._last)} of {len(self._images)} images, so that training has "
@@ -99,7 +100,8 @@ class Keeper:
     def finish(self, state: State) -> dict[str, Any]:
         """Keeps the last weights, or earlier ones if they were better, judged on every image if there is time."""
         last = best = self._model(state)
-        if state.counters.best_score > validate(self._engine(last), self._images, self._judged).mean_iou:
+        known = state.counters.best_score
+        if known >= 0 and known > validate(self._engine(last), self._images, self._judged).mean_iou:
             best = load_model(self._folder.model, state.average.network if self._plan.network.module else None)
         engine = self._engine(best)
         scores = validate(engine, self._images, self._last)

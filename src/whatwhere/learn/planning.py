@@ -36,6 +36,7 @@ _RAREST = 0.001
 """A class that is rarer counts as if it were not: a few stray pixels must not decide what is learnt."""
 _RISE_STEPS, _RISE_SECONDS = 250, 180
 """In which the learning rate rises to its height."""
+_NO_OBJECTS = "no class has separate objects, so a quarter of the image is taken"
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
 _WHOLE_DEPTH = 5, "down to stride 32, as the encoder goes"
@@ -257,7 +258,7 @@ def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned
             continue
         found.append((extents.median, name))
     if not found:
-        return side / 4, "no class has separate objects, so a quarter of the image is taken"
+        return side / 4, _NO_OBJECTS
     extent, name = max(found)
     return extent, f"the largest objects that recur are {name!r}, typically {extent:.0f} px"
 
@@ -275,7 +276,7 @@ def _crop(survey: Survey, step: int) -> Reasoned[int]:
     crop = max(step, min(256, side // step * step))
     said = f"{'nearly whole images' if crop > 0.7 * side else 'pieces'} of {side} px; a multiple of {step}"
     extent, what = _telling_extent(survey, side, range(survey.classes.count if survey.classes else 0))
-    if extent > 1.5 * crop:
+    if what != _NO_OBJECTS and extent > 1.5 * crop:
         said += (
             f"; {what}, larger than a crop: with images shrunk by {extent / crop:.1f} each crop would show one whole"
         )

@@ -27,7 +27,8 @@ class Counters:
     """The numbers of a run: steps made, seconds spent, what the guards did, the best validation so far.
 
     ``judged`` is how many images validations in between judge under a time budget, 0 before that is chosen;
-    ``validations`` how many parts they divide the run into; ``begun`` the seconds when the first step was made.
+    ``validations`` how many parts they divide the run into; ``begun`` the seconds when the first step was made;
+    ``window`` the images that crops were drawn from at a time, -1 before that is known.
     """
 
     step: int = 0
@@ -42,6 +43,7 @@ class Counters:
     judged: int = 0
     validations: int = 10
     begun: float = 0.0
+    window: int = -1
     finished: bool = False
 
 

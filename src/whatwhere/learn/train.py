@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +180,10 @@ class _Trainer:
         if budget is not None:
             reserve = self.keeper.fit(self.state, budget) if self.world.leads else 0.0
             counters = self.state.counters
-            begun = counters.begun or self.clock.elapsed()
+            begun = counters.begun if counters.step else self.clock.elapsed()
             self.reserve, counters.begun, often = self.world.agree(reserve, begun, counters.validations)
             counters.validations = int(often)
+            self.told = int(100 * self._progress())  # before, what was prepared counted
         self._loop()
         return self._finish()
 
@@ -193,6 +195,7 @@ class _Trainer:
             self._hold()
         if self.world.leads:
             self.folder.forget_after(-1)  # of a run that was killed before its first checkpoint
+        self.state.counters.window = self.crops.window
         self.view.say(str(fly_pilot(self.state.network, self.crops, self.plan, self.machine)))
         if self.world.leads:
             write_plan(self.plan, self.folder.plan)
@@ -205,6 +208,8 @@ class _Trainer:
         if counters.finished:
             self.view.say("this run is finished")
             return
+        if counters.window >= 0:  # as it was begun, whatever memory there is now
+            self.crops = replace(self.crops, window=counters.window)
         self._hold()
         if self.world.leads:
             self.folder.forget_after(counters.step)
@@ -342,7 +347,7 @@ class _Trainer:
         if not self.state.counters.step:
             raise TrainingError(
                 f"no step was made in {self.plan.training.time}: reading the images and preparing took "
-                f"{self.clock.elapsed():.0f} s",
+                f"{self.state.counters.begun:.0f} s, and judging at the end takes {self.reserve:.0f} s",
                 "time to learn beside",
                 "give it more --time",
             )

@@ -41,9 +41,6 @@ _CANVASES = 64, 128, 256, 512
 """Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
 pixel at the bottom of the U); grown to the total stride where that is larger."""
 
-_PLAIN = (bool, int, float, str, bytes, tuple, list)
-"""Attributes of modules that are settings."""
-
 _FEW = 2**19
 """Pixels of a job for which nothing but PyTorch itself is looked at: two tiles of 512x512."""
 
@@ -303,10 +300,11 @@ class Engine:
         job = Job(network, example, precision, self.device)
         try:
             run, logits = self._begun(job)
-        except (RuntimeError, NotImplementedError):
+        except (RuntimeError, NotImplementedError) as error:
             if job.precision == "float32":
                 raise
-            self.reason = "the network has operators that bfloat16 lacks"
+            lacks = "the network has operators that bfloat16 lacks"
+            self.reason = lacks if self.device.type == "cpu" else f"not in {job.precision}: {in_a_line(error)}"
             job = replace(job, precision="float32")
             run, logits = self._begun(job)
         self._check(logits.shape, example.shape)
@@ -341,11 +339,20 @@ def _code(network: torch.nn.Module) -> str:
         kind = type(module)
         if kind.__module__.partition(".")[0] == "torch":
             continue
-        with suppress(OSError, TypeError):  # typed in by hand, or compiled
-            parts.append(inspect.getsource(kind))
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"}
+        for base in kind.__mro__:
+            if base.__module__.partition(".")[0] not in ("torch", "builtins"):
+                with suppress(OSError, TypeError):  # typed in by hand, or compiled
+                    parts.append(inspect.getsource(base))
+        plain = {key: value for key, value in vars(module).items() if _is_plain(value) and key != "training"}
         parts.append(f"{name} {kind.__qualname__} {sorted(plain.items())}")
     return "\n".join(parts)
+
+
+def _is_plain(value: object) -> bool:
+    """A setting, whose text is the same in every process."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | bytes)
 
 
 def _version(package: str) -> str:

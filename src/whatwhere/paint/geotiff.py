@@ -12,9 +12,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from whatwhere.data.label_images import palette
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, extra, no_level
-from whatwhere.paint.tiff import palette, shrinkings
+from whatwhere.paint.tiff import shrinkings
 from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from whatwhere.data.label_images import palette
 from whatwhere.judge.pictures import to_display
 from whatwhere.paint.sources import Pixels, Source, Valid
-from whatwhere.paint.tiff import palette
 from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["blend", "write_overlay"]

@@ -72,7 +72,8 @@ def scheme(
         most: pixels of a tile, whatever is asked for, after memory has run out with larger ones.
     """
     asked = (tile, tile) if isinstance(tile, int) else tile
-    pixels = _affordable(engine, probabilities) // batch if asked is None else asked[0] * asked[1]
+    many = size[0] * size[1]
+    pixels = _affordable(engine, many, probabilities) // batch if asked is None else asked[0] * asked[1]
     pixels = pixels if most is None else min(pixels, most)
     whole = Tiling(size, size_up(size, engine.period), period=engine.period)
     fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or most else _within(whole.tile, asked)
@@ -134,14 +135,15 @@ def _within(tile: Pair, limit: Pair) -> bool:
     return tile[0] <= limit[0] and tile[1] <= limit[1]
 
 
-def _affordable(engine: Engine, probabilities: bool) -> int:
+def _affordable(engine: Engine, many: int, probabilities: bool) -> int:
     """Pixels of a tile: its features, and where probabilities are asked for, those of the tiles that wait."""
     free = free_memory(engine.device)
     waiting = 4 * engine.model.classes.count * _WAITING if probabilities else 0
     each = engine.bytes_per_pixel * _SCRATCH + waiting
     if engine.device.type == "cpu":
         return int(min(_BUDGET, free // 4) / each)
-    return min(int(free // 2 / each), _ON_GPU if tileable(engine) else _WHOLE_ON_GPU)
+    whole = many > _ON_GPU and not tileable(engine)  # asked only where it matters: it takes a second
+    return min(int(free // 2 / each), _WHOLE_ON_GPU if whole else _ON_GPU)
 
 
 def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Scheme:

@@ -68,6 +68,8 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        with suppress(OSError):  # what a network drive keeps of an open file's folder
+            folder.rmdir()
 
 
 def _hold(handle: int, folder: Path) -> None:
@@ -142,11 +144,13 @@ class JournaledSink:
     def _refuse_others(self) -> None:
         """Hours of another model's work are not thrown away for a slip in a command."""
         there = _bare(Journal.work(self._path))
-        if not there or there == self._work or self._overwrite:
+        other = there.keys() & self._work & {"model", "level"}
+        if self._overwrite or all(there[key] == self._work[key] for key in other):
             return
-        other = ", ".join(sorted(key for key in there.keys() | self._work if there.get(key) != self._work.get(key)))
+        if any(there.get(key) != self._work.get(key) for key in ("image", "bytes", "modified")):
+            return  # of an image that is not there any more
         raise TakenError(
-            f"{self.folder} holds an interrupted painting of other work (another {other})",
+            f"{self.folder} holds an interrupted painting of this image by another model or at another level",
             "the same command, which goes on with it",
             "choose another folder with -o, or use --overwrite",
         )

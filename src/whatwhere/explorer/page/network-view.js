@@ -219,6 +219,7 @@ export class NetworkView {
         this.u.setReadings(story.readings);
         this.says.told(this);
       } catch (error) {
+        this.pixel.clearStory();
         this.says.trouble(error);
       }
     });

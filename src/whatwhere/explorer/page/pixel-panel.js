@@ -36,6 +36,7 @@ export class PixelPanel {
     fill(this.head, h("span", { class: "quiet", text: "Point at the image." }));
     fill(this.bars);
     fill(this.cuts);
+    this.element?.classList.remove("story-waits");
   }
 
   /** What stands there is of the pixel before. */
