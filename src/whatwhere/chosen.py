@@ -43,7 +43,9 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
             )
         if not names:
             raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
-        sets[name] = from_samples(samples, plan.classes, limit, channels=plan.normalisation.channels)
+        sets[name] = from_samples(
+            samples, plan.classes, limit, channels=plan.normalisation.channels, rolling=name == "train"
+        )
     return sets
 
 

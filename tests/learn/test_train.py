@@ -689,6 +689,7 @@ def test_more_images_than_there_is_room_for_are_told_and_learnt_from(
 ) -> None:
     few = open_sets(find(discs), disc_plan)
     raw, labels = few["train"].store[0]
+    assert few["train"].store._rolling
     few["train"].store.limit = 4 * (raw.nbytes + labels.nbytes)
     told = Told()
     record = train(disc_plan, few, tmp_path / "run", view=told)

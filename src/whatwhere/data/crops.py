@@ -27,16 +27,17 @@ Load = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 class Store:
-    """Decoded images and labels, kept in memory as long as they fit; then those that were asked for last.
+    """Decoded images and labels, kept in memory as long as they fit.
 
     Args:
         loads: for each image a function that reads it: ``HxWxC`` raw values and ``HxW`` uint8 labels.
-        limit: bytes of memory that decoded images may take; one is kept however large, unless it is 0.
+        limit: bytes of memory that decoded images may take.
+        rolling: where they don't fit, those that were asked for last are kept, and one however large; else the first.
     """
 
-    def __init__(self, loads: Sequence[Load], limit: int) -> None:
+    def __init__(self, loads: Sequence[Load], limit: int, *, rolling: bool = False) -> None:
         self._loads = loads
-        self.limit = limit
+        self.limit, self._rolling = limit, rolling
         self._held = 0
         self._kept: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._lock = Lock()
@@ -52,7 +53,7 @@ class Store:
                 return pair
         pair = self._loads[index]()
         with self._lock:
-            if self.limit and index not in self._kept:
+            if index not in self._kept and (self._rolling or self._held + _bytes(pair) <= self.limit):
                 self._kept[index] = pair
                 self._held += _bytes(pair)
                 while self._held > self.limit and len(self._kept) > 1:

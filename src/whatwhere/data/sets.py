@@ -98,12 +98,18 @@ def read_pair(sample: Sample, classes: Classes, channels: int = 0) -> tuple[NDAr
 
 
 def from_samples(
-    samples: Sequence[Sample], classes: Classes, limit: int, part: str = "", *, channels: int = 0
+    samples: Sequence[Sample],
+    classes: Classes,
+    limit: int,
+    part: str = "",
+    *,
+    channels: int = 0,
+    rolling: bool = False,
 ) -> ImageSet:
-    """The images of a folder's split, as `read_pair` gives them; decoded ones are kept up to ``limit`` bytes."""
+    """The images of a folder's split, as `read_pair` gives them and `Store` keeps them."""
     return ImageSet(
         tuple(sample.name for sample in samples),
-        Store([partial(read_pair, sample, classes, channels) for sample in samples], limit),
+        Store([partial(read_pair, sample, classes, channels) for sample in samples], limit, rolling=rolling),
         part,
         tuple(sample.image for sample in samples),
     )
