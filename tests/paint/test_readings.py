@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -296,7 +297,7 @@ def test_a_copied_folder_does_not_take_an_older_painting_for_the_one_that_was_ki
     mine, other = (Engine(model_of(unet(seed=seed)), "float32") for seed in (0, 1))
     predict(mine, path, out)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("whatwhere.paint.predict.paint_to_files", _killed)
+        patched.setattr(sys.modules["whatwhere.paint.predict"], "paint_to_files", _killed)
         with pytest.raises(KeyboardInterrupt):
             predict(other, path, out, overwrite=True)
     shutil.copytree(out, tmp_path / "copy")
