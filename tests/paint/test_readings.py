@@ -351,3 +351,27 @@ def test_a_zarr_without_a_fill_value(tmp_path: Path) -> None:
     pixels, valid = open_image(tmp_path / "a.zarr", Reading()).read(((0, 20), (0, 20)))
     assert valid is None
     assert (pixels == 1).all()
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_large_ome_zarr_paintings_have_smaller_levels(tmp_path: Path, engine: Engine, form: Any) -> None:
+    image = picture(2100, 300)
+    group = zarr.open_group(str(tmp_path / "i.zarr"), mode="w", zarr_format=form)
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    one = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 0.5, 0.25]}]}
+    words = {"multiscales": [{"axes": axes, "datasets": [one]}]}
+    group.attrs.update(words if form == 2 else {"ome": {"version": "0.5", **words}})
+    array = group.create_array("0", shape=(3, 2100, 300), chunks=(3, 512, 300), dtype="uint8")
+    array[...] = image.transpose(2, 0, 1)
+    (item,) = predict(engine, tmp_path / "i.zarr", tmp_path / "out", tile=640).items
+    painted = zarr.open_group(item.output, mode="r")
+    labels = np.asarray(painted["0"])
+    np.testing.assert_array_equal(labels, whole_logits(engine.model, image).argmax(0).numpy())
+    np.testing.assert_array_equal(np.asarray(painted["1"]), labels[::2, ::2])
+    np.testing.assert_array_equal(np.asarray(painted["2"]), labels[::4, ::4])
+    told = dict(painted.attrs)
+    datasets = told.get("ome", told)["multiscales"][0]["datasets"]
+    scales = [one["coordinateTransformations"][0]["scale"] for one in datasets]
+    assert scales == [[0.5, 0.25], [1.0, 0.5], [2.0, 1.0]]
+    smaller = open_image(Path(item.output or ""), Reading(level=1)).read(((0, 1050), (0, 150)))[0]
+    np.testing.assert_array_equal(smaller[..., 0], labels[::2, ::2])

@@ -27,9 +27,9 @@ from whatwhere.paint.paint import ArraySink, PaintReport, paint_source
 from whatwhere.paint.scale import PixelSize, pixel_size
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, claimed, move, writing
-from whatwhere.paint.tiff import write_planes_tiff, write_tiff
+from whatwhere.paint.tiff import shrinkings, write_planes_tiff, write_tiff
 from whatwhere.paint.work import Progress
-from whatwhere.paint.zarrs import ZarrSource
+from whatwhere.paint.zarrs import ZarrSource, add_levels
 from whatwhere.records import Box, Classes
 from whatwhere.writing import whole_file
 
@@ -160,7 +160,10 @@ def _finish(sink: JournaledSink, source: Source, target: Names, options: Options
         if options.probabilities:
             write_planes_geotiff(shares, inner, classes.count, store.probabilities)
         write_geotiff(labels, inner, store.labels, classes)
-    elif not isinstance(inner, ZarrSource):
+    elif isinstance(inner, ZarrSource):
+        if inner.ome is not None:
+            add_levels(labels, shrinkings(source.size))
+    else:
         if options.probabilities:
             write_planes_tiff(shares, (classes.count, *source.size), store.probabilities)
         write_tiff(labels, source.size, store.labels, classes, _pixel_size(source))

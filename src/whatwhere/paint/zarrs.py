@@ -9,7 +9,7 @@ import base64
 import itertools
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from whatwhere.errors import DataError
 from whatwhere.paint.sources import WHOLE, Pixels, Reading, Valid, extra, no_level
 from whatwhere.records import VOID, Box, Classes
 
-__all__ = ["CHUNK", "ZarrSource", "create_labels", "create_planes", "is_zarr", "sync_box"]
+__all__ = ["CHUNK", "ZarrSource", "add_levels", "create_labels", "create_planes", "is_zarr", "sync_box"]
 
 _NESTED = {"name": "v2", "separator": "/"}
 """As OME-NGFF 0.4 asks for; and no folder gets a hundred thousand files."""
@@ -201,6 +201,43 @@ def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: Z
         **target, shape=size, chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=VOID, overwrite=True,
         attributes=words, config={"write_empty_chunks": True}, **named, **({} if name else {"zarr_format": form}),
     )  # fmt: skip
+
+
+def add_levels(path: Path, steps: Sequence[int]) -> None:
+    """Smaller levels of a finished OME-Zarr label image: every second, fourth ... pixel, so that they hold classes.
+
+    Args:
+        path: of the image, whose level 0 is complete.
+        steps: by how much each level is shrunk, each twice the one before.
+    """
+    zarr = extra("zarr", "zarr", f"{path} is a Zarr folder")
+    group = zarr.open_group(str(path), mode="r+")
+    words = dict(group.attrs)
+    multiscales = words.get("ome", words)["multiscales"][0]
+    (whole, *_), finest = multiscales["datasets"], group["0"]
+    datasets, larger = [whole], finest
+    named: dict[str, Any] = {"chunk_key_encoding": _NESTED}
+    if group.metadata.zarr_format == 3:
+        named = {"dimension_names": ["y", "x"]}
+    for level, step in enumerate(steps, 1):
+        height, width = (-(-n // step) for n in finest.shape)
+        smaller = group.create_array(
+            str(level), shape=(height, width), chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=VOID, overwrite=True,
+            config={"write_empty_chunks": True}, **named,
+        )  # fmt: skip
+        for top in range(0, height, CHUNK):
+            bottom = min(top + CHUNK, height)
+            smaller[top:bottom] = larger[2 * top : 2 * bottom][::2, ::2]
+        datasets.append({"path": str(level), "coordinateTransformations": [_larger(one, step) for one in
+                         whole["coordinateTransformations"]]})  # fmt: skip
+        larger = smaller
+    multiscales["datasets"] = datasets
+    group.attrs.update(words)
+
+
+def _larger(transform: dict[str, Any], step: int) -> dict[str, Any]:
+    """The first of the pixels that one stands for keeps its place, so that only the scale is another."""
+    return transform | ({"scale": [step * one for one in transform["scale"]]} if "scale" in transform else {})
 
 
 def create_planes(path: Path, shape: tuple[int, int, int], form: int) -> Any:
