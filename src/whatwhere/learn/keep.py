@@ -54,7 +54,8 @@ class Keeper:
         each, counters = self._seconds_an_image(state), state.counters
         if not counters.judged:  # a run that is gone on with judges the same images: scores are compared
             allowed = _SHARE * budget / each  # images, in all validations in between, one of each to be drawn
-            counters.judged = max(_FEWEST_IMAGES, int(allowed / counters.validations) - 1)
+            wanted = max(_FEWEST_IMAGES, int(allowed / counters.validations) - 1)
+            counters.judged = min(len(self._images), wanted)
             counters.validations = max(1, min(counters.validations, int(allowed / (counters.judged + 1))))
         self._judged = spread(len(self._images), counters.judged)
         # where nothing was judged before, there is nothing to compare with at the end
