@@ -19,7 +19,7 @@ from whatwhere.field import field
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.planning import receptive_field
-from whatwhere.network import PHOTOGRAPHS, UNet, encoders
+from whatwhere.network import PHOTOGRAPHS, UNet, encoders, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
 Edit = Callable[[str, str], Path]
@@ -453,3 +453,18 @@ def test_objects_larger_than_a_crop_are_told(tmp_path: Path) -> None:
     said = segmenter.plan(root, epochs=1, device="cpu").reasons["training.crop"]
     assert "typically 700 px, larger than a crop" in said
     assert "shrunk by 2.7" in said
+
+
+@pytest.mark.skipif(pretrained_file() is None, reason="the ImageNet weights are not installed")
+def test_dark_images_are_not_drowned_in_changes_meant_for_photographs(tmp_path: Path) -> None:
+    """Fluorescence as RGB, normalised by ImageNet's constants: the usual shift would be more than all there is."""
+    rng = np.random.default_rng(0)
+    strengths = []
+    for place, scale in (("day", 1.0), ("night", 0.15)):
+        images = [(rng.integers(0, 256, (120, 120, 3)) * scale).astype(np.uint8) for _ in range(4)]
+        root = segmenter.write_arrays(images, [image[..., 0] > 128 * scale for image in images], tmp_path / place)
+        made = segmenter.plan(root, epochs=1, device="cpu", encoder="efficientnet-lite0")
+        strengths.append((made.augmentation.brightness, made.augmentation.noise))
+        assert ("darker than photographs" in made.reasons.get("augmentation.brightness", "")) == (place == "night")
+    assert strengths[0] == (0.3, 0.1)
+    assert strengths[1][0] == pytest.approx(0.3 * (74 * 0.15 / 128) / 0.4, rel=0.05)

@@ -43,7 +43,7 @@ class Augmentation:
         elastic: how far a smooth bending moves pixels: standard deviation in pixels at knots that lie 48 px apart
             (Ronneberger et al. 2015, arXiv 1505.04597, found it the key to learning from few images).
         warp: probability that rotation, scale and bending are applied (without them pixels stay as sharp as they are).
-        brightness: largest shift, in standard deviations of the data set.
+        brightness: largest shift, in standard deviations of the normalisation.
         contrast: contrast changes by a factor between 1/(1+contrast) and 1+contrast.
         color: largest shift of each channel by itself, in standard deviations.
         blur, noise: probability of a slight blur; of added noise.

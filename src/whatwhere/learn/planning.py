@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from whatwhere.data.augment import Augmentation
@@ -36,6 +37,8 @@ _RAREST = 0.001
 """A class that is rarer counts as if it were not: a few stray pixels must not decide what is learnt."""
 _RISE_STEPS, _RISE_SECONDS = 250, 180
 """In which the learning rate rises to its height."""
+_DARK = 0.4
+"""Of the deviation that ImageNet's constants have, below which changes meant for photographs would drown the image."""
 _NO_OBJECTS = "no class has separate objects, so a quarter of the image is taken"
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
@@ -95,13 +98,14 @@ def make_plan(
     if skips is not None:
         choices.reasons["network.skips"] = "as asked"
     choices.reasons["training.epochs" if epochs else "training.time"] = asked
+    normalisation = _normalisation(survey, kind if pretrained else "plain")
     return Plan(
         seed=seed,
         classes=choices.take("classes", _classes(survey)),
-        normalisation=choices.take("normalisation", _normalisation(survey, kind if pretrained else "plain")),
+        normalisation=choices.take("normalisation", normalisation),
         network=NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained),
         training=_training(survey, choices, seconds, epochs, crop),
-        augmentation=_augmentation(survey, choices.reasons),
+        augmentation=_augmentation(survey, normalisation[0], choices.reasons),
         split=choices.take("split", _split(survey)),
         reasons=choices.reasons,
     )
@@ -351,7 +355,7 @@ def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:
     return weights, "by the root of how rare each class is"
 
 
-def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
+def _augmentation(survey: Survey, normalisation: Normalisation, reasons: dict[str, str]) -> Augmentation:
     upright = survey.photographs or survey.uprightness > 0.2
     changes: dict[str, Any] = {}
     if sides := _sides(survey.classes):
@@ -370,7 +374,16 @@ def _augmentation(survey: Survey, reasons: dict[str, str]) -> Augmentation:
     if not survey.photographs:
         changes["color"] = 0.0
         reasons["augmentation.color"] = "no colour photographs"
-    return Augmentation(**changes)
+    made = Augmentation(**changes)
+    own = survey.normalisation().std
+    spread = sum(own) / len(own) / (sum(normalisation.std) / len(own))  # 1 but for constants of other images
+    if spread < _DARK:
+        share = round(spread / _DARK, 2)
+        reasons["augmentation.brightness"] = f"darker than photographs are: {share:g} of what is usual"
+        reasons["augmentation.noise"] = reasons["augmentation.brightness"]
+        changes = {name: round(share * getattr(made, name), 3) for name in ("brightness", "color", "noise")}
+        made = replace(made, **changes)
+    return made
 
 
 def _sides(classes: Classes | None) -> tuple[str, str] | None:
