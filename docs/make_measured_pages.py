@@ -267,8 +267,8 @@ def real_page(folder: Path, pictures: Path) -> str:
 none was typed.*
 
 What drawn scenes show cleanly ([unet-intuition-measured.md](unet-intuition-measured.md)), real images show less
-cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}. What later recipes reach
-is in [RESULTS](../bench/RESULTS.md). Intervals, in brackets, are over validation images; they say nothing about other
+cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}: a few minutes each, as a
+first try is; what an hour reaches is in [RESULTS](../bench/RESULTS.md). Intervals, in brackets, are over validation images; they say nothing about other
 trainings.
 
 ## Where this agrees with the textbook, and where not
@@ -382,7 +382,7 @@ def _ablated_or_retrained(told: Mapping[str, Record], apart: Mapping[str, Record
 {table(columns, rows)}
 
 By how much the network with skips is better: than itself with all skips cut (their data-set mean in their place), and
-than a network that was trained without for the same time (paired bootstrap over validation images). The second is what
+than a network that was trained without, for as many steps (paired bootstrap over validation images). The second is what
 Kamath et al. measured.
 """
 
