@@ -267,18 +267,19 @@ def real_page(folder: Path, pictures: Path) -> str:
 none was typed.*
 
 What drawn scenes show cleanly ([unet-intuition-measured.md](unet-intuition-measured.md)), real images show less
-cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}: a few minutes each, as a
-first try is; what an hour reaches is in [RESULTS](../bench/RESULTS.md). Intervals, in brackets, are over validation images; they say nothing about other
-trainings.
+cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}:
+a few minutes each, as a first try is; what an hour reaches is in [RESULTS](../bench/RESULTS.md). Intervals, in
+brackets, are over validation images; they say nothing about other trainings.
 
 ## Where this agrees with the textbook, and where not
 
 {_agreement(told)}
 
-*Yes* and *no* where the 95 % intervals do not overlap (for worths: do not hold zero), else *not shown*; which level is
-highest, and how much of a field is used, go by the values themselves. Worths are Shapley values. Published:
-skips worth 0 to 0.14 Dice to networks trained without them (Kamath et al., MICCAI 2023); a *top* skip that hurts (Wilm
-et al., arXiv 2402.08276); effective fields a fraction of the theoretical (Luo et al. 2016, arXiv 1701.04128).
+*Yes* and *no* where the 95 % intervals do not overlap (for worths: do not hold zero) and come of {ENOUGH} images at
+least, else *not shown*; which level is highest, and how much of a field is used, go by the values themselves. Worths
+are Shapley values. Published: skips worth 0 to 0.14 Dice to networks trained without them (Kamath et al., MICCAI 2023);
+a *top* skip that hurts (Wilm et al., arXiv 2402.08276); effective fields a fraction of the theoretical (Luo et al.
+2016, arXiv 1701.04128).
 
 {_ablated_or_retrained(told, apart)}
 {NEWLINE.join(sets)}"""
