@@ -268,8 +268,8 @@ none was typed.*
 
 What drawn scenes show cleanly ([unet-intuition-measured.md](unet-intuition-measured.md)), real images show less
 cleanly, or not at all. One network a data set, trained by `bench/real_data.py`{_with(told)}:
-a few minutes each, as a first try is; what an hour reaches is in [RESULTS](../bench/RESULTS.md). Intervals, in
-brackets, are over validation images; they say nothing about other trainings.
+a few minutes each, as in a first try; what CamVid's reaches in an hour is in [RESULTS](../bench/RESULTS.md).
+Intervals, in brackets, are over validation images; they say nothing about other trainings.
 
 ## Where this agrees with the textbook, and where not
 
@@ -352,7 +352,7 @@ def _sees(one: Record) -> str:
     out = output(one)
     if out["share"] is None:
         return "no bound"
-    said = "yes" if out["share"] > 0.9 else "**no**"
+    said = "not shown" if out["visible"] < out["theoretical"] else "yes" if out["share"] > 0.9 else "**no**"
     of = f"{out['visible']} px" + (f" shown of {out['theoretical']}" if out["visible"] < out["theoretical"] else "")
     return f"{said}: 95 % in {out['most']['value']:.0f} of {of}"
 
@@ -384,7 +384,7 @@ def _ablated_or_retrained(told: Mapping[str, Record], apart: Mapping[str, Record
 
 By how much the network with skips is better: than itself with all skips cut (their data-set mean in their place), and
 than a network that was trained without, for as many steps (paired bootstrap over validation images). The second is what
-Kamath et al. measured.
+Kamath et al. measured. The first is over the images that are explained, at most 20, the second over all of val/.
 """
 
 

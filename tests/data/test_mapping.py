@@ -338,4 +338,8 @@ def test_a_mask_of_0_and_1_is_not_all_background_to_classes_of_0_and_255() -> No
     assert encode_mask(np.uint8([[0, 0]]), classes).tolist() == [[0, 0]]
     with pytest.raises(DataError, match=r"a.png is a mask of 0 and 1; expected one of 0, 255"):
         encode_mask(disc(), classes, "a.png")
-    assert not encode_mask(np.uint8([[0, 1, 0]]), classes).any(), "what JPEG leaves beside zeros"
+    with pytest.raises(DataError, match="a mask of 0 and 1"):
+        encode_mask((np.asarray(_vessels(1, 0)) > 0).astype(np.uint8), classes)
+    stray = np.zeros((40, 40), np.uint8)
+    stray[3, ::20] = 1
+    assert not encode_mask(stray, classes).any(), "what JPEG leaves beside zeros"

@@ -279,7 +279,7 @@ def test_what_another_model_has_half_painted_is_not_thrown_away_for_a_slip(
     _interrupted(mine, path, out)
     (item,) = predict(Engine(other, "float32"), path, out, tile=192).items
     assert item.status == "failed"
-    assert "holds an interrupted painting of this image by another model" in item.error
+    assert "holds an interrupted painting that differs in: model;" in item.error
     assert "--overwrite" in item.error
     (item,) = predict(Engine(mine, "float32"), path, out, tile=192).items
     assert item.status == "done"
@@ -288,6 +288,26 @@ def test_what_another_model_has_half_painted_is_not_thrown_away_for_a_slip(
     assert item.status == "done"
     expected = whole_logits(other, tifffile.imread(path)).argmax(0)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "again/slide.tif"), expected)
+
+
+def test_another_image_of_the_same_name_does_not_take_the_place_of_a_half_done_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
+    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    model = model_of(unet())
+    for seed, place in enumerate(("a", "b")):
+        (tmp_path / place).mkdir()
+        image = picture(400, 380, seed=seed)
+        tifffile.imwrite(tmp_path / place / "slide.tif", image, photometric="rgb", tile=(64, 64))
+    _interrupted(model, tmp_path / "a/slide.tif", tmp_path / "out")
+    (item,) = predict(Engine(model, "float32"), tmp_path / "b/slide.tif", tmp_path / "out", tile=192).items
+    assert item.status == "failed"
+    assert "differs in:" in item.error
+    assert "image" in item.error
+    (tmp_path / "a/slide.tif").unlink()  # then what was painted of it is worth nothing
+    (item,) = predict(Engine(model, "float32"), tmp_path / "b/slide.tif", tmp_path / "out", tile=192).items
+    assert item.status == "done"
 
 
 def test_a_copied_folder_does_not_take_an_older_painting_for_the_one_that_was_killed(tmp_path: Path) -> None:

@@ -187,10 +187,11 @@ def encode_mask(mask: NDArray[Any], classes: Classes, name: str = "mask") -> NDA
 
 
 def _of_ones(mask: NDArray[Any]) -> bool:
-    """Whether it holds nothing else, and ones in areas: JPEG leaves single ones beside zeros."""
+    """Whether it holds nothing else, and ones in areas or many: JPEG leaves single ones beside zeros."""
     if mask.ndim != 2 or mask.max(initial=0) != 1 or mask.min() < 0:
         return False
-    return any(count.value == 1 and count.solid >= SOLID * count.pixels for count in count_values(mask))
+    ones = next(count for count in count_values(mask) if count.value == 1)
+    return ones.solid >= SOLID * ones.pixels or ones.pixels > 0.01 * mask.size
 
 
 def class_colors(values: Sequence[Sequence[MaskValue]]) -> tuple[tuple[int, int, int], ...]:

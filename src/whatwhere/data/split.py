@@ -17,7 +17,7 @@ from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.likeness import alike, groups
 from whatwhere.errors import DataError
 
-__all__ = ["split"]
+__all__ = ["folders_of", "split"]
 
 _ENOUGH_FOLDERS = 5
 """Of which each goes to one side: with fewer, too little would be left of one side or the other."""
@@ -80,7 +80,7 @@ class _Unit:
 def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     prints = [file.image.fingerprint if file.image else b"" for file in files]
     together = alike(prints)
-    folders = _by_folder(file.name for file in files)
+    folders = _by_folder([file.name for file in files])
     for bound in (_joined(len(files), (*together, *folders)), folders) if folders else (together,):
         if max(map(len, bound)) <= len(files) // 2:
             together = bound
@@ -95,20 +95,26 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     ]
 
 
-def _by_folder(names: Iterable[str]) -> list[list[int]]:
-    """The places of names in one folder, a list a folder; empty where there are too few folders to divide by.
+def folders_of(names: Sequence[str]) -> list[str]:
+    """The folder that each name is bound to: the outermost where there are enough of them, else the innermost.
 
-    Files that lie in no folder of their own are bound to no other.
+    "" for files that lie in no folder of their own: they are bound to no other.
 
-    >>> _by_folder(["a/1", "a/2", "b/1", "c/1", "d/1", "e/1"])
-    [[0, 1], [2], [3], [4], [5]]
-    >>> _by_folder(["a/1", "b/1", "c"])
-    []
+    >>> folders_of(["a/left/1", "a/right/1", "b/1", "c/1", "d/1", "e/1", "loose"])
+    ['a', 'a', 'b', 'c', 'd', 'e', '']
+    >>> folders_of(["all/a/1", "all/b/1"])
+    ['all/a', 'all/b']
     """
+    outermost = [name.partition("/")[0] if "/" in name else "" for name in names]
+    enough = len(set(outermost) - {""}) >= _ENOUGH_FOLDERS
+    return outermost if enough else [name.rpartition("/")[0] for name in names]
+
+
+def _by_folder(names: Sequence[str]) -> list[list[int]]:
+    """The places of names in one folder, a list a folder; empty where there are too few folders to divide by."""
     folders: dict[str, list[int]] = {}
     loose = []
-    for place, name in enumerate(names):
-        folder = name.rpartition("/")[0]
+    for place, folder in enumerate(folders_of(names)):
         if folder:
             folders.setdefault(folder, []).append(place)
         else:

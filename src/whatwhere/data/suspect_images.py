@@ -201,7 +201,7 @@ def sizes(survey: Survey) -> Iterator[Finding]:
     heights, widths = survey.image_sides()
     if not heights or not widths:
         return
-    kinds = Counter((f.image.channels, f.image.dtype) for f in survey.files if f.image)
+    kinds = Counter((survey.channels(f.image), f.image.dtype) for f in survey.files if f.image)
     (channels, dtype), _ = kinds.most_common(1)[0]
     splits = Counter(file.split for file in survey.files if file.image)
     counts = ", ".join(f"{n:,} {split}" for split, n in splits.items() if split != "all")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from whatwhere.data.augment import Augmentation
 from whatwhere.data.facts import Survey
 from whatwhere.data.pieces import SIDE
+from whatwhere.data.split import folders_of
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
 from whatwhere.network import PHOTOGRAPHS, Machine, UNet, constants_of, cost, known_encoder, pretrained_file
@@ -149,7 +150,9 @@ def _split(survey: Survey) -> Reasoned[dict[str, tuple[str, ...]]]:
     if not split.get("val") and len(split["train"]) == 1:  # a single image is learnt from and judged on
         split["val"] = split["train"]
     said = ", ".join(f"{len(names)} {name}" for name, names in split.items())
-    train, val = ({name.rpartition("/")[0] for name in split.get(side, ())} for side in ("train", "val"))
+    sides = [split.get(side, ()) for side in ("train", "val")]
+    folders = dict(zip([*sides[0], *sides[1]], folders_of([*sides[0], *sides[1]])))
+    train, val = ({folders[name] for name in side} - {""} for side in sides)
     if train & val and len(train | val) > 1:
         said += "; of some folders there are images on both sides: if each is a patient or a plate, scores are too good"
     elif len(train | val) > 1:
@@ -379,10 +382,11 @@ def _augmentation(survey: Survey, normalisation: Normalisation, reasons: dict[st
     spread = sum(own) / len(own) / (sum(normalisation.std) / len(own))  # 1 but for constants of other images
     if spread < _DARK:
         share = round(spread / _DARK, 2)
-        reasons["augmentation.brightness"] = f"darker than photographs are: {share:g} of what is usual"
-        reasons["augmentation.noise"] = reasons["augmentation.brightness"]
-        changes = {name: round(share * getattr(made, name), 3) for name in ("brightness", "color", "noise")}
-        made = replace(made, **changes)
+        said = "less contrast than photographs have"
+        weaker = {name: round(share * getattr(made, name), 3) for name in ("brightness", "contrast", "color")}
+        reasons |= {f"augmentation.{name}": f"{said}: {share:g} of what is usual" for name in weaker}
+        reasons["augmentation.noise"] = f"{said}: noise would drown it"
+        made = replace(made, **weaker, noise=0.0)
     return made
 
 

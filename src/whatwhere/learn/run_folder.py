@@ -86,6 +86,11 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"{self.root} can't be written ({error.strerror})", "a writable place", "") from error
 
+    def tidy(self) -> None:
+        """Removes what a killed process was writing."""
+        for left in self.root.rglob(".*.partial"):
+            left.unlink(missing_ok=True)
+
     def refuse(self) -> None:
         """``TrainingError`` if a run is there already."""
         if self.plan.exists():

@@ -90,6 +90,7 @@ def train(
     with joined() as world:
         if world.leads:
             folder.open(resume=resume)
+            folder.tidy()
         world.agree(0.0)  # nobody looks for the folder before it is there
         if resume:
             plan = read_plan(folder.plan)
@@ -208,7 +209,7 @@ class _Trainer:
         if counters.finished:
             self.view.say("this run is finished")
             return
-        if counters.window >= 0:  # as it was begun, whatever memory there is now
+        if counters.window >= 0 and self.plan.training.seconds is None:  # as it was begun, whatever memory there is now
             self.crops = replace(self.crops, window=counters.window)
         self._hold()
         if self.world.leads:

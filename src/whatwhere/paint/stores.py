@@ -45,6 +45,9 @@ __all__ = [
 
 Size = tuple[int, int]
 
+_OF_IMAGE = ("bytes", "modified")
+"""What tells whether an image was changed since."""
+
 _LOCK = "lock"
 """A file of the partial folder; who paints there holds it."""
 
@@ -144,13 +147,14 @@ class JournaledSink:
     def _refuse_others(self) -> None:
         """Hours of another model's work are not thrown away for a slip in a command."""
         there = _bare(Journal.work(self._path))
-        other = there.keys() & self._work & {"model", "level"}
-        if self._overwrite or all(there[key] == self._work[key] for key in other):
+        if self._overwrite or not there or there == self._work:
             return
-        if any(there.get(key) != self._work.get(key) for key in ("image", "bytes", "modified")):
+        image, changed = str(there.get("image")), any(there.get(key) != self._work.get(key) for key in _OF_IMAGE)
+        if not Path(image).exists() or (image == self._work.get("image") and changed):
             return  # of an image that is not there any more
+        other = sorted(key for key in there.keys() | self._work.keys() if there.get(key) != self._work.get(key))
         raise TakenError(
-            f"{self.folder} holds an interrupted painting of this image by another model or at another level",
+            f"{self.folder} holds an interrupted painting that differs in: {', '.join(other)}",
             "the same command, which goes on with it",
             "choose another folder with -o, or use --overwrite",
         )
@@ -182,7 +186,7 @@ class JournaledSink:
         """Whether all is there: a run that was killed while its files moved to their places has left a part."""
         try:
             self.store.open(self.folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # or of which a file was cut off
             self.store.close()
             return False
         return True

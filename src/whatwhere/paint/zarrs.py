@@ -228,6 +228,7 @@ def add_levels(path: Path, steps: Sequence[int]) -> None:
         for top in range(0, height, CHUNK):
             bottom = min(top + CHUNK, height)
             smaller[top:bottom] = larger[2 * top : 2 * bottom][::2, ::2]
+            sync_box(smaller, ((top, bottom), (0, width)))
         datasets.append({"path": str(level), "coordinateTransformations": [_larger(one, step) for one in
                          whole["coordinateTransformations"]]})  # fmt: skip
         larger = smaller
