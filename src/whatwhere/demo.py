@@ -161,11 +161,11 @@ def _draw(scenes: list[Scene], painted: Mapping[str, list[np.ndarray]], path: Pa
     palette = np.array(CLASSES.colors, np.uint8)
     titles = ["image", "truth", *(NETWORKS[name].title for name in painted)]
     side, gap, top = 256, 10, 34
-    sheet = Image.new("RGB", (len(titles) * (side + gap) + gap, top + 4 * (side + gap)), "white")
+    chosen = sorted(range(len(scenes)), key=lambda index: -len(np.unique(scenes[index].labels)))[:4]
+    sheet = Image.new("RGB", (len(titles) * (side + gap) + gap, top + len(chosen) * (side + gap)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         draw.text((gap + column * (side + gap), 8), title, fill="#222", font=ImageFont.load_default(18))
-    chosen = sorted(range(len(scenes)), key=lambda index: -len(np.unique(scenes[index].labels)))[:4]
     for row, index in enumerate(chosen):
         panels = [
             scenes[index].image,

@@ -138,9 +138,8 @@ def test_the_same_plan_and_seed_give_the_same_run(disc_plan: Plan, sets: Any, tm
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of its own, on which a step takes a second and all else nothing."""
-    passed: list[float] = []
+def clock_of_steps(monkeypatch: pytest.MonkeyPatch, passed: list[float]) -> list[float]:
+    """A clock on which a step takes a second, the last validation five, and all else nothing."""
     honest = training.train_step
 
     def step(*arguments: Any, **options: Any) -> StepResult:
@@ -149,7 +148,12 @@ def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path, monke
 
     monkeypatch.setattr(training, "train_step", step)
     monkeypatch.setattr(training._Clock, "elapsed", lambda _clock: sum(passed))
-    monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)  # what the last validation will take
+    monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)
+    return passed
+
+
+def test_a_time_budget_is_kept(disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = clock_of_steps(monkeypatch, [])
     told = Told()
     timed = replace(disc_plan, training=replace(disc_plan.training, time="30s", epochs=0.0))
     record = train(timed, sets, tmp_path / "run", view=told)
@@ -161,16 +165,7 @@ def test_reading_the_images_is_no_part_of_the_schedule(
     disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a clock that has run for ten seconds before the first step: there the rate is as low as at any beginning."""
-    passed: list[float] = [10.0]
-    honest = training.train_step
-
-    def step(*arguments: Any, **options: Any) -> StepResult:
-        passed.append(1.0)
-        return honest(*arguments, **options)
-
-    monkeypatch.setattr(training, "train_step", step)
-    monkeypatch.setattr(training._Clock, "elapsed", lambda _clock: sum(passed))
-    monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)
+    clock_of_steps(monkeypatch, [10.0])
     told = Told()
     timed = replace(disc_plan, training=replace(disc_plan.training, time="30s", epochs=0.0, warmup=0.3))
     assert train(timed, sets, tmp_path / "run", view=told).steps == 15

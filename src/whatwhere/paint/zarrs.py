@@ -22,9 +22,6 @@ from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["CHUNK", "ZarrSource", "add_levels", "create_labels", "create_planes", "is_zarr", "sync_box"]
 
-_NESTED = {"name": "v2", "separator": "/"}
-"""As OME-NGFF 0.4 asks for; and no folder gets a hundred thousand files."""
-
 CHUNK = 256
 """Height and width of output chunks; tile write boxes meet at its multiples."""
 
@@ -184,6 +181,11 @@ def _missing(array: Any) -> Iterator[str]:
             yield key
 
 
+def _named(axes: str, form: int) -> dict[str, Any]:
+    """Zarr v3 names its axes. Chunks of v2 are nested, as OME-NGFF 0.4 asks: no folder gets a hundred thousand."""
+    return {"dimension_names": [*axes]} if form == 3 else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+
+
 def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: ZarrSource | None) -> Any:
     """An empty ``(H, W)`` uint8 array for labels, of the Zarr format of ``source`` and as OME-Zarr if it is that."""
     zarr = extra("zarr", "zarr", f"{path} is to be a Zarr folder")
@@ -196,10 +198,10 @@ def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: Z
         place.attrs.update(_ome_words(source.ome, source.level, classes, form))
     maker = zarr.create_array if name is None else place.create_array
     target = {"store": place} if name is None else {"name": name}
-    named: dict[str, Any] = {"dimension_names": ["y", "x"]} if form == 3 else {"chunk_key_encoding": _NESTED}
     return maker(
         **target, shape=size, chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=VOID, overwrite=True,
-        attributes=words, config={"write_empty_chunks": True}, **named, **({} if name else {"zarr_format": form}),
+        attributes=words, config={"write_empty_chunks": True}, **_named("yx", form),
+        **({} if name else {"zarr_format": form}),
     )  # fmt: skip
 
 
@@ -216,9 +218,7 @@ def add_levels(path: Path, steps: Sequence[int]) -> None:
     multiscales = words.get("ome", words)["multiscales"][0]
     (whole, *_), finest = multiscales["datasets"], group["0"]
     datasets, larger = [whole], finest
-    named: dict[str, Any] = {"chunk_key_encoding": _NESTED}
-    if group.metadata.zarr_format == 3:
-        named = {"dimension_names": ["y", "x"]}
+    named = _named("yx", group.metadata.zarr_format)
     for level, step in enumerate(steps, 1):
         height, width = (-(-n // step) for n in finest.shape)
         smaller = group.create_array(
@@ -244,10 +244,9 @@ def _larger(transform: dict[str, Any], step: int) -> dict[str, Any]:
 def create_planes(path: Path, shape: tuple[int, int, int], form: int) -> Any:
     """An empty ``(C, H, W)`` uint8 array for probabilities."""
     zarr = extra("zarr", "zarr", f"{path} is to be a Zarr folder")
-    named: dict[str, Any] = {"dimension_names": ["c", "y", "x"]} if form == 3 else {"chunk_key_encoding": _NESTED}
     return zarr.create_array(
         store=str(path), shape=shape, chunks=(shape[0], CHUNK, CHUNK), dtype="uint8", fill_value=0, overwrite=True,
-        config={"write_empty_chunks": True}, zarr_format=form, **named,
+        config={"write_empty_chunks": True}, zarr_format=form, **_named("cyx", form),
     )  # fmt: skip
 
 
