@@ -55,6 +55,15 @@ def main() -> None:
             image.unlink()
     print(f"\nU-Net of base {options.width} and {options.depth} downs, tiled TIFF to tiled TIFF\n")
     print(table(["image", "peak resident GiB", "seconds", "of them painting", "microseconds a pixel", "how"], lines))
+    print(_course([float(size) ** 2 for size in options.sizes], [float(str(line[3])) for line in lines]))
+
+
+def _course(pixels: list[float], seconds: list[float]) -> str:
+    """Painting as a start and a pace, the same relative error allowed at every size; how far each size is from it."""
+    weighed = np.array([[1 / s, n / s] for n, s in zip(pixels, seconds)])
+    start, pace = np.linalg.lstsq(weighed, np.ones(len(seconds)), rcond=None)[0]
+    off = ", ".join(f"{100 * (s / (start + pace * n) - 1):+.0f} %" for n, s in zip(pixels, seconds))
+    return f"\nPainting takes {start:.2f} s to start and {pace * 1e6:.3f} microseconds a pixel; off by {off}"
 
 
 def _line(size: int, folder: Path, image: Path, backend: str) -> list[object]:

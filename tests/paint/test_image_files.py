@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,18 @@ def test_a_large_label_tiff_has_smaller_levels_that_hold_classes(tmp_path: Path,
     with closing(TiffSource(tmp_path / "l.tif")) as source:
         pixels, _ = source.read(((0, size[0]), (0, size[1])))
     np.testing.assert_array_equal(pixels, palette(CLASSES)[labels])
+
+
+def test_memory_for_smaller_levels_does_not_grow_with_the_picture(tmp_path: Path) -> None:
+    def peak(height: int) -> int:
+        tracemalloc.start()
+        try:
+            write_tiff(tmp_path / "l.tif", (height, 1024), lambda b: np.zeros([e - s for s, e in b], np.uint8), CLASSES)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(32768) < 1.5 * peak(2048)
 
 
 def _geotiff(path: Path, image: np.ndarray, **options: Any) -> None:

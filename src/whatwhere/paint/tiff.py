@@ -293,15 +293,17 @@ def write_tiff(
 
 
 def _every(step: int, size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]]) -> Callable[[Box], Pixels]:
-    """Reads a box of the picture shrunk by ``step``, some rows of the whole at a time."""
+    """Reads a box of the picture shrunk by ``step``: of the whole only the rows that are wanted, one at a time."""
     if step == 1:
         return read
-    rows = max(step, _TILE)  # a multiple of step
 
     def shrunk(box: Box) -> Pixels:
         (y0, y1), (x0, x1) = ((a * step, min(b * step, n)) for (a, b), n in zip(box, size))
-        strips = (read(((y, min(y + rows, y1)), (x0, x1))) for y in range(y0, y1, rows))
-        return np.concatenate([strip[::step, ::step] for strip in strips])
+        rows = range(y0, y1, step)
+        out = np.empty((len(rows), -(-(x1 - x0) // step)), np.uint8)
+        for line, y in zip(out, rows):
+            line[...] = read(((y, y + 1), (x0, x1)))[0, ::step]
+        return out
 
     return shrunk
 
