@@ -81,6 +81,7 @@ class TrainingPlan:
         class_aware: share of crops centred on a class drawn uniformly.
         average: decay of the exponential moving average of the weights, which is what is saved and judged.
         device, precision: ``"auto"`` chooses for the machine.
+        compiled: whether torch compiles the network's code first; ``"auto"`` does so on a GPU, for a long run.
     """
 
     time: str = ""
@@ -99,6 +100,7 @@ class TrainingPlan:
     average: float = 0.99
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compiled: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
         _at_least(1, crop=self.crop, batch=self.batch, accumulate=self.accumulate)

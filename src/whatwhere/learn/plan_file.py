@@ -38,6 +38,7 @@ _MEANINGS = {
     "training.dice_weight": "of soft Dice beside the cross-entropy",
     "training.device": "auto, cpu, cuda or mps",
     "training.precision": "auto, float32 or bfloat16",
+    "training.compiled": "auto (on a GPU, for a long run), yes or no: torch compiles the network's code first",
     "augmentation.flip_horizontal": "left and right",
     "augmentation.flip_vertical": "top and bottom",
     "augmentation.quarter_turns": "by 90 degrees",

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from whatwhere.data.crops import Crops
 from whatwhere.data.sets import Facts, ImageSet
-from whatwhere.errors import DataError, TrainingError
+from whatwhere.errors import DataError, TrainingError, in_a_line
 from whatwhere.learn.average import Average
 from whatwhere.learn.board import with_board
+from whatwhere.learn.compiled import compiled, uncompiled
 from whatwhere.learn.given import network_of
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
@@ -141,7 +142,6 @@ class _Trainer:
         optimizer = make_optimizer(network, plan.training, learnt)
         self.state = State(network, optimizer, Average(network, plan.training.average))
         self.state.counters.accumulate = plan.training.accumulate
-        self.learner: nn.Module = wrapped(network, world, self.machine, known=module is None)
         facts = {name: images.facts() for name, images in sets.items()}
         for name, images in sets.items():
             _check_images(images.names, facts[name], plan)
@@ -151,11 +151,18 @@ class _Trainer:
         )  # fmt: skip
         self.keeper = Keeper(plan, sets["val"], sets["train"].digests(), folder, self.machine, view.say)
         self.steps_in_all = max(1, round(plan.training.epochs * _steps_an_epoch(plan, facts["train"])))
+        self.learner = self._learner(network, known=module is None)
         self.steps_here = 0
         self.reserve = 0.0  # seconds of a time budget kept for the last validation
         self.told = 0  # hundredths of the run that the history tells of
         self.checkpoint_seconds = checkpoint_seconds
         self._hold()
+
+    def _learner(self, network: nn.Module, *, known: bool) -> nn.Module:
+        """The network as steps call it."""
+        if self.world.size > 1:
+            return wrapped(network, self.world, self.machine, known=known)
+        return compiled(network, self.plan.training, self.machine, self.steps_in_all, known=known)
 
     def _window(self, images: ImageSet, facts: Sequence[Facts]) -> int:
         """How many images fit into memory, where not all do; 0 if they do."""
@@ -274,10 +281,21 @@ class _Trainer:
                     weights=self.weights, dice_weight=self.plan.training.dice_weight,
                     accumulate=self.state.counters.accumulate,
                 )  # fmt: skip
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+            except Exception as error:  # compiling may raise whatever the compilers below it do
+                if is_out_of_memory(error):
+                    self._halve(error, images.shape[0])
+                elif not self._uncompile(error):
                     raise
-                self._halve(error, images.shape[0])
+
+    def _uncompile(self, error: Exception) -> bool:
+        """Goes on with the network as it is, if it was compiled; else the error is its own."""
+        plain = uncompiled(self.learner)
+        if plain is None:
+            return False
+        self.learner = plain
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self.view.say(f"going on without compiling the network, which failed: {in_a_line(error)}")
+        return True
 
     def _halve(self, error: BaseException, batch: int) -> None:
         """Memory ran out: the same global batch in smaller parts."""
