@@ -4,7 +4,8 @@ Plain is the same network in float32, channels first, as installed: what MONAI, 
 Pytorch-UNet do by default. Each peer lives in a process of its own (the allocator is set for a whole process) and they
 take turns. The practical peak is the best single bfloat16 convolution, measured in the same turns.
 
-    python bench/predict_backends.py [--rounds 7] [--size 512] [--width 32] [--depth 4] [--peers plain eager openvino]
+    python bench/predict_backends.py [--rounds 7] [--size 512] [--width 32] [--depth 4] [--peers plain packed openvino]
+    python bench/predict_backends.py --model RUN     # a trained network; its int8 too, where `quantise` has kept it
     python bench/predict_backends.py --quick
 """
 
@@ -17,11 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from common import header, rows, table, unet
+from common import header, model_of, rows, table, unet
+from whatwhere.network import Model
 
 PASSES = 3
 """Passes a turn."""
@@ -30,6 +33,7 @@ STEPS = ("plain", "allocator", "channels last", "folded", "bfloat16", "packed", 
 """PyTorch's own path, each with all before it; the last but one is whatwhere's eager, the last gives it four tiles."""
 
 OTHERS = ("openvino", "onnx", "compile")
+INT8 = "int8"
 PEAK = "best convolution"
 
 
@@ -43,18 +47,22 @@ class Work:
     difference: float
 
 
-def network_work(which: str, width: int, depth: int, size: int) -> Work:
-    from whatwhere.network import cost, keep_freed_memory, probe_machine
+def network_work(which: str, options: argparse.Namespace) -> Work:
+    from whatwhere.network import cost, keep_freed_memory, load_model, probe_machine
     from whatwhere.paint.backends import BACKENDS, Job
     from whatwhere.paint.backends.eager import eager
     from whatwhere.paint.fold import folded
     from whatwhere.paint.fuse import Fusion
 
-    network = unet(width, depth)
-    batch = ((rows(size).float() - 127.5) / 64)[None]
+    model = load_model(options.model) if options.model else model_of(unet(options.width, options.depth))
+    network = model.network
+    batch = model.normalise(rows(options.size).permute(1, 2, 0).numpy())[None]
     with torch.inference_mode():
         reference = network(batch)
-    products = float(cost(network, (3, size, size)).multiply_adds)
+    products = float(cost(network, (3, options.size, options.size)).multiply_adds)
+    if which == INT8:
+        run = quantised(model, batch)
+        return Work(lambda: run(batch), products, 1, difference_of(run, batch, reference))
     level = STEPS.index(which) if which in STEPS else len(STEPS)
     if level >= STEPS.index("allocator"):
         keep_freed_memory()
@@ -77,6 +85,17 @@ def network_work(which: str, width: int, depth: int, size: int) -> Work:
     else:
         run = plain(network, level >= STEPS.index("channels last"))
     return Work(lambda: run(batch), products * len(batch), len(batch), difference_of(run, batch[:1], reference))
+
+
+def quantised(model: Model, batch: Tensor) -> Callable[[Tensor], Tensor]:
+    """The int8 file that lies beside the model, as `predict` runs it."""
+    from whatwhere.paint import Engine
+
+    engine = Engine(model, backend=INT8)
+    engine.settle(batch[0, 0].numel(), lambda: batch)
+    if engine.precision != INT8:
+        raise SystemExit(f"int8 is not used: {engine.notes}")
+    return engine.logits
 
 
 def plain(network: nn.Module, channels_last: bool) -> Callable[[Tensor], Tensor]:
@@ -124,7 +143,7 @@ def serve(options: argparse.Namespace) -> None:
     if options.worker == PEAK:
         work = peak_work(options.size)
     else:
-        work = network_work(options.worker, options.width, options.depth, options.size)
+        work = network_work(options.worker, options)
     with torch.inference_mode():
         work.run()
         print(f"ready {work.products} {work.images} {work.difference} {time.perf_counter() - started}", flush=True)
@@ -139,7 +158,8 @@ class Worker:
     """A peer in a process of its own."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
-        arguments = [f"--{key}={getattr(options, key)}" for key in ("width", "depth", "size")]
+        given = ("width", "depth", "size", *(["model"] if options.model else []))
+        arguments = [f"--{key}={getattr(options, key)}" for key in given]
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--worker", name, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -172,7 +192,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="height and width of the image")
     parser.add_argument("--width", type=int, default=32, help="channels at level 0")
     parser.add_argument("--depth", type=int, default=4, help="poolings")
-    parser.add_argument("--peers", nargs="+", default=[*STEPS, *OTHERS])
+    parser.add_argument("--model", type=Path, help="a trained model of three channels, instead of random weights")
+    parser.add_argument("--peers", nargs="+", default=[*STEPS, *OTHERS, INT8])
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -195,8 +216,8 @@ def main() -> None:
     for worker in workers.values():
         worker.end()
     print(header("openvino", "onnxruntime"))
-    print(f"\nU-Net of base {options.width} and {options.depth} downs, {options.size}x{options.size}, "
-          f"{options.rounds} rounds of {PASSES} passes in turn\n")  # fmt: skip
+    network = options.model or f"U-Net of base {options.width} and {options.depth} downs"
+    print(f"\n{network}, {options.size}x{options.size}, {options.rounds} rounds of {PASSES} passes in turn\n")
     report(workers)
 
 

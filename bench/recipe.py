@@ -3,6 +3,7 @@
     python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2              # goes on where it stopped
     python bench/recipe.py isbi_membrane --epochs 20 --seeds 0 1 2 --jobs 2   # equal steps: the machine may be busy
     python bench/recipe.py camvid --time 10m --seeds 0 --only base "no class weights"
+    python bench/recipe.py camvid --hold-out 0006R0 --time 8m --only base "stronger light"    # judged on another drive
     python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2 --ensemble   # the base networks of the seeds together
     python bench/recipe.py --show                                             # only the table, from what is there
     python bench/recipe.py --quick
@@ -180,6 +181,8 @@ VARIANTS = {
     "elastic": _augmentation(elastic=3.0),
     "half the augmentation": _augmentation(scale=0.2, warp=0.25, brightness=0.15, contrast=0.15, blur=0.05, noise=0.05),
     "more augmentation": _augmentation(scale=0.8, warp=0.8, brightness=0.5, contrast=0.5, blur=0.2, noise=0.2),
+    "stronger light": _augmentation(brightness=0.6, contrast=0.6, color=0.3),
+    "weaker light": _augmentation(brightness=0.1, contrast=0.1, color=0.03),
     "width 32": Variant({"network": {"width": 32}}),
     "residual": Variant({"network": {"block": "residual"}}),
 }  # fmt: skip
@@ -188,6 +191,19 @@ VARIANTS = {
 def changed(plan: Plan, variant: Variant) -> Plan:
     parts = {name: replace(getattr(plan, name), **edits) for name, edits in variant.edits.items()}
     return replace(plan, **parts)
+
+
+def held_out(data: Path, prefix: str, out: Path) -> Path:
+    """A data folder of the train/ of another: images whose names begin so (a drive, a patient) are judged, in val/."""
+    folder = out / "held_out" / f"{data.name}-{prefix}"
+    shutil.rmtree(folder, ignore_errors=True)
+    for kind in ("images", "masks"):
+        for file in (data / "train" / kind).iterdir():
+            side = folder / ("val" if file.name.startswith(prefix) else "train") / kind
+            side.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, side)
+    shutil.copy(data / "classes.toml", folder)
+    return folder
 
 
 def folder_of(name: str, data: Path, budget: str, seed: int, out: Path) -> RunFolder:
@@ -257,6 +273,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=RECORDS / "recipe.jsonl")
     parser.add_argument("--time", default="4m", help="of each run")
     parser.add_argument("--epochs", type=float, help="the plan is that for --time, but each run has so many")
+    parser.add_argument("--hold-out", metavar="PREFIX", help="train/ alone: what has such names is judged")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores; not with --time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
@@ -284,6 +301,9 @@ def main() -> None:
         options.out, options.only = options.out / "quick", ["base", "clDice"]
         options.time = options.budget = "20s"
         options.record = options.out / "recipe.jsonl"
+    if options.hold_out:
+        folders = [held_out(options.data / place, options.hold_out, options.out) for place in options.sets]
+        options.data, options.sets = folders[0].parent, [folder.name for folder in folders]
     if options.ensemble:
         for place in options.sets:
             print(ensemble(options.data / place, options.budget, options.seeds, options.out))

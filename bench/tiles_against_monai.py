@@ -7,6 +7,7 @@ whatwhere in float32 too, and whatwhere again with its defaults for this machine
     python bench/tiles_against_monai.py                      # 2048x2048 and 4096x4096
     python bench/tiles_against_monai.py --sizes 2048 --rounds 3
     python bench/tiles_against_monai.py --sizes 4096 --only 0.25   # of the peers one; whatwhere is always there
+    python bench/tiles_against_monai.py --model RUN          # a trained one; its int8 too, where `quantise` has kept it
     python bench/tiles_against_monai.py --quick
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from monai.inferers import sliding_window_inference
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from common import header, interleaved, model_of, rows, table, unet
 from whatwhere.network import load_model
 from whatwhere.paint import Engine, paint
+from whatwhere.paint.kept import int8_files
 from whatwhere.paint.prove import tiled_logits
 from whatwhere.paint.scheme import scheme
 from whatwhere.paint.sources import ArraySource
@@ -43,6 +46,10 @@ def main() -> None:
     print(header("monai"))
     model = load_model(options.model) if options.model else model_of(unet(options.width))
     engines = {"whatwhere, float32": Engine(model, "float32"), "whatwhere, default": Engine(model)}
+    if model.source and int8_files(model.source)[1].is_file():
+        # the default would take it by itself; here both are to be seen
+        engines |= {"whatwhere, default": Engine(replace(model, source=None))}
+        engines |= {"whatwhere, int8": Engine(model, backend="int8")}
     for engine in engines.values():
         paint(engine, rows(256).permute(1, 2, 0).numpy())  # warms up, and finds the halo, once a model
         engine.halo  # noqa: B018
