@@ -208,6 +208,13 @@ def test_every_main_choice_has_a_reason(discs: Path) -> None:
     assert all(made.reasons[key] and "\n" not in made.reasons[key] for key in wanted)
 
 
+def test_the_less_time_the_narrower_the_network(discs: Path) -> None:
+    times = ("1s", "20s", "1m", "10m", "2h", "1000h")
+    widths = [segmenter.plan(discs, time=time, device="cpu").network.width for time in times]
+    assert widths == sorted(widths)
+    assert (widths[0], widths[-1]) == (8, 64)
+
+
 def test_the_rise_of_the_rate_is_a_small_share_of_a_long_run_only(discs: Path) -> None:
     times, epochs = ("2m", "20m", "3h"), (1.0, 80000.0)
     shares = [segmenter.plan(discs, time=time, device="cpu").training.warmup for time in times]
