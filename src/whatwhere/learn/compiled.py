@@ -36,8 +36,7 @@ def compiled(network: nn.Module, plan: TrainingPlan, machine: Machine, steps: in
     pays = known and long and machine.device.startswith("cuda") and find_spec("triton") is not None
     if plan.compiled == "no" or (plan.compiled == "auto" and not pays):
         return network
-    made = torch.compile(network, dynamic=False)
-    return made  # type: ignore[return-value]  # a module for a module
+    return torch.compile(network, dynamic=False)  # type: ignore[return-value]  # a module for a module
 
 
 def uncompiled(network: nn.Module) -> nn.Module | None:
