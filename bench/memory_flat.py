@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -55,7 +56,7 @@ def main() -> None:
             image.unlink()
     print(f"\nU-Net of base {options.width} and {options.depth} downs, tiled TIFF to tiled TIFF\n")
     print(table(["image", "peak resident GiB", "seconds", "of them painting", "microseconds a pixel", "how"], lines))
-    print(_course([float(size) ** 2 for size in options.sizes], [float(str(line[3])) for line in lines]))
+    print(_course([float(size) ** 2 for size in options.sizes], [line[3] for line in lines]))
 
 
 def _course(pixels: list[float], seconds: list[float]) -> str:
@@ -66,7 +67,7 @@ def _course(pixels: list[float], seconds: list[float]) -> str:
     return f"\nPainting takes {start:.2f} s to start and {pace * 1e6:.3f} microseconds a pixel; off by {off}"
 
 
-def _line(size: int, folder: Path, image: Path, backend: str) -> list[object]:
+def _line(size: int, folder: Path, image: Path, backend: str) -> list[Any]:
     arguments = ["--one", str(folder / "model.safetensors"), str(image), str(folder / "out"), backend]
     child = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
     record = json.loads(child.stdout.splitlines()[-1])

@@ -193,13 +193,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32, help="channels at level 0")
     parser.add_argument("--depth", type=int, default=4, help="poolings")
     parser.add_argument("--model", type=Path, help="a trained model of three channels, instead of random weights")
-    parser.add_argument("--peers", nargs="+", default=[*STEPS, *OTHERS, INT8])
+    parser.add_argument("--peers", nargs="+", help="only these")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         serve(options)
         return
+    options.peers = options.peers or [*STEPS, *OTHERS, *([INT8] if options.model else [])]
     if options.quick:
         options.rounds, options.size, options.width, options.depth = 2, 128, 8, 2
         options.peers = ["plain", "packed", "concatenation", "openvino", "onnx"]

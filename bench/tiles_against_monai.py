@@ -45,11 +45,10 @@ def main() -> None:
         options.sizes, options.width, options.rounds = [700], 4, 1
     print(header("monai"))
     model = load_model(options.model) if options.model else model_of(unet(options.width))
-    engines = {"whatwhere, float32": Engine(model, "float32"), "whatwhere, default": Engine(model)}
+    bare = replace(model, source=None)  # the default would take the int8 beside its file; both are to be seen
+    engines = {"whatwhere, float32": Engine(bare, "float32"), "whatwhere, default": Engine(bare)}
     if model.source and int8_files(model.source)[1].is_file():
-        # the default would take it by itself; here both are to be seen
-        engines |= {"whatwhere, default": Engine(replace(model, source=None))}
-        engines |= {"whatwhere, int8": Engine(model, backend="int8")}
+        engines["whatwhere, int8"] = Engine(model, backend="int8")
     for engine in engines.values():
         paint(engine, rows(256).permute(1, 2, 0).numpy())  # warms up, and finds the halo, once a model
         engine.halo  # noqa: B018

@@ -30,9 +30,10 @@ _LEAST_SIDE = 96
 """Pixels of photographs for which an encoder down to stride 32 makes sense."""
 _WIDTHS = (64, 32, 16, 8)
 """Matrix units work in blocks of 32 channels: 24 cost nearly as much as 32, and 48 as 64; others in blocks of 8."""
-_NARROW, _IDLE, _CLASSES = 16, 0.5, 4
-"""With fewer channels processors reach only such a share of their speed, and more classes than these are not told apart
-as well: see RESULTS."""
+_FEW_CLASSES = 4
+"""More classes than these are told apart less well by the narrowest network than by the next."""
+_NARROW_SPEED = 0.5
+"""The share of their speed that processors reach with the narrowest."""
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _RARE = 0.01
@@ -314,10 +315,10 @@ def _width(
         speed *= machine.cores
     channels = survey.normalisation().channels
     seen = 0.0
-    for width in _WIDTHS if survey.classes.count <= _CLASSES else [one for one in _WIDTHS if one >= _NARROW]:
+    for width in _WIDTHS if survey.classes.count <= _FEW_CLASSES else _WIDTHS[:-1]:
         network = UNet(channels, survey.classes.count, width=width, depth=depth, max_width=512)
         work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
-        seen = seconds * speed / work * (1 if width >= _NARROW else _IDLE)
+        seen = seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
         if seen >= _CROPS_WANTED:
             break
     what = f"the widest that sees {_CROPS_WANTED:,} crops in time" if seen >= _CROPS_WANTED else "the narrowest"
