@@ -182,6 +182,8 @@ VARIANTS = {
     "half the augmentation": _augmentation(scale=0.2, warp=0.25, brightness=0.15, contrast=0.15, blur=0.05, noise=0.05),
     "more augmentation": _augmentation(scale=0.8, warp=0.8, brightness=0.5, contrast=0.5, blur=0.2, noise=0.2),
     "stronger light": _augmentation(brightness=0.6, contrast=0.6, color=0.3),
+    "larger crops": _training(crop=352, batch=4),
+    "wider scales": _augmentation(scale=1.0),
     "width 8": Variant({"network": {"width": 8}}),
     "width 32": Variant({"network": {"width": 32}}),
     "residual": Variant({"network": {"block": "residual"}}),

@@ -22,6 +22,7 @@ from whatwhere.errors import ClusterError, ModelError
 from whatwhere.network import save_model
 from whatwhere.paint import Engine, paint, predict
 from whatwhere.paint.cluster import Workers
+from whatwhere.records import Box
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -108,10 +109,10 @@ def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
     zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
     honest = Engine.logits
 
-    def scarce(self: Engine, batch: Tensor) -> Tensor:
+    def scarce(self: Engine, batch: Tensor, window: Box | None = None) -> Tensor:
         if batch.shape[-1] * batch.shape[-2] > 500 * 500:
             raise RuntimeError("DefaultCPUAllocator: not enough memory")
-        return honest(self, batch)
+        return honest(self, batch, window)
 
     monkeypatch.setattr(Engine, "logits", scarce)
     with distributed.LocalCluster(

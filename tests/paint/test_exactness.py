@@ -22,6 +22,7 @@ from whatwhere.paint.paint import ArraySink
 from whatwhere.paint.prove import prove, tiled_logits
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource
+from whatwhere.records import Box
 
 ARCHITECTURES = [
     (depth, block, up) for depth in range(1, 6) for block in ("plain", "residual") for up in ("transpose", "bilinear")
@@ -224,15 +225,34 @@ def test_bfloat16_is_said_and_close() -> None:
     assert np.abs(painting.probabilities - exact).max() < 0.1
 
 
+def test_tiles_ask_only_for_what_they_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(2, "plain", "transpose")
+    image = picture(150, 130)
+    honest, asked = engine.logits, []
+
+    def noted(batch: torch.Tensor, window: Box | None = None) -> torch.Tensor:
+        assert window is not None
+        asked.append(window)
+        found = honest(batch, window)
+        assert found.shape[-2:] == tuple(stop - start for start, stop in window)
+        return found
+
+    monkeypatch.setattr(engine, "logits", noted)
+    painting = paint(engine, image, tile=96)
+    assert asked == [tile.window for tile in scheme(engine, (150, 130), tile=96).tiling]
+    assert len(set(asked)) > 2
+    np.testing.assert_array_equal(painting.labels, whole_logits(engine.model, image).argmax(0).numpy())
+
+
 def test_memory_that_runs_out_shrinks_the_tiles_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _engine(2, "plain", "transpose")
     image = picture(300, 300)
     honest = engine.logits
 
-    def scarce(batch: torch.Tensor) -> torch.Tensor:
+    def scarce(batch: torch.Tensor, window: Box | None = None) -> torch.Tensor:
         if batch.shape[-1] * batch.shape[-2] > 200 * 200:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: not enough memory")
-        return honest(batch)
+        return honest(batch, window)
 
     monkeypatch.setattr(engine, "logits", scarce)
     painting = paint(engine, image, tile=300)
@@ -250,7 +270,7 @@ def test_memory_that_never_suffices_is_said_and_other_errors_come_through(
     error: Exception, expected: AbstractContextManager[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = _engine(2, "plain", "transpose")
-    monkeypatch.setattr(engine, "logits", lambda _: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(engine, "logits", lambda *_: (_ for _ in ()).throw(error))
     with expected:
         paint(engine, picture(100, 100))
 

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.network import UNet
+from whatwhere.network.part import cut
 from whatwhere.paint.watch import followers
+from whatwhere.records import Box
 
-__all__ = ["ALL", "Fusion", "fused"]
+__all__ = ["ALL", "Fusion", "fused", "takes_window"]
 
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -71,6 +73,11 @@ def fused(network: nn.Module, example: Tensor, fusion: Fusion = ALL) -> nn.Modul
             if _same(before.float(), after.float(), _TOLERANCE[example.dtype]):
                 return candidate
     return network
+
+
+def takes_window(network: nn.Module) -> bool:
+    """Whether ``network(image, window=box)`` computes only what a part of the logits takes."""
+    return type(network) is _WithoutCopies or (type(network) is UNet and network.padding == "same")
 
 
 def _same(before: Tensor, after: Tensor, tolerance: float) -> bool:
@@ -143,20 +150,29 @@ class _Packed(nn.Module):
         return result
 
 
-class _PackedSum(nn.Module):
-    """A convolution of two inputs as if concatenated: one writes, the other adds to it and applies what follows."""
+class _PackedSum:
+    """A convolution of two inputs as if concatenated: one writes, the other adds to it and applies what follows.
+
+    In two calls, so that the first input can be given up before the second is computed.
+    """
 
     def __init__(self, conv: nn.Conv2d, size: list[int], whole: _Packed, split: int) -> None:
-        super().__init__()
         self.bias, self.layout, self.attribute, self.scalars = whole.bias, whole.layout, whole.attribute, whole.scalars
         weight = conv.weight.detach()
         number, channels, height, width = size
         self.first = _order(weight[:, :split].contiguous(), self.layout, [number, split, height, width])
         self.second = _order(weight[:, split:].contiguous(), self.layout, [number, channels - split, height, width])
 
-    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
-        skip, x = (part.contiguous(memory_format=torch.channels_last) for part in (skip, x))
-        total = torch.ops.mkldnn._convolution_pointwise(skip, self.first, self.bias, *self.layout, "none", [], "")
+    def begin(self, skip: Tensor) -> Tensor:
+        skip = skip.contiguous(memory_format=torch.channels_last)
+        total: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            skip, self.first, self.bias, *self.layout, "none", [], ""
+        )
+        return total
+
+    def finish(self, total: Tensor, x: Tensor) -> Tensor:
+        """Into the same memory."""
+        x = x.contiguous(memory_format=torch.channels_last)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
             total, x, self.second, None, *self.layout, "add", 1.0, self.attribute, self.scalars, ""
         )
@@ -188,34 +204,42 @@ class _PackedTransposed(nn.Module):
 class _WithoutCopies(nn.Module):
     """A U-Net whose decoder never puts the skip and the features from below side by side in memory.
 
-    Only for the plain call: all skips pass, no features are returned.
+    Only for the plain call: all skips pass, no features are returned. A part of the logits takes only a part of every
+    level of the decoder.
     """
 
     def __init__(self, network: UNet, unpacked: nn.Module, sizes: dict[str, list[int]]) -> None:
         super().__init__()
         self.network = network
-        self.sums = nn.ModuleDict()
+        self.sums: dict[int, _PackedSum] = {}
         for level in network.skips:
             name = f"decoder.{level}.0.0"  # the convolution that meets both
             packed, conv = network.get_submodule(name), unpacked.get_submodule(name)
             above = unpacked.get_submodule(f"up.{level}.0").out_channels
             if isinstance(packed, _Packed) and isinstance(conv, nn.Conv2d) and isinstance(above, int):
-                self.sums[str(level)] = _PackedSum(conv, sizes[name], packed, conv.in_channels - above)
+                self.sums[level] = _PackedSum(conv, sizes[name], packed, conv.in_channels - above)
                 network.set_submodule(name, nn.Identity())
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, *, window: Box | None = None) -> Tensor:
+        """Every map is given up as soon as nobody needs it: those of the finest level are most of the memory."""
         network = self.network
+        size = tuple((0, side) for side in image.shape[-2:])
         levels = network.encode(image)
-        x = levels[network.depth]
+        parts = network.parts(levels, window or size)
+        x = cut(levels.pop(), parts[network.depth].kept)
         for level in reversed(range(network.depth)):
-            x = network.up[level](x)
-            if str(level) in self.sums:
-                x = self.sums[str(level)](levels[level], x)
-            elif level in network.skips:
-                x = torch.cat([levels[level], x], dim=1)
-            x = network.decoder[level](x)
+            skip = cut(levels.pop(), parts[level].here)
+            if level in self.sums:
+                skip = self.sums[level].begin(skip)
+                x = self.sums[level].finish(skip, network.up[level](x))
+            else:
+                x = network.up[level](x)
+                if level in network.skips:
+                    x = torch.cat([skip, x], dim=1)
+            del skip
+            x = cut(network.decoder[level](x), parts[level].kept)
         logits: Tensor = network.head(x)
-        return logits[..., : image.shape[-2], : image.shape[-1]]
+        return logits
 
 
 def _order(weight: Tensor, layout: Layout, size: list[int]) -> Tensor:

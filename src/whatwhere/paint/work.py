@@ -164,10 +164,14 @@ def paint_tiles(
         return _Batch(tiles, torch.stack(inputs), list(valid))
 
     def compute(work: _Batch) -> list[tuple[int, Painted]]:
-        logits = engine.logits(work.input)
+        windows = {tile.window for tile in work.tiles}
+        if len(windows) == 1:
+            found = list(engine.logits(work.input, windows.pop()))
+        else:
+            found = [each[:, *tile.inner] for each, tile in zip(engine.logits(work.input), work.tiles)]
         return [
-            (tile.index, finish(logits[i][:, *tile.inner], tile.write, _cut(work.valid[i], tile), probabilities))
-            for i, tile in enumerate(work.tiles)
+            (tile.index, finish(logits, tile.write, _cut(valid, tile), probabilities))
+            for tile, logits, valid in zip(work.tiles, found, work.valid)
         ]
 
     def write(finished: list[tuple[int, Painted]]) -> None:
