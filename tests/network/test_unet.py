@@ -36,40 +36,6 @@ def test_a_size_that_does_not_divide_is_padded_with_zeros_below_and_right(height
     torch.testing.assert_close(network(image), network(canvas)[..., :height, :width], rtol=0, atol=0)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    height=st.integers(1, 90), width=st.integers(1, 90), depth=st.integers(1, 4), data=st.data(),
-    options=st.sampled_from(({}, {"up": "bilinear"}, {"block": "residual"}, {"skips": (0,)}, {"repeats": 2})),
-)  # fmt: skip
-def test_a_window_of_the_logits_is_as_in_the_whole(
-    height: int, width: int, depth: int, data: st.DataObject, options: dict[str, object]
-) -> None:
-    network, image = unet(depth, **options).double(), torch.rand(2, 3, height, width, dtype=torch.float64)
-    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
-    bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
-    part = network(image, window=((top, bottom), (left, right)))
-    torch.testing.assert_close(part, network(image)[..., top:bottom, left:right], rtol=1e-9, atol=1e-12)
-
-
-def test_a_window_takes_only_a_part_of_the_decoder() -> None:
-    network, sizes = unet(3), []
-    for level in network.decoder:
-        level.register_forward_hook(lambda _, inputs, __: sizes.append(tuple(inputs[0].shape[-2:])))
-    with torch.inference_mode():
-        network(torch.rand(1, 3, 128, 128), window=((48, 80), (0, 128)))
-    # by hand, rows with the two that convolutions see on either side: 46 to 82 come from 23 to 41 of level 1, 21 to 43
-    # from 10 to 22 of level 2, 8 to 24 from 4 to 12 of the bottleneck
-    assert sizes == [(16, 32), (24, 64), (36, 128)]
-
-
-def test_a_window_is_not_of_features_nor_of_an_unpadded_network() -> None:
-    window = ((0, 8), (0, 8))
-    with pytest.raises(ValueError, match="without a window"):
-        unet()(torch.rand(1, 3, 16, 16), features=("head",), window=window)
-    with pytest.raises(ValueError, match="padding='same', not 'valid'"):
-        unet(padding="valid")(torch.rand(1, 3, 60, 60), window=window)
-
-
 # -- the network of 2015 -----------------------------------------------------------------------------------------------
 
 

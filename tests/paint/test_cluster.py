@@ -22,7 +22,6 @@ from whatwhere.errors import ClusterError, ModelError
 from whatwhere.network import save_model
 from whatwhere.paint import Engine, paint, predict
 from whatwhere.paint.cluster import Workers
-from whatwhere.records import Box
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -109,10 +108,10 @@ def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
     zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
     honest = Engine.logits
 
-    def scarce(self: Engine, batch: Tensor, window: Box | None = None) -> Tensor:
+    def scarce(self: Engine, batch: Tensor) -> Tensor:
         if batch.shape[-1] * batch.shape[-2] > 500 * 500:
             raise RuntimeError("DefaultCPUAllocator: not enough memory")
-        return honest(self, batch, window)
+        return honest(self, batch)
 
     monkeypatch.setattr(Engine, "logits", scarce)
     with distributed.LocalCluster(

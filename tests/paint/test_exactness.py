@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -22,7 +23,6 @@ from whatwhere.paint.paint import ArraySink
 from whatwhere.paint.prove import prove, tiled_logits
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource
-from whatwhere.records import Box
 
 ARCHITECTURES = [
     (depth, block, up) for depth in range(1, 6) for block in ("plain", "residual") for up in ("transpose", "bilinear")
@@ -225,23 +225,21 @@ def test_bfloat16_is_said_and_close() -> None:
     assert np.abs(painting.probabilities - exact).max() < 0.1
 
 
-def test_tiles_ask_only_for_what_they_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_that_are_read_ahead_leave_the_one_that_is_computed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _engine(2, "plain", "transpose")
-    image = picture(150, 130)
-    honest, asked = engine.logits, []
+    image = picture(200, 190)
+    honest = engine.logits
 
-    def noted(batch: torch.Tensor, window: Box | None = None) -> torch.Tensor:
-        assert window is not None
-        asked.append(window)
-        found = honest(batch, window)
-        assert found.shape[-2:] == tuple(stop - start for start, stop in window)
-        return found
+    def slow(batch: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)  # what is read meanwhile is ready
+        return honest(batch)
 
-    monkeypatch.setattr(engine, "logits", noted)
-    painting = paint(engine, image, tile=96)
-    assert asked == [tile.window for tile in scheme(engine, (150, 130), tile=96).tiling]
-    assert len(set(asked)) > 2
-    np.testing.assert_array_equal(painting.labels, whole_logits(engine.model, image).argmax(0).numpy())
+    monkeypatch.setattr(engine, "logits", slow)
+    truth = whole_logits(engine.model, image).argmax(0).numpy()
+    for batch in (1, 2):
+        painting = paint(engine, image, tile=72, batch=batch)
+        assert painting.report.tiles > 8
+        np.testing.assert_array_equal(painting.labels, truth)
 
 
 def test_memory_that_runs_out_shrinks_the_tiles_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,10 +247,10 @@ def test_memory_that_runs_out_shrinks_the_tiles_and_says_so(monkeypatch: pytest.
     image = picture(300, 300)
     honest = engine.logits
 
-    def scarce(batch: torch.Tensor, window: Box | None = None) -> torch.Tensor:
+    def scarce(batch: torch.Tensor) -> torch.Tensor:
         if batch.shape[-1] * batch.shape[-2] > 200 * 200:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: not enough memory")
-        return honest(batch, window)
+        return honest(batch)
 
     monkeypatch.setattr(engine, "logits", scarce)
     painting = paint(engine, image, tile=300)
@@ -270,7 +268,7 @@ def test_memory_that_never_suffices_is_said_and_other_errors_come_through(
     error: Exception, expected: AbstractContextManager[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = _engine(2, "plain", "transpose")
-    monkeypatch.setattr(engine, "logits", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(engine, "logits", lambda _: (_ for _ in ()).throw(error))
     with expected:
         paint(engine, picture(100, 100))
 

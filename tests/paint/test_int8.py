@@ -147,9 +147,9 @@ def test_crops_come_from_all_training_images_and_all_sizes(
 
 
 def _noting(seen: list[str], normalise: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def noted(self: Model, image: np.ndarray, name: str = "") -> torch.Tensor:
+    def noted(self: Model, image: np.ndarray, name: str = "", out: torch.Tensor | None = None) -> torch.Tensor:
         seen.append(name)
-        return normalise(self, image, name)
+        return normalise(self, image, name, out)
 
     return noted
 
@@ -204,7 +204,7 @@ def test_it_is_among_the_choices_only_where_nothing_else_was_asked_for(copied: P
 @pytest.mark.parametrize("fastest", [*INT8, "eager"])
 def test_a_large_job_takes_it_if_it_is_the_fastest(copied: Path, fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whatwhere.paint.candidates.BACKENDS", (EAGER,))
-    monkeypatch.setattr("whatwhere.paint.choice._paces", lambda _, runs, *__: {n: 1e-6 + (n != fastest) for n in runs})
+    monkeypatch.setattr("whatwhere.paint.choice._paces", lambda runs, *_: {n: 1e-6 + (n != fastest) for n in runs})
     engine = Engine(load_model(copied), images=10**6)
     if fastest not in (*(backend.name for backend in engine._candidates), "eager"):
         pytest.skip(f"{fastest} is not installed")

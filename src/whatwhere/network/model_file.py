@@ -42,6 +42,10 @@ __all__ = [
 FORMAT = 1
 
 
+_BAND = 2**18
+"""Values that are normalised at a time: they stay in the processor's cache."""
+
+
 @dataclass
 class Model:
     """A network with what it means.
@@ -90,13 +94,24 @@ class Model:
                 f"convert it to {trained} in the units of the training images",
             )
 
-    def normalise(self, image: np.ndarray, name: str = "the image") -> torch.Tensor:
-        """HxW or HxWxC raw values to ``(C, H, W)`` float32 network input."""
+    def normalise(self, image: np.ndarray, name: str = "the image", out: torch.Tensor | None = None) -> torch.Tensor:
+        """HxW or HxWxC raw values to ``(C, H, W)`` float32 network input; into ``out`` where it is given.
+
+        >>> classes = Classes(("ground",), ((0, 0, 0),), ((0,),))
+        >>> model = Model(nn.Identity(), classes, Normalisation(mean=(100.0,), std=(50.0,)))
+        >>> model.normalise(np.uint8([[100, 200]]))
+        tensor([[[0., 2.]]])
+        """
         self.check(image, name)
         raw = image[..., None] if image.ndim == 2 else image
         mean = np.asarray(self.normalisation.mean, np.float32)
         scale = 1 / np.asarray(self.normalisation.std, np.float32)
-        return torch.from_numpy(np.ascontiguousarray(((raw - mean) * scale).transpose(2, 0, 1), dtype=np.float32))
+        found = torch.empty(raw.shape[2], *raw.shape[:2]) if out is None else out
+        values = found.numpy()
+        rows = max(1, _BAND // raw[0].size)
+        for top in range(0, len(raw), rows):
+            values[:, top : top + rows] = ((raw[top : top + rows] - mean) * scale).transpose(2, 0, 1)
+        return found
 
 
 def _channels(count: int) -> str:

@@ -67,15 +67,15 @@ def forgone(network: nn.Module, error: RuntimeError) -> bool:
     return True
 
 
-def forward(network: nn.Module, image: Tensor, **how: Any) -> Tensor:
-    """``network(image, **how)`` by quick operators; by torch's own where it has to be."""
+def forward(network: nn.Module, image: Tensor) -> Tensor:
+    """``network(image)`` by quick operators; by torch's own where it has to be."""
     try:
         with quickly(network, image.device.type):
-            logits: Tensor = network(image, **how)
+            logits: Tensor = network(image)
     except RuntimeError as error:
         if not forgone(network, error):
             raise
-        logits = network(image, **how)
+        logits = network(image)
     return logits
 
 

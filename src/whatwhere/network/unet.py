@@ -10,7 +10,7 @@ Level k works at 1/2**k of the image's resolution. Ronneberger, Fischer & Brox 2
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, overload
 
 import torch
@@ -28,19 +28,11 @@ from whatwhere.network.encoders import (
     lite0_stages,
     pooled_block,
 )
-from whatwhere.network.part import Part, cut, parts
-from whatwhere.records import Box
 
 __all__ = ["Skip", "UNet"]
 
 Skip = Literal["pass", "cut"] | Tensor
 """What happens to the features that a skip carries: passed, cut (zeros), or replaced by a tensor."""
-
-_RADIUS = 2
-"""Pixels beyond its own that a block of the decoder sees at its level: two 3x3 convolutions."""
-
-_MARGINS: dict[str, int] = {"transpose": 0, "bilinear": 1}
-"""Pixels of the level below that a way up sees beyond the one that it enlarges."""
 
 
 class UNet(nn.Module):
@@ -131,21 +123,14 @@ class UNet(nn.Module):
         _initialise(self)
 
     @overload
-    def forward(
-        self, image: Tensor, skips: Mapping[int, Skip] | None = None, *, window: Box | None = None
-    ) -> Tensor: ...
+    def forward(self, image: Tensor, skips: Mapping[int, Skip] | None = None) -> Tensor: ...
     @overload
     def forward(
         self, image: Tensor, skips: Mapping[int, Skip] | None = None, *, features: Collection[str]
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     def forward(
-        self,
-        image: Tensor,
-        skips: Mapping[int, Skip] | None = None,
-        *,
-        features: Collection[str] | None = None,
-        window: Box | None = None,
+        self, image: Tensor, skips: Mapping[int, Skip] | None = None, *, features: Collection[str] | None = None
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Logits; with ``features`` also the named feature maps.
 
@@ -154,14 +139,8 @@ class UNet(nn.Module):
             skips: level -> ``"pass"``, ``"cut"`` or a replacement of the same shape; level ``depth`` is the path
                 through the bottleneck. Levels not named pass.
             features: names out of :attr:`feature_names`.
-            window: the rows and columns of the logits that are wanted, where not all are: they are as in the whole,
-                for less work. Not with ``features``, and only with ``padding="same"``.
         """
         levels = self.encode(image)
-        if window is not None:
-            if features is not None:
-                raise ValueError("features are those of the whole image: ask for them without a window")
-            return self.decode(levels, skips, parts=self.parts(levels, window))
         kept: dict[str, Tensor] = {}
         logits = self.decode(levels, skips, size=(image.shape[-2], image.shape[-1]), keep=kept)
         if features is None:
@@ -187,40 +166,24 @@ class UNet(nn.Module):
         *,
         size: tuple[int, int] | None = None,
         keep: dict[str, Tensor] | None = None,
-        parts: Sequence[Part] | None = None,
     ) -> Tensor:
-        """Up the right side, from the features of :meth:`encode` to logits, cropped to ``size`` if given.
-
-        With ``parts`` only so much of every level is computed.
-        """
+        """Up the right side, from the features of :meth:`encode` to logits, cropped to ``size`` if given."""
         skips = skips or {}
         if unknown := sorted(set(skips) - set(range(self.depth + 1))):
             raise ValueError(f"there is no skip at level {unknown[0]}; this network has levels 0 to {self.depth}")
         carried = [_carry(features, skips.get(level, "pass")) for level, features in enumerate(levels)]
         x = carried[self.depth]
-        if parts:
-            carried = [cut(features, part.here) for features, part in zip(carried, parts)]
-            x = cut(x, parts[self.depth].kept)
         for level in reversed(range(self.depth)):
             x = self.up[level](x)
             if level in self.skips:
                 x = torch.cat([_centre(carried[level], x), x], dim=1)
             x = self.decoder[level](x)
-            if parts:
-                x = cut(x, parts[level].kept)
             if keep is not None:
                 keep[f"decoder.{level}"] = x
         logits: Tensor = self.head(x)
         if keep is not None:
             keep["head"] = logits
         return logits if size is None or self.padding == "valid" else logits[..., : size[0], : size[1]]
-
-    def parts(self, levels: Sequence[Tensor], window: Box) -> list[Part]:
-        """What of each level has to be computed for the logits of ``window``, given the features of :meth:`encode`."""
-        if self.padding != "same":
-            raise ValueError(f"a window of the logits takes padding='same', not {self.padding!r}")
-        sizes = [(features.shape[-2], features.shape[-1]) for features in levels]
-        return parts(window, sizes, radius=_RADIUS, margin=_MARGINS[self.config["up"]])
 
     @property
     def feature_names(self) -> tuple[str, ...]:

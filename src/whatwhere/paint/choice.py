@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whatwhere.errors import in_a_line
-from whatwhere.paint.backends import EAGER, Backend, Job, Run, part_of
+from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.verdicts import Verdict, Verdicts
 from whatwhere.paint.verify import agreement
-from whatwhere.records import Box
 
 __all__ = ["Choice", "Scene", "choose", "insist"]
 
@@ -50,7 +49,6 @@ class Scene:
         period: sizes are multiples of this.
         pixels: how many will pass through the network in all.
         key: names the network, shape, machine and versions.
-        window: the rows and columns of the tile whose logits will be asked for; None for all.
     """
 
     job: Job
@@ -60,7 +58,6 @@ class Scene:
     period: tuple[int, int]
     pixels: int
     key: str
-    window: Box | None = None
 
     def crop(self, *sides: int) -> Tensor:
         """The middle of the tile, with at most so many rows and columns (rounded up to the period)."""
@@ -71,16 +68,6 @@ class Scene:
             cut = cut.narrow(dim, (size - length) // 2, length)
         missing = [-n % p for n, p in zip(cut.shape[2:], self.period)]
         return F.pad(cut, (0, missing[1], 0, missing[0])).contiguous()
-
-    def asked(self, run: Run, piece: Tensor) -> Tensor:
-        """What a tile is asked for, of a piece of it: of one of half the size half the rows and columns."""
-        if self.window is None:
-            return run(piece)
-        window = tuple(
-            (start * here // whole, stop * here // whole)
-            for (start, stop), here, whole in zip(self.window, piece.shape[2:], self.tile.shape[2:])
-        )
-        return part_of(run, piece, window)
 
 
 @dataclass(frozen=True)
@@ -139,7 +126,7 @@ def choose(scene: Scene, backends: Sequence[Backend], store: Verdicts) -> Choice
     search = _Search(scene, dict(known), Choice(EAGER.name, scene.job.precision, scene.eager))
     if not _timed(search, EAGER):
         search.verdicts[EAGER.name] = Verdict(
-            0.0, _paces(scene, {EAGER.name: scene.eager}, scene.crop(512, 512), 0.0)[EAGER.name]
+            0.0, _paces({EAGER.name: scene.eager}, scene.crop(512, 512), 0.0)[EAGER.name]
         )
     timed = sorted((b for b in backends if _timed(search, b)), key=lambda b: _with_start(search, b))
     for backend in timed:
@@ -214,7 +201,7 @@ def _try(search: _Search, backend: Backend) -> None:
 def _compared(scene: Scene, best: Choice, backend: Backend, run: Run, budget: float) -> dict[str, float]:
     """Seconds a pixel of the best so far and of a new one, which must go on as it began or is refused."""
     try:
-        return _paces(scene, {best.backend: best.run, backend.name: run}, _timing_tile(scene), budget)
+        return _paces({best.backend: best.run, backend.name: run}, _timing_tile(scene), budget)
     except Exception as error:
         raise _RefusedError(in_a_line(error), lasting=False) from error
 
@@ -267,12 +254,12 @@ def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str
     return ""
 
 
-def _paces(scene: Scene, runs: dict[str, Run], tile: Tensor, budget: float) -> dict[str, float]:
+def _paces(runs: dict[str, Run], tile: Tensor, budget: float) -> dict[str, float]:
     """Seconds a pixel of each, in turn: after one call each, at least one round, and more while the budget lasts."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
         for run in runs.values():
-            scene.asked(run, tile)
+            run(tile)
         _wait_for(tile.device)
         begun = time.perf_counter()
         for number in range(_ROUNDS):
@@ -280,7 +267,7 @@ def _paces(scene: Scene, runs: dict[str, Run], tile: Tensor, budget: float) -> d
                 break
             for name, run in runs.items():
                 start = time.perf_counter()
-                scene.asked(run, tile)
+                run(tile)
                 _wait_for(tile.device)
                 seconds[name].append(time.perf_counter() - start)
     pixels = tile.shape[-2] * tile.shape[-1]

@@ -189,7 +189,7 @@ def _paint_tile(recipe: Recipe, place: Place, tiling: Tiling, tile: Tile) -> int
     with bench.lock:
         source = bench.source(path, how, work)
         tensor, valid = read_tile(bench.engine, source, tiling, tile)
-    logits = bench.engine.logits(tensor[None], tile.window)[0]
+    logits = bench.engine.logits(tensor[None])[0][:, *tile.inner]
     inner: np.ndarray[Any, Any] | None = None if valid is None else valid[tile.inner]
     painted = finish(logits, tile.write, inner, probabilities)
     store = ZarrStore(tiling.size, bench.engine.model.classes, None, probabilities=probabilities)

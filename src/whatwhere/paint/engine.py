@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,13 @@ from torch.nn import functional as F
 from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, own_config, probe_machine
 from whatwhere.network.machine import Machine, Precision, exact_float32, hand_back_freed_memory
-from whatwhere.paint.backends import EAGER, Backend, Job, Run, part_of
+from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fold import NoTensorError, folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
 from whatwhere.paint.verify import agreement
-from whatwhere.records import Box
 
 if TYPE_CHECKING:
     from whatwhere.field import Field
@@ -125,21 +124,19 @@ class Engine:
         """The network as backends get it."""
         return self._job
 
-    def settle(self, pixels: int, tile: Callable[[], Tensor], window: Box | None = None) -> None:
+    def settle(self, pixels: int, tile: Callable[[], Tensor]) -> None:
         """Chooses the backend for an image that is about to be painted; no two of them paint one image.
 
         Args:
             pixels: how many will pass through the network.
             tile: reads a tile of the image as network input ``(1, C, h, w)``; called only if it is needed.
-            window: the rows and columns of that tile whose logits will be asked for; None for all.
         """
         work = pixels * self._images
         asked = self._asked != "auto"
         if not self._candidates or work < _GROWN * self._largest or (not asked and work < _FEW):
             return
         sample = tile().to(self.device)
-        key = self._key(sample, window)
-        scene = Scene(self._job, self._eager, self._reference, sample, self.period, work, key, window)
+        scene = Scene(self._job, self._eager, self._reference, sample, self.period, work, self._key(sample))
         # images differ in size, and some backends begin anew with each
         free = tuple(one for one in self._candidates if one.any_shape or self._images == 1)
         found = insist(scene, self._candidates[0], Verdicts()) if asked else choose(scene, free, Verdicts())
@@ -156,17 +153,14 @@ class Engine:
         self._candidates = ()
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
 
-    def logits(self, batch: Tensor, window: Box | None = None) -> Tensor:
+    def logits(self, batch: Tensor) -> Tensor:
         """``(N, C, h, w)`` float32 network input to ``(N, classes, h, w)`` float32 logits, on the engine's device.
-
-        With ``window`` only those of its rows and columns, which some ways to compute have for less work.
 
         Raises:
             BackendFailure: see :meth:`fall_back`.
         """
-        run = self._choice.run
         try:
-            return self._two(run if window is None else partial(part_of, run, window=window), batch)
+            return self._two(self._choice.run, batch)
         except Exception as error:  # whatever another library raises
             if self.backend == EAGER.name or is_out_of_memory(error):
                 raise
@@ -193,10 +187,10 @@ class Engine:
             digest.update(values.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _key(self, tile: Tensor, window: Box | None = None) -> str:
+    def _key(self, tile: Tensor) -> str:
         """All that a measured time and a comparison depend on."""
         facts = (
-            self.digest, tuple(tile.shape), window, self._job.precision, str(self.device), self._processor,
+            self.digest, tuple(tile.shape), self._job.precision, str(self.device), self._processor,
             torch.get_num_threads(), *map(_version, ("whatwhere", "torch", "openvino", "onnxruntime")),
             *sorted({backend.content for backend in self._candidates} - {""}),
         )  # fmt: skip

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.network import UNet
-from whatwhere.network.part import cut
 from whatwhere.paint.watch import followers
-from whatwhere.records import Box
 
-__all__ = ["ALL", "Fusion", "fused", "takes_window"]
+__all__ = ["ALL", "Fusion", "fused"]
 
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -73,11 +71,6 @@ def fused(network: nn.Module, example: Tensor, fusion: Fusion = ALL) -> nn.Modul
             if _same(before.float(), after.float(), _TOLERANCE[example.dtype]):
                 return candidate
     return network
-
-
-def takes_window(network: nn.Module) -> bool:
-    """Whether ``network(image, window=box)`` computes only what a part of the logits takes."""
-    return type(network) is _WithoutCopies or (type(network) is UNet and network.padding == "same")
 
 
 def _same(before: Tensor, after: Tensor, tolerance: float) -> bool:
@@ -204,8 +197,7 @@ class _PackedTransposed(nn.Module):
 class _WithoutCopies(nn.Module):
     """A U-Net whose decoder never puts the skip and the features from below side by side in memory.
 
-    Only for the plain call: all skips pass, no features are returned. A part of the logits takes only a part of every
-    level of the decoder.
+    Only for the plain call: all skips pass, no features are returned.
     """
 
     def __init__(self, network: UNet, unpacked: nn.Module, sizes: dict[str, list[int]]) -> None:
@@ -220,15 +212,13 @@ class _WithoutCopies(nn.Module):
                 self.sums[level] = _PackedSum(conv, sizes[name], packed, conv.in_channels - above)
                 network.set_submodule(name, nn.Identity())
 
-    def forward(self, image: Tensor, *, window: Box | None = None) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Every map is given up as soon as nobody needs it: those of the finest level are most of the memory."""
         network = self.network
-        size = tuple((0, side) for side in image.shape[-2:])
         levels = network.encode(image)
-        parts = network.parts(levels, window or size)
-        x = cut(levels.pop(), parts[network.depth].kept)
+        x = levels.pop()
         for level in reversed(range(network.depth)):
-            skip = cut(levels.pop(), parts[level].here)
+            skip = levels.pop()
             if level in self.sums:
                 skip = self.sums[level].begin(skip)
                 x = self.sums[level].finish(skip, network.up[level](x))
@@ -237,9 +227,9 @@ class _WithoutCopies(nn.Module):
                 if level in network.skips:
                     x = torch.cat([skip, x], dim=1)
             del skip
-            x = cut(network.decoder[level](x), parts[level].kept)
+            x = network.decoder[level](x)
         logits: Tensor = network.head(x)
-        return logits
+        return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
 def _order(weight: Tensor, layout: Layout, size: list[int]) -> Tensor:

@@ -21,7 +21,7 @@ from whatwhere.paint.engine import BackendFailure, Engine
 from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource, Source
-from whatwhere.paint.tiles import Tile, Tiling
+from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles, read_tile
 
 __all__ = ["PaintReport", "Painting", "paint", "paint_source", "report_of", "with_room"]
@@ -195,9 +195,7 @@ def paint_source(
         work = blend_tiles if plan.blended else paint_tiles
         while True:
             try:
-                sample = _middle(plan.tiling)
-                window = None if plan.blended else sample.window
-                engine.settle(plan.tiling.computed, partial(_input, engine, source, plan.tiling, sample), window)
+                engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling))
                 done = sink.begin(plan, f"{engine.backend} {engine.precision}")
                 work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
             except BackendFailure as failure:
@@ -238,13 +236,9 @@ def with_room(schemes: Callable[..., Scheme], attempt: Callable[[Scheme], None])
             return plan, notes
 
 
-def _middle(tiling: Tiling) -> Tile:
-    """The tile on which backends are compared."""
-    return next(islice(tiling, len(tiling) // 2, None))
-
-
-def _input(engine: Engine, source: Source, tiling: Tiling, tile: Tile) -> Tensor:
-    """A tile as network input ``(1, C, h, w)``."""
+def _middle(engine: Engine, source: Source, tiling: Tiling) -> Tensor:
+    """The tile in the middle as network input ``(1, C, h, w)``: what backends are compared on."""
+    tile = next(islice(tiling, len(tiling) // 2, None))
     return read_tile(engine, source, tiling, tile)[0][None]
 
 

@@ -107,9 +107,7 @@ def prove(
         pixels = np.where(valid[..., None], pixels, np.zeros((), pixels.dtype))
     piece = ArraySource(pixels, source.name)
     exact, period = _several(engine, piece.size, tile), engine.period
-    first = next(iter(exact))
-    many = source.size[0] * source.size[1]
-    engine.settle(many, lambda: read_tile(engine, piece, exact, first)[0][None], first.window)
+    engine.settle(source.size[0] * source.size[1], lambda: read_tile(engine, piece, exact, next(iter(exact)))[0][None])
     full = size_up(piece.size, period)
     whole = tiled_logits(engine, piece, Tiling(piece.size, full, period=period, short=exact.short))
     tiled = tiled_logits(engine, piece, exact)
@@ -159,9 +157,9 @@ def tiled_logits(engine: Engine, source: Source, tiling: Tiling) -> Tensor:
     """Logits ``(classes, H, W)`` put together from tiles, on the CPU."""
     out = torch.empty(0)
     for tile in tiling:
-        logits = engine.logits(read_tile(engine, source, tiling, tile)[0][None], tile.window)[0].cpu()
+        logits = engine.logits(read_tile(engine, source, tiling, tile)[0][None])[0].cpu()
         if not out.numel():
             out = torch.empty(logits.shape[0], *tiling.size)
         (y0, y1), (x0, x1) = tile.write
-        out[:, y0:y1, x0:x1] = logits
+        out[:, y0:y1, x0:x1] = logits[:, *tile.inner]
     return out

@@ -46,14 +46,9 @@ class Tile:
     write: Box
 
     @property
-    def window(self) -> Box:
-        """The written box, in pixels of what was read."""
-        return tuple((w0 - r0, w1 - r0) for (r0, _), (w0, w1) in zip(self.read, self.write))
-
-    @property
     def inner(self) -> tuple[slice, ...]:
-        """The same as an index."""
-        return tuple(slice(*span) for span in self.window)
+        """Where the written box lies inside what was read."""
+        return tuple(slice(w0 - r0, w1 - r0) for (r0, _), (w0, w1) in zip(self.read, self.write))
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from whatwhere.errors import DataError
 from whatwhere.paint.engine import Engine
@@ -111,8 +110,13 @@ def overlapped(
                 late.cancel()
 
 
-def read_tile(engine: Engine, source: Source, tiling: Tiling, tile: Tile) -> tuple[Tensor, NDArray[np.bool_] | None]:
-    """Network input ``(C, h, w)`` of a tile: normalised, neutral where there is no data, zeros beyond the image."""
+def read_tile(
+    engine: Engine, source: Source, tiling: Tiling, tile: Tile, out: Tensor | None = None
+) -> tuple[Tensor, NDArray[np.bool_] | None]:
+    """Network input ``(C, h, w)`` of a tile: normalised, neutral where there is no data, zeros beyond the image.
+
+    Into ``out`` where it is given.
+    """
     box = tuple((start, min(stop, size)) for (start, stop), size in zip(tile.read, tiling.size))
     pixels, valid = source.read(box)
     if pixels.dtype.kind == "f":
@@ -126,11 +130,15 @@ def read_tile(engine: Engine, source: Source, tiling: Tiling, tile: Tile) -> tup
             )
     if valid is not None:
         pixels = np.where(valid[..., None], pixels, np.zeros((), pixels.dtype))
-    tensor = engine.model.normalise(pixels, source.name)
+    found = torch.empty(pixels.shape[-1], *tiling.shape) if out is None else out
+    height, width = pixels.shape[:2]
+    inside = found[:, :height, :width]
+    engine.model.normalise(pixels, source.name, inside)
     if valid is not None:
-        tensor = tensor * torch.from_numpy(valid)  # the data set's mean, which is 0 once normalised
-    missing = [want - have for want, have in zip(tiling.shape, tensor.shape[-2:])]
-    return F.pad(tensor, (0, missing[1], 0, missing[0])), valid
+        inside *= torch.from_numpy(valid)  # the data set's mean, which is 0 once normalised
+    found[:, height:] = 0
+    found[:, :, width:] = 0
+    return found, valid
 
 
 def batches(tiles: Iterable[Tile], count: int) -> Iterator[list[Tile]]:
@@ -158,20 +166,21 @@ def paint_tiles(
 ) -> None:
     """Paints every tile of an exact scheme that is not ``done`` and hands it to the sink."""
     tiling = scheme.tiling
+    # of the tiles that are read ahead and the one that is computed: one after the other asked for anew, they would
+    # lie in the gaps that the network's maps are to fit in again
+    shape = batch, engine.model.normalisation.channels, *tiling.shape
+    inputs = cycle([torch.empty(shape) for _ in range(_AHEAD + 1)])
 
     def read(tiles: list[Tile]) -> _Batch:
-        inputs, valid = zip(*(read_tile(engine, source, tiling, tile) for tile in tiles))
-        return _Batch(tiles, torch.stack(inputs), list(valid))
+        taken = next(inputs)[: len(tiles)]
+        valid = [read_tile(engine, source, tiling, tile, out)[1] for tile, out in zip(tiles, taken)]
+        return _Batch(tiles, taken, valid)
 
     def compute(work: _Batch) -> list[tuple[int, Painted]]:
-        windows = {tile.window for tile in work.tiles}
-        if len(windows) == 1:
-            found = list(engine.logits(work.input, windows.pop()))
-        else:
-            found = [each[:, *tile.inner] for each, tile in zip(engine.logits(work.input), work.tiles)]
+        logits = engine.logits(work.input)
         return [
-            (tile.index, finish(logits, tile.write, _cut(valid, tile), probabilities))
-            for tile, logits, valid in zip(work.tiles, found, work.valid)
+            (tile.index, finish(logits[i][:, *tile.inner], tile.write, _cut(work.valid[i], tile), probabilities))
+            for i, tile in enumerate(work.tiles)
         ]
 
     def write(finished: list[tuple[int, Painted]]) -> None:

@@ -6,35 +6,16 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from whatwhere.network.machine import layout
-from whatwhere.network.part import cut
-from whatwhere.records import Box
 
-__all__ = ["Backend", "Job", "Partial", "Run", "needs", "on_device", "part_of"]
+__all__ = ["Backend", "Job", "Run", "needs", "on_device"]
 
 Run = Callable[[Tensor], Tensor]
 """``(N, C, h, w)`` float32 input to ``(N, classes, h, w)`` logits of any dtype, both on the job's device."""
-
-
-@runtime_checkable
-class Partial(Protocol):
-    """A run that can compute a part of the logits for less than the whole."""
-
-    def __call__(self, batch: Tensor, /) -> Tensor: ...
-
-    def within(self, batch: Tensor, window: Box) -> Tensor:
-        """The logits of these rows and columns, as they are in the whole."""
-        ...
-
-
-def part_of(run: Run, batch: Tensor, window: Box) -> Tensor:
-    """The logits of a window, by a run of either kind."""
-    return run.within(batch, window) if isinstance(run, Partial) else cut(run(batch), window)
 
 
 @dataclass(frozen=True)
