@@ -17,11 +17,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 TIMES = {"cats": "10m", "isbi_membrane": "5m", "camvid": "30m"}
 
 
-def run(data: Path, out: Path, budget: Sequence[str], options: Sequence[str] = ()) -> dict[str, object]:
+def run(data: Path, out: Path, budget: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
     """Trains, with ``options``, and evaluates in processes of their own, as a person would."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "whatwhere"]
@@ -50,14 +51,18 @@ def main() -> None:
         name: ("--epochs", options.epochs) if options.epochs else ("--time", time or TIMES[name]) for name in sets
     }
     rows = {name: run(options.data / name, options.out / name, budgets[name], rest) for name in sets}
-    print("| data | asked | wall s | mean IoU | IoU per class | steps | images/s | waiting | peak GiB |")
+    print("| data | asked | wall s | mean IoU [95 %] | IoU per class | steps | images/s | waiting | peak GiB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        record = row["run"]
-        classes = ", ".join(f"{key} {value:.3f}" for key, value in record["iou"].items() if value is not None)
+        record, scores = row["run"], row["scores"]["scores"]
+        mean = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**scores["mean_iou"])
+        classes = ", ".join(
+            f"{name.removeprefix('iou/')} {score['value']:.3f}"
+            for name, score in scores.items() if name.startswith("iou/") and score["value"] is not None
+        )  # fmt: skip
         asked = " ".join(budgets[name]).removeprefix("--")
         print(
-            f"| {name} | {asked} | {record['seconds']:.0f} | {record['mean_iou']:.3f} | {classes} | "
+            f"| {name} | {asked} | {record['seconds']:.0f} | {mean} | {classes} | "
             f"{record['steps']} | {record['images_per_second']:.1f} | {record['waiting_share']:.1%} | "
             f"{record['peak_memory'] / 2**30:.1f} |"
         )

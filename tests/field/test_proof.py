@@ -38,8 +38,10 @@ def test_gradients_fill_the_window(specimen: Specimen) -> None:
             continue
         inside = all(low <= start and stop <= high for (start, stop), (low, high) in zip(real, window))
         assert inside, (unit, real, window)
-        if specimen.tight:
-            assert real == window, unit
+        slack = 0 if specimen.tight else 2  # torch's arithmetic of indices rounds; on a level of half the size
+        for (start, stop), (low, high) in zip(real, window):
+            assert start - low <= slack, (unit, real, window)
+            assert high - stop <= slack, (unit, real, window)
 
 
 @pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)

@@ -77,6 +77,14 @@ def test_tiles_are_exact(size: tuple[int, int]) -> None:
     assert proof.passed, proof
 
 
+def test_tiles_are_proved_of_the_network_that_photographs_get() -> None:
+    """It sees nearly a thousand pixels: no tile of it fits into the 1024 that usually do for a proof."""
+    proof = prove(model_of(unet(depth=5, width=2, encoder=LITE0)), picture(1300, 1290))
+    assert proof.passed, proof
+    assert min(proof.size) > 1024
+    assert proof.less is not None
+
+
 def test_a_saved_model_needs_no_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(unet(depth=3, encoder=LITE0))
     path = save_model(model, tmp_path / "m.safetensors")

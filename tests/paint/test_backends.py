@@ -26,7 +26,9 @@ from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fuse import ALL, Fusion, fused
+from whatwhere.paint.paint import PaintReport, paint_source
 from whatwhere.paint.scheme import Scheme, exact_halo
+from whatwhere.paint.sources import ArraySource
 from whatwhere.paint.stores import JournaledSink, RawStore
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.verdicts import Verdict, Verdicts
@@ -270,10 +272,20 @@ def test_a_broken_backend_makes_one_line(error: Exception, tmp_path: Path) -> No
     def prepare(_job: Job) -> Run:
         raise error
 
-    choice = choose(_scene(), [Backend("broken", prepare, lambda _d: "")], Verdicts(tmp_path / "verdicts.json"))
-    assert (choice.backend, len(choice.notes)) == ("eager", 1)
-    assert "broken is not used" in choice.notes[0]
-    assert str(error) in choice.notes[0]
+    for _ in range(2):  # and again in the next run, which does not try it
+        choice = choose(_scene(), [Backend("broken", prepare, lambda _d: "")], Verdicts(tmp_path / "verdicts.json"))
+        assert (choice.backend, len(choice.notes)) == ("eager", 1)
+        assert "broken is not used" in choice.notes[0]
+        assert str(error) in choice.notes[0]
+
+
+def test_a_disk_that_is_full_for_once_does_not_count_for_ever(tmp_path: Path) -> None:
+    def prepare(_job: Job) -> Run:
+        raise OSError("no space left")
+
+    store = Verdicts(tmp_path / "verdicts.json")
+    assert choose(_scene(0.05), [Backend("other", prepare, lambda _d: "")], store).backend == "eager"
+    assert choose(_scene(0.05), [_backend(Tensor.clone)], store).backend == "other"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("lost"), ValueError("lost"), OSError("lost")])
@@ -487,6 +499,61 @@ def test_a_journal_is_not_continued_by_another_backend(tmp_path: Path) -> None:
         sink.note(2)
         assert JournaledSink(tmp_path / "partial", {"image": "a"}, RawStore((64, 64))).tile == (32, 32)
         sink.close()
+
+
+def test_an_interrupted_painting_goes_on_with_what_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of two equally fast ones is taken may change from run to run; what is painted must not be lost by that."""
+    model, image = model_of(unet()), picture(201, 187)
+    chosen = ["other"]
+
+    def choose_as_told(scene: Scene, backends: tuple[Backend, ...], store: Verdicts) -> Choice:
+        return insist(scene, backends[0], store) if chosen[0] == "other" else Choice("eager", "float32", scene.eager)
+
+    monkeypatch.setattr("whatwhere.paint.engine.choose", choose_as_told)
+
+    def run(*there: Backend, stop: int = 0) -> tuple[PaintReport | None, int]:
+        """The report, None if interrupted; and how many tiles were done when it began."""
+        monkeypatch.setattr("whatwhere.paint.engine.candidates", lambda *_: Candidates(there))
+        engine = Engine(model, "float32", images=1000)
+        sink, counts = JournaledSink(tmp_path / "part", {"image": "a"}, RawStore(image.shape[:2])), []
+
+        def progress(done: int, _: int) -> None:
+            counts.append(done)
+            if done == stop:
+                raise KeyboardInterrupt
+
+        try:
+            report = paint_source(engine, ArraySource(image), sink, tile=80, progress=progress)
+            assert engine.how == f"{report.backend} float32"
+            np.testing.assert_array_equal(sink.store.labels(((0, 201), (0, 187))), whole_logits(model, image).argmax(0))
+        except KeyboardInterrupt:
+            return None, counts[0] - 1
+        finally:
+            sink.close()
+        return report, counts[0] - 1
+
+    assert run(_backend(Tensor.clone), stop=3) == (None, 0)
+    chosen[0] = "eager"
+    report, found = run(_backend(Tensor.clone), stop=5)
+    assert report is None
+    assert 0 < found <= 3  # the last of them may not have been on the disk yet
+    report, found = run()  # it is no longer installed
+    assert report is not None
+    assert (report.backend, found) == ("eager", 0)
+    assert "begun anew, as other float32 is not to be had any more" in str(report)
+
+
+def test_the_next_image_is_painted_by_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.paint.engine.candidates", lambda *_: Candidates((_backend(Tensor.clone),)))
+    monkeypatch.setattr("whatwhere.paint.engine.choose", lambda scene, backends, store: insist(scene, *backends, store))
+    engine = Engine(model_of(unet()), "float32", images=1000)
+
+    def tile() -> Tensor:
+        return torch.randn(1, 3, 64, 64)
+
+    for begun, expected in (("", "other"), ("eager float32", "eager"), ("", "other"), ("other float32", "other")):
+        engine.settle(10**6, tile, begun)
+        assert engine.backend == expected, begun
 
 
 # --- starting up ---

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tiny import Cli
 from whatwhere.errors import ClusterError, ModelError
-from whatwhere.network import save_model
+from whatwhere.network import load_model, save_model
 from whatwhere.paint import Engine, paint, predict
 from whatwhere.paint.cluster import Workers
 
@@ -69,6 +69,47 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster
     alone = predict(model_file, tmp_path / "a.zarr", tmp_path / "alone", **options)
     assert not alone.failed
     assert _content(tmp_path / "spread/a.zarr") == _content(tmp_path / "alone/a.zarr")
+
+
+def test_many_small_images_lose_nothing_by_a_killed_worker(
+    tmp_path: Path, model_file: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(12):
+        Image.fromarray(picture(600, 610, seed=index)).save(tmp_path / f"{index}.png")
+    killed, honest = [], Workers._result
+
+    def kill_after_the_first(self: Workers, future: Any) -> Any:
+        result = honest(self, future)
+        if not killed:
+            killed.append(next(iter(cluster.workers.values())).process.process.pid)
+            os.kill(killed[0], signal.SIGKILL)
+        return result
+
+    monkeypatch.setattr(Workers, "_result", kill_after_the_first)
+    spread = predict(model_file, tmp_path, tmp_path / "spread", cluster=cluster.scheduler_address, precision="float32")
+    assert killed
+    assert not spread.failed, str(spread)
+    engine = Engine(model_of(unet()), "float32")
+    for index in range(12):
+        expected = paint(engine, picture(600, 610, seed=index)).labels
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"spread/{index}.png")), expected)
+
+
+def test_a_worker_loads_the_model_once(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(900, 800)
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
+    loads = []
+    honest = load_model
+    monkeypatch.setattr("whatwhere.paint.cluster.load_model", lambda path: loads.append(path) or honest(path))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+    ) as one:
+        done = predict(
+            model_file, tmp_path / "a.zarr", tmp_path / "out", cluster=one.scheduler_address, precision="float32",
+            tile=320,
+        )  # fmt: skip
+    assert not done.failed, str(done)
+    assert len(loads) == 1
 
 
 def test_many_small_images_go_the_same_way(tmp_path: Path, model_file: Path, cluster: Any) -> None:

@@ -151,6 +151,16 @@ def test_a_network_that_sees_everything_is_whole_when_it_fits_and_blended_when_n
         prove(engine, image)
 
 
+def test_blended_tiles_are_low_where_many_classes_wait_over_a_wide_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    engine = Engine(model_of(_Global()), "float32")
+    monkeypatch.setattr("whatwhere.paint.scheme._BUDGET", 2**24)
+    narrow, wide = (scheme(engine, (3000, width)).tiling for width in (3000, 30_000))
+    assert 2**24 // 2 < 12 * 3 * 30_000 * wide.tile[0] <= 2**24
+    assert wide.tile[0] < narrow.tile[0]
+    assert wide.tile[0] * wide.tile[1] > 0.9 * narrow.tile[0] * narrow.tile[1]  # wider for that
+
+
 class _Deep(nn.Module):
     """As nnU-Net's largest: so many levels that 64 pixels end in one, which instance norm refuses."""
 

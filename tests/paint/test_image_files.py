@@ -211,6 +211,24 @@ def test_a_large_label_tiff_has_smaller_levels_that_hold_classes(tmp_path: Path,
     np.testing.assert_array_equal(pixels, palette(CLASSES)[labels])
 
 
+def test_smaller_levels_read_each_band_of_chunks_once_a_level(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (2500, 600)).astype(np.uint8)
+    boxes: list[Any] = []
+
+    def read(box: Any) -> np.ndarray:
+        boxes.append(box)
+        return labels[box[0][0] : box[0][1], box[1][0] : box[1][1]]
+
+    write_tiff(tmp_path / "l.tif", labels.shape, read, CLASSES, band=256)
+    with tifffile.TiffFile(tmp_path / "l.tif") as file:
+        assert len(file.pages) == 3
+        for level, page in enumerate(file.pages):
+            np.testing.assert_array_equal(page.asarray(), labels[:: 2**level, :: 2**level])
+    smaller = boxes[5:]  # five rows of tiles of 512 are read for the whole picture
+    assert all(top // 256 == (bottom - 1) // 256 for (top, bottom), _ in smaller)
+    assert len(smaller) == 2 * 10  # bands, in each of two levels
+
+
 def test_memory_for_smaller_levels_does_not_grow_with_the_picture(tmp_path: Path) -> None:
     def peak(height: int) -> int:
         tracemalloc.start()

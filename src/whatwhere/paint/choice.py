@@ -134,9 +134,12 @@ def choose(scene: Scene, backends: Sequence[Backend], store: Verdicts) -> Choice
             _take(search, backend)
     for backend in backends:
         left = search.estimate(search.best.backend)
-        if backend.name in search.verdicts and (search.verdicts[backend.name].refused or backend in timed):
+        known_of = search.verdicts.get(backend.name)
+        if backend in timed:
             continue
-        if left > max(_WORTH, _REPAID * backend.start):
+        if known_of is not None and known_of.refused:
+            search.refuse(backend, known_of.refused)
+        elif left > max(_WORTH, _REPAID * backend.start):
             _try(search, backend)
     if search.verdicts.keys() - {EAGER.name} and search.verdicts != known:
         store.write(scene.key, search.verdicts)
@@ -229,7 +232,8 @@ def _started(scene: Scene, backend: Backend, *, verify: bool) -> tuple[Run, floa
         seconds = time.perf_counter() - begun
         differs = _difference(scene, backend, run, precision) if verify else ""
     except Exception as error:  # whatever another library raises: it is not used, and a line says why
-        raise _RefusedError(in_a_line(error), not is_out_of_memory(error)) from error
+        passing = isinstance(error, OSError) or is_out_of_memory(error)
+        raise _RefusedError(in_a_line(error), not passing) from error
     if differs:
         raise _RefusedError(differs, lasting=True)
     return run, seconds

@@ -99,6 +99,7 @@ class Engine:
         self._processor, self._asked, self._images, self._largest = machine.name, backend, images, 0
         self._job, self._eager = self._ready(machine)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
+        self._aside: Choice | None = None
 
     @property
     def precision(self) -> str:
@@ -108,6 +109,11 @@ class Engine:
     def backend(self) -> str:
         """What runs the network now."""
         return self._choice.backend
+
+    @property
+    def how(self) -> str:
+        """What computes and in what: paintings of two of them are not mixed."""
+        return f"{self.backend} {self.precision}"
 
     @property
     def asked(self) -> str:
@@ -124,33 +130,56 @@ class Engine:
         """The network as backends get it."""
         return self._job
 
-    def settle(self, pixels: int, tile: Callable[[], Tensor]) -> None:
+    def settle(self, pixels: int, tile: Callable[[], Tensor], begun: str = "") -> None:
         """Chooses the backend for an image that is about to be painted; no two of them paint one image.
 
         Args:
             pixels: how many will pass through the network.
             tile: reads a tile of the image as network input ``(1, C, h, w)``; called only if it is needed.
+            begun: as :attr:`how` was in an earlier run that has painted a part of the image; "" if there was none.
         """
         work = pixels * self._images
         asked = self._asked != "auto"
+        if self._aside is not None:
+            self._choice, self._aside = self._aside, None
+        if begun and not asked:
+            if begun != self.how:
+                self._aside = self._choice  # for the next image
+                self._go_on(begun, work, tile)
+            return
         if not self._candidates or work < _GROWN * self._largest or (not asked and work < _FEW):
             return
-        sample = tile().to(self.device)
-        scene = Scene(self._job, self._eager, self._reference, sample, self.period, work, self._key(sample))
+        scene = self._scene(work, tile)
         # images differ in size, and some backends begin anew with each
         free = tuple(one for one in self._candidates if one.any_shape or self._images == 1)
         found = insist(scene, self._candidates[0], Verdicts()) if asked else choose(scene, free, Verdicts())
         self._largest = work  # only now: where memory ran out, it is thought over with a smaller tile
         if asked:
             self._candidates = ()
-        self._choice, self.notes = found, (*self.notes, *found.notes)
-        if found.backend != EAGER.name:  # else what PyTorch took to be compared with stays beside the other's own
+        self._take(found)
+
+    def _go_on(self, begun: str, work: int, tile: Callable[[], Tensor]) -> None:
+        """With what has painted a part of the image already, though another may be thought faster by now."""
+        mine = Choice(EAGER.name, self._job.precision, self._eager)
+        before = begun.split()[0]
+        for backend in self._candidates:
+            if backend.name == before:
+                mine = insist(self._scene(work, tile), backend, Verdicts())
+        self._take(mine)
+
+    def _take(self, choice: Choice) -> None:
+        self._choice, self.notes = choice, (*self.notes, *choice.notes)
+        if choice.backend != EAGER.name:  # else what PyTorch took to be compared with stays beside the other's own
             hand_back_freed_memory()
+
+    def _scene(self, work: int, tile: Callable[[], Tensor]) -> Scene:
+        sample = tile().to(self.device)
+        return Scene(self._job, self._eager, self._reference, sample, self.period, work, self._key(sample))
 
     def fall_back(self, failure: BackendFailure) -> None:
         """Goes on with PyTorch itself."""
         self.notes = (*self.notes, str(failure))
-        self._candidates = ()
+        self._candidates, self._aside = (), None
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
 
     def logits(self, batch: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ def _finish(sink: JournaledSink, source: Source, target: Names, options: Options
     else:
         if options.probabilities:
             write_planes_tiff(shares, (classes.count, *source.size), store.probabilities)
-        write_tiff(labels, source.size, store.labels, classes, _pixel_size(source))
+        write_tiff(labels, source.size, store.labels, classes, _pixel_size(source), store.align)
     if options.overlay:
         write_overlay(folder / "overlay.png", source, store.labels, classes)
         move(folder / "overlay.png", target.overlay)

@@ -108,6 +108,9 @@ class ArraySink:
         self.probabilities: NDArray[Any] | None = None if planes is None else np.zeros((planes, *size), dtype)
         self._kept = kept
 
+    def begun(self) -> str:
+        return ""
+
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:  # noqa: ARG002 (an array has no journal)
         return frozenset()
 
@@ -190,13 +193,17 @@ def paint_source(
         ModelError: memory runs out with the smallest tiles too; or what is painted does not fit the model.
     """
     start = time.perf_counter()
+    again: list[str] = []
 
     def attempt(plan: Scheme) -> None:
         work = blend_tiles if plan.blended else paint_tiles
         while True:
             try:
-                engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling))
-                done = sink.begin(plan, f"{engine.backend} {engine.precision}")
+                begun = sink.begun()
+                engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling), begun)
+                if begun not in ("", engine.how):
+                    again.append(f"begun anew, as {begun} is not to be had any more")
+                done = sink.begin(plan, engine.how)
                 work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
             except BackendFailure as failure:
                 engine.fall_back(failure)
@@ -205,7 +212,7 @@ def paint_source(
 
     schemes = partial(scheme, engine, source.size, tile=tile, batch=batch, align=align, probabilities=probabilities)
     plan, notes = with_room(schemes, attempt)
-    return report_of(engine, plan, time.perf_counter() - start, notes)
+    return report_of(engine, plan, time.perf_counter() - start, [*again, *notes])
 
 
 def with_room(schemes: Callable[..., Scheme], attempt: Callable[[Scheme], None]) -> tuple[Scheme, list[str]]:

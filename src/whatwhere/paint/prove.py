@@ -25,6 +25,12 @@ __all__ = ["Proof", "prove", "tiled_logits"]
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 2**-4, "int8": 2**-6}
 """Rounding, as a share of the largest logit: sums of some thousand products in another order (in int8: a few steps)."""
 
+_CROP = 1024
+"""Pixels a side that pass in one piece, where tiles are small enough."""
+
+_ROOM = 8
+"""Strides that the piece is larger than the smallest tile at least: networks that see far have large ones."""
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -84,7 +90,7 @@ def prove(
     device: str = "auto",
     backend: str = "auto",
     tile: int | None = None,
-    crop: int = 1024,
+    crop: int | None = None,
 ) -> Proof:
     """Compares tiles with the whole image on the middle ``crop`` x ``crop`` pixels.
 
@@ -92,7 +98,7 @@ def prove(
         model: the model; an engine keeps its own precision and backend.
         image: ``(H, W, C)`` array or anything read by windows.
         tile: what a tile reads; None takes the smallest that still writes as much as its halo.
-        crop: at most this many pixels a side pass in one piece.
+        crop: at most this many pixels a side pass in one piece; None takes 1024, or more where a tile has to be larger.
 
     Raises:
         FieldError: a network that can't be tiled exactly; the error names the layer.
@@ -101,8 +107,10 @@ def prove(
     computed: Precision = "auto" if backend in ("int8", *INT8) else precision  # its file has one of its own
     engine = model if isinstance(model, Engine) else Engine(model, computed, device, backend=backend)
     source = image if not isinstance(image, np.ndarray) else ArraySource(image)
-    corner = [max(0, (n - crop) // 2) for n in source.size]
-    pixels, valid = source.read(tuple((c, min(n, c + crop)) for c, n in zip(corner, source.size)))
+    least = zip(_least(engine), engine.period)
+    sides = [max(_CROP, side + _ROOM * step) if crop is None else crop for side, step in least]
+    corner = [max(0, (n - side) // 2) for n, side in zip(source.size, sides)]
+    pixels, valid = source.read(tuple((c, min(n, c + side)) for c, n, side in zip(corner, source.size, sides)))
     if valid is not None:
         pixels = np.where(valid[..., None], pixels, np.zeros((), pixels.dtype))
     piece = ArraySource(pixels, source.name)
@@ -128,12 +136,12 @@ def _rounding(precision: str, largest: float) -> float:
 
 
 def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling:
-    """Tiles of the side asked for; else such that write as much as their halo, or as little as one stride."""
-    strides = list(zip(exact_halo(engine), engine.period))
-    mirrored = isinstance(engine.model.network, Mirrored)  # reads stop short of the ends of its tiles
-    most = [max(2 * sum(halo), sum(halo) + 2 * period) for halo, period in strides]
-    least = [sum(halo) + period * (1 + mirrored) for halo, period in strides]
-    for height, width in [(asked, asked)] if asked else [most, least]:
+    """Tiles of the side asked for; else such that write as much as their halo, or else less, down to one stride."""
+    least = _least(engine)
+    halo = [sum(pair) for pair in exact_halo(engine)]
+    most = [max(2 * side, side + 2 * step) for side, step in zip(halo, engine.period)]
+    between = [max(low, (low + n) // 2) for low, n in zip(least, size)]
+    for height, width in [(asked, asked)] if asked else [most, between, least]:
         found = scheme(engine, size, tile=(height, width)).tiling
         if len(found) > 1:
             return found
@@ -142,6 +150,12 @@ def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling
         "an image that takes several tiles",
         "ask for smaller tiles" if asked else "prove it on a larger image",
     )
+
+
+def _least(engine: Engine) -> list[int]:
+    """Height and width of the smallest tiles: the halo and one stride."""
+    mirrored = isinstance(engine.model.network, Mirrored)  # reads stop short of the ends of its tiles
+    return [sum(halo) + step * (1 + mirrored) for halo, step in zip(exact_halo(engine), engine.period)]
 
 
 def _with_less(engine: Engine, source: Source, exact: Tiling, whole: Tensor) -> float | None:

@@ -144,6 +144,11 @@ class JournaledSink:
         tile = found.get("tile")
         return (tile[0], tile[1]) if tile and _bare(found) == self._work else None
 
+    def begun(self) -> str:
+        """How an earlier run of this work has painted; "" if there was none."""
+        found = Journal.work(self._path)
+        return str(found.get("how", "")) if found and _bare(found) == self._work else ""
+
     def _refuse_others(self) -> None:
         """Hours of another model's work are not thrown away for a slip in a command."""
         there = _bare(Journal.work(self._path))

@@ -275,10 +275,12 @@ def write_tiff(
     read: Callable[[Box], NDArray[np.uint8]],
     classes: Classes,
     pixel_size: tuple[float, float] | None = None,
+    band: int = 1,
 ) -> None:
     """Writes ``(H, W)`` labels as a tiled, compressed TIFF with the classes' colours; BigTIFF when large.
 
     Smaller levels follow, so that viewers open it at once: every second, fourth ... pixel, so that they hold classes.
+    ``read`` is asked for rows of one ``band`` at a time: those that lie in one row of chunks.
     """
     colormap = palette(classes).T.astype(np.uint16) * 257
     with tifffile.TiffWriter(path, bigtiff=size[0] * size[1] > 2**31) as writer:
@@ -286,23 +288,27 @@ def write_tiff(
             shape = -(-size[0] // step), -(-size[1] // step)
             larger = None if pixel_size is None else (pixel_size[0] * step, pixel_size[1] * step)
             writer.write(
-                _tiles(shape, _every(step, size, read)), shape=shape, dtype=np.uint8, tile=(_TILE, _TILE),
+                _tiles(shape, _every(step, size, read, band)), shape=shape, dtype=np.uint8, tile=(_TILE, _TILE),
                 compression="zlib", photometric="palette", colormap=colormap, maxworkers=1, metadata=None,
                 subfiletype=int(step > 1), **resolution(larger),
             )  # fmt: skip
 
 
-def _every(step: int, size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]]) -> Callable[[Box], Pixels]:
-    """Reads a box of the picture shrunk by ``step``: of the whole only the rows that are wanted, one at a time."""
+def _every(
+    step: int, size: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]], band: int
+) -> Callable[[Box], Pixels]:
+    """Reads a box of the picture shrunk by ``step``: of the whole the rows that are wanted, of one band at a time."""
     if step == 1:
         return read
 
     def shrunk(box: Box) -> Pixels:
         (y0, y1), (x0, x1) = ((a * step, min(b * step, n)) for (a, b), n in zip(box, size))
-        rows = range(y0, y1, step)
-        out = np.empty((len(rows), -(-(x1 - x0) // step)), np.uint8)
-        for line, y in zip(out, rows):
-            line[...] = read(((y, y + 1), (x0, x1)))[0, ::step]
+        out = np.empty((-(-(y1 - y0) // step), -(-(x1 - x0) // step)), np.uint8)
+        for _, wanted in itertools.groupby(range(y0, y1, step), lambda y: y // band):
+            first, *others = wanted
+            last = others[-1] if others else first
+            rows = slice((first - y0) // step, (last - y0) // step + 1)
+            out[rows] = read(((first, last + 1), (x0, x1)))[::step, ::step]
         return out
 
     return shrunk

@@ -54,6 +54,10 @@ class Painted:
 class Sink(Protocol):
     """Where finished boxes go."""
 
+    def begun(self) -> str:
+        """How an earlier run painted what is there of this work already; "" if nothing is."""
+        ...
+
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:
         """Called before the first box (again when tiles had to shrink); returns the indices it holds already.
 
