@@ -364,6 +364,38 @@ def test_an_unpadded_network_is_not_followed_through_its_graph(monkeypatch: pyte
     assert paint(engine, picture(290, 270), tile=128).report.tiles > 4
 
 
+@pytest.mark.parametrize("options", [
+    {}, {"depth": 1}, {"depth": 4}, {"up": "bilinear"}, {"up": "bilinear", "depth": 3}, {"block": "residual"},
+    {"repeats": 3}, {"skips": ()}, {"skips": (0,)}, {"skips": (1,), "up": "bilinear"}, {"depth": 3, "repeats": 2},
+])  # fmt: skip
+def test_the_halo_of_our_own_networks_is_what_their_graph_says(options: dict[str, Any]) -> None:
+    engine = Engine(model_of(unet(**{"width": 2, **options})), "float32", backend="eager")
+    assert engine.halo == engine.field.halo()
+
+
+def test_our_own_networks_are_not_followed_through_their_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds of every painting that takes several tiles."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("torch.export")
+
+    monkeypatch.setattr("whatwhere.field.field", never)
+    engine = Engine(model_of(unet()), "float32", backend="eager")
+    assert paint(engine, picture(290, 270), tile=128).report.tiles > 4
+
+
+def test_a_network_of_ours_with_another_layer_is_followed() -> None:
+    network = unet()
+    network.encoder.get_submodule("0.0")[1] = nn.InstanceNorm2d(4, affine=True)
+    engine = Engine(model_of(network), "float32", backend="eager")
+    assert not engine.tileable
+    assert not paint(engine, picture(150, 170), tile=64).report.exact
+    wider = unet()
+    wider.encoder.get_submodule("0.0")[0] = nn.Conv2d(3, 4, 9, padding=4, bias=False)
+    engine = Engine(model_of(wider), "float32", backend="eager")
+    assert engine.halo == engine.field.halo() != Engine(model_of(unet()), "float32").halo
+
+
 class _Halving(nn.Module):
     """Down and up again; takes even sizes only, and says so, or pads them by repeating the last row."""
 

@@ -168,7 +168,8 @@ class Engine:
         self._take(mine)
 
     def _take(self, choice: Choice) -> None:
-        self._choice, self.notes = choice, (*self.notes, *choice.notes)
+        self._choice = choice
+        self.notes = tuple(dict.fromkeys((*self.notes, *choice.notes)))  # said once, however often it is thought over
         if choice.backend != EAGER.name:  # else what PyTorch took to be compared with stays beside the other's own
             hand_back_freed_memory()
 
@@ -274,8 +275,26 @@ class Engine:
     @property
     def halo(self) -> tuple[Pair, Pair]:
         """Pixels needed (before, after) a box with edges on multiples of the period, for rows and columns."""
+        if self._own is not None:
+            return self._own, self._own
         rows, columns = self.field.halo()
         return rows, columns
+
+    @property
+    def tileable(self) -> bool:
+        """Whether there is a halo with which tiles are exact."""
+        return isinstance(self.model.network, Mirrored) or self._own is not None or self.field.tileable
+
+    @cached_property
+    def _own(self) -> Pair | None:
+        """The halo of a U-Net whose arithmetic is known; to follow its graph takes two seconds."""
+        network = self.model.network
+        known = network.halo() if type(network) is UNet else None  # a class derived from it computes something else
+        if known is None:
+            return None
+        with torch.device("meta"):
+            as_built = UNet(**network.config)
+        return known if repr(network) == repr(as_built) else None  # somebody may have exchanged a layer
 
     @cached_property
     def bytes_per_pixel(self) -> float:

@@ -13,7 +13,7 @@ from whatwhere.paint.engine import Engine
 from whatwhere.paint.memory import free_memory
 from whatwhere.paint.tiles import Tiling, choose_tile
 
-__all__ = ["Scheme", "exact_halo", "scheme", "size_up", "tileable"]
+__all__ = ["Scheme", "exact_halo", "scheme", "size_up"]
 
 Pair = tuple[int, int]
 
@@ -83,7 +83,7 @@ def scheme(
     fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or most else _within(whole.tile, asked)
     if fits:
         return Scheme(Tiling(size, size) if engine.pads_otherwise else whole, exact=True)
-    if not tileable(engine):
+    if not engine.tileable:
         return _blended(engine, size, asked if asked and not most else None, pixels)
     halo, short = exact_halo(engine), (0, 0)
     if isinstance(engine.model.network, Mirrored):
@@ -106,11 +106,6 @@ def scheme(
             f"at least {least[0]}x{least[1]} for this network, whose halo is {halo[0][0]} to {halo[0][1]} pixels",
             "ask for larger tiles, or leave the choice to whatwhere",
         ) from error
-
-
-def tileable(engine: Engine) -> bool:
-    """Whether there is a halo with which tiles are exact."""
-    return isinstance(engine.model.network, Mirrored) or engine.field.tileable
 
 
 def exact_halo(engine: Engine) -> tuple[Pair, Pair]:
@@ -146,7 +141,7 @@ def _affordable(engine: Engine, many: int, probabilities: bool) -> int:
     each = engine.bytes_per_pixel * _SCRATCH + waiting
     if engine.device.type == "cpu":
         return int(min(_BUDGET, free // 4) / each)
-    whole = many > _ON_GPU and not tileable(engine)  # asked only where it matters: it takes a second
+    whole = many > _ON_GPU and not engine.tileable  # asked only where it matters: it takes a second
     return min(int(free // 2 / each), _WHOLE_ON_GPU if whole else _ON_GPU)
 
 
