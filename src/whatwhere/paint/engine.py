@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -20,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, in_a_line
-from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, own_config, probe_machine
+from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Machine, Precision, exact_float32, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
+from whatwhere.paint.digest import digest_of
 from whatwhere.paint.fold import NoTensorError, folded
 from whatwhere.paint.memory import is_out_of_memory, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
@@ -208,14 +207,7 @@ class Engine:
     @cached_property
     def digest(self) -> str:
         """Names the network: its weights and structure, and of one made elsewhere its code and plain attributes."""
-        digest = hashlib.sha256(repr(self.model.network).encode())
-        if own_config(self.model.network) is None:
-            digest.update(_code(self.model.network).encode())
-        for name, tensor in sorted(self.model.network.state_dict().items()):
-            digest.update(name.encode())
-            values = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return digest_of(self.model.network)
 
     def _key(self, tile: Tensor) -> str:
         """All that a measured time and a comparison depend on."""
@@ -289,7 +281,9 @@ class Engine:
     def _own(self) -> Pair | None:
         """The halo of a U-Net whose arithmetic is known; to follow its graph takes two seconds."""
         network = self.model.network
-        known = network.halo() if type(network) is UNet else None  # a class derived from it computes something else
+        if type(network) is not UNet:  # a class derived from it computes something else
+            return None
+        known = network.halo()
         if known is None:
             return None
         with torch.device("meta"):
@@ -378,29 +372,6 @@ class Engine:
                 f"{(1, count, *given[2:])}, as there are {count} classes",
                 "crop or enlarge its output to the image's size, and name all its classes",
             )
-
-
-def _code(network: torch.nn.Module) -> str:
-    """What a network computes beside its weights, as far as it can be read: the code of its modules, their settings."""
-    parts = []
-    for name, module in network.named_modules():
-        kind = type(module)
-        if kind.__module__.partition(".")[0] == "torch":
-            continue
-        for base in kind.__mro__:
-            if base.__module__.partition(".")[0] not in ("torch", "builtins"):
-                with suppress(OSError, TypeError):  # typed in by hand, or compiled
-                    parts.append(inspect.getsource(base))
-        plain = {key: value for key, value in vars(module).items() if _is_plain(value) and key != "training"}
-        parts.append(f"{name} {kind.__qualname__} {sorted(plain.items())}")
-    return "\n".join(parts)
-
-
-def _is_plain(value: object) -> bool:
-    """A setting, whose text is the same in every process."""
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str | bytes)
 
 
 def _version(package: str) -> str:
