@@ -364,6 +364,18 @@ def test_an_unpadded_network_is_not_followed_through_its_graph(monkeypatch: pyte
     assert paint(engine, picture(290, 270), tile=128).report.tiles > 4
 
 
+def test_a_large_image_is_cut_though_it_would_fit_and_one_that_cannot_be_cut_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr("whatwhere.paint.scheme._BUDGET", 2**31)
+    small = Engine(model_of(unet(width=2, depth=1)), "float32", backend="eager")
+    assert len(scheme(small, (2048, 4096)).tiling) == 1
+    assert len(scheme(small, (2048, 4128)).tiling) > 1
+    everywhere = Engine(model_of(_Global()), "float32", backend="eager")
+    assert scheme(everywhere, (2048, 4128)).exact
+
+
 @pytest.mark.parametrize("options", [
     {}, {"depth": 1}, {"depth": 4}, {"up": "bilinear"}, {"up": "bilinear", "depth": 3}, {"block": "residual"},
     {"repeats": 3}, {"skips": ()}, {"skips": (0,)}, {"skips": (1,), "up": "bilinear"}, {"depth": 3, "repeats": 2},

@@ -20,11 +20,18 @@ Pair = tuple[int, int]
 _SCRATCH = 1.5
 """Operators' own scratch memory and the allocator's gaps, as a factor on the tensors' bytes."""
 
+_GAPS = 2
+"""And once more on a CPU where one tile follows the other: glibc then leaves more gaps, others in each run."""
+
 _BUDGET = 2**30
 """The most memory that a forward pass may take on a CPU, in bytes: peak memory stays under 2 GiB in all."""
 
 _LARGEST = 2**21
 """Pixels of a tile. With twice as many 8192x8192 pixels take a tenth less time and over twice the memory."""
+
+_WHOLE = 2**23
+"""Pixels of an image that passes whole through a CPU though it could be cut: tiles cost a tenth more time there, and
+memory stays the same however large the image is."""
 
 _WAITING = 4
 """Tiles whose float32 probabilities are there at a time: one that is computed, those that wait, one that is written."""
@@ -81,7 +88,8 @@ def scheme(
     pixels = pixels if most is None else min(pixels, most)
     whole = Tiling(size, size_up(size, engine.period), period=engine.period)
     fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or most else _within(whole.tile, asked)
-    if fits:
+    large = asked is None and engine.device.type == "cpu" and whole.tile[0] * whole.tile[1] > _WHOLE
+    if fits and not (large and engine.tileable):
         return Scheme(Tiling(size, size) if engine.pads_otherwise else whole, exact=True)
     if not engine.tileable:
         return _blended(engine, size, asked if asked and not most else None, pixels)
@@ -92,7 +100,8 @@ def scheme(
         chosen = asked
     else:
         wide = (halo[0][0], halo[0][1] + short[0]), (halo[1][0], halo[1][1] + short[1])
-        chosen = choose_tile(size, wide, engine.period, pixels=min(pixels, _LARGEST), align=align)
+        room = pixels // _GAPS if engine.device.type == "cpu" else pixels
+        chosen = choose_tile(size, wide, engine.period, pixels=min(room, _LARGEST), align=align)
     note = ""
     if engine.pads_otherwise and whole.padded != size and short == (0, 0):
         height, width = whole.padded
