@@ -30,8 +30,8 @@ _LARGEST = 2**21
 """Pixels of a tile. With twice as many 8192x8192 pixels take a tenth less time and over twice the memory."""
 
 _WHOLE = 2**23
-"""Pixels of an image that passes whole through a CPU though it could be cut: tiles cost a tenth more time there, and
-memory stays the same however large the image is."""
+"""Pixels of an image that passes whole through a CPU though it could be cut. Cut, it takes longer (4096x4096 with a
+network of base 4: 2.0 s, and 0.9 s whole), but memory stays the same however large the image is."""
 
 _WAITING = 4
 """Tiles whose float32 probabilities are there at a time: one that is computed, those that wait, one that is written."""

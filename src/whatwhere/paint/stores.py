@@ -140,14 +140,17 @@ class JournaledSink:
     @property
     def tile(self) -> Size | None:
         """The tile an earlier run of this work had chosen: another one would begin anew."""
-        found = Journal.work(self._path)
-        tile = found.get("tile")
-        return (tile[0], tile[1]) if tile and _bare(found) == self._work else None
+        tile = self._earlier().get("tile")
+        return (tile[0], tile[1]) if tile else None
 
     def begun(self) -> str:
         """How an earlier run of this work has painted; "" if there was none."""
+        return str(self._earlier().get("how", ""))
+
+    def _earlier(self) -> dict[str, Any]:
+        """What an earlier run of this work noted; {} if there was none."""
         found = Journal.work(self._path)
-        return str(found.get("how", "")) if found and _bare(found) == self._work else ""
+        return found if _bare(found) == self._work else {}
 
     def _refuse_others(self) -> None:
         """Hours of another model's work are not thrown away for a slip in a command."""
