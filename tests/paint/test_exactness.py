@@ -379,6 +379,9 @@ def test_a_large_image_is_cut_though_it_would_fit_and_one_that_cannot_be_cut_is_
 @pytest.mark.parametrize("options", [
     {}, {"depth": 1}, {"depth": 4}, {"up": "bilinear"}, {"up": "bilinear", "depth": 3}, {"block": "residual"},
     {"repeats": 3}, {"skips": ()}, {"skips": (0,)}, {"skips": (1,), "up": "bilinear"}, {"depth": 3, "repeats": 2},
+    *({"encoder": "efficientnet-lite0", "depth": depth} for depth in (2, 3, 4, 5)),
+    {"encoder": "efficientnet-lite0", "skips": ()}, {"encoder": "efficientnet-lite0", "depth": 4, "up": "bilinear"},
+    {"encoder": "efficientnet-lite0", "skips": (1,)}, {"encoder": "efficientnet-lite0", "skips": (0,)},
 ])  # fmt: skip
 def test_the_halo_of_our_own_networks_is_what_their_graph_says(options: dict[str, Any]) -> None:
     engine = Engine(model_of(unet(**{"width": 2, **options})), "float32", backend="eager")

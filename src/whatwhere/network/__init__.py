@@ -2,6 +2,7 @@
 
 from whatwhere.network.cost import Cost, cost
 from whatwhere.network.encoders import known_encoder
+from whatwhere.network.halo import halo
 from whatwhere.network.machine import Machine, exact_float32, keep_freed_memory, measuring_machine, probe_machine
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.model_file import (
@@ -40,6 +41,7 @@ __all__ = [
     "constants_of",
     "cost",
     "exact_float32",
+    "halo",
     "is_of",
     "keep_freed_memory",
     "known_encoder",

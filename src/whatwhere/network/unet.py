@@ -227,32 +227,6 @@ class UNet(nn.Module):
             lowest = 2 * (lowest + 4 * repeats)
         return lowest + 4
 
-    def halo(self) -> tuple[int, int] | None:
-        """Pixels needed before and after a box of logits with edges on multiples of 2**depth; such multiples too.
-
-        None where this arithmetic does not know it: other encoders, no padding. `field` follows any network, and is
-        what this is tested against; but it takes seconds.
-
-        >>> UNet(depth=4).halo(), UNet(depth=4, encoder="efficientnet-lite0").halo()
-        ((96, 96), None)
-        """
-        if self.config["encoder"] != "plain" or self.padding != "same":
-            return None
-        period, bilinear, reach = 2**self.depth, self.config["up"] == "bilinear", 2  # two 3x3 convolutions
-        first, stop, carried = 0, period, []
-        for _ in range(self.depth):
-            first, stop = first - reach, stop + reach
-            carried.append((first, stop))
-            first, stop = ((2 * first - 1) // 4, (2 * stop - 3) // 4 + 2) if bilinear else (first // 2, (stop + 1) // 2)
-        for level in reversed(range(self.depth + 1)):
-            if level < self.depth and level in self.skips:
-                first, stop = min(first, carried[level][0]), max(stop, carried[level][1])
-            blocks = self.config["repeats"] if level else 1
-            first, stop = first - reach * blocks, stop + reach * blocks
-            if level:
-                first, stop = 2 * first, 2 * stop
-        return -(first // period) * period, -(-(stop - period) // period) * period
-
     def _fit(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         if self.padding == "valid":

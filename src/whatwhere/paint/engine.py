@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, in_a_line
-from whatwhere.network import Mirrored, Model, UNet, keep_freed_memory, probe_machine
+from whatwhere.network import Mirrored, Model, UNet, halo, keep_freed_memory, probe_machine
 from whatwhere.network.machine import Machine, Precision, exact_float32, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
@@ -283,7 +283,7 @@ class Engine:
         network = self.model.network
         if type(network) is not UNet:  # a class derived from it computes something else
             return None
-        known = network.halo()
+        known = halo(network)
         if known is None:
             return None
         with torch.device("meta"):
