@@ -4,7 +4,6 @@
     python bench/recipe.py isbi_membrane --epochs 20 --seeds 0 1 2 --jobs 2   # equal steps: the machine may be busy
     python bench/recipe.py camvid --time 10m --seeds 0 --only base "no class weights"
     python bench/recipe.py camvid --hold-out 0006R0 --time 8m --only base "stronger light"    # judged on another drive
-    python bench/recipe.py isbi_membrane --time 4m --seeds 0 1 2 --ensemble   # the base networks of the seeds together
     python bench/recipe.py --show                                             # only the table, from what is there
     python bench/recipe.py --quick
 
@@ -22,21 +21,19 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import RECORDS, recorded, remember, table
-from equal_time import confusion
-from whatwhere import Segmenter, segmenter
+from whatwhere import segmenter
 from whatwhere.learn.loss import Losses, segmentation_loss
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.run_folder import RunFolder
@@ -213,26 +210,6 @@ def folder_of(name: str, data: Path, budget: str, seed: int, out: Path) -> RunFo
     return RunFolder(out / "recipe" / "-".join(f"{data.name} {name} {budget} {seed}".replace(",", "").split()))
 
 
-def ensemble(data: Path, budget: str, seeds: Sequence[int], out: Path) -> str:
-    """Mean IoU of the base networks of several seeds, each by itself and by the mean of their probabilities."""
-    from peers.task import read_image, read_mask, read_task
-
-    models = [Segmenter.load(folder_of("base", data, budget, seed, out).last) for seed in seeds]
-    task = read_task(data)
-    counts = np.zeros((len(models) + 1, len(task.classes), len(task.classes)), int)
-    for pair in task.val:
-        truth, image = read_mask(pair.mask), read_image(pair.image)
-        each = [model.paint(image, probabilities=True).probabilities for model in models]
-        for count, said in zip(counts, [*each, np.mean(each, axis=0)]):
-            count += confusion(truth, said.argmax(0).astype(np.uint8), len(task.classes), task.void)
-    both = counts.diagonal(axis1=1, axis2=2)
-    scores = np.nanmean(both / (counts.sum(1) + counts.sum(2) - both), axis=1)
-    single = ", ".join(f"{score:.3f}" for score in scores[:-1])
-    return (
-        f"{data.name}, {budget}: {len(models)} seeds alone {single}; the mean of their probabilities {scores[-1]:.3f}"
-    )
-
-
 def work(name: str, data: Path, time: str, epochs: float | None, seed: int, folder: RunFolder) -> dict[str, Any]:
     """One run in this process, scored. With ``epochs``, the plan for ``time`` goes on for so many."""
     import whatwhere.learn.step as step
@@ -280,9 +257,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--show", action="store_true", help="no runs: only the table")
-    parser.add_argument(
-        "--ensemble", action="store_true", help="no runs: the finished base runs of the seeds, together"
-    )
     parser.add_argument("--quick", action="store_true", help="two short runs, to see that it works")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -306,10 +280,6 @@ def main() -> None:
     if options.hold_out:
         folders = [held_out(options.data / place, options.hold_out, options.out) for place in options.sets]
         options.data, options.sets = folders[0].parent, [folder.name for folder in folders]
-    if options.ensemble:
-        for place in options.sets:
-            print(ensemble(options.data / place, options.budget, options.seeds, options.out))
-        return
     if not options.show:
         make(options, options.record)
     report(recorded(options.record))

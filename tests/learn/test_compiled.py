@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -91,6 +92,40 @@ def test_where_compiling_fails_the_run_goes_on_without(
     assert "no compiler anywhere" in said[0]
     assert found.keys() == usual.keys()
     assert all(torch.equal(found[name], usual[name]) for name in usual)
+
+
+def test_the_time_of_compiling_is_none_of_the_learning_rate_s(
+    monkeypatch: pytest.MonkeyPatch, discs: Path, tmp_path: Path
+) -> None:
+    """It rises over minutes; the second step would stand at a third of its height."""
+    now = [0.0]
+
+    class Slow(nn.Module):
+        """Compiled for 60 seconds at its first call; a second for every other."""
+
+        def __init__(self, network: nn.Module, **_: Any) -> None:
+            super().__init__()
+            self._orig_mod, self.seconds = network, 60.0
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            now[0], self.seconds = now[0] + self.seconds, 1.0
+            logits: torch.Tensor = self._orig_mod(image)
+            return logits
+
+    class Watching(SilentView):
+        rates: ClassVar[list[float]] = []
+
+        def stepped(self, progress: float, entry: dict[str, Any]) -> None:  # noqa: ARG002
+            self.rates.append(entry["learning_rate"])
+
+    monkeypatch.setattr(torch, "compile", Slow)
+    monkeypatch.setattr("whatwhere.learn.train.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    plan = plan_of(discs, compiled="yes")
+    plan = replace(plan, training=replace(plan.training, epochs=0, time="100s", warmup=0.9))
+    train(plan, open_sets(find(discs), plan), tmp_path / "run", view=Watching(), started=0.0)
+    expected = plan.training.learning_rate * (0.05 + 0.95 * torch.tensor([0, 0, 1]) / (0.9 * 40))
+    assert Watching.rates[:3] == pytest.approx(expected.tolist(), rel=0.05)
+    assert len(Watching.rates) == pytest.approx(40, abs=4)
 
 
 @pytest.mark.slow  # the compiler itself takes half a minute

@@ -314,3 +314,26 @@ def test_state_that_no_file_can_hold(tmp_path: Path) -> None:
     wrapped = Segmenter.from_module(given(_Stateful), 2, ((127.0,) * 3, (60.0,) * 3))
     with pytest.raises(ModelError, match=r"keeps _extra_state, which is no tensor"):
         wrapped.save(tmp_path / "m.safetensors")
+
+
+class _Large(Given):
+    """Takes two crops at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+def test_memory_that_runs_out_in_its_check_is_a_matter_of_training(discs: Path, tmp_path: Path) -> None:
+    network = given(_Large)
+    plan = segmenter.plan(discs, epochs=0.3, device="cpu", module=network)
+    assert plan.training.batch > 2
+    said: list[str] = []
+
+    class Listening(SilentView):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    segmenter.train(discs, tmp_path / "run", plan=plan, module=network, view=Listening())
+    assert any("memory ran out; going on with" in line and "of 2 crops" in line for line in said)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from whatwhere.errors import PlanError
-from whatwhere.learn.parallel import World
+from whatwhere.learn.parallel import World, joined
 from whatwhere.learn.plan import Plan, TrainingPlan
 from whatwhere.learn.plan_file import write_plan
 
@@ -68,3 +68,24 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 def test_alone_all_agree() -> None:
     assert World().agree(0.5, True) == (0.5, True)
     assert World().leads
+
+
+def test_of_several_processes_each_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert World(3, 4).device("cuda:0") == World(3, 4).device("cuda") == "cuda:3"
+    assert World(3, 4).device("cpu") == "cpu"
+    assert World().device("cuda:0") == "cuda:0"
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(PlanError, match=r"process 3 of this machine; expected at most 2.*--nproc-per-node 2"), joined():
+        pass
+
+
+def test_processes_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (World().here, World(5, 8).here) == (1, 4)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from tiny import write_discs
@@ -19,7 +20,7 @@ from whatwhere.field import field
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.planning import receptive_field
-from whatwhere.network import PHOTOGRAPHS, UNet, encoders, pretrained_file
+from whatwhere.network import PHOTOGRAPHS, Machine, UNet, encoders, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
 Edit = Callable[[str, str], Path]
@@ -213,6 +214,15 @@ def test_the_less_time_the_narrower_the_network(discs: Path) -> None:
     widths = [segmenter.plan(discs, time=time, device="cpu").network.width for time in times]
     assert widths == sorted(widths)
     assert (widths[0], widths[-1]) == (8, 64)
+
+
+def test_the_smaller_the_gpu_the_narrower_the_network(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def width(multiprocessors: int) -> int:
+        card = Machine("cuda", "a card", 8, 2**34, torch.bfloat16, "", multiprocessors)
+        monkeypatch.setattr(segmenter, "probe_machine", lambda *_: card)
+        return segmenter.plan(discs, time="30s").network.width
+
+    assert width(4) < width(132)
 
 
 def test_the_rise_of_the_rate_is_a_small_share_of_a_long_run_only(discs: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from painting import model_of, picture, unet
 from PIL import Image
@@ -21,7 +22,7 @@ from tiny import Cli
 from whatwhere.errors import ClusterError, ModelError
 from whatwhere.network import load_model, save_model
 from whatwhere.paint import Engine, paint, predict
-from whatwhere.paint.cluster import Workers
+from whatwhere.paint.cluster import Workers, _own_gpu
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -219,3 +220,10 @@ def test_workers_need_the_model_as_a_file(tmp_path: Path) -> None:
     Image.fromarray(picture(20, 20)).save(tmp_path / "a.png")
     with pytest.raises(ModelError, match="a model file that all workers can read"):
         predict(model_of(unet()), tmp_path / "a.png", tmp_path / "out", cluster="local:1")
+
+
+def test_local_workers_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [_own_gpu("auto", name) for name in (0, 1, 2)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert _own_gpu("cpu", 1) == "cpu"
+    assert _own_gpu("auto", "tcp://elsewhere:1") == "auto", "its own CUDA_VISIBLE_DEVICES says which"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -19,7 +20,7 @@ from whatwhere.network import Mirrored, UNet
 from whatwhere.paint import Engine, Tiling, paint
 from whatwhere.paint.blend import blend_tiles
 from whatwhere.paint.fold import folded
-from whatwhere.paint.paint import ArraySink
+from whatwhere.paint.paint import ArraySink, with_room
 from whatwhere.paint.prove import prove, tiled_logits
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource
@@ -267,6 +268,26 @@ def test_memory_that_runs_out_shrinks_the_tiles_and_says_so(monkeypatch: pytest.
     assert painting.report.tiles > 1
     assert "memory ran out with tiles of 300x300; went on with" in str(painting.report)
     np.testing.assert_array_equal(painting.labels, whole_logits(engine.model, image).argmax(0).numpy())
+
+
+def test_what_a_failed_try_held_is_free_when_tiles_are_sized_anew() -> None:
+    """On a GPU little memory seems to be free otherwise, and tiles are far smaller than they need to be."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def attempt(_: Scheme) -> None:
+        maps = torch.zeros(4)
+        if not held:
+            held.append(weakref.ref(maps))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def schemes(*, most: int | None) -> Scheme:
+        assert most is None or held[0]() is None
+        return scheme(engine, (300, 300), tile=None if most is None else (96, 96))
+
+    engine = _engine(2, "plain", "transpose")
+    plan, notes = with_room(schemes, attempt)
+    assert plan.tiling.tile < (300, 300)
+    assert "ran out" in notes[0]
 
 
 @pytest.mark.parametrize(

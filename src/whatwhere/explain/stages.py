@@ -37,7 +37,7 @@ from whatwhere.explain.probes import Probe
 from whatwhere.explain.sight import Sights, measure_sight
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
-from whatwhere.network import Model, UNet, keep_freed_memory, measuring_machine
+from whatwhere.network import Model, UNet, exact_float32, keep_freed_memory, measuring_machine
 from whatwhere.records import VOID
 
 __all__ = ["Bench", "Progress", "levels_of", "pictures_of", "prepare", "sights_of", "skips_of", "study_of"]
@@ -84,6 +84,7 @@ def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel |
     """Choose and check the images, and take the network apart."""
     machine = measuring_machine()
     keep_freed_memory()
+    exact_float32()
     cases, asked, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
     network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
     anatomy = anatomy_of(network, cases[0])

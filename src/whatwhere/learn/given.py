@@ -20,6 +20,7 @@ from whatwhere.network import Machine, Model, build, is_of, name_of, state_of
 from whatwhere.network.machine import layout
 from whatwhere.network.quick import forward
 from whatwhere.paint import Engine
+from whatwhere.paint.memory import is_out_of_memory
 
 __all__ = ["STEP", "network_of", "planned_for"]
 
@@ -59,8 +60,10 @@ def network_of(plan: Plan, module: nn.Module | None, machine: Machine) -> nn.Mod
         )
     _check_weights(module)
     state_of(module)
+    count = plan.training.batch // plan.training.accumulate
     for side in {plan.training.crop, pilot_side(plan)}:
-        _check_output(module, plan, side, machine)
+        while not _checked_output(module, plan, (count, side), machine):
+            count //= 2  # as training will, when memory runs out
     # whatever painting asks for is told now, not at the first validation
     Engine(Model(module, plan.classes, plan.normalisation), plan.training.precision, machine.device, backend="eager")
     return module
@@ -81,17 +84,23 @@ def _check_weights(module: object) -> None:
         raise PlanError(f"{name_of(module)} has no weights that learn", "some", "set requires_grad_(True)")
 
 
-def _check_output(module: nn.Module, plan: Plan, side: int, machine: Machine) -> None:
-    """Runs a copy as training will: on as many crops as a part of a step has, in its layout and precision."""
+def _checked_output(module: nn.Module, plan: Plan, crops: tuple[int, int], machine: Machine) -> bool:
+    """Runs a copy as training will: on so many crops of such a side, in its layout and precision.
+
+    False where there is no memory for several crops.
+    """
     channels, classes = plan.normalisation.channels, plan.classes.count
-    count = plan.training.batch // plan.training.accumulate
+    count, side = crops
     image = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     expected = f"a tensor {(count, classes, side, side)}: a logit for each class and pixel"
     learner = copy.deepcopy(module).train().to(machine.device, memory_format=layout(machine.device))  # type: ignore[call-overload]
+    found: object = None
     try:
         with torch.no_grad(), autocast(machine):
             found = forward(learner, image.to(machine.device).contiguous(memory_format=layout(machine.device)))
     except Exception as error:  # whatever a foreign network may raise
+        if is_out_of_memory(error) and count > 1:
+            return False
         raise PlanError(
             f"{name_of(module)} fails on crops {tuple(image.shape)}, channels last, in {machine.precision} "
             f"({in_a_line(error)})",
@@ -101,3 +110,4 @@ def _check_output(module: nn.Module, plan: Plan, side: int, machine: Machine) ->
     if not isinstance(found, Tensor) or found.shape != (count, classes, side, side):
         gives = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise PlanError(f"{name_of(module)} gives {gives} in training mode", expected, f"make it for {classes} classes")
+    return True

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import functional as F
 
 from whatwhere.records import VOID
 
@@ -44,51 +43,61 @@ def segmentation_loss(
     processes' gradients (what DistributedDataParallel makes) is the gradient of the global loss.
 
     Args:
-        logits: ``(N, classes, H, W)``.
+        logits: ``(N, classes, H, W)``, finite.
         target: ``(N, H, W)`` uint8 class ids; VOID does not count.
         weights: ``(classes,)`` of each class's pixels in the cross-entropy; all 1 if None.
         dice_weight: 0 leaves cross-entropy alone.
 
-    >>> perfect = 50 * F.one_hot(torch.tensor([[[0, 1]]]), 2).permute(0, 3, 1, 2).float()
+    >>> perfect = 50 * torch.nn.functional.one_hot(torch.tensor([[[0, 1]]]), 2).permute(0, 3, 1, 2).float()
     >>> round(float(segmentation_loss(perfect, torch.tensor([[[0, 1]]], dtype=torch.uint8)).total), 6)
     0.0
     """
     log_shares = logits.float().contiguous().log_softmax(1)  # a plane a class: many times faster than a row a pixel
-    summed = F.nll_loss(log_shares, target.long(), weights, ignore_index=VOID, reduction="sum")
-    cross_entropy = _everywhere(summed) / _everywhere(_weight_of(target, weights)).clamp_min(1e-6)
+    truth = _planes(target, log_shares)
+    axes = (0, 2, 3)
+    said, pixels = (log_shares * truth).sum(axes), truth.sum(axes)
+    counts = torch.ones_like(pixels) if weights is None else weights
     if dice_weight == 0:
-        return Losses(cross_entropy * _world(), cross_entropy.detach(), torch.zeros_like(cross_entropy))
-    dice = _dice_loss(log_shares.exp(), target)
+        said, pixels = _everywhere(torch.stack([said, pixels]))
+        dice = torch.zeros_like(said[0])
+    else:
+        shares = log_shares.exp()
+        overlap, predicted = (shares * truth).sum(axes), (shares * (target != VOID)[:, None]).sum(axes)
+        said, pixels, overlap, predicted = _everywhere(torch.stack([said, pixels, overlap, predicted]))
+        dice = _dice_loss(overlap, predicted, pixels)
+    cross_entropy = -(counts @ said) / (counts @ pixels).clamp_min(1e-6)
     total = (cross_entropy + dice_weight * dice) * _world()
     return Losses(total, cross_entropy.detach(), dice.detach())
 
 
 def counted_shares(target: Tensor, parts: int, weights: Tensor | None = None) -> Tensor:
     """Of what counts in the cross-entropy of a (global) batch, the share that each of its ``parts`` holds."""
+    if parts == 1:
+        return torch.ones(1, device=target.device)
     counted = _everywhere(torch.stack([_weight_of(part, weights) for part in target.chunk(parts)]))
     return counted / counted.sum().clamp_min(1e-6)
 
 
 def _weight_of(target: Tensor, weights: Tensor | None) -> Tensor:
     """The weights of all pixels that count, summed; their number where classes have none."""
+    counted = target != VOID
     if weights is None:
-        return (target != VOID).sum().float()
-    return weights @ _pixels(target, weights.numel())
+        return counted.sum().float()
+    return (weights[target.where(counted, 0).long()] * counted).sum()
 
 
-def _pixels(target: Tensor, classes: int) -> Tensor:
-    """How many pixels each class has."""
-    return torch.bincount(target.flatten(), minlength=VOID + 1)[:classes].float()
+def _planes(target: Tensor, like: Tensor) -> Tensor:
+    """``(N, classes, H, W)``: 1 where each class is; nowhere where the target is void.
 
-
-def _dice_loss(shares: Tensor, target: Tensor) -> Tensor:
-    """1 - mean soft Dice of ``(N, classes, H, W)`` probabilities."""
+    Sums over it wait for no GPU and always come out alike, which counting and picking single pixels there do not.
+    """
     counted = (target != VOID)[:, None]
-    classes = target.where(counted[:, 0], 0).long()[:, None]
-    truth = torch.zeros_like(shares).scatter_(1, classes, counted.to(shares.dtype))
-    axes = (0, 2, 3)
-    sums = torch.stack([(shares * truth).sum(axes), (shares * counted).sum(axes), _pixels(target, shares.shape[1])])
-    overlap, predicted, true = _everywhere(sums)
+    classes = target[:, None].where(counted, 0).long()
+    return torch.zeros_like(like).scatter_(1, classes, counted.to(like.dtype))
+
+
+def _dice_loss(overlap: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+    """1 - mean soft Dice, of ``(classes,)`` sums over the batch."""
     present = true > 0
     dice = 2 * overlap / (predicted + true).clamp_min(1e-6)
     loss: Tensor = ((1 - dice) * present).sum() / present.sum().clamp_min(1)

@@ -40,6 +40,15 @@ class World:
         """Only the first process judges, writes and speaks."""
         return self.rank == 0
 
+    @property
+    def here(self) -> int:
+        """How many processes share this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.size > 1 else 1
+
+    def device(self, asked: str) -> str:
+        """Where this process computes: of several on GPUs, each has one of its own, whichever the plan names."""
+        return f"cuda:{torch.cuda.current_device()}" if self.size > 1 and asked.startswith("cuda") else asked
+
     def agree(self, *values: float) -> tuple[float, ...]:
         """The first process's values, in every process: clocks differ, and all must stop at the same step."""
         if self.size == 1:
@@ -66,7 +75,12 @@ def joined() -> Iterator[World]:
         return
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        own, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if own >= there:
+            raise PlanError(
+                f"process {own + 1} of this machine", f"at most {there}, one a GPU", f"use --nproc-per-node {there}"
+            )
+        torch.cuda.set_device(own)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size())

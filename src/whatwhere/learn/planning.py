@@ -54,11 +54,12 @@ _AVERAGE = 0.999, "the mean of about the last tenth of the steps so far, at most
 _SPEED = {
     ("cpu", "bfloat16"): 70e9,
     ("cpu", "float32"): 20e9,
-    ("cuda", "bfloat16"): 30e12,
-    ("cuda", "float32"): 2e12,
+    ("cuda", "bfloat16"): 0.2e12,
+    ("cuda", "float32"): 0.015e12,
     ("mps", "float32"): 0.5e12,
 }
-"""Multiply-adds a second (on a CPU: for each core) that training reaches; measured, rounded down."""
+"""Multiply-adds a second that training reaches, on a CPU for each core (measured, rounded down), on a CUDA GPU for each
+multiprocessor, on Apple's as a whole (both guessed, from what the hardware could do)."""
 
 
 def make_plan(
@@ -311,8 +312,7 @@ def _width(
     if seconds is None:
         return 32, "the usual width, as no time is set"
     speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
-    if machine.device == "cpu":
-        speed *= machine.cores
+    speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
     channels = survey.normalisation().channels
     seen = 0.0
     for width in _WIDTHS if survey.classes.count <= _FEW_CLASSES else _WIDTHS[:-1]:

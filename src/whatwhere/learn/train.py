@@ -131,7 +131,7 @@ class _Trainer:
         checkpoint_seconds: float,
     ) -> None:
         self.plan, self.folder, self.view, self.world, self.clock = plan, folder, view, world, clock
-        self.machine: Machine = probe_machine(plan.training.device, plan.training.precision)
+        self.machine: Machine = probe_machine(world.device(plan.training.device), plan.training.precision)
         self.weights = class_weights(plan.training, self.machine)
         keep_freed_memory()
         exact_float32()
@@ -161,6 +161,8 @@ class _Trainer:
     def _learner(self, network: nn.Module, *, known: bool) -> nn.Module:
         """The network as steps call it."""
         if self.world.size > 1:
+            if self.plan.training.compiled == "yes":
+                self.view.say("the network is not compiled: several processes train it")
             return wrapped(network, self.world, self.machine, known=known)
         return compiled(network, self.plan.training, self.machine, self.steps_in_all, known=known)
 
@@ -242,7 +244,10 @@ class _Trainer:
             if not result.finite:
                 self._rewind(result)
                 return False
-            self.clock.training += time.perf_counter() - began
+            if self.state.counters.step == 0 and uncompiled(self.learner) is not None:
+                self.state.counters.begun += time.perf_counter() - began  # it was compiled: no step of a schedule
+            else:
+                self.clock.training += time.perf_counter() - began
             self._count(result, cooled(progress, self.plan.training))
         return True
 
@@ -394,7 +399,7 @@ class _Trainer:
         """The crops of the steps from here on."""
         return self.crops.batches(
             self.plan.training.batch, self.state.counters.step, share=(self.world.rank, self.world.size),
-            workers=1 if self.machine.device == "cpu" else max(1, self.machine.cores // 2),
+            workers=1 if self.machine.device == "cpu" else max(1, self.machine.cores // (2 * self.world.here)),
             pinned=self.machine.device.startswith("cuda"),
         )  # fmt: skip
 

@@ -43,6 +43,7 @@ class Machine:
         memory: bytes of memory of the device.
         dtype: what convolutions compute in.
         reason: why that precision.
+        multiprocessors: of a CUDA GPU; 1 of anything else.
     """
 
     device: str
@@ -51,6 +52,7 @@ class Machine:
     memory: int
     dtype: torch.dtype
     reason: str
+    multiprocessors: int = 1
 
     @property
     def precision(self) -> str:
@@ -83,7 +85,8 @@ def probe_machine(device: str = "auto", precision: Precision = "auto") -> Machin
     dtype, reason = _precision(device, precision)
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(torch.device(device))
-        return Machine(device, properties.name, cores, properties.total_memory, dtype, reason)
+        units = properties.multi_processor_count
+        return Machine(device, properties.name, cores, properties.total_memory, dtype, reason, units)
     return Machine(device, _processor_name(), cores, _memory(), dtype, reason)
 
 
@@ -101,7 +104,9 @@ def _precision(device: str, precision: Precision) -> tuple[torch.dtype, str]:
     if precision != "auto":
         return getattr(torch, precision), "as asked"
     if device.startswith("cuda"):
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        with torch.cuda.device(torch.device(device)):  # torch looks at the current one
+            supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        if supported:
             return torch.bfloat16, "the GPU has tensor cores for it"
         return torch.float32, "the GPU has no bfloat16 units"
     if device.startswith("cpu") and torch.cpu._is_amx_tile_supported():

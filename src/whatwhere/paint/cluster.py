@@ -201,8 +201,9 @@ def _paint_tile(recipe: Recipe, place: Place, tiling: Tiling, tile: Tile) -> int
 class _Bench:
     """What a worker keeps between tasks: the prepared model and the last image it opened."""
 
-    def __init__(self, recipe: Recipe, threads: int) -> None:
+    def __init__(self, recipe: Recipe, name: object, threads: int) -> None:
         path, digest, precision, device = recipe
+        device = _own_gpu(device, name)
         torch.set_num_threads(threads)
         self.engine = Engine(load_model(path), precision, device, backend="eager")  # all workers alike
         if self.engine.digest != digest:
@@ -233,10 +234,17 @@ def _bench(recipe: Recipe) -> _Bench:
     with _setup:
         benches: dict[Any, _Bench] = worker.__dict__.setdefault("whatwhere_benches", {})
         if recipe not in benches:
-            benches[recipe] = _Bench(recipe, worker.state.nthreads)
+            benches[recipe] = _Bench(recipe, worker.name, worker.state.nthreads)
             for older in [other for other in benches if other[0] == recipe[0] and other[1] != recipe[1]]:
                 del benches[older]  # the file holds another model now
         return benches[recipe]
+
+
+def _own_gpu(device: str, name: object) -> str:
+    """Local workers, whose names are numbers, take the GPUs of the machine in turn."""
+    if device in ("auto", "cuda") and isinstance(name, int) and torch.cuda.device_count() > 1:
+        return f"cuda:{name % torch.cuda.device_count()}"
+    return device
 
 
 _setup = threading.Lock()

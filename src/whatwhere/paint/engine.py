@@ -319,8 +319,14 @@ class Engine:
         try:
             return self._prepare(machine.precision)
         except (RuntimeError, NotImplementedError) as error:
-            if self.device.type == "cpu" or is_out_of_memory(error):
+            if self.device.type == "cpu":
                 raise
+            if is_out_of_memory(error):
+                raise ModelError(
+                    f"{self.device} has no room for the network ({in_a_line(error)})",
+                    "a device with free memory",
+                    "close what else uses it, or use the device cpu",
+                ) from error
             self.notes = (*self.notes, f"{self.device} is not used: {in_a_line(error)}")
         instead = probe_machine("cpu")
         self.device, self.reason, self._candidates = torch.device("cpu"), instead.reason, ()

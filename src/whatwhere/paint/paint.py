@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network import Model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.blend import blend_tiles
@@ -228,19 +228,20 @@ def with_room(schemes: Callable[..., Scheme], attempt: Callable[[Scheme], None])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            lost = plan.tiling.tile
-            smaller = schemes(most=lost[0] * lost[1] // 2)
-            kept = smaller.tiling.tile
-            if kept[0] * kept[1] >= lost[0] * lost[1]:
-                raise ModelError(
-                    f"memory ran out with tiles of {lost[0]}x{lost[1]} pixels, the smallest for this network",
-                    "a tile that fits",
-                    "close other programs, paint fewer tiles at once, or use another device",
-                ) from error
-            notes = [f"memory ran out with tiles of {lost[0]}x{lost[1]}; went on with {kept[0]}x{kept[1]}"]
-            plan = smaller
+            said = in_a_line(error)
         else:
             return plan, notes
+        # only here: while the error is held, so are the network's maps, and little memory seems to be free
+        lost = plan.tiling.tile
+        plan = schemes(most=lost[0] * lost[1] // 2)
+        kept = plan.tiling.tile
+        if kept[0] * kept[1] >= lost[0] * lost[1]:
+            raise ModelError(
+                f"memory ran out with tiles of {lost[0]}x{lost[1]} pixels, the smallest for this network ({said})",
+                "a tile that fits",
+                "close other programs, paint fewer tiles at once, or use another device",
+            )
+        notes = [f"memory ran out with tiles of {lost[0]}x{lost[1]}; went on with {kept[0]}x{kept[1]}"]
 
 
 def _middle(engine: Engine, source: Source, tiling: Tiling) -> Tensor:

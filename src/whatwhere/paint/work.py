@@ -173,7 +173,8 @@ def paint_tiles(
     # of the tiles that are read ahead and the one that is computed: one after the other asked for anew, they would
     # lie in the gaps that the network's maps are to fit in again
     shape = batch, engine.model.normalisation.channels, *tiling.shape
-    inputs = cycle([torch.empty(shape) for _ in range(_AHEAD + 1)])
+    pinned = engine.device.type == "cuda"  # copied from two to three times as fast
+    inputs = cycle([torch.empty(shape, pin_memory=pinned) for _ in range(_AHEAD + 1)])
 
     def read(tiles: list[Tile]) -> _Batch:
         taken = next(inputs)[: len(tiles)]

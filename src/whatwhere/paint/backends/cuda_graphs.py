@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -9,25 +12,36 @@ from whatwhere.paint.backends.backend import Backend, Job, Run, on_device
 
 __all__ = ["GRAPHS"]
 
-_SHAPES = 4
-"""Shapes of tiles that are kept; each holds its memory. Others pass operator by operator."""
+_SHAPES = 16
+"""Shapes of tiles that are kept. Others pass operator by operator."""
 
 
 def _prepare(job: Job) -> Run:
     network = on_device(job)
     kept: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+    # one of each for all shapes, on the job's device; the memory is then that of the largest, not of all together:
+    # they are replayed one after the other, and what one has painted is copied before the next
+    with torch.cuda.device(job.device):
+        side = torch.cuda.Stream(job.device)  # type: ignore[no-untyped-call]
+        pool = torch.cuda.graph_pool_handle()
 
     def record(batch: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         given = batch.clone(memory_format=torch.channels_last)
-        side = torch.cuda.Stream(job.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(job.device))
+        here = torch.cuda.current_stream(job.device)
+        side.wait_stream(here)
         with torch.cuda.stream(side):  # libraries choose and allocate before the recording
-            for _ in range(3):
+            for _ in range(2):
                 network(given)
-        torch.cuda.current_stream(job.device).wait_stream(side)
+            with _refusing_to_wait():
+                network(given)
+        here.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=side):  # torch's own is of whichever device came first
-            taken = network(given)
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=side):
+                taken = network(given)
+        except BaseException:
+            torch.cuda.set_stream(here)  # torch leaves the other one where a recording broke off
+            raise
         return graph, given, taken
 
     def run(batch: Tensor) -> Tensor:
@@ -47,6 +61,17 @@ def _prepare(job: Job) -> Run:
         return taken.clone()
 
     return run
+
+
+@contextmanager
+def _refusing_to_wait() -> Iterator[None]:
+    """An error of any operator that waits for the GPU: it can't be recorded, and to find that out then spoils more."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 GRAPHS = Backend("graphs", _prepare, lambda _device: "", "", 1.0, ("cuda",))
