@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from peers.clock import Clock
-from peers.task import Task, read_image
+from peers.task import Task, read_image, read_mask
 
 __all__ = ["NnUnet", "write_raw"]
 
@@ -36,7 +36,8 @@ def write_raw(task: Task, root: Path) -> None:
         (raw / folder).mkdir(parents=True)
     for pair in task.train:
         Image.fromarray(read_image(pair.image).squeeze()).save(raw / "imagesTr" / f"{pair.image.stem}_0000.png")
-        (raw / "labelsTr" / f"{pair.image.stem}.png").write_bytes(pair.mask.read_bytes())
+        # not the file itself: it would take a palette for colours
+        Image.fromarray(read_mask(pair.mask)).save(raw / "labelsTr" / f"{pair.image.stem}.png")
     labels = {"background" if value == 0 else name: value for value, name in enumerate(task.classes)}
     if task.void is not None:
         labels["ignore"] = task.void

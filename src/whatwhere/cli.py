@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from whatwhere import __version__
 from whatwhere.errors import OutputError, WhatwhereError
 from whatwhere.writing import check_place, write_json
+
+if TYPE_CHECKING:
+    from whatwhere.data import Findings
 
 __all__ = ["app", "main"]
 
@@ -104,13 +107,15 @@ def plan(
     if output.exists() and not overwrite:
         raise OutputError(f"{output} is there, perhaps with your changes", "a new file", "add --overwrite, or -o")
 
+    found: list[Findings] = []
     with _progress("reading", quiet) as advance:
         made = segmenter.plan(
             data, time=time_budget, epochs=epochs, seed=seed, skips=_levels(skips), encoder=encoder, device=device,
-            progress=advance,
+            progress=advance, tell=found.append,
         )  # fmt: skip
     write_plan(made, output)
     _out.print(str(made), markup=False)
+    _tell_warnings(data, found)
     command = shlex.join(["whatwhere", "train", str(data), "-o", "RUN", "--plan", str(output)])
     _out.print(f"\nwritten to {output}; edit it, then: {command}", markup=False)
 
@@ -148,6 +153,7 @@ def train(
         folder.open(resume=True)
     elif _leads:
         folder.refuse()  # before all is read
+    found: list[Findings] = []
     if resume or plan_file is not None:
         if encoder is not None:
             raise typer.BadParameter("--encoder with a plan: the plan says which; edit it, or make another")
@@ -160,8 +166,9 @@ def train(
         with _progress("reading", quiet) as advance:
             made = segmenter.plan(
                 data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels(skips or "all"),
-                encoder=encoder or "auto", device=device or "auto", progress=advance,
+                encoder=encoder or "auto", device=device or "auto", progress=advance, tell=found.append,
             )  # fmt: skip
+    _tell_warnings(data, found)
     _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n", markup=False)
     view = make_view(_out, str(output), made.classes.colors, quiet=quiet)
     record = segmenter.train(data, output, plan=made, resume=resume, view=view, started=started)
@@ -388,6 +395,14 @@ _STARTED = time.perf_counter()
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def _tell_warnings(data: Path, found: Sequence[Findings]) -> None:
+    """That there are some; what they are says `check`."""
+    count = sum(findings.warnings for findings in found)
+    if count:
+        command = shlex.join(["whatwhere", "check", str(data)])
+        _out.print(f"\n{count} warning{'s' * (count != 1)} about the data; see: {command}", markup=False)
 
 
 def _levels(text: str) -> tuple[int, ...] | None:

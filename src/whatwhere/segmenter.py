@@ -82,6 +82,7 @@ def plan(
     device: str = "auto",
     module: nn.Module | None = None,
     progress: Progress | None = None,
+    tell: Callable[[Findings], None] | None = None,
 ) -> Plan:
     """Every choice of a training run with its reason. The same data, machine and budget give the same plan.
 
@@ -95,6 +96,7 @@ def plan(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         module: a network of your own, MONAI's or another library's that is to be trained, as for ``Segmenter.fit``.
         progress: is told how many files are done.
+        tell: is given what :func:`check` finds.
 
     Raises:
         DataError: the folder can't be trained on.
@@ -115,6 +117,8 @@ def plan(
     findings = findings_of(facts)
     if findings.fatal:
         raise _untrainable(findings)
+    if tell:
+        tell(findings)
     made = make_plan(
         facts, probe_machine(device), seconds=seconds, epochs=epochs, seed=seed, skips=skips, encoder=encoder,
         step=1 if module is None else STEP,

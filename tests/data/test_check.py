@@ -192,9 +192,65 @@ def other_files(root: Path) -> None:
     (root / "train/images/notes.docx").write_text("x")
 
 
+def slices_as_mask(root: Path) -> None:
+    (root / "train/masks/00.png").unlink()
+    stack = np.stack([disc(), disc(), disc()])
+    tifffile.imwrite(root / "train/masks/00.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+
+
+def fractions(root: Path) -> None:
+    (root / "train/masks/00.png").unlink()
+    tifffile.imwrite(root / "train/masks/00.tif", disc().astype(np.float32) / 3)
+
+
+def photographs_as_masks(root: Path) -> None:
+    for side in ("train", "val"):
+        (root / side / "masks").rename(root / side / "other")
+        (root / side / "images").rename(root / side / "masks")
+        (root / side / "other").rename(root / side / "images")
+
+
+def left_and_right(root: Path) -> None:
+    for path in sorted(root.glob("*/masks/*")):
+        path.rename(path.with_stem(f"{path.stem}_L"))
+        save(path.with_stem(f"{path.stem}_R"), disc())
+
+
+def other_names(root: Path) -> None:
+    for path in sorted(root.glob("*/*/*")):
+        path.rename(path.with_stem(path.stem + ("_training" if path.parent.name == "images" else "_manual1")))
+
+
+def untold_missing_data(root: Path) -> None:
+    for path in sorted(root.glob("*/images/*")):
+        image = np.asarray(Image.open(path))[:, :, 0].astype(np.float32) / 255
+        image[:3, :5] = -9999
+        tifffile.imwrite(path.with_suffix(".tif"), image)
+        path.unlink()
+
+
+def numbers_with_gaps(root: Path) -> None:
+    for k, path in enumerate(sorted(root.glob("*/masks/*"))):
+        mask = np.zeros((48, 64), np.uint8)
+        for number in range(9):
+            mask[4 * number : 4 * number + 3, 10:20] = 1 + (7 * k + 11 * number) % 200
+        save(path, mask)
+
+
+def ids_resized_with_smoothing(root: Path) -> None:
+    for path in root.glob("*/masks/*"):
+        truth = disc() * 2.0 + disc(row=20, column=24, radius=4) * 2
+        save(path, ndimage.zoom(truth[::2, ::2], 2, order=1).round().astype(np.uint8))
+
+
 FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
-    (unreadable_image, "error", "unreadable-image", ["1 image cannot be read", "00.png is not an image", "-> copy"]),
-    (unreadable_mask, "error", "unreadable-mask", ["1 mask cannot be read", "damaged", "train/masks/00.png"]),
+    (
+        unreadable_image,
+        "error",
+        "unreadable-image",
+        ["1 image cannot be used", "is not an image", "-> remove it"],
+    ),
+    (unreadable_mask, "error", "unreadable-mask", ["1 mask cannot be used", "damaged", "train/masks/00.png"]),
     (size_mismatch, "error", "size-mismatch", ["1 mask of another size", "48 x 64, its mask 30 x 64", "-> export"]),
     (swapped_sides, "error", "size-mismatch", ["48 x 64, its mask 64 x 48", "EXIF"]),
     (
@@ -223,7 +279,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (near_copy_across, "warning", "near-duplicate-across-splits", ["1 image nearly the same", "train/images/00.png"]),
     (copy_within, "note", "duplicate", ["1 image twice in one split", "train/images/01.png"]),
     (copy_with_another_mask, "warning", "masks-disagree", ["1 image more than once, with different masks"]),
-    (one_image, "warning", "one-image", ["a single training image", "nothing about new images"]),
+    (one_image, "warning", "one-image", ["a single training image", "-> add images"]),
     (few_images, "note", "few-images", ["only 5 training images"]),
     (empty_mask, "note", "empty-mask", ["1 mask of background alone", "train/masks/00.png"]),
     (mostly_empty, "warning", "empty-mask", ["10 masks of background alone", "and 6 more"]),
@@ -232,6 +288,19 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (black_image, "warning", "black-image", ["1 image nearly black", "3 % of the brightest"]),
     (opaque_alpha, "note", "constant-channel", ["Channel 4 of 4 is constant", "alpha channel"]),
     (twelve_bits, "note", "bits-used", ["use 12 bits (largest value ", "nothing is lost"]),
+    (slices_as_mask, "error", "unreadable-mask", ["3 planes", "an image and a mask each"]),
+    (
+        fractions,
+        "error",
+        "unreadable-mask",
+        ["no whole numbers, such as 0.333333", "-> write one whole number a pixel"],
+    ),
+    (photographs_as_masks, "error", "mapping", ["masks look like photographs", "swapped"]),
+    (left_and_right, "error", "mask-without-image", ["16 images with two masks, left and right", "-> merge the two"]),
+    (other_names, "note", "names-differ", ["train/images/00_training.png, train/masks/00_manual1.png"]),
+    (untold_missing_data, "warning", "missing-data", ["16 images hold -9999", "GDAL no-data tag"]),
+    (numbers_with_gaps, "warning", "object-numbers", ["look like numbers of single objects, not classes: each is one"]),
+    (ids_resized_with_smoothing, "warning", "blurred-ids", ["class 1, class 3: only lines", "nearest neighbour"]),
     (other_files, "note", "ignored", ["1 file of a kind that is not read", "notes.docx"]),
 ]
 
@@ -247,6 +316,15 @@ def test_it_fires(good: Path, spoil: Callable[[Path], None], severity: str, code
     for word in words:
         assert word in str(finding)
     assert found.fatal or severity != "error"
+
+
+def test_one_image_beside_a_val_is_not_validated_on(good: Path) -> None:
+    one_image(good)
+    (finding,) = findings(good).of("one-image")
+    assert "validated on" not in str(finding)
+    shutil.rmtree(good / "val")
+    (finding,) = findings(good).of("one-image")
+    assert "it is validated on too" in str(finding)
 
 
 def test_an_ordinary_folder_has_but_the_three_summaries(good: Path) -> None:

@@ -94,6 +94,13 @@ def test_a_suffix_counts_only_without_an_exact_stem(tmp_path: Path) -> None:
     assert [path.name for path in folder.lone_masks] == ["a_mask.png"]
 
 
+def test_case_counts_only_where_it_tells_images_apart(tmp_path: Path) -> None:
+    touch(tmp_path / "one", "images/DSC_1.JPG", "masks/dsc_1.png", "images/b.png", "masks/B_Mask.png")
+    assert names(find(tmp_path / "one")) == {"DSC_1": "dsc_1.png", "b": "B_Mask.png"}
+    touch(tmp_path / "two", "images/a.png", "images/A.png", "masks/A_mask.png")
+    assert names(find(tmp_path / "two")) == {"A": "A_mask.png", "a": None}
+
+
 def test_unpaired_and_other_files_are_kept_and_hidden_ones_are_not(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "masks/a.png", "images/b.png", "masks/c.png")
     touch(tmp_path, "images/notes.txt", "images/.DS_Store", "images/._a.png", "masks/Thumbs.db")
@@ -140,7 +147,10 @@ def test_classes_toml_is_read(good: Path) -> None:
         (["a.png", "b.png", "sub/c.png"], r"holds a.png, b.png, sub/; expected images/"),
         (["images/a.png"], r"holds images/; expected images/ and masks/"),
         (["images/a.npy", "masks/a.npy"], r"no image in them \(2 other files, such as a.npy\)"),
-        (["images/a.png", "masks/b.png"], r"has 1 images and 1 masks, but no name in common \(a.png and b.png\)"),
+        (
+            ["images/a.png", "masks/b.png"],
+            r"has 1 images and 1 masks, but no name in common \(images/a.png and masks/b.png\)",
+        ),
         (["images/a.png", "images/a.jpg", "masks/a.png"], r"images has a.jpg and a.png; expected one file a name"),
         (["val/images/a.png", "val/masks/a.png", "valid/images/a.png", "valid/masks/a.png"], "two folders for 'val'"),
     ],
@@ -203,3 +213,49 @@ def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
     assert [path.parent.name + "/" + path.name for path in folder.beside] == ["test/fov", "training/fov"]
     touch(tmp_path / "outlines", "images/a.png", "masks/a.png", "labels/a.txt")
     assert names(find(tmp_path / "outlines")) == {"a": "a.png"}, "labels/ holds no image"
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        (["21_training.tif", "22_training.tif"], ["21_manual1.gif", "22_manual1.gif"]),
+        (["case_009_0000.png", "case_010_0000.png"], ["case_009.png", "case_010.png"]),
+        (["image_000.png", "image_100.png"], ["mask_000.png", "mask_100.png"]),
+        (["b/a_1_leftImg8bit.png", "c/a_2_leftImg8bit.png"], ["b/a_1_gtFine_ids.png", "c/a_2_gtFine_ids.png"]),
+        (["0.ome.tif", "10.ome.tif", "7.ome.tif"], ["0.png", "10.png"]),
+        (["img1.png", "img12.png"], ["seg1.png", "seg12.png"]),
+    ],
+)
+def test_names_are_paired_by_what_is_their_own(images: list[str], masks: list[str], tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/{name}" for name in images), *(f"masks/{name}" for name in masks))
+    folder = find(tmp_path)
+    pairs = {sample.image: sample.mask for sample in folder.splits["all"] if sample.mask}
+    assert pairs == {tmp_path / "images" / one: tmp_path / "masks" / other for one, other in zip(images, masks)}
+    assert folder.named == (tmp_path / "images" / images[0], tmp_path / "masks" / masks[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        (["case_0_0000.png", "case_0_0001.png"], ["case_0.png", "case_1.png"]),  # two channels of one image
+        (["a_1.png", "a_2.png"], ["b_3.png", "b_4.png"]),
+        (["a_1.png", "a_2.png"], ["b_1.png", "b_2.png", "b_3.png"]),
+        (["cat.png"], ["mask.png"]),
+    ],
+)
+def test_names_with_nothing_of_their_own_in_common_are_not_paired(
+    images: list[str], masks: list[str], tmp_path: Path
+) -> None:
+    touch(tmp_path, *(f"images/{name}" for name in images), *(f"masks/{name}" for name in masks))
+    with pytest.raises(DataError, match="no name in common"):
+        find(tmp_path)
+
+
+def test_the_folders_of_nnu_net_are_known(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_01_0000.png", "imagesTr/a_02_0000.png", "labelsTr/a_01.png", "labelsTr/a_02.png")
+    assert len(find(tmp_path).pairs("all")) == 2
+
+
+def test_a_folder_of_pairs_beside_train_and_val_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "train/images/a.png", "train/masks/a.png", "dev/images/b.png", "dev/masks/b.png")
+    assert [path.name for path in find(tmp_path).beside] == ["dev"]

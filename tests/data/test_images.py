@@ -5,6 +5,7 @@ import signal
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -242,7 +243,7 @@ def test_volumes_and_one_hot_masks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"four.tif holds axes \w+ of 3x4x20x20"):
         read_image(tmp_path / "four.tif")
     tifffile.imwrite(tmp_path / "hot.tif", np.zeros((6, 20, 20), np.uint8), photometric="minisblack")
-    with pytest.raises(DataError, match=r"hot.tif has 6 channels; .*argmax"):
+    with pytest.raises(DataError, match=r"hot.tif has 6 planes; .*argmax"):
         read_mask(tmp_path / "hot.tif")
 
 
@@ -329,3 +330,41 @@ def test_a_mask_may_say_where_nothing_is_known(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "b.tif", mask)
     with pytest.raises(DataError, match=r"12 values that are NaN.*write a number of its own there, such as 255"):
         read_mask(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("array", [GRAY, DEEP, GRAY > 100], ids=["8 bits", "16 bits", "1 bit"])
+def test_where_0_is_white_numbers_grow_with_brightness_all_the_same(tmp_path: Path, array: NDArray[Any]) -> None:
+    """As scanners write, and fax compression is mostly used; by Pillow's reading too."""
+    bright, dark = tmp_path / "bright.tif", tmp_path / "dark.tif"
+    tifffile.imwrite(bright, array, photometric="minisblack")
+    stored = ~array if array.dtype == bool else np.iinfo(array.dtype).max - array
+    tifffile.imwrite(dark, stored, photometric="miniswhite", software="a scanner's")
+    assert np.array_equal(read_image(dark), read_image(bright))
+    assert np.array_equal(read_mask(dark), read_mask(bright))
+    if array.dtype != np.uint16:  # which Pillow leaves as it is stored
+        with Image.open(dark) as picture:
+            assert np.array_equal(np.asarray(picture), array)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+@pytest.mark.parametrize("axes", ["ZYX", "TYX", "pages"])
+def test_a_stack_of_slices_is_no_coloured_mask(tmp_path: Path, axes: str, count: int) -> None:
+    stack = RANDOM.integers(0, 3, (count, 24, 32), np.uint8)
+    named = {} if axes == "pages" else {"imagej": True, "metadata": {"axes": axes}}
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", **named)
+    with pytest.raises(DataError, match=rf"a.tif has {count} planes; expected a mask of one channel"):
+        read_mask(tmp_path / "a.tif")
+
+
+def test_colours_in_planes_are_a_coloured_mask(tmp_path: Path) -> None:
+    planes = np.moveaxis(RGB, -1, 0)
+    tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate")
+    tifffile.imwrite(tmp_path / "plain.tif", RGB, photometric="rgb")
+    tifffile.imwrite(tmp_path / "unnamed.tif", RGB, photometric="minisblack", planarconfig="contig")
+    for name in ("planes", "plain", "unnamed"):
+        assert np.array_equal(read_mask(tmp_path / f"{name}.tif"), RGB)
+
+
+def test_a_mask_of_truths_that_tifffile_wrote_is_as_it_was(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GRAY > 100)
+    assert np.array_equal(read_mask(tmp_path / "a.tif"), (GRAY > 100) * np.uint8(255))

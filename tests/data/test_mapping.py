@@ -123,8 +123,9 @@ def test_thin_classes_are_not_taken_for_soft_edges() -> None:
 
 def test_hundreds_of_colors_are_refused_with_count_and_file() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    masks = np.repeat(np.repeat(noise, 9, 0), 9, 1)
     with pytest.raises(DataError, match=r"hold 1,\d\d\d different colours, 1,\d\d\d of them in 0.png; .*at most 100"):
-        infer(noise)
+        infer(masks)
     cells = np.arange(700, dtype=np.uint16).repeat(4).reshape(40, 70)
     with pytest.raises(DataError, match=r"700 different values, .*if the values number single objects"):
         infer(cells)
@@ -343,3 +344,30 @@ def test_a_mask_of_0_and_1_is_not_all_background_to_classes_of_0_and_255() -> No
     stray = np.zeros((40, 40), np.uint8)
     stray[3, ::20] = 1
     assert not encode_mask(stray, classes).any(), "what JPEG leaves beside zeros"
+
+
+@pytest.mark.parametrize("largest", [65535, 2**31 - 1, 2**32 - 1])
+def test_all_bits_set_beside_zero_alone_is_a_class(largest: int) -> None:
+    """So (mask > 0) * 65535 and ImageJ's masks of 16 bits are."""
+    classes = infer(disc().astype(np.int64) * largest)
+    assert (classes.values, classes.void, classes.names) == (((0,), (largest,)), (), ("background", "foreground"))
+
+
+def test_the_best_jpeg_leaves_few_values_that_are_no_classes(tmp_path: Path) -> None:
+    for name, levels in {"two": (0, 255), "four": (0, 70, 140, 210)}.items():
+        mask = np.zeros((96, 128), np.uint8)
+        for number, level in enumerate(levels):
+            mask[:, 30 * number :] = level
+            mask[20 + 9 * number : 40, 11 + 30 * number : 19 + 30 * number] = levels[number - 1]
+        Image.fromarray(mask).save(tmp_path / f"{name}.jpg", quality=100)
+        found = read_mask(tmp_path / f"{name}.jpg")
+        assert len(np.unique(found)) > len(levels), "JPEG has changed something"
+        classes = infer(found)
+        assert (classes.values, classes.nearest) == (tuple((level,) for level in levels), True)
+
+
+def test_strays_beside_black_and_white_are_no_classes() -> None:
+    mask = disc(size=(200, 200), radius=60, row=90, column=100) * np.uint8(255)
+    mask[::40, ::50] += 1  # 1 and, by way of 256, 0
+    mask[90, 60:64] = 254
+    assert infer(mask).values == ((0,), (255,))

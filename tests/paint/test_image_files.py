@@ -105,6 +105,9 @@ def test_pages_grey_palette_and_jpeg_tiffs(tmp_path: Path) -> None:
     windows_agree(TiffSource(tmp_path / "p.tif"), (colors.T // 257).astype(np.uint8)[index])
     tifffile.imwrite(tmp_path / "b.tif", index > 99, tile=(64, 64))
     windows_agree(TiffSource(tmp_path / "b.tif"), ((index > 99) * np.uint8(255))[..., None])
+    for array in (index, index.astype(np.uint16) * 99, index > 99):
+        tifffile.imwrite(tmp_path / "w.tif", array, photometric="miniswhite", tile=(64, 64), software="a scanner's")
+        windows_agree(TiffSource(tmp_path / "w.tif"), read_image(tmp_path / "w.tif"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

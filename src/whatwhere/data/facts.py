@@ -94,6 +94,8 @@ class FileSurvey:
     mask: MaskFacts | None = None
     image_error: str = ""
     mask_error: str = ""
+    image_remedy: str = ""
+    mask_remedy: str = ""
 
     @property
     def usable(self) -> bool:
@@ -145,7 +147,7 @@ class Survey:
         classes: from ``classes.toml`` or inferred; None when they could not be.
         mapping_error: why they could not be.
         declared: whether the classes come from ``classes.toml``.
-        lone_masks, ignored, beside: as in `Folder`, relative to the root.
+        lone_masks, ignored, beside, named: as in `Folder`, relative to the root.
     """
 
     root: str
@@ -156,6 +158,7 @@ class Survey:
     lone_masks: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
     @cached_property
     def splits(self) -> tuple[str, ...]:

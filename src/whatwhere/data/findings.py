@@ -61,6 +61,11 @@ class Findings:
         """Whether training cannot work until something is corrected."""
         return any(item.severity == "error" for item in self.items)
 
+    @property
+    def warnings(self) -> int:
+        """How many things will hurt."""
+        return sum(item.severity == "warning" for item in self.items)
+
     def of(self, code: str) -> tuple[Finding, ...]:
         """The findings of one code."""
         return tuple(item for item in self.items if item.code == code)

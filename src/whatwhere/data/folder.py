@@ -21,12 +21,13 @@ __all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "files_below", "find", "
 
 LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
 
-_IMAGES = ("images", "image", "imgs", "img")
+_IMAGES = ("images", "image", "imgs", "img", "imagestr")
 _MASKS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "groundtruth",
-    "ground_truth", "gt", "1st_manual", "manual",
+    "ground_truth", "gt", "labelstr", "1st_manual", "manual",
 )  # fmt: skip
-"""In any case; the last two are DRIVE's and other vessels', beside whose masks there is a folder of fields of view."""
+"""In any case; those in ..tr are nnU-Net's, the last two DRIVE's and other vessels', beside whose masks there is a
+folder of fields of view."""
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -76,8 +77,11 @@ class Folder:
         classes: from ``classes.toml``; None when there is no such file.
         lone_masks: masks without an image.
         ignored: files beside images and masks that are no images by their ending.
-        beside: folders named like a split that hold no pair, or lie beside one; folders with images beside a pair;
-            and in an images folder that is divided into train, val and test the folders and images which are in none.
+        beside: folders named like a split that hold no pair, or lie beside one; folders with images beside a pair, and
+            with a pair beside train, val and test; and in an images folder that is divided so the folders and images
+            which are in none.
+        named: an image and its mask whose names differ, where pairs were found by what differs among the names of
+            images, and of masks.
     """
 
     root: Path
@@ -86,6 +90,7 @@ class Folder:
     lone_masks: tuple[Path, ...] = field(default=())
     ignored: tuple[Path, ...] = field(default=())
     beside: tuple[Path, ...] = field(default=())
+    named: tuple[Path, ...] = field(default=())
 
     def pairs(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split that have a mask; empty when there is no such split."""
@@ -113,7 +118,8 @@ def find(root: str | Path) -> Folder:
     Args:
         root: a folder with ``images/`` and ``masks/`` (or ``labels/``), or with ``train/``, ``val/``, ``test/`` that
             hold such a pair, or with ``images/train/``, ``masks/train/`` and so on. Subfolders of images are mirrored
-            in masks. Stems are equal; where one is not, ``a_mask.png`` is taken for ``a.jpg``.
+            in masks. Stems are equal; where one is not, ``a_mask.png`` is taken for ``a.jpg``; where none is, what
+            differs among the names of the images and of the masks: ``21_manual1.gif`` for ``21_training.tif``.
 
     Raises:
         DataError: no such folder, one that can't be read, nothing in it, no pair in it, two folders of masks, or two
@@ -138,16 +144,20 @@ def _find(root: Path) -> Folder:
     splits: dict[str, tuple[Sample, ...]] = {}
     lone: list[Path] = []
     ignored: list[Path] = []
+    named: list[Path] = []
     for split, images, masks in _pair_folders(root):
         image_files, other = _files(images)
         mask_files, other_masks = _files(masks)
         samples, left = _pair(image_files, mask_files)
+        if left and not any(sample.mask for sample in samples):
+            samples, left = _pair_by_cores(image_files, mask_files)
+            named += next(([sample.image, sample.mask] for sample in samples if sample.mask), [])
         if split in splits:
             raise DataError(f"{root} has two folders for {split!r}", "one", "rename or merge them")
         splits[split] = samples
         lone += left
         ignored += other + other_masks
-    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored), _beside(root))
+    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored), _beside(root), tuple(named))
     if not any(folder.pairs(split) for split in splits):
         raise _no_pairs(folder)
     return folder
@@ -196,7 +206,9 @@ def _beside(root: Path) -> tuple[Path, ...]:
     named = [root / name for name in _folders(root) if name.lower() in _SPLITS]
     if pair is None:
         pairs = {place: _pair_in(place) for place in named}
-        lone = (place for place, found in pairs.items() if found is None)
+        lone = [place for place, found in pairs.items() if found is None]
+        rest = (root / name for name in _folders(root) if name.lower() not in _SPLITS)
+        lone += [place for place in rest if _holds_a_pair(place)]
         return *lone, *(other for place, found in pairs.items() if found for other in _others(place, found))
     others = tuple(other for other in _others(root, pair) if other not in named)
     if "train" not in (inner := _split_folders(pair[0])):
@@ -204,6 +216,12 @@ def _beside(root: Path) -> tuple[Path, ...]:
     entries = (entry for entry in sorted(pair[0].iterdir()) if not _hidden(entry.name))
     loose = (one for one in entries if one.name not in inner.values() and (one.is_dir() or _is_image(one)))
     return *named, *others, *loose
+
+
+def _holds_a_pair(place: Path) -> bool:
+    with suppress(DataError, PermissionError):
+        return _pair_in(place) is not None
+    return True
 
 
 def _others(place: Path, pair: tuple[Path, Path]) -> Iterator[Path]:
@@ -298,15 +316,51 @@ def _pair(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample
     left = dict(masks)
     chosen = {name: left.pop(name) for name in images if name in masks}
     by_case = {name.lower(): name for name in left}
+    alone = Counter(name.lower() for name in images)
     for name in images:
         if name in chosen:
             continue
-        candidates = [by_case.get((name + suffix).lower(), "") for suffix in _MASK_SUFFIXES]
-        fitting = next((mask for mask in candidates if mask in left and mask.startswith(name)), None)
+        candidates = [by_case.get((name + suffix).lower(), "") for suffix in ("", *_MASK_SUFFIXES)]
+        one = alone[name.lower()] == 1  # a.png and A.png: whose a_mask.png is, is told by its case
+        fitting = next((mask for mask in candidates if mask in left and (one or mask.startswith(name))), None)
         if fitting is not None:
             chosen[name] = left.pop(fitting)
     samples = tuple(Sample(name, path, chosen.get(name)) for name, path in sorted(images.items()))
     return samples, list(left.values())
+
+
+def _pair_by_cores(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample, ...], list[Path]]:
+    """As `_pair`, by what tells the images from each other and the masks from each other.
+
+    DRIVE has 21_training and 21_manual1, nnU-Net case_001_0000 and case_001, Cityscapes a_leftImg8bit and
+    a_gtFine_labelIds. Only where each mask then has its image.
+    """
+    by_core = _cores(images)
+    found = {by_core.get(core): masks[name] for core, name in _cores(masks).items()}
+    if None in found or len(found) < len(masks):
+        found = {}
+    samples = tuple(Sample(name, path, found.get(name)) for name, path in sorted(images.items()))
+    return samples, [] if found else list(masks.values())
+
+
+def _cores(files: Mapping[str, Path]) -> dict[str, str]:
+    """Names by their core: without what all begin and end with. No numbers are cut, and folders stay."""
+    stems = [name.rpartition("/")[2] for name in files]
+    start = _shared(stems).rstrip("0123456789")
+    end = _shared([stem[::-1] for stem in stems])[::-1].lstrip("0123456789")
+    cores: dict[str, str] = {}
+    for name, stem in zip(files, stems):
+        core = stem[len(start) : len(stem) - len(end)]
+        if len(files) > 1 and core:
+            cores[name.removesuffix(stem) + core] = name
+    return cores
+
+
+def _shared(words: list[str]) -> str:
+    """What all of them begin with."""
+    first, last = min(words, default=""), max(words, default="")
+    differ = (place for place, (one, other) in enumerate(zip(first, last)) if one != other)
+    return first[: next(differ, min(len(first), len(last)))]
 
 
 def _contents(root: Path) -> str:
@@ -332,6 +386,6 @@ def _no_pairs(folder: Folder) -> DataError:
             "a mask for each image: a PNG of the same name with a class id a pixel",
             "draw the outlines into masks first, with the program that wrote them",
         )
-    examples = [path.name for path in (*images[:1], *folder.lone_masks[:1])]
+    examples = [path.relative_to(folder.root).as_posix() for path in (*images[:1], *folder.lone_masks[:1])]
     found = f"{folder.root} has {len(images)} images and {len(folder.lone_masks)} masks, but no name in common"
     return DataError(f"{found} ({' and '.join(examples)})", LAYOUT, "give each mask the name of its image")

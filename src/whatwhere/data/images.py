@@ -23,10 +23,12 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugi
 
 from whatwhere.data.tiffs import (
     TIFF_SUFFIXES,
+    as_light,
     channel_axis,
     colors_of,
     main_series,
     no_data_value,
+    stacked,
     tiff_orientation,
     tiff_shape,
     upright,
@@ -93,6 +95,7 @@ class _Pixels:
     array: NDArray[Any]  # HxW or HxWxC, upright, native byte order
     palette: Palette | None
     no_data: float | None = None  # the value that means it, where the file names one
+    stacked: bool = False  # its planes are slices, moments or pages, not colours
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
@@ -185,11 +188,12 @@ def read_mask_and_palette(
             array = np.where(np.isnan(array), -1, array)  # which no class has
         array = _whole_numbers(path, array)
     channels = 1 if array.ndim == 2 else array.shape[2]
-    if channels > 4:
+    if channels > 4 or (channels > 1 and pixels.stacked):
         raise DataError(
-            f"{path} has {channels} channels",
+            f"{path} has {channels} {'planes' if pixels.stacked else 'channels'}",
             "a mask of one channel (class ids) or of RGB colours",
-            "write one class id a pixel: of a stack of one plane a class, numpy's argmax over the planes",
+            "write one class id a pixel: of a stack of one plane a class, numpy's argmax over the planes; of slices or "
+            "moments, an image and a mask each",
         )
     if array.ndim == 3 and channels >= 3:
         array = _flat_colors(array[:, :, :3])
@@ -340,14 +344,15 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
                 "an image that decodes to its end",
                 "copy or export it again, or remove it",
             )
-        array = series.asarray()
+        array = as_light(series.asarray(), series.keyframe)
         axis = channel_axis(series)
         array = array if axis is None else np.moveaxis(array, axis, -1)
         colormap = series.keyframe.colormap
         palette = None
         if array.ndim == 2 and colormap is not None:
             palette = _padded(colors_of(colormap).ravel().tolist())
-        return _Pixels(upright(array, tiff_orientation(tif)), palette, no_data_value(tif, array.dtype))
+        no_data = no_data_value(tif, array.dtype)
+        return _Pixels(upright(array, tiff_orientation(tif)), palette, no_data, stacked(series))
 
 
 def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:

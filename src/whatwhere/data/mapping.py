@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.data.values import SOLID, ValueCount, code_of, codes_of, count_values, soft_values, value_of
+from whatwhere.data.values import LAST_ID, SOLID, ValueCount, code_of, codes_of, count_values, soft_values, value_of
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes, MaskValue, color_text, parse_color
 
@@ -30,6 +30,9 @@ __all__ = [
 
 MOST_COLORS = 100
 """More colours than this in masks are taken for a mistake, unless ``classes.toml`` lists them."""
+
+_PHOTOGRAPH = 0.02
+"""Different colours for each pixel of what is no mask; JPEG of a mask leaves fewer."""
 
 _CLASS_KEYS = ("value", "values", "name", "color")
 _UNKNOWN = VOID - 1  # class ids end below it
@@ -50,7 +53,7 @@ def read_classes(path: str | Path) -> Classes:
     """
     path = Path(path)
     try:
-        return _parse_classes(tomllib.loads(path.read_text("utf-8")))
+        return _parse_classes(tomllib.loads(path.read_text("utf-8-sig")))
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise DataError(
             f"{path}: {error}",
@@ -113,6 +116,8 @@ def infer_classes(
     kept = sorted(value for value in pooled if value not in soft)
     void: tuple[MaskValue, ...] = ()
     lacking = [value for value in kept if isinstance(value, int) and (value < 0 or value in _NO_DATA)]
+    if len(kept) == 2 and kept[-1] in _NO_DATA:
+        lacking = []  # all bits set beside one other value: a mask of 0 and 1, as 255 in one of 8 bits
     if lacking and len(lacking) < len(kept) and _are_ids([v for v in kept if v not in lacking and v != VOID]):
         void, kept = tuple(lacking), [value for value in kept if value not in lacking]
     if not colored and len(kept) >= 3 and kept[-1] == VOID and _are_ids(kept[:-1]):
@@ -297,12 +302,9 @@ def _colors_of_void(
 _NO_DATA = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """What maps hold where nothing is known, beside negative numbers: no ids of classes."""
 
-_LAST_ID = 40
-"""VOC has 21 ids and Cityscapes 34; 255 beside such is void. Levels of grey lie further apart."""
-
 
 def _are_ids(values: Sequence[MaskValue]) -> bool:
-    return values == [*range(len(values))] or all(isinstance(v, int) and v <= _LAST_ID for v in values)
+    return values == [*range(len(values))] or all(isinstance(v, int) and v <= LAST_ID for v in values)
 
 
 def _refuse_two_ways(masks: Mapping[str, Sequence[ValueCount]], kept: Sequence[MaskValue]) -> None:
@@ -339,6 +341,12 @@ def _share(counts: Sequence[ValueCount], values: frozenset[MaskValue], colored: 
 
 def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) -> DataError:
     name = max(masks, key=lambda key: len(masks[key]))
+    if what == "colours" and all(len(held) > _PHOTOGRAPH * sum(c.pixels for c in held) for held in masks.values()):
+        return DataError(
+            f"the masks look like photographs: {name} has {len(masks[name]):,} different colours",
+            "masks that paint each class in one colour",
+            "see whether the folders of images and of masks are swapped",
+        )
     return DataError(
         f"the masks hold {count:,} different {what}, {len(masks[name]):,} of them in {name}",
         f"one value a class, at most {MOST_COLORS if what == 'colours' else VOID - 1}",

@@ -74,6 +74,7 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         lone_masks=tuple(relative(path, folder.root) for path in folder.lone_masks),
         ignored=tuple(relative(path, folder.root) for path in folder.ignored),
         beside=tuple(relative(path, folder.root) for path in folder.beside),
+        named=tuple(relative(path, folder.root) for path in folder.named),
     )
 
 
@@ -119,14 +120,14 @@ def _values_and_palette(path: Path) -> tuple[tuple[ValueCount, ...], Palette | N
 
 def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None, *, cut: bool) -> FileSurvey:
     image, mask, pixels, valid = None, None, None, None
-    image_error, mask_error = "", ""
+    image_error, mask_error, image_remedy, mask_remedy = "", "", "", ""
     if sample.mask is None:  # left out: neither of use, nor in the way
         return FileSurvey(sample.name, split, relative(sample.image, root), None)
     try:
         pixels, valid = read_image_and_valid(sample.image)
         image = replace(_image_facts(pixels, valid), orientation=stored_orientation(sample.image))
     except DataError as error:
-        image_error = error.given
+        image_error, image_remedy = error.given, error.remedy
     try:
         array, palette = read_mask_and_palette(sample.mask)
         array = as_classes_are(array, palette, classes)
@@ -140,9 +141,12 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
             if cut and pixels is not None and pixels.shape[:2] == labels.shape:
                 mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
     except DataError as error:
-        mask_error = str(error) if mask else error.given
+        mask_error, mask_remedy = str(error) if mask else error.given, error.remedy
     mask_path = relative(sample.mask, root)
-    return FileSurvey(sample.name, split, relative(sample.image, root), mask_path, image, mask, image_error, mask_error)
+    return FileSurvey(
+        sample.name, split, relative(sample.image, root), mask_path, image, mask, image_error, mask_error,
+        image_remedy, mask_remedy,
+    )  # fmt: skip
 
 
 def _image_facts(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> ImageFacts:

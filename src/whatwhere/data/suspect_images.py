@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
 
 from whatwhere.data.facts import FileSurvey, ImageFacts, Quantiles, Survey
 from whatwhere.data.findings import Finding, many, percent, size_text
@@ -20,6 +21,8 @@ __all__ = [
     "few",
     "ignored",
     "kinds_differ",
+    "missing_data",
+    "named",
     "sizes",
     "tiny",
     "unpaired",
@@ -32,19 +35,25 @@ SMALLEST_SIDE = 16
 BLACK = 0.03
 """An image whose brightest value is below this share of the data set's brightest is nearly black."""
 
+_MISSING = (-9999.0, -99999.0, -32768.0, -32767.0)
+_ABSURD = 1e30
+"""What programs write into images where nothing was measured; the last as the limits of float32."""
+
 FEW = 10
 """Fewer training images than this are called few."""
 
 
 def unreadable(survey: Survey) -> Iterator[Finding]:
     """Files that do not decode."""
-    images = [(f.image_path, f.image_error) for f in survey.files if f.image_error]
-    masks = [(f.mask_path or "", f.mask_error) for f in survey.files if f.mask_error and not f.mask]
+    images = [(f.image_path, f.image_error, f.image_remedy) for f in survey.files if f.image_error]
+    masks = [(f.mask_path or "", f.mask_error, f.mask_remedy) for f in survey.files if f.mask_error and not f.mask]
     for what, bad in (("image", images), ("mask", masks)):
         if bad:
-            message = f"{many(len(bad), what)} cannot be read: {bad[0][1]}"
-            paths = tuple(path for path, _ in bad)
-            yield Finding("error", f"unreadable-{what}", message, paths, "copy or export them again, or remove them")
+            _, given, remedy = bad[0]
+            paths = tuple(path for path, _, _ in bad)
+            yield Finding(
+                "error", f"unreadable-{what}", f"{many(len(bad), what)} cannot be used: {given}", paths, remedy
+            )
 
 
 def kinds_differ(survey: Survey) -> Iterator[Finding]:
@@ -85,7 +94,25 @@ def unpaired(survey: Survey) -> Iterator[Finding]:
     if survey.lone_masks:
         message = f"{many(len(survey.lone_masks), 'mask')} without an image, left out"
         remedy = "add images of the same names, or move them away"
-        yield Finding("warning", "mask-without-image", message, survey.lone_masks, remedy)
+        paired = {PurePath(file.mask_path).stem.lower() for file in survey.files if file.mask_path}
+        halves = [path for path in survey.lone_masks if _other_half(PurePath(path).stem.lower()) in paired]
+        if halves:
+            message = f"{many(len(halves), 'image')} with two masks, left and right, of which the right is left out"
+            remedy = "merge the two into one mask, in which each has a value of its own or both have the same"
+        yield Finding("error" if halves else "warning", "mask-without-image", message, survey.lone_masks, remedy)
+
+
+def _other_half(name: str) -> str:
+    """The name of the left one's mask, of a right one's."""
+    return f"{name[:-1]}l" if name.endswith(("_r", "-r")) else ""
+
+
+def named(survey: Survey) -> Iterator[Finding]:
+    """Pairs whose names differ."""
+    if survey.named:
+        message = "Masks have other names than their images: each was paired by what is its own in both"
+        remedy = "see that these two belong together"
+        yield Finding("note", "names-differ", message, survey.named, remedy)
 
 
 def copies(survey: Survey) -> Iterator[Finding]:
@@ -138,7 +165,9 @@ def few(survey: Survey) -> Iterator[Finding]:
     count = len(survey.training)
     if count == 1:
         message = "There is a single training image"
-        remedy = "without a val/ it is validated on too, and its scores say nothing about new images: add images"
+        alone = all(file.split in ("train", "all") for file in survey.files if file.usable)
+        told = "without a val/ it is validated on too, and its scores say nothing about new images: add images"
+        remedy = told if alone else "add images: what it does not show cannot be learnt"
         yield Finding("warning", "one-image", message, _images(survey.training), remedy)
     elif 1 < count < FEW:
         yield Finding("note", "few-images", f"There are only {count} training images: scores will be uncertain")
@@ -165,6 +194,24 @@ def dark(survey: Survey) -> Iterator[Finding]:
         if flat == [channels - 1] and all(image.opaque for image in usable):
             message, remedy = f"{message}: an alpha channel that hides nothing, and is left out", ""
         yield Finding("note", "constant-channel", message, (), remedy)
+
+
+def missing_data(survey: Survey) -> Iterator[Finding]:
+    """Values that usually mean no data, where no tag says so."""
+    files = [
+        file for file in survey.files
+        if file.image and any(value in _MISSING or abs(value) > _ABSURD for value in file.image.minimum)
+    ]  # fmt: skip
+    if files and files[0].image:
+        value = min(files[0].image.minimum)
+        yield Finding(
+            "warning",
+            "missing-data",
+            f"{many(len(files), 'image')} hold {value:g}, which often means that there is no data, and no tag says so",
+            _images(files),
+            "name it in the files' GDAL no-data tag (gdal_edit.py -a_nodata), or put a usual value there: mean and "
+            "deviation count it, and the rest of the image may look all alike to the network",
+        )
 
 
 def bits(survey: Survey) -> Iterator[Finding]:

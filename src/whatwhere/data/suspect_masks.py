@@ -13,6 +13,7 @@ from whatwhere.data.values import soft_values
 from whatwhere.records import MaskValue, color_text
 
 __all__ = [
+    "blurred_ids",
     "classes",
     "empty_masks",
     "mapping_failed",
@@ -29,6 +30,12 @@ __all__ = [
 
 RARE_SHARE = 0.002
 """A class with a smaller share of the training pixels is called rare."""
+
+_LINE = 1.5
+"""Pixels: thickness of a blurred edge."""
+
+MANY_CLASSES = 40
+"""More classes than this, each one connected area in each mask, number objects, if not from 1 up: so tracking does."""
 
 RARE_FILES = 5
 """A class that fewer training images show is called rare, where there are at least four times as many images."""
@@ -118,6 +125,26 @@ def soft_masks(survey: Survey) -> Iterator[Finding]:
         )
 
 
+def blurred_ids(survey: Survey) -> Iterator[Finding]:
+    """Classes that lie only along edges, between others: what smoothing makes of ids when masks are resized."""
+    known = survey.classes
+    if not known or known.count < 3 or known.nearest or survey.declared:
+        return
+    thick = [survey.thickness(place) for place in range(known.count)]
+    solid = [n for n, found in enumerate(thick) if found and found.median > 2]
+    thin = [n for n, found in enumerate(thick) if found and found.median <= _LINE]
+    between = [known.names[n] for n in thin if solid and min(solid) < n < max(solid)]
+    if between:
+        yield Finding(
+            "warning",
+            "blurred-ids",
+            f"{', '.join(between)}: only lines about a pixel thick, with values between those of other classes, as "
+            "smoothing leaves them along edges when masks are resized",
+            (),
+            "resize masks by nearest neighbour; if these lines are meant, list the classes in classes.toml",
+        )
+
+
 def object_numbers(survey: Survey) -> Iterator[Finding]:
     """Masks that number objects."""
     if not survey.classes or survey.declared or survey.classes.count < 8:
@@ -126,12 +153,13 @@ def object_numbers(survey: Survey) -> Iterator[Finding]:
     shown = [[place for place, shape in enumerate(m.shapes) if shape.pixels and place] for m in masks]
     single = [len(m.shapes[place].extents) == 1 for m, places in zip(masks, shown) for place in places]
     in_a_row = [places == list(range(1, len(places) + 1)) for places in shown if places]
-    if single and sum(single) > 0.9 * len(single) and sum(in_a_row) > 0.8 * len(in_a_row):
+    from_one = sum(in_a_row) > 0.8 * len(in_a_row)
+    if single and sum(single) > 0.9 * len(single) and (from_one or survey.classes.count > MANY_CLASSES):
+        how = "in each mask they run from 1 up, and each is one connected area" if from_one else "each is one area"
         yield Finding(
             "warning",
             "object-numbers",
-            f"The {survey.classes.count} mask values look like numbers of single objects, not classes: "
-            "in each mask they run from 1 up, and each is one connected area",
+            f"The {survey.classes.count} mask values look like numbers of single objects, not classes: {how}",
             (),
             "write masks as (mask > 0), or list the true classes in classes.toml",
         )

@@ -17,11 +17,13 @@ from whatwhere.errors import DataError
 
 __all__ = [
     "TIFF_SUFFIXES",
+    "as_light",
     "channel_axis",
     "colors_of",
     "main_series",
     "no_data_value",
     "resolution",
+    "stacked",
     "tiff_orientation",
     "tiff_shape",
     "upright",
@@ -77,6 +79,25 @@ def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
         if unnamed & set("QI")
         else min(series.axes.find(a) for a in series.axes if a not in "YX")
     )
+
+
+def stacked(series: tifffile.TiffPageSeries) -> bool:
+    """Whether its planes are slices or moments, or pages that say nothing of being channels: no colours then."""
+    axis = channel_axis(series)
+    if axis is None or series.keyframe.photometric == 2:
+        return False
+    return series.axes[axis] in "ZT" or (axis == 0 and series.axes[axis] in "QI")
+
+
+def as_light(array: NDArray[Any], keyframe: Any) -> NDArray[Any]:
+    """Numbers that grow with brightness, also of files in which 0 is white, as scanners and bilevel masks have it."""
+    if keyframe.photometric != 0 or array.dtype.kind not in "bu":
+        return array
+    if array.dtype == bool:  # tifffile marks all bilevel arrays so, and reads what it wrote as it is
+        return array if str(keyframe.software).startswith("tifffile") else ~array
+    white = (1 << int(np.atleast_1d(keyframe.bitspersample)[0])) - 1
+    light: NDArray[Any] = np.asarray(white, array.dtype) - array
+    return light
 
 
 def tiff_shape(path: Path, tif: tifffile.TiffFile) -> tuple[int, int, int]:

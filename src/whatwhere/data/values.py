@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from whatwhere.records import MaskValue
 
 __all__ = ["ValueCount", "code_of", "codes_of", "count_values", "soft_values", "value_of"]
+
+LAST_ID = 40
+"""VOC has 21 ids and Cityscapes 34; 255 beside such is void. Levels of grey lie further apart."""
 
 SOLID = 0.1
 """In antialiased and JPEG masks a class has this share of its pixels amid eight of its own; values at edges do not."""
@@ -28,6 +31,9 @@ _PEAK = 3
 
 NEAR = 12
 """Values no further apart can be one class in a JPEG mask."""
+
+_STRAY, _FEWER = 3, 0.1
+"""In a mask of the best JPEG quality values are so far off at most, at a smaller share of pixels."""
 
 BLENDED = 48
 """Colours at edges lie this near the line between two classes: 99 % of them in JPEG at quality 60 and above."""
@@ -85,7 +91,7 @@ def soft_values(counts: Iterable[ValueCount]) -> frozenset[MaskValue]:
     pixels = sum(c.pixels for c in loose)
     if len(firm) < 2 or pixels > total / 2 or sum(c.solid for c in loose) > SOLID / 2 * pixels:
         return frozenset()
-    if len(loose) < 3 or not _blend(loose, firm):
+    if not _strays(loose, firm) and (len(loose) < 3 or not _blend(loose, firm)):
         return frozenset()
     return frozenset(c.value for c in (*loose, *astray))
 
@@ -98,6 +104,24 @@ def _thin_end(firm: ValueCount, loose: Sequence[ValueCount]) -> ValueCount | Non
         return None
     # numbers of objects have about as many pixels each; of blurred values the ends have most
     return end if end.pixels > _PEAK * float(np.median([count.pixels for count in loose])) else None
+
+
+def _strays(loose: Sequence[ValueCount], firm: Sequence[ValueCount]) -> bool:
+    """Whether each loose value lies close to a firm one that has far more pixels, as the best JPEG leaves them.
+
+    Not among small ids, whose firm ones lie close as well.
+    """
+    if any(isinstance(count.value, tuple) for count in firm):
+        return False
+    ends = sorted(int(count.value) for count in firm)  # type: ignore[arg-type]
+    apart = all(later - earlier > 2 * NEAR for earlier, later in pairwise(ends))
+    near = all(any(_is_close(count, other) for other in firm) for count in loose)
+    return apart and near and any(int(count.value) > LAST_ID for count in loose)  # type: ignore[arg-type]
+
+
+def _is_close(count: ValueCount, other: ValueCount) -> bool:
+    off = int(np.abs(np.subtract(count.value, other.value)).max())
+    return off <= _STRAY and count.pixels < _FEWER * other.pixels
 
 
 def _is_astray(count: ValueCount, other: ValueCount) -> bool:

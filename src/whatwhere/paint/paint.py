@@ -221,7 +221,8 @@ def with_room(schemes: Callable[..., Scheme], attempt: Callable[[Scheme], None])
     Raises:
         ModelError: memory runs out with the smallest tiles too.
     """
-    plan, notes = schemes(most=None), []
+    plan = schemes(most=None)
+    notes: list[str] = []
     while True:
         try:
             attempt(plan)
