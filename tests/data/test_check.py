@@ -298,7 +298,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (photographs_as_masks, "error", "mapping", ["masks look like photographs", "swapped"]),
     (left_and_right, "error", "mask-without-image", ["16 images with two masks, left and right", "-> merge the two"]),
     (other_names, "note", "names-differ", ["train/images/00_training.png, train/masks/00_manual1.png"]),
-    (untold_missing_data, "warning", "missing-data", ["16 images hold -9999", "GDAL no-data tag"]),
+    (untold_missing_data, "warning", "missing-data", ["16 images with the value -9999", "GDAL no-data tag"]),
     (numbers_with_gaps, "warning", "object-numbers", ["look like numbers of single objects, not classes: each is one"]),
     (ids_resized_with_smoothing, "warning", "blurred-ids", ["class 1, class 3: only lines", "nearest neighbour"]),
     (other_files, "note", "ignored", ["1 file of a kind that is not read", "notes.docx"]),

@@ -207,7 +207,7 @@ def missing_data(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "missing-data",
-            f"{many(len(files), 'image')} hold {value:g}, which often means that there is no data, and no tag says so",
+            f"{many(len(files), 'image')} with the value {value:g}, which often means no data, and no tag says so",
             _images(files),
             "name it in the files' GDAL no-data tag (gdal_edit.py -a_nodata), or put a usual value there: mean and "
             "deviation count it, and the rest of the image may look all alike to the network",

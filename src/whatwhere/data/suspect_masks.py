@@ -128,7 +128,7 @@ def soft_masks(survey: Survey) -> Iterator[Finding]:
 def blurred_ids(survey: Survey) -> Iterator[Finding]:
     """Classes that lie only along edges, between others: what smoothing makes of ids when masks are resized."""
     known = survey.classes
-    if not known or known.count < 3 or known.nearest or survey.declared:
+    if not known or known.count < 3 or known.nearest or survey.declared or isinstance(known.values[0][0], tuple):
         return
     thick = [survey.thickness(place) for place in range(known.count)]
     solid = [n for n, found in enumerate(thick) if found and found.median > 2]
