@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -300,3 +303,13 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert "M weights" in said
     assert "64x64" in said
+
+
+def test_a_network_without_numbers_is_built_without_the_compiler() -> None:
+    """Whose import takes a second: painting in tiles holds a network against such a one."""
+    code = (
+        "import sys, torch; from whatwhere.network import UNet\n"
+        "with torch.device('meta'): UNet(encoder='efficientnet-lite0')\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

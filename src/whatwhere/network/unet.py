@@ -258,7 +258,8 @@ def _centre(features: Tensor, like: Tensor) -> Tensor:
 def _initialise(network: nn.Module) -> None:
     """He initialisation (arXiv 1502.01852) for what a ReLU follows."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.bias is None:
+        # without numbers to fill, torch would import its compiler for this: a second
+        if isinstance(module, nn.Conv2d) and module.bias is None and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
