@@ -19,6 +19,7 @@ from PIL import Image
 from zarr import codecs
 
 from whatwhere.data import read_image
+from whatwhere.data.images import read_image_and_valid
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
@@ -314,6 +315,24 @@ def test_values_of_a_geotiff_stand_for_what_training_reads(tmp_path: Path, kind:
         found, _ = source.read(((0, 40), (0, 50)))
     assert source.channels == found.shape[-1]
     np.testing.assert_array_equal(found, read_image(tmp_path / "g.tif"))
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("uint8", 8), ("uint16", 16), ("uint16", 12), ("uint8", 1)])
+def test_where_0_is_white_a_geotiff_is_what_training_reads(tmp_path: Path, dtype: str, bits: int) -> None:
+    values = (picture(40, 50, 1) % (2 if bits == 1 else 200)).astype(dtype)
+    missing = {} if bits == 1 else {"nodata": 7}
+    narrow = {} if bits in (8, 16) else {"nbits": bits}
+    _geotiff(tmp_path / "g.tif", values, photometric="miniswhite", **missing, **narrow)
+    with closing(open_image(tmp_path / "g.tif")) as source:
+        assert isinstance(source, GeoSource)
+        found, valid = source.read(((0, 40), (0, 50)))
+    whole, there = read_image_and_valid(tmp_path / "g.tif")
+    assert (found.shape, found.dtype) == (whole.shape, whole.dtype)
+    if missing:
+        np.testing.assert_array_equal(valid, values[..., 0] != 7)
+        np.testing.assert_array_equal(there, valid)
+        np.testing.assert_array_equal(found[valid], whole[valid])
+    np.testing.assert_array_equal(found, (255 if bits == 1 else 1) * (2**bits - 1 - values.astype(int)))
 
 
 def test_a_large_geotiff_has_smaller_levels(tmp_path: Path) -> None:

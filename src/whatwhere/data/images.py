@@ -24,6 +24,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugi
 from whatwhere.data.tiffs import (
     TIFF_SUFFIXES,
     as_light,
+    black_value,
     channel_axis,
     colors_of,
     main_series,
@@ -344,7 +345,8 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
                 "an image that decodes to its end",
                 "copy or export it again, or remove it",
             )
-        array = as_light(series.asarray(), series.keyframe)
+        black = black_value(series.keyframe)
+        array = as_light(series.asarray(), black)
         axis = channel_axis(series)
         array = array if axis is None else np.moveaxis(array, axis, -1)
         colormap = series.keyframe.colormap
@@ -352,6 +354,7 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
         if array.ndim == 2 and colormap is not None:
             palette = _padded(colors_of(colormap).ravel().tolist())
         no_data = no_data_value(tif, array.dtype)
+        no_data = black - no_data if black and no_data is not None else no_data
         return _Pixels(upright(array, tiff_orientation(tif)), palette, no_data, stacked(series))
 
 

@@ -18,6 +18,7 @@ from whatwhere.errors import DataError
 __all__ = [
     "TIFF_SUFFIXES",
     "as_light",
+    "black_value",
     "channel_axis",
     "colors_of",
     "main_series",
@@ -89,14 +90,20 @@ def stacked(series: tifffile.TiffPageSeries) -> bool:
     return series.axes[axis] in "ZT" or (axis == 0 and series.axes[axis] in "QI")
 
 
-def as_light(array: NDArray[Any], keyframe: Any) -> NDArray[Any]:
-    """Numbers that grow with brightness, also of files in which 0 is white, as scanners and bilevel masks have it."""
-    if keyframe.photometric != 0 or array.dtype.kind not in "bu":
+def black_value(keyframe: Any) -> int:
+    """What stands for black in a file in which 0 is white, as scanners and fax compression have it; 0 in all others."""
+    if keyframe.photometric != 0 or keyframe.dtype is None or keyframe.dtype.kind not in "bu":
+        return 0
+    if keyframe.dtype == bool and str(keyframe.software).startswith("tifffile"):
+        return 0  # it marks all bilevel arrays so, and reads what it wrote as it is
+    return (1 << int(np.atleast_1d(keyframe.bitspersample)[0])) - 1
+
+
+def as_light(array: NDArray[Any], black: int) -> NDArray[Any]:
+    """Numbers that grow with brightness, by the file's `black_value`."""
+    if not black:
         return array
-    if array.dtype == bool:  # tifffile marks all bilevel arrays so, and reads what it wrote as it is
-        return array if str(keyframe.software).startswith("tifffile") else ~array
-    white = (1 << int(np.atleast_1d(keyframe.bitspersample)[0])) - 1
-    light: NDArray[Any] = np.asarray(white, array.dtype) - array
+    light: NDArray[Any] = ~array if array.dtype == bool else np.asarray(black, array.dtype) - array
     return light
 
 

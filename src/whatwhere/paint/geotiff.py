@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from whatwhere.data.label_images import palette
+from whatwhere.data.tiffs import as_light, black_value, main_series
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, extra, no_level
 from whatwhere.paint.tiff import shrinkings
@@ -49,7 +50,9 @@ class GeoSource:
                     self._file = _smaller(self._file, level)
         except rasterio.errors.RasterioError as error:
             raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
-        self._colors = _colors(self._file)
+        with tifffile.TiffFile(path) as tif:
+            self._black = black_value(main_series(tif).keyframe)
+        self._colors = _colors(self._file, self._black)
         self._window: Any = rasterio.windows.Window
         self._error: Any = rasterio.errors.RasterioError
         self.size = (self._file.height, self._file.width)
@@ -63,6 +66,7 @@ class GeoSource:
         try:
             pixels = np.ascontiguousarray(self._file.read(window=window).transpose(1, 2, 0))
             valid = None if self._complete else self._valid(window)
+            pixels = as_light(pixels, self._black)
             pixels = pixels if self._colors is None else self._colors[pixels[..., 0]]
         except self._error as error:
             raise DataError(
@@ -104,12 +108,14 @@ def _smaller(file: Any, level: int) -> Any:
     return rasterio.open(file.name, overview_level=level - 1)
 
 
-def _colors(file: Any) -> NDArray[np.uint8] | None:
+def _colors(file: Any, black: int) -> NDArray[np.uint8] | None:
     """What the values of one band stand for, as `data.images.read_image` has it: a palette's colours, or 0 and 255."""
     if file.count != 1 or file.dtypes[0] != "uint8":
         return None
     if file.tags(ns="IMAGE_STRUCTURE", bidx=1).get("NBITS") == "1":
         return np.repeat(np.array([[0], [255]], np.uint8), [1, 255], axis=0)
+    if black:  # GDAL makes greys of it, in three channels
+        return None
     try:
         listed = file.colormap(1)
     except ValueError:  # none

@@ -19,6 +19,7 @@ from whatwhere.data.images import DEFAULT_MAX_PIXELS
 from whatwhere.data.label_images import palette
 from whatwhere.data.tiffs import (
     as_light,
+    black_value,
     channel_axis,
     colors_of,
     main_series,
@@ -86,6 +87,7 @@ class TiffSource:
         first = self._planes[0]
         self._turn = tiff_orientation(self._file)
         self.size = first.size if self._turn < 5 else (first.size[1], first.size[0])
+        self._black = black_value(series.keyframe)
         colormap = self._planes[0].colormap if len(pages) == 1 else None
         self._colors: Pixels | None = None
         if colormap is not None:
@@ -98,7 +100,7 @@ class TiffSource:
         stored = _lying(box, self.size, self._turn)
         parts = [plane.read(stored, self._remember(number)) for number, plane in enumerate(self._planes)]
         pixels = upright(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1), self._turn)
-        pixels = as_light(pixels, self._planes[0].key)
+        pixels = as_light(pixels, self._black)
         if self._colors is not None:
             pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
         elif pixels.dtype == bool:
@@ -160,17 +162,17 @@ class _Plane:
 
     def __init__(self, page: Any, name: str) -> None:
         self._page, self._name = page, name
-        self.key = page.keyframe
-        self._separate = self.key.planarconfig == 2 and self.key.samplesperpixel > 1
-        self.size = (int(self.key.imagelength), int(self.key.imagewidth))
-        self.channels = int(self.key.samplesperpixel)
-        self.colormap: Pixels | None = self.key.colormap
-        self.dtype = np.dtype(self.key.dtype).newbyteorder("=")
-        if self.key.imagedepth > 1:
-            raise DataError(f"{name} is a volume of {self.key.imagedepth} slices", "an image", "split it into slices")
-        tiled = self.key.is_tiled
-        rows = self.key.tilelength if tiled else min(self.key.rowsperstrip, self.size[0])
-        self._segment = int(rows), int(self.key.tilewidth if tiled else self.size[1])
+        self._key = page.keyframe
+        self._separate = self._key.planarconfig == 2 and self._key.samplesperpixel > 1
+        self.size = (int(self._key.imagelength), int(self._key.imagewidth))
+        self.channels = int(self._key.samplesperpixel)
+        self.colormap: Pixels | None = self._key.colormap
+        self.dtype = np.dtype(self._key.dtype).newbyteorder("=")
+        if self._key.imagedepth > 1:
+            raise DataError(f"{name} is a volume of {self._key.imagedepth} slices", "an image", "split it into slices")
+        tiled = self._key.is_tiled
+        rows = self._key.tilelength if tiled else min(self._key.rowsperstrip, self.size[0])
+        self._segment = int(rows), int(self._key.tilewidth if tiled else self.size[1])
         self._grid = tuple(-(-n // s) for n, s in zip(self.size, self._segment))
         self._raw = bool(page.is_contiguous) and not tiled
         self._sparse = not self._raw and 0 in page.databytecounts
@@ -218,15 +220,15 @@ class _Plane:
 
     def _decode(self, index: int) -> Pixels:
         offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
-        tables = {"jpegtables": self._page.jpegtables, "jpegheader": self.key.jpegheader} if self._is_jpeg else {}
+        tables = {"jpegtables": self._page.jpegtables, "jpegheader": self._key.jpegheader} if self._is_jpeg else {}
         try:
             data, _ = next(iter(self._page.parent.filehandle.read_segments([offset], [count])))
             if count and (data is None or len(data) < count):
                 raise ValueError(f"the file ends within its {count} bytes")
-            part, _, shape = self.key.decode(data, index, _fullsize=False, **tables)
+            part, _, shape = self._key.decode(data, index, _fullsize=False, **tables)
         except Exception as error:
             row, column = divmod(index % (self._grid[0] * self._grid[1]), self._grid[1])
-            kind = "tile" if self.key.is_tiled else "strip"
+            kind = "tile" if self._key.is_tiled else "strip"
             raise DataError(
                 f"{self._name} has a damaged {kind} at row {row * self._segment[0]}, "
                 f"column {column * self._segment[1]} ({error})",
@@ -234,19 +236,19 @@ class _Plane:
                 "copy or export it again",
             ) from error
         if part is None:
-            part = np.full(shape, self.key.nodata or 0, self.dtype)
+            part = np.full(shape, self._key.nodata or 0, self.dtype)
         return np.asarray(part).reshape(shape[1:]).astype(self.dtype, copy=False)
 
     @property
     def _is_jpeg(self) -> bool:
-        return self.key.compression in {6, 7, 34892, 33007}
+        return self._key.compression in {6, 7, 34892, 33007}
 
     def _read_rows(self, box: Box) -> Pixels:
         """Uncompressed strips lie in the file as in memory: each row's window is read from its place."""
         (y0, y1), (x0, x1) = box
         height, width = self.size
         samples = 1 if self._separate else self.channels
-        stored = np.dtype(self.key.parent.byteorder + self.dtype.char)
+        stored = np.dtype(self._key.parent.byteorder + self.dtype.char)
         planes = []
         for plane in range(self.channels if self._separate else 1):
             out = np.empty((y1 - y0, x1 - x0, samples), stored)
