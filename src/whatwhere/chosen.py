@@ -6,7 +6,6 @@ on images that it has not seen.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +17,7 @@ from whatwhere.data.folder import LayoutError
 from whatwhere.data.images import pixel_digest, without_alpha
 from whatwhere.data.sets import ImageSet, from_samples, untold
 from whatwhere.errors import DataError, ModelError
+from whatwhere.learn.parallel import processes_here
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, probe_machine
 from whatwhere.paint.files import find_images
@@ -28,8 +28,7 @@ __all__ = ["images_of", "open_sets", "truth_of", "with_image"]
 
 def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
     """The images that a plan's split names, out of a folder."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
-    room = probe_machine("cpu").memory // (4 * here)
+    room = probe_machine("cpu").memory // (4 * processes_here())
     sets = {}
     for name, limit in (("train", room * 3 // 4), ("val", room // 4)):
         names = frozenset(plan.split.get(name, ()))

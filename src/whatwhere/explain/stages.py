@@ -37,7 +37,7 @@ from whatwhere.explain.probes import Probe
 from whatwhere.explain.sight import Sights, measure_sight
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
-from whatwhere.network import Model, UNet, exact_float32, keep_freed_memory, measuring_machine
+from whatwhere.network import Model, UNet, measuring_machine, prepare_torch
 from whatwhere.records import VOID
 
 __all__ = ["Bench", "Progress", "levels_of", "pictures_of", "prepare", "sights_of", "skips_of", "study_of"]
@@ -83,8 +83,7 @@ class Bench:
 def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel | None, tell: Progress) -> Bench:
     """Choose and check the images, and take the network apart."""
     machine = measuring_machine()
-    keep_freed_memory()
-    exact_float32()
+    prepare_torch()
     cases, asked, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
     network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
     anatomy = anatomy_of(network, cases[0])

@@ -32,7 +32,7 @@ from whatwhere.explorer.kept import Kept, bytes_of
 from whatwhere.explorer.shown import Shown
 from whatwhere.explorer.stepwise import Stepwise
 from whatwhere.field import Field
-from whatwhere.network import Model, exact_float32, keep_freed_memory, measuring_machine
+from whatwhere.network import Model, measuring_machine, prepare_torch
 from whatwhere.records import VOID, Box
 
 __all__ = ["Lens"]
@@ -68,8 +68,7 @@ class Lens:
         self, key: str, name: str, model: Model, images: Callable[[Lens], Sequence[Shown]], gate: Gate, room: int
     ) -> None:
         machine = measuring_machine()
-        keep_freed_memory()
-        exact_float32()
+        prepare_torch()
         self.id, self.name, self.model = key, name, model
         self.device, self.dtype = machine.device, machine.dtype
         self.network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)

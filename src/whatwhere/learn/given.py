@@ -94,7 +94,6 @@ def _checked_output(module: nn.Module, plan: Plan, crops: tuple[int, int], machi
     image = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     expected = f"a tensor {(count, classes, side, side)}: a logit for each class and pixel"
     learner = copy.deepcopy(module).train().to(machine.device, memory_format=layout(machine.device))  # type: ignore[call-overload]
-    found: object = None
     try:
         with torch.no_grad(), autocast(machine):
             found = forward(learner, image.to(machine.device).contiguous(memory_format=layout(machine.device)))

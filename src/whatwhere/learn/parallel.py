@@ -21,7 +21,7 @@ from whatwhere.errors import PlanError
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
-__all__ = ["World", "joined", "wrapped"]
+__all__ = ["World", "joined", "processes_here", "wrapped"]
 
 
 _PATIENCE = timedelta(hours=6)
@@ -39,11 +39,6 @@ class World:
     def leads(self) -> bool:
         """Only the first process judges, writes and speaks."""
         return self.rank == 0
-
-    @property
-    def here(self) -> int:
-        """How many processes share this machine."""
-        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.size > 1 else 1
 
     def device(self, asked: str) -> str:
         """Where this process computes: of several on GPUs, each has one of its own, whichever the plan names."""
@@ -65,6 +60,11 @@ class World:
                 f"a batch that divides by {self.size * plan.accumulate}",
                 "change training.batch in the plan",
             )
+
+
+def processes_here() -> int:
+    """How many that torchrun started share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from whatwhere.learn.compiled import compiled, uncompiled
 from whatwhere.learn.given import network_of
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
-from whatwhere.learn.parallel import World, joined, wrapped
+from whatwhere.learn.parallel import World, joined, processes_here, wrapped
 from whatwhere.learn.pilot import fly_pilot
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
@@ -38,9 +38,8 @@ from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimiz
 from whatwhere.learn.view import SilentView, TrainingView
 from whatwhere.network import (
     Machine,
-    exact_float32,
-    keep_freed_memory,
     load_pretrained,
+    prepare_torch,
     pretrained_parameters,
     probe_machine,
     versions,
@@ -133,8 +132,7 @@ class _Trainer:
         self.plan, self.folder, self.view, self.world, self.clock = plan, folder, view, world, clock
         self.machine: Machine = probe_machine(world.device(plan.training.device), plan.training.precision)
         self.weights = class_weights(plan.training, self.machine)
-        keep_freed_memory()
-        exact_float32()
+        prepare_torch()
         torch.manual_seed(plan.seed)
         place = self.machine.device
         network = network_of(plan, module, self.machine).to(place, memory_format=layout(place))  # type: ignore[call-overload]
@@ -399,7 +397,7 @@ class _Trainer:
         """The crops of the steps from here on."""
         return self.crops.batches(
             self.plan.training.batch, self.state.counters.step, share=(self.world.rank, self.world.size),
-            workers=1 if self.machine.device == "cpu" else max(1, self.machine.cores // (2 * self.world.here)),
+            workers=1 if self.machine.device == "cpu" else max(1, self.machine.cores // (2 * processes_here())),
             pinned=self.machine.device.startswith("cuda"),
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from whatwhere.network.cost import Cost, cost
 from whatwhere.network.encoders import known_encoder
 from whatwhere.network.halo import halo
-from whatwhere.network.machine import Machine, exact_float32, keep_freed_memory, measuring_machine, probe_machine
+from whatwhere.network.machine import Machine, keep_freed_memory, measuring_machine, prepare_torch, probe_machine
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.model_file import (
     Holder,
@@ -40,7 +40,6 @@ __all__ = [
     "build",
     "constants_of",
     "cost",
-    "exact_float32",
     "halo",
     "is_of",
     "keep_freed_memory",
@@ -50,6 +49,7 @@ __all__ = [
     "measuring_machine",
     "name_of",
     "own_config",
+    "prepare_torch",
     "pretrained_file",
     "pretrained_parameters",
     "probe_machine",

@@ -21,11 +21,11 @@ __all__ = [
     "Machine",
     "Precision",
     "available_memory",
-    "exact_float32",
     "hand_back_freed_memory",
     "keep_freed_memory",
     "layout",
     "measuring_machine",
+    "prepare_torch",
     "probe_machine",
 ]
 
@@ -167,8 +167,12 @@ def _numbers(path: Path) -> dict[str, int]:
     return {name: int(number) for name, number, *_ in lines}
 
 
-def exact_float32() -> None:
-    """Float32 on a GPU is float32, the measure of all else, from the first step on: not TF32, which has 10 bits."""
+def prepare_torch() -> None:
+    """What all that computes begins with: freed memory is kept, and float32, the measure of all else, is float32.
+
+    On a GPU it would be TF32, which has 10 bits.
+    """
+    keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, in_a_line
-from whatwhere.network import Mirrored, Model, UNet, halo, keep_freed_memory, probe_machine
-from whatwhere.network.machine import Machine, Precision, exact_float32, hand_back_freed_memory
+from whatwhere.network import Mirrored, Model, UNet, halo, prepare_torch, probe_machine
+from whatwhere.network.machine import Machine, Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
@@ -88,10 +88,9 @@ class Engine:
         if field is not None:
             self.field = field
         machine = probe_machine(device, precision)
-        keep_freed_memory()
+        prepare_torch()
         self.model = model
         self.device = torch.device(machine.device)
-        exact_float32()
         self.reason = machine.reason
         found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
         self._candidates, self.notes = found.backends, found.notes
