@@ -5,7 +5,8 @@
 
 *Snapshots* are the networks of one run at the marks of 2.5, 5 and 10 minutes (its moving averages), which cost no
 training; *seeds* are the last networks of all runs, which cost as many trainings. Everything is painted again by
-whatwhere itself and scored by the scorer of ``equal_time.py``. The paintings stay beside the runs, in
+whatwhere itself and scored by the scorer of ``equal_time.py``: by the mean of their probabilities, and the last network
+with that of 5 minutes also as one, by the mean of their weights. The paintings stay beside the runs, in
 ``bench/out/ensembles/SET/NAME``, for ``rand_score.py``.
 """
 
@@ -17,40 +18,50 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from common import header, table
-from equal_time import mean_of, pooled_iou
-from peers.task import Task, read_task
+from equal_time import mean_of, number, pooled_iou
+from peers.task import Pair, Task, read_task
 from whatwhere import Segmenter
+from whatwhere.network import load_model
 
 HERE = Path(__file__).resolve().parent
-MARKS = "model-2.5", "model-5"
-
-
-def networks(run: Path) -> list[Path]:
-    """Of a finished run, the last one first."""
-    return [run / "run" / "last.safetensors", *(run / f"{mark}.safetensors" for mark in reversed(MARKS))]
 
 
 def together(runs: Sequence[Path]) -> dict[str, list[Path]]:
-    """Which networks paint together, by name."""
-    alone = {f"seed {run.name.rpartition('-')[2]} alone": networks(run)[:1] for run in runs}
-    late = {f"{name.removesuffix(' alone')}, 5 and 10 min": networks(run)[:2] for name, run in zip(alone, runs)}
-    every = {f"{name.removesuffix(' alone')}, 2.5, 5 and 10 min": networks(run) for name, run in zip(alone, runs)}
-    return alone | late | every | {f"all {len(runs)} seeds": [networks(run)[0] for run in runs]}
+    """Which networks paint together, by name: of each run the last one first, alone and with earlier ones; all last."""
+    groups = {}
+    for run in runs:
+        seed = f"seed {run.name.rpartition('-')[2]}"
+        networks = [run / "run" / "last.safetensors", run / "model-5.safetensors", run / "model-2.5.safetensors"]
+        groups |= {f"{seed} alone": networks[:1], f"{seed} and 5 min": networks[:2], f"{seed}, 5 and 2.5 min": networks}
+    return groups | {f"all {len(runs)} seeds": [run / "run" / "last.safetensors" for run in runs]}
+
+
+def mean_of_weights(networks: Sequence[Path]) -> Segmenter:
+    """One network whose weights (and batch statistics) are the mean of those of several."""
+    models = [load_model(path) for path in networks]
+    states = [model.network.state_dict() for model in models]
+    mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+    models[0].network.load_state_dict(mean)
+    return Segmenter(models[0])
 
 
 def paint(task: Task, groups: Mapping[str, Sequence[Path]], out: Path) -> None:
     """Every group's painting of val/ into ``out/NAME``; each network looks at an image once."""
     models = {path: Segmenter.load(path) for paths in groups.values() for path in paths}
-    for name in groups:
-        (out / name).mkdir(parents=True, exist_ok=True)
     for pair in task.val:
         said = {path: model.paint(pair.image, probabilities=True).probabilities for path, model in models.items()}
         for name, paths in groups.items():
-            mean = np.mean([said[path] for path in paths], axis=0)
-            Image.fromarray(mean.argmax(0).astype(np.uint8)).save(out / name / f"{pair.image.stem}.png")
+            keep(out / name, pair, np.mean([said[path] for path in paths], axis=0).argmax(0).astype(np.uint8))
+
+
+def keep(folder: Path, pair: Pair, labels: NDArray[np.uint8]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels).save(folder / f"{pair.image.stem}.png")
 
 
 def main() -> None:
@@ -69,10 +80,16 @@ def main() -> None:
             continue
         task, groups, out = read_task(options.data / place), together(runs), options.out / "ensembles" / place
         paint(task, groups, out)
-        scores = {name: pooled_iou(task, out / name) or [] for name in groups}
-        for name, each in scores.items():
-            one_by_one = ", ".join("none" if iou is None else f"{iou:.3f}" for iou in each)
-            rows.append([place, name, len(groups[name]), f"{mean_of(each):.4f}", one_by_one])
+        work = {name: len(paths) for name, paths in groups.items()}
+        for name, paths in groups.items():
+            if name.endswith(" and 5 min"):
+                mixed = f"{name}, mean of weights"
+                model, work = mean_of_weights(paths), work | {mixed: 1}
+                for pair in task.val:
+                    keep(out / mixed, pair, model.predict(pair.image))
+        for name, times in work.items():
+            each = pooled_iou(task, out / name)
+            rows.append([place, name, times, number(mean_of(each)), ", ".join(map(number, each or []))])
     print(f"\n{header()}\n")
     print(table(["data", "networks", "work", "mean IoU", "IoU per class"], rows))
 
