@@ -2,8 +2,8 @@
 
 Networks as their packages give them. Steps are fed with ready tensors, and so are spared what reading and augmenting
 costs them. nnU-Net's network is what its planner gives for 256x256 (seven stages, 32 to 512 channels, deep
-supervision), its step that of its trainer on a CPU: Dice and cross-entropy at every resolution, SGD with Nesterov
-momentum 0.99.
+supervision), its step that of its trainer: Dice and cross-entropy at every resolution, SGD with Nesterov momentum 0.99,
+and on a GPU float16 with a scaler, and on request compiled.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def usual_step(network: nn.Module, loss: nn.Module, rate: float, shape: Callable
     return step
 
 
-def nnunet_step(network: nn.Module) -> Step:
+def nnunet_step(network: nn.Module, compiled: bool = False) -> Step:
     from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
     from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
     from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
@@ -111,13 +111,20 @@ def nnunet_step(network: nn.Module) -> Step:
     each = DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss)
     loss = DeepSupervisionWrapper(each, [share / sum(shares) for share in shares])
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
+    gpu = next(network.parameters()).is_cuda
+    scaler = torch.amp.GradScaler("cuda", enabled=gpu)
+    called = torch.compile(network) if compiled else network
 
     def step(images: Tensor, target: Tensor) -> None:
         truths = [target[:, None, :: 2**level, :: 2**level] for level in range(levels)]
         optimizer.zero_grad(set_to_none=True)
-        loss(network(images), truths).backward()
+        with torch.autocast("cuda", enabled=gpu):
+            found = loss(called(images), truths)
+        scaler.scale(found).backward()
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(network.parameters(), 12)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
 
     return step
 

@@ -1,12 +1,17 @@
 """Training crops: nothing invented, everything repeatable, rare classes seen."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, vary_intensity
+from whatwhere.data import crops as cutting
+from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, draw_intensity, vary_intensity
 from whatwhere.data.crops import Crops, Store, _place_of
+from whatwhere.data.crops_together import together
 from whatwhere.records import VOID, Normalisation
 
 WILD = Augmentation(True, True, True, rotation=180, scale=1.0, elastic=4.0, warp=1.0, blur=1.0, noise=1.0)
@@ -68,7 +73,7 @@ def test_outside_the_image_is_void_and_zero():
 
 def test_intensity_off_changes_nothing():
     image = torch.randn(3, 9, 9)
-    assert torch.equal(vary_intensity(np.random.default_rng(0), STILL, image), image)
+    assert torch.equal(vary_intensity(draw_intensity(np.random.default_rng(0), STILL, (3, 9, 9)), image), image)
 
 
 def crops(labels, augmentation=STILL, class_aware=0.5, crop=16):
@@ -95,6 +100,68 @@ def test_two_processes_make_the_batch_of_one():
     whole = next(crops(labels, WILD).batches(4, start=3))
     parts = [next(crops(labels, WILD).batches(4, start=3, share=(rank, 2))) for rank in (0, 1)]
     assert torch.equal(whole[0], torch.cat([part[0] for part in parts]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    crop=st.integers(2, 64),
+    channels=st.sampled_from([1, 3, 4]),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+    augmentation=st.sampled_from(
+        [WILD, replace(WILD, warp=0.5, blur=0.3, noise=0.3), replace(WILD, elastic=0.0), STILL]
+    ),
+    seed=st.integers(0, 2**31),
+)
+def test_crops_made_together_are_those_made_one_by_one(height, width, crop, channels, dtype, augmentation, seed):
+    """But for pixels that lie on the edge between two classes, to rounding."""
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.integers(0, 3, (12, 12)), np.ones((8, 8)))[:height, :width].astype(np.uint8)
+    image = (rng.random((height, width, channels)) * 200).astype(dtype)
+    normalisation = Normalisation((90.0,) * channels, (60.0,) * channels, dtype)
+    store = Store([lambda: (image, labels)], limit=10**9)
+    source = Crops(store, ((0, 1, 2),), normalisation, crop, augmentation, 0.5, seed=seed)
+    images, targets = together([source.draw(number) for number in range(5)], normalisation, crop, "cpu")
+    expected = [source.crop_number(number) for number in range(5)]
+    torch.testing.assert_close(images, torch.stack([image for image, _ in expected]), rtol=1e-3, atol=2e-3)
+    assert (targets != torch.stack([target for _, target in expected])).sum() <= 3 + 0.01 * targets.numel()
+
+
+class Event:
+    """A GPU's, where there is none."""
+
+    def __init__(self, blocking):
+        assert blocking, "a thread that waits for a GPU leaves the processor to others"
+
+    def record(self):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_batches_are_made_on_a_gpu_or_where_it_is_full_on_the_cpu(monkeypatch, full):
+    """With a GPU that is a CPU: whether a real one makes the same is a test of its own."""
+    asked = []
+
+    def elsewhere(drawn, normalisation, crop, device):
+        asked.append(device)
+        if full:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return together(drawn, normalisation, crop, "cpu")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(cutting, "together", elsewhere)
+    monkeypatch.setattr(cutting, "_begin_thread", lambda _device: None)
+    labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    there, here = (crops(labels, WILD).batches(4, start=3, workers=2, device=device) for device in ("cuda", "cpu"))
+    for _ in range(3):
+        torch.testing.assert_close(next(there)[0], next(here)[0], rtol=1e-3, atol=2e-3)
+    there.close()
+    here.close()
+    assert set(asked) == {"cuda"}
 
 
 def test_rare_class_is_seen():

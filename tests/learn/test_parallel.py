@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from whatwhere.errors import PlanError
-from whatwhere.learn.parallel import World, joined, processes_here
+from whatwhere.learn.parallel import World, crop_threads, joined, processes_here
 from whatwhere.learn.plan import Plan, TrainingPlan
 from whatwhere.learn.plan_file import write_plan
+from whatwhere.network import probe_machine
 
 if not torch.distributed.is_available():
     pytest.skip("this torch has no distributed", allow_module_level=True)
@@ -55,6 +57,17 @@ def test_two_processes_reach_a_like_score(discs: Path, disc_plan: Plan, disc_run
     one, two = (json.loads((run / "run.json").read_text())["mean_iou"] for run in (disc_run, tmp_path / "run"))
     assert two > 0.8
     assert abs(one - two) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "processes", "expected"),
+    [("cpu", 64, 1, 1), ("cuda", 64, 1, 4), ("cuda:1", 4, 1, 2), ("cuda", 16, 8, 1), ("cuda", 1, 1, 1)],
+)
+def test_threads_that_make_crops(
+    device: str, cores: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert crop_threads(replace(probe_machine("cpu"), device=device, cores=cores)) == expected
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

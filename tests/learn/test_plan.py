@@ -220,9 +220,15 @@ def test_the_smaller_the_gpu_the_narrower_the_network(discs: Path, monkeypatch: 
     def width(multiprocessors: int) -> int:
         card = Machine("cuda", "a card", 8, 2**34, torch.bfloat16, "", multiprocessors)
         monkeypatch.setattr(segmenter, "probe_machine", lambda *_: card)
-        return segmenter.plan(discs, time="30s").network.width
+        return segmenter.plan(discs, time="10s").network.width
 
     assert width(4) < width(132)
+
+
+def test_the_rate_rises_sooner_on_a_gpu(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Machine("cuda", "a card", 8, 2**34, torch.bfloat16, "", 132)
+    monkeypatch.setattr(segmenter, "probe_machine", lambda *_: card)
+    assert [segmenter.plan(discs, time=time).training.warmup for time in ("1m", "5m", "1h")] == [0.3, 0.07, 0.05]
 
 
 def test_the_rise_of_the_rate_is_a_small_share_of_a_long_run_only(discs: Path) -> None:

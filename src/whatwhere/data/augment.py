@@ -19,7 +19,17 @@ from torch.nn import functional as F
 from whatwhere.errors import PlanError
 from whatwhere.records import VOID
 
-__all__ = ["Augmentation", "Geometry", "crop_by", "draw_geometry", "vary_intensity"]
+__all__ = [
+    "Augmentation",
+    "Geometry",
+    "Intensity",
+    "blurred",
+    "crop_by",
+    "draw_geometry",
+    "draw_intensity",
+    "vary_intensity",
+    "window_of",
+]
 
 
 _MOST = {
@@ -94,6 +104,19 @@ class Geometry:
         return self.angle == 0.0 and self.magnification == 1.0 and self.bends is None
 
 
+@dataclass(frozen=True, eq=False)
+class Intensity:
+    """How a crop's values vary: times ``gain``, plus one of ``offsets`` a channel, blurred, and with noise.
+
+    ``sigma`` is the blur's in pixels, 0 for none; ``noise`` is ``(C, crop, crop)`` and added, or None.
+    """
+
+    gain: float
+    offsets: NDArray[np.float32]
+    sigma: float = 0.0
+    noise: NDArray[np.float32] | None = None
+
+
 def draw_geometry(
     rng: np.random.Generator, augmentation: Augmentation, centre: tuple[float, float], size: tuple[int, int], crop: int
 ) -> Geometry:
@@ -120,6 +143,13 @@ def draw_geometry(
     return Geometry((y, x), angle, magnification, flips, quarters, bends)
 
 
+def window_of(geometry: Geometry, crop: int) -> tuple[int, int, int]:
+    """Top, left and side of the square of an image from which a crop is made; it may reach beyond the image."""
+    side = crop if geometry.is_plain else 2 * geometry.reach(crop)
+    top, left = (math.floor(place - side / 2 + 0.5) for place in geometry.centre)
+    return top, left, side
+
+
 def crop_by(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
     """Cuts a ``crop`` x ``crop`` square out of a normalised image and its labels.
 
@@ -133,9 +163,8 @@ def crop_by(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tup
     >>> where.tolist()[3], square[0, 3].tolist()
     ([255, 255, 255, 255], [0.0, 0.0, 0.0, 0.0])
     """
-    if geometry.is_plain:
-        image, labels = _slice(geometry.centre, image, labels, crop)
-    else:
+    image, labels = _slice(window_of(geometry, crop), image, labels)
+    if not geometry.is_plain:
         image, labels = _warp(geometry, image, labels, crop)
     dims = [axis for axis, mirrored in zip((-2, -1), geometry.mirror) if mirrored]
     if dims:
@@ -145,11 +174,11 @@ def crop_by(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tup
     return image, labels
 
 
-def _slice(centre: tuple[float, float], image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
-    top, left = (round(place - crop / 2) for place in centre)
+def _slice(window: tuple[int, int, int], image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    top, left, side = window
     height, width = labels.shape
-    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + crop, height), min(left + crop, width)
-    border = (x0 - left, left + crop - x1, y0 - top, top + crop - y1)
+    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + side, height), min(left + side, width)
+    border = (x0 - left, left + side - x1, y0 - top, top + side - y1)
     image, labels = image[:, y0:y1, x0:x1], labels[y0:y1, x0:x1]
     if any(border):
         image, labels = F.pad(image, border), F.pad(labels, border, value=VOID)
@@ -157,8 +186,7 @@ def _slice(centre: tuple[float, float], image: Tensor, labels: Tensor, crop: int
 
 
 def _warp(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
-    side = 2 * geometry.reach(crop)
-    image, labels = _slice(geometry.centre, image, labels, side)
+    side = labels.shape[0]
     turn = math.radians(geometry.angle)
     scale = crop / side / geometry.magnification
     theta = torch.tensor(
@@ -180,23 +208,31 @@ def _warp(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple
     return image, labels
 
 
-def vary_intensity(rng: np.random.Generator, augmentation: Augmentation, image: Tensor) -> Tensor:
-    """Brightness, contrast, colour, blur and noise on a normalised ``(C, h, w)`` image."""
+def draw_intensity(rng: np.random.Generator, augmentation: Augmentation, shape: tuple[int, int, int]) -> Intensity:
+    """A random variation of a crop of ``(C, crop, crop)``."""
     gain = math.exp(rng.uniform(-1, 1) * math.log1p(augmentation.contrast))
     shift = rng.uniform(-1, 1) * augmentation.brightness
-    channels = rng.uniform(-1, 1, size=image.shape[0]) * augmentation.color
-    offsets = torch.from_numpy((shift + channels).astype(np.float32))[:, None, None]
-    image = image * gain + offsets
+    channels = rng.uniform(-1, 1, size=shape[0]) * augmentation.color
+    sigma, noise = 0.0, None
     if rng.random() < augmentation.blur:
-        image = _blur(image, float(rng.uniform(0.4, 1.2)))
+        sigma = float(rng.uniform(0.4, 1.2))
     if rng.random() < augmentation.noise:
         strength = float(rng.uniform(0, 0.2))
-        image = image + strength * torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
-    return image
+        noise = strength * rng.standard_normal(shape, dtype=np.float32)
+    return Intensity(gain, (shift + channels).astype(np.float32), sigma, noise)
 
 
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    steps = torch.arange(-3, 4, dtype=torch.float32)
+def vary_intensity(intensity: Intensity, image: Tensor) -> Tensor:
+    """Brightness, contrast, colour, blur and noise on a normalised ``(C, h, w)`` image."""
+    image = image * intensity.gain + torch.from_numpy(intensity.offsets)[:, None, None]
+    if intensity.sigma:
+        image = blurred(image, intensity.sigma)
+    return image if intensity.noise is None else image + torch.from_numpy(intensity.noise)
+
+
+def blurred(image: Tensor, sigma: float) -> Tensor:
+    """A ``(C, h, w)`` image, blurred by a Gaussian of ``sigma`` pixels (cut off at three)."""
+    steps = torch.arange(-3, 4, dtype=torch.float32, device=image.device)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, 7)
     planes = image[:, None]

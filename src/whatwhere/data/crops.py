@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, vary_intensity
+from whatwhere.data.augment import (
+    Augmentation,
+    Geometry,
+    crop_by,
+    draw_geometry,
+    draw_intensity,
+    vary_intensity,
+    window_of,
+)
+from whatwhere.data.crops_together import Drawn, together
 from whatwhere.records import Normalisation
 
 __all__ = ["Crops", "Store"]
@@ -71,7 +80,7 @@ _USES = 8
 _AHEAD = 2
 """Batches that wait to be taken, beside those that are being made."""
 
-_LOOKED_AT = 2**22
+_LOOKED_AT = 2**15
 """Pixels among which one of a class is drawn; of larger images every second, third ... is looked at first."""
 
 
@@ -120,20 +129,31 @@ class Crops:
 
     def crop_number(self, number: int) -> tuple[Tensor, Tensor]:
         """Crop ``number``: ``(C, crop, crop)`` float32 normalised and ``(crop, crop)`` uint8 labels."""
+        drawn = self.draw(number)
+        image, target = crop_by(*self._cut(drawn), self.crop)
+        return vary_intensity(drawn.intensity, image), target
+
+    def draw(self, number: int) -> Drawn:
+        """All that is left to chance in crop ``number``."""
         rng = np.random.default_rng([self.seed, 1, number])
         wanted = self._wanted_class(rng)
-        index = self._in_turn(number) if wanted is None else self._holding(rng, wanted, number)
-        raw, labels = self.store[index]
+        raw, labels = self.store[self._in_turn(number) if wanted is None else self._holding(rng, wanted, number)]
         centre = self._centre(rng, labels, wanted)
         geometry = draw_geometry(rng, self.augmentation, centre, labels.shape, self.crop)
-        image, target = crop_by(*self._cut(raw, labels, geometry), self.crop)
-        return vary_intensity(rng, self.augmentation, image), target
+        intensity = draw_intensity(rng, self.augmentation, (raw.shape[2], self.crop, self.crop))
+        return Drawn(raw, labels, geometry, intensity)
 
     def _wanted_class(self, rng: np.random.Generator) -> int | None:
         if rng.random() >= self.class_aware:
             return None
+        known = list(self._holders)
+        return known[rng.integers(len(known))] if known else None
+
+    @cached_property
+    def _holders(self) -> dict[int, list[int]]:
+        """For each class the images that hold it."""
         known = sorted({class_id for held in self.presence for class_id in held})
-        return int(rng.choice(known)) if known else None
+        return {one: [index for index, held in enumerate(self.presence) if one in held] for one in known}
 
     def _in_turn(self, number: int) -> int:
         """Every image once an epoch, in an order drawn for that epoch; or one of the window's."""
@@ -148,10 +168,10 @@ class Crops:
 
     def _holding(self, rng: np.random.Generator, class_id: int, number: int) -> int:
         """An image that holds a class, of the window's if there is one."""
-        first = number // _USES
+        first, held = number // _USES, self._holders[class_id]
         here = {self._at(first + later) for later in range(self.window)}
-        held = [index for index, held in enumerate(self.presence) if class_id in held]
-        return int(rng.choice([index for index in held if index in here] or held))
+        held = [index for index in held if index in here] or held
+        return held[rng.integers(len(held))]
 
     def _centre(self, rng: np.random.Generator, labels: np.ndarray, wanted: int | None) -> tuple[float, float]:
         height, width = labels.shape
@@ -164,18 +184,29 @@ class Crops:
                 return y + float(jitter[0]), x + float(jitter[1])
         return float(rng.uniform(0, height)), float(rng.uniform(0, width))
 
-    def _cut(self, raw: np.ndarray, labels: np.ndarray, geometry: Geometry) -> tuple[Geometry, Tensor, Tensor]:
+    def _cut(self, drawn: Drawn) -> tuple[Geometry, Tensor, Tensor]:
         """Only what the crop can touch, normalised, so that a large image costs no more than a small one."""
-        reach = geometry.reach(self.crop)
-        (top, bottom), (left, right) = (
-            (max(0, int(place) - reach), max(0, int(place) - reach) + 2 * reach) for place in geometry.centre
-        )
-        piece = np.moveaxis(raw[top:bottom, left:right], -1, 0).astype(np.float32)
+        top, left, side = window_of(drawn.geometry, self.crop)
+        y0, x0 = max(top, 0), max(left, 0)
+        here = slice(y0, top + side), slice(x0, left + side)
+        piece = np.moveaxis(drawn.raw[here], -1, 0).astype(np.float32)
         mean = np.asarray(self.normalisation.mean, np.float32)[:, None, None]
         scale = 1 / np.asarray(self.normalisation.std, np.float32)[:, None, None]
-        moved = replace(geometry, centre=(geometry.centre[0] - top, geometry.centre[1] - left))
+        y, x = drawn.geometry.centre
+        moved = replace(drawn.geometry, centre=(y - y0, x - x0))
         image = torch.from_numpy((piece - mean) * scale)
-        return moved, image, torch.from_numpy(np.ascontiguousarray(labels[top:bottom, left:right]))
+        return moved, image, torch.from_numpy(np.ascontiguousarray(drawn.labels[here]))
+
+    def _batch(self, numbers: Iterable[int], device: str) -> tuple[Tensor, Tensor]:
+        """Crops, ready to be used by any thread."""
+        if device == "cpu":
+            images, labels = zip(*(self.crop_number(number) for number in numbers))
+            return torch.stack(images), torch.stack(labels)
+        made = together([self.draw(number) for number in numbers], self.normalisation, self.crop, device)
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # this thread sleeps until then
+        done.record()
+        done.synchronize()
+        return made
 
     def batches(
         self,
@@ -184,24 +215,25 @@ class Crops:
         *,
         share: tuple[int, int] = (0, 1),
         workers: int = 1,
-        pinned: bool = False,
+        device: str = "cpu",
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Batches from step ``start`` on, prepared ahead by threads: ``(batch, C, h, w)`` and ``(batch, h, w)`` uint8.
 
-        ``share`` = (rank, world): this process makes its part of every global batch. ``pinned``: in memory from which a
-        GPU fetches them while it computes.
+        ``share`` = (rank, world): this process makes its part of every global batch. ``device``: where crops are
+        turned, scaled and varied, ``"cpu"`` or a CUDA GPU, to which then only raw pixels go, and where they are left
+        (if it has the memory).
         """
         rank, world = share
         local = batch // world
 
         def make(step: int) -> tuple[Tensor, Tensor]:
             first = step * batch + rank * local
-            images, labels = zip(*(self.crop_number(first + index) for index in range(local)))
-            made = torch.stack(images), torch.stack(labels)
-            return (made[0].pin_memory(), made[1].pin_memory()) if pinned else made
+            try:
+                return self._batch(range(first, first + local), device)
+            except torch.OutOfMemoryError:  # the network has taken all that the GPU has
+                return self._batch(range(first, first + local), "cpu")
 
-        # one thread each: a second team of threads for crops would fight the network for the cores (half the speed)
-        pool = ThreadPoolExecutor(workers, "crops", initializer=torch.set_num_threads, initargs=(1,))
+        pool = ThreadPoolExecutor(workers, "crops", initializer=_begin_thread, initargs=(device,))
         waiting: list[Future[tuple[Tensor, Tensor]]] = []
         try:
             step = start
@@ -209,6 +241,19 @@ class Crops:
                 while len(waiting) < _AHEAD + workers:
                     waiting.append(pool.submit(make, step))
                     step += 1
-                yield waiting.pop(0).result()
+                made = waiting.pop(0).result()
+                for part in made:
+                    if part.is_cuda:  # its memory is not for the next crops before it has been used
+                        part.record_stream(torch.cuda.current_stream(device))
+                yield made
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_thread(device: str) -> None:
+    """A second team of threads for crops would fight the network for the cores (half the speed)."""
+    torch.set_num_threads(1)
+    if device != "cpu":
+        beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # the network's own
+        torch.cuda.set_device(beside.device)
+        torch.cuda.set_stream(beside)

@@ -51,12 +51,13 @@ class Keeper:
 
     def fit(self, state: State, budget: float) -> float:
         """Chooses how often and on how many images the network is judged; the seconds that the end will take."""
-        each, counters = self._seconds_an_image(state), state.counters
+        (ready, each), counters = self._seconds(state), state.counters
         if not counters.judged:  # a run that is gone on with judges the same images: scores are compared
-            allowed = _SHARE * budget / each  # images, in all validations in between, one of each to be drawn
-            wanted = max(_FEWEST_IMAGES, int(allowed / counters.validations) - 1)
+            allowed = _SHARE * budget  # for all validations in between, one image of each to be drawn
+            wanted = max(_FEWEST_IMAGES, int((allowed / counters.validations - ready) / each) - 1)
             counters.judged = min(len(self._images), wanted)
-            counters.validations = max(1, min(counters.validations, int(allowed / (counters.judged + 1))))
+            often = int(allowed / (ready + (counters.judged + 1) * each))
+            counters.validations = max(1, min(counters.validations, often))
         self._judged = spread(len(self._images), counters.judged)
         # where nothing was judged before, there is nothing to compare with at the end
         shown = 1 + (len(self._judged) if counters.validations > 1 else 0)
@@ -67,18 +68,20 @@ class Keeper:
                 f"the last validation will judge {len(self._last)} of {len(self._images)} images, so that training has "
                 f"most of the time; whatwhere evaluate judges all"
             )
-        return 1.1 * (len(self._last) + shown) * each + 1.0
+        return 1.1 * (ready + (len(self._last) + shown) * each) + 1.0
 
-    def _seconds_an_image(self, state: State) -> float:
-        """By a few of them; the first call of a network is slow."""
-        engine, few = self._engine(self._model(state)), spread(len(self._images), _FEWEST_IMAGES)
+    def _seconds(self, state: State) -> tuple[float, float]:
+        """To make new weights ready, and for an image, by a few of them; the first call of a network is slow."""
+        few = spread(len(self._images), _FEWEST_IMAGES)
         for indices in (few[:1], few):
             began = time.perf_counter()
+            engine = self._engine(self._model(state))
+            ready = time.perf_counter() - began
             validate(engine, self._images, indices)
-            each = (time.perf_counter() - began) / len(indices)
+            each = (time.perf_counter() - began - ready) / len(indices)
             if each > _LONG:  # then what is slow at first is little of it
                 break
-        return each
+        return ready, each
 
     def judge(self, state: State) -> dict[str, Any]:
         """Judges the network as it is now; the history's entry."""

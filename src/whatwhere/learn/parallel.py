@@ -21,8 +21,9 @@ from whatwhere.errors import PlanError
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import Machine
 
-__all__ = ["World", "joined", "processes_here", "wrapped"]
+__all__ = ["World", "crop_threads", "joined", "processes_here", "wrapped"]
 
+_CROP_THREADS = 4
 
 _PATIENCE = timedelta(hours=6)
 """The others wait for the first process while it judges all validation images; NCCL's own limit is ten minutes."""
@@ -65,6 +66,14 @@ class World:
 def processes_here() -> int:
     """How many that torchrun started share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def crop_threads(machine: Machine) -> int:
+    """How many threads make crops: one beside a network that takes all cores, a few beside one on a GPU.
+
+    More than a few would keep the thread that sends the network's work from Python.
+    """
+    return 1 if machine.device == "cpu" else max(1, min(_CROP_THREADS, machine.cores // (2 * processes_here())))
 
 
 @contextmanager

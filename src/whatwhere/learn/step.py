@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from whatwhere.learn.loss import counted_shares, segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
+from whatwhere.learn.recorded import Recorder
 from whatwhere.network import Machine
 from whatwhere.network.machine import layout
 from whatwhere.network.quick import forgone, quickly
@@ -90,6 +91,7 @@ def train_step(
     weights: Tensor | None = None,
     dice_weight: float = 1.0,
     accumulate: int = 1,
+    recorder: Recorder | None = None,
 ) -> StepResult:
     """Updates ``network`` once.
 
@@ -101,26 +103,34 @@ def train_step(
         weights, dice_weight: see :func:`segmentation_loss`.
         accumulate: the batch is computed in this many parts, which saves memory. The cross-entropy is that of the whole
             batch; Dice and batch norm are those of each part.
+        recorder: plays what it has recorded of an earlier step with the same arguments.
     """
+
+    def compute(images: Tensor, target: Tensor) -> Tensor:
+        return _gradients(network, images, target, machine, weights, dice_weight, accumulate)
+
+    if recorder is not None:
+        return _updated(optimizer, recorder(compute, images, target))
+    optimizer.zero_grad(set_to_none=True)
     try:
-        return _step(network, optimizer, images, target, machine, weights, dice_weight, accumulate)
+        return _updated(optimizer, compute(images, target))
     except RuntimeError as error:
         if not forgone(network, error):
             raise
-        return _step(network, optimizer, images, target, machine, weights, dice_weight, accumulate)
+    optimizer.zero_grad(set_to_none=True)
+    return _updated(optimizer, compute(images, target))
 
 
-def _step(
+def _gradients(
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
     images: Tensor,
     target: Tensor,
     machine: Machine,
     weights: Tensor | None,
     dice_weight: float,
     accumulate: int,
-) -> StepResult:
-    optimizer.zero_grad(set_to_none=True)
+) -> Tensor:
+    """Leaves the weights' gradients, clipped; returns loss, cross-entropy, Dice loss and the gradient's length."""
     parts = torch.zeros(3, device=images.device)
     shares = counted_shares(target, accumulate, weights)
     for index, (some, truth) in enumerate(zip(images.chunk(accumulate), target.chunk(accumulate))):
@@ -132,8 +142,13 @@ def _step(
         found = losses.cross_entropy + dice_weight * losses.dice, losses.cross_entropy, losses.dice
         parts += torch.stack(found) * shares[index]
     length = nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
-    loss, cross_entropy, dice, norm = torch.cat([parts, length.reshape(1)]).tolist()
-    finite = math.isfinite(loss) and math.isfinite(norm)
+    return torch.cat([parts, length.reshape(1)])
+
+
+def _updated(optimizer: torch.optim.Optimizer, numbers: Tensor) -> StepResult:
+    """Moves the weights, if all is finite."""
+    loss, cross_entropy, dice, length = numbers.tolist()
+    finite = math.isfinite(loss) and math.isfinite(length)
     if finite:
         optimizer.step()
     return StepResult(loss, cross_entropy, dice, finite)

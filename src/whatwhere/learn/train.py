@@ -28,10 +28,11 @@ from whatwhere.learn.compiled import compiled, uncompiled
 from whatwhere.learn.given import network_of
 from whatwhere.learn.interrupt import patient
 from whatwhere.learn.keep import Keeper
-from whatwhere.learn.parallel import World, joined, processes_here, wrapped
+from whatwhere.learn.parallel import World, crop_threads, joined, wrapped
 from whatwhere.learn.pilot import fly_pilot
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
+from whatwhere.learn.recorded import recorder_for
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import State
 from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimizer, rate_at, set_rate, train_step
@@ -150,10 +151,11 @@ class _Trainer:
         self.keeper = Keeper(plan, sets["val"], sets["train"].digests(), folder, self.machine, view.say)
         self.steps_in_all = max(1, round(plan.training.epochs * _steps_an_epoch(plan, facts["train"])))
         self.learner = self._learner(network, known=module is None)
+        self.recorder = recorder_for(network, self.machine, self.world.size)
         self.steps_here = 0
         self.reserve = 0.0  # seconds of a time budget kept for the last validation
         self.told = 0  # hundredths of the run that the history tells of
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.saved_at = checkpoint_seconds, time.perf_counter()
         self._hold()
 
     def _learner(self, network: nn.Module, *, known: bool) -> nn.Module:
@@ -242,8 +244,9 @@ class _Trainer:
             if not result.finite:
                 self._rewind(result)
                 return False
-            if self.state.counters.step == 0 and uncompiled(self.learner) is not None:
-                self.state.counters.begun += time.perf_counter() - began  # it was compiled: no step of a schedule
+            prepared = self.recorder is not None or uncompiled(self.learner) is not None
+            if self.state.counters.step == 0 and prepared:
+                self.state.counters.begun += time.perf_counter() - began  # compiled, recorded: no step of a schedule
             else:
                 self.clock.training += time.perf_counter() - began
             self._count(result, cooled(progress, self.plan.training))
@@ -251,7 +254,7 @@ class _Trainer:
 
     def _between(self, interrupted: bool) -> float:
         """Between two steps: judges, keeps and stops when all processes are to; returns how far the run is."""
-        saving = time.perf_counter() - self.held_at > self.checkpoint_seconds
+        saving = time.perf_counter() - self.saved_at > self.checkpoint_seconds
         progress, save, stop = self.world.agree(self._progress(), saving, interrupted)
         counters, due = self.state.counters, int(progress * self.state.counters.validations)
         if (
@@ -260,8 +263,8 @@ class _Trainer:
             counters.validated = due
             if self.world.leads:
                 self.view.validated(progress, self.keeper.judge(self.state))
-            self._checkpoint()
-        elif save or stop:
+            self._hold()
+        if save or stop:
             self._checkpoint()
         if stop:
             self.view.say(f"interrupted at step {counters.step}; go on with --resume")
@@ -272,32 +275,34 @@ class _Trainer:
         asked = time.perf_counter()
         images, target = next(batches)
         self.state.counters.waiting += time.perf_counter() - asked
-        place = self.machine.device
-        images, target = (part.to(place, non_blocking=place.startswith("cuda")) for part in (images, target))
         self.learner.train()
         # what is left to chance in a network that is given is the same after an interruption
         torch.manual_seed(self.plan.seed + self.state.counters.step * self.world.size + self.world.rank)
         while True:
             try:
+                images, target = images.to(self.machine.device), target.to(self.machine.device)
                 return train_step(
                     self.learner, self.state.optimizer, images, target, machine=self.machine,
                     weights=self.weights, dice_weight=self.plan.training.dice_weight,
-                    accumulate=self.state.counters.accumulate,
+                    accumulate=self.state.counters.accumulate, recorder=self.recorder,
                 )  # fmt: skip
             except Exception as error:  # compiling may raise whatever the compilers below it do
                 if is_out_of_memory(error):
                     self._halve(error, images.shape[0])
-                elif not self._uncompile(error):
+                elif not self._simplify(error):
                     raise
 
-    def _uncompile(self, error: Exception) -> bool:
-        """Goes on with the network as it is, if it was compiled; else the error is its own."""
+    def _simplify(self, error: Exception) -> bool:
+        """Goes on without a recording, or with the network as it is if it was compiled; else the error is its own."""
         plain = uncompiled(self.learner)
-        if plain is None:
+        if self.recorder is not None:
+            self.recorder, what = None, "CUDA graphs"
+        elif plain is not None:
+            self.learner, what = plain, "compiling the network"
+        else:
             return False
-        self.learner = plain
         self.state.optimizer.zero_grad(set_to_none=True)
-        self.view.say(f"going on without compiling the network, which failed: {in_a_line(error)}")
+        self.view.say(f"going on without {what}: {in_a_line(error)}")
         return True
 
     def _halve(self, error: BaseException, batch: int) -> None:
@@ -312,6 +317,8 @@ class _Trainer:
             ) from error
         self.state.counters.accumulate = parts
         self.state.optimizer.zero_grad(set_to_none=True)
+        if self.recorder is not None:
+            self.recorder.forget()
         self.view.say(
             f"memory ran out; going on with {parts} parts of {_crops(batch // parts)} a step (the same batch)"
         )
@@ -354,6 +361,7 @@ class _Trainer:
 
     def _checkpoint(self) -> None:
         self._hold()
+        self.saved_at = time.perf_counter()
         if self.world.leads:
             self.state.counters.elapsed = self.clock.elapsed()
             self.state.save(self.folder.checkpoint)
@@ -361,7 +369,6 @@ class _Trainer:
     def _hold(self) -> None:
         """These weights are good: what to go back to when the loss overflows."""
         self.good, self.good_step = self.state.snapshot(), self.state.counters.step
-        self.held_at = time.perf_counter()
         self.told = int(100 * self._progress())
 
     def _finish(self) -> RunRecord:
@@ -397,8 +404,8 @@ class _Trainer:
         """The crops of the steps from here on."""
         return self.crops.batches(
             self.plan.training.batch, self.state.counters.step, share=(self.world.rank, self.world.size),
-            workers=1 if self.machine.device == "cpu" else max(1, self.machine.cores // (2 * processes_here())),
-            pinned=self.machine.device.startswith("cuda"),
+            workers=crop_threads(self.machine),
+            device=self.machine.device if self.machine.device.startswith("cuda") else "cpu",
         )  # fmt: skip
 
     def _progress(self) -> float:

@@ -168,12 +168,13 @@ def _numbers(path: Path) -> dict[str, int]:
 
 
 def prepare_torch() -> None:
-    """What all that computes begins with: freed memory is kept, and float32, the measure of all else, is float32.
+    """What all that computes begins with: freed memory is kept, and what a GPU computes is exact and comes out alike.
 
-    On a GPU it would be TF32, which has 10 bits.
+    There float32, the measure of all else, would be TF32, which has 10 bits, and gradients would differ between runs.
     """
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 
 def keep_freed_memory() -> bool:

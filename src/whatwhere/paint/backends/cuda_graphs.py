@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
+from whatwhere.network.cuda_graph import captured, warmed
 from whatwhere.paint.backends.backend import Backend, Job, Run, on_device
 
 __all__ = ["GRAPHS"]
@@ -27,21 +25,8 @@ def _prepare(job: Job) -> Run:
 
     def record(batch: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         given = batch.clone(memory_format=torch.channels_last)
-        here = torch.cuda.current_stream(job.device)
-        side.wait_stream(here)
-        with torch.cuda.stream(side):  # libraries choose and allocate before the recording
-            for _ in range(2):
-                network(given)
-            with _refusing_to_wait():
-                network(given)
-        here.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=pool, stream=side):
-                taken = network(given)
-        except BaseException:
-            torch.cuda.set_stream(here)  # torch leaves the other one where a recording broke off
-            raise
+        warmed(lambda: network(given), side)
+        graph, taken = captured(lambda: network(given), side, pool)
         return graph, given, taken
 
     def run(batch: Tensor) -> Tensor:
@@ -61,17 +46,6 @@ def _prepare(job: Job) -> Run:
         return taken.clone()
 
     return run
-
-
-@contextmanager
-def _refusing_to_wait() -> Iterator[None]:
-    """An error of any operator that waits for the GPU: it can't be recorded, and to find that out then spoils more."""
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
 
 
 GRAPHS = Backend("graphs", _prepare, lambda _device: "", "", 1.0, ("cuda",))

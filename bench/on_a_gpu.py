@@ -1,0 +1,315 @@
+"""On a GPU: the peers' own networks trained and painted with, as their users do it and by whatwhere, in turns.
+
+    python bench/on_a_gpu.py                          # both, with the peers' packages from their environment
+    python bench/on_a_gpu.py --what train --compiled  # nnU-Net's loop compiled, as is its default on a GPU
+
+Training at 256x256 with batches of 8. The peer: a step of its default loop on tensors that lie on the GPU already, as
+installed (TF32 allowed; nnU-Net's in float16 with its scaler). whatwhere: everything that a run does, crops drawn,
+turned and varied among it, of the same network and of its own U-Nets. Utilisation is what the driver tells, and the
+share of the wall time in which kernels ran. Painting at 512x512, a float32 image on the GPU to logits: the peer's
+network in float32, channels first, under ``torch.no_grad()``; whatwhere's ``Engine`` as `predict` uses it. Sliding
+windows: MONAI's against exact tiles, of one network in one precision each. All in one process, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common import header, model_of, rows, table, unet
+
+HERE = Path(__file__).resolve().parent
+PEER = "peer"
+SIDE, BATCH, LARGE = 256, 8, 512
+
+
+@dataclass
+class Way:
+    """A way to do the work of one network: a call of ``run`` is worth so many images."""
+
+    network: str
+    by: str
+    run: Callable[[], object]
+    images: int
+    ours: bool
+    remark: str = ""
+    rates: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    def turn(self, seconds: float) -> None:
+        """Runs for a while; rate in images a second, and how busy the GPU was."""
+        with flags(self.ours, look=not self.ours and self.network.startswith("nnU-Net")):
+            for _ in range(16):  # what was made ahead while others had their turn is used up
+                self.run()
+            torch.cuda.synchronize()
+            calls, begun = 0, time.perf_counter()
+            with watched(self.busy):
+                while time.perf_counter() - begun < seconds:
+                    self.run()
+                    calls += 1
+                torch.cuda.synchronize()
+            self.rates.append(calls * self.images / (time.perf_counter() - begun))
+
+
+Ways = Iterator[tuple[str, Callable[[], Way]]]
+"""By the name of the network; each is made when its turn comes."""
+
+
+@contextmanager
+def flags(ours: bool, look: bool) -> Iterator[None]:
+    """PyTorch as installed, for peers (nnU-Net lets it look for the fastest); as whatwhere sets it, for itself."""
+    torch.backends.cudnn.allow_tf32 = not ours
+    torch.backends.cudnn.deterministic = ours
+    torch.backends.cudnn.benchmark = look
+    yield
+
+
+@contextmanager
+def watched(busy: list[float]) -> Iterator[None]:
+    """Adds the mean of what the driver tells of the GPU's utilisation meanwhile, in percent; nothing if it does not."""
+    found: list[float] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            try:
+                found.append(float(torch.cuda.utilization()))
+            except Exception:  # noqa: BLE001 (without the driver's library)
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        if found[len(found) // 3 :]:  # it tells the mean of some time before
+            busy.append(statistics.mean(found[len(found) // 3 :]))
+
+
+def our_step(network: nn.Module, classes: int = 2, *, compiled: bool = False) -> Callable[[], object]:
+    """Everything that a whatwhere run does in a step."""
+    from whatwhere.data.augment import Augmentation
+    from whatwhere.data.crops import Crops, Store
+    from whatwhere.learn.average import Average
+    from whatwhere.learn.parallel import crop_threads
+    from whatwhere.learn.plan import TrainingPlan
+    from whatwhere.learn.recorded import recorder_for
+    from whatwhere.learn.step import make_optimizer, train_step
+    from whatwhere.network import probe_machine
+    from whatwhere.records import Normalisation
+
+    machine = probe_machine("cuda")
+    rng = np.random.default_rng(0)
+    shape = SIDE + 64, SIDE + 64
+    pictures = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(16)]
+    masks = [rng.integers(0, classes, shape).astype(np.uint8) for _ in range(16)]
+    store = Store([lambda i=i: (pictures[i], masks[i]) for i in range(16)], 2**30)
+    crops = Crops(store, ((0, 1),) * 16, Normalisation((127.0,) * 3, (60.0,) * 3), SIDE, Augmentation(), 0.33, seed=0)
+    network = network.train().to("cuda", memory_format=torch.channels_last)
+    average, optimizer = Average(network, 0.99), make_optimizer(network, TrainingPlan(epochs=1))
+    recorder = recorder_for(network, machine, 1)
+    learner = torch.compile(network, dynamic=False) if compiled else network
+    batches = crops.batches(BATCH, 0, workers=crop_threads(machine), device="cuda")
+    steps = iter(range(10**9))
+
+    def step() -> None:
+        images, target = next(batches)
+        train_step(learner, optimizer, images, target, machine=machine, recorder=recorder)
+        average.follow(network, next(steps))
+
+    return step
+
+
+def peers_step(name: str, compiled: bool) -> Callable[[], object]:
+    from peers.loops import NETWORKS, STEPS
+
+    torch.manual_seed(0)
+    network = NETWORKS[name]().train().cuda()
+    step = STEPS[name](network, compiled) if name.startswith("nnU-Net") else STEPS[name](network)
+    images = torch.randn(BATCH, 3, SIDE, SIDE, device="cuda")
+    target = torch.randint(0, 2, (BATCH, SIDE, SIDE), device="cuda")
+    return lambda: step(images, target)
+
+
+def training(compiled: bool) -> Ways:
+    from peers.loops import NETWORKS
+    from whatwhere.network import UNet
+
+    def peer(name: str) -> Way:
+        remark = "compiled" if compiled and name.startswith("nnU-Net") else ""
+        return Way(name, PEER, peers_step(name, compiled), BATCH, ours=False, remark=remark)
+
+    def same(name: str) -> Way:
+        return Way(name, "whatwhere, same network", our_step(NETWORKS[name]()), BATCH, ours=True)
+
+    def own(name: str, compiled: bool = False, **network: object) -> Way:
+        remark = "compiled" if compiled else ""
+        step = our_step(UNet(3, 2, **network), compiled=compiled)
+        return Way(name, "whatwhere", step, BATCH, ours=True, remark=remark)
+
+    for name in NETWORKS:
+        yield name, partial(peer, name)
+        yield name, partial(same, name)
+    yield "U-Net of base 32", partial(own, "U-Net of base 32", width=32, depth=4)
+    yield "U-Net of base 32", partial(own, "U-Net of base 32", compiled=True, width=32, depth=4)
+    yield "U-Net of base 8", partial(own, "U-Net of base 8", width=8, depth=4)
+    yield (
+        "EfficientNet-Lite0 U-Net",
+        partial(own, "EfficientNet-Lite0 U-Net", width=16, depth=5, encoder="efficientnet-lite0"),
+    )
+
+
+def painting() -> Ways:
+    from peers.loops import NETWORKS, settled
+    from whatwhere import Segmenter
+    from whatwhere.paint import Engine
+
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, 3, LARGE // 32 + 2, LARGE // 32 + 2, generator=generator)
+    image = nn.functional.interpolate(coarse, size=(LARGE, LARGE), mode="bilinear")
+    image = image + 0.3 * torch.randn(image.shape, generator=generator)
+
+    def made(name: str) -> nn.Module:
+        torch.manual_seed(0)
+        return settled(NETWORKS[name](), image[..., :128, :128])
+
+    def peer(name: str) -> Way:
+        network, there = made(name).cuda(), image.cuda()
+
+        def run() -> Tensor:
+            with torch.no_grad():
+                logits: Tensor = network(there)
+            return logits
+
+        return Way(name, PEER, run, 1, ours=False)
+
+    def same(name: str) -> Way:
+        network = made(name)
+        with torch.no_grad():
+            reference = network(image)
+        engine = Engine(Segmenter.from_module(network, 2, ([0.0] * 3, [1.0] * 3)).model, device="cuda", images=100_000)
+        engine.settle(LARGE**2, lambda: image)
+        there = image.cuda()
+        found = engine.logits(there).cpu()
+        share = float((found - reference).square().mean().sqrt() / reference.std())
+        changed = float((found.argmax(1) != reference.argmax(1)).float().mean())
+        remark = f"{engine.how}, logits differ by {share:.1e}, labels by {changed:.2%}"
+        return Way(name, "whatwhere, same network", lambda: engine.logits(there), 1, ours=True, remark=remark)
+
+    for name in NETWORKS:
+        yield name, partial(peer, name)
+        yield name, partial(same, name)
+
+
+def windows(size: int = 4096) -> Ways:
+    """The base-32 U-Net on a large image that lies in main memory, to labels there."""
+    from monai.inferers import sliding_window_inference
+
+    from whatwhere.paint import Engine, paint
+
+    model = model_of(unet(32, 4))
+    image = rows(size).permute(1, 2, 0).numpy()
+
+    def sliding(overlap: float) -> Way:
+        network, given = unet(32, 4).cuda().eval(), model.normalise(image)[None]
+
+        def run() -> Tensor:
+            with torch.no_grad():
+                there = given.cuda()
+                logits = sliding_window_inference(there, (512, 512), 4, network, overlap=overlap, mode="gaussian")
+            return logits.argmax(1).to(torch.uint8).cpu()
+
+        return Way(f"{size}x{size}", f"MONAI, overlap {overlap}", run, 1, ours=False)
+
+    def exact(precision: str) -> Way:
+        engine = Engine(model, precision, "cuda", images=100)
+        remark = str(paint(engine, image).report)
+        return Way(f"{size}x{size}", "exact tiles", lambda: paint(engine, image), 1, ours=True, remark=remark)
+
+    yield f"{size}x{size}", partial(sliding, 0.25)
+    yield f"{size}x{size}", partial(sliding, 0.5)
+    yield f"{size}x{size}", partial(exact, "float32")
+    yield f"{size}x{size}", partial(exact, "auto")
+
+
+def measured(ways: Ways, options: argparse.Namespace) -> list[Way]:
+    ready: list[Way] = []
+    for name, make in ways:
+        if options.only and not any(part in name for part in options.only):
+            continue
+        begun = time.perf_counter()
+        try:
+            way = make()
+            way.turn(0.0)  # compiles, records, allocates
+        except Exception as error:  # noqa: BLE001 (the others are measured)
+            print(f"a way can't be gone: {type(error).__name__}: {error}", flush=True)
+            continue
+        way.rates.clear()
+        way.busy.clear()
+        print(f"{way.network}, {way.by}: ready in {time.perf_counter() - begun:.1f} s", flush=True)
+        ready.append(way)
+    for _ in range(options.rounds):
+        for way in ready:
+            way.turn(options.seconds)
+    return ready
+
+
+def report(ways: list[Way], unit: str) -> str:
+    lines = []
+    for way in ways:
+        peers = [one for one in ways if one.network == way.network and not one.ours]
+        ratio = ""
+        if way.ours and peers:
+            ratios = sorted(mine / theirs for mine, theirs in zip(way.rates, peers[0].rates))
+            ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        busy = f"{statistics.mean(way.busy):.0f} %" if way.busy else ""
+        spread = f"{min(way.rates):.4g} to {max(way.rates):.4g}"
+        lines.append([way.network, way.by, statistics.median(way.rates), spread, ratio, busy, way.remark])
+    columns = ["network", "run by", unit, "lowest to highest", "times the peer", "GPU busy", "how"]
+    return table(columns, lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--what", nargs="+", choices=("train", "paint", "windows"), default=["train", "paint", "windows"]
+    )
+    parser.add_argument("--only", nargs="+", help="parts of networks' names, such as MONAI")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
+    parser.add_argument("--compiled", action="store_true", help="compile nnU-Net's network in its own loop")
+    parser.add_argument("--peers", type=Path, help="the peers' environment, where they are not in this one")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("skipped: torch sees no GPU here")
+        return
+    if options.peers:
+        sys.path.append(str(next((options.peers.absolute() / "lib").glob("python3*/site-packages"))))
+    from whatwhere.network import prepare_torch
+
+    prepare_torch()
+    print(
+        f"{header('monai', 'segmentation-models-pytorch', 'nnunetv2')}; {options.rounds} rounds of {options.seconds} s"
+    )
+    works = {"train": training(options.compiled), "paint": painting(), "windows": windows()}
+    for what in options.what:
+        ways = measured(works[what], options)
+        print(f"\n{what}\n\n{report(ways, 'images/s')}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
