@@ -1,21 +1,21 @@
 """On a GPU: the peers' own networks trained and painted with, as their users do it and by whatwhere, in turns.
 
-    python bench/on_a_gpu.py                          # both, with the peers' packages from their environment
+    python bench/on_a_gpu.py                          # all, with the peers' packages from their environment
     python bench/on_a_gpu.py --what train --compiled  # nnU-Net's loop compiled, as is its default on a GPU
 
 Training at 256x256 with batches of 8. The peer: a step of its default loop on tensors that lie on the GPU already, as
 installed (TF32 allowed; nnU-Net's in float16 with its scaler). whatwhere: everything that a run does, crops drawn,
-turned and varied among it, of the same network and of its own U-Nets. Utilisation is what the driver tells, and the
-share of the wall time in which kernels ran. Painting at 512x512, a float32 image on the GPU to logits: the peer's
-network in float32, channels first, under ``torch.no_grad()``; whatwhere's ``Engine`` as `predict` uses it. Sliding
-windows: MONAI's against exact tiles, of one network in one precision each. All in one process, in turns.
+turned and varied among it, of the same network and of its own U-Nets. Utilisation is what the driver tells.
+Steps: whatwhere's own on tensors that are ready, its kernels sent one by one and as a recorded graph.
+Painting at 512x512, a float32 image on the GPU to logits: the peer's network in float32, channels first, under
+``torch.no_grad()``; whatwhere's ``Engine`` as `predict` uses it. Sliding windows: MONAI's against exact tiles, of one
+network in one precision each. All in one process, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,15 +23,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from common import header, model_of, rows, table, unet
+from peers_speed import peers_visible
 
 HERE = Path(__file__).resolve().parent
 PEER = "peer"
+PLAIN, RECORDED, COMPILED = "kernels one by one", "recorded", "compiled and recorded"
+WORKS = ("train", "steps", "paint", "windows")
 SIDE, BATCH, LARGE = 256, 8, 512
 
 
@@ -173,6 +177,37 @@ def training(compiled: bool) -> Ways:
     )
 
 
+def steps() -> Ways:
+    """What recording a step is worth, crops left out."""
+    from whatwhere.learn.plan import TrainingPlan
+    from whatwhere.learn.recorded import recorder_for
+    from whatwhere.learn.step import make_optimizer, train_step
+    from whatwhere.network import UNet, probe_machine
+
+    images = torch.randn(BATCH, 3, SIDE, SIDE, device="cuda")
+    target = torch.randint(0, 11, (BATCH, SIDE, SIDE), dtype=torch.uint8, device="cuda")
+
+    def way(name: str, by: str, shape: dict[str, Any]) -> Way:
+        network = UNet(3, 11, **shape).train().to("cuda", memory_format=torch.channels_last)
+        machine, optimizer = probe_machine("cuda"), make_optimizer(network, TrainingPlan(epochs=1))
+        learner = torch.compile(network, dynamic=False) if by == COMPILED else network
+        recorder = None if by == PLAIN else recorder_for(network, machine, 1)
+
+        def step() -> object:
+            return train_step(learner, optimizer, images, target, machine=machine, recorder=recorder)
+
+        return Way(name, by, step, BATCH, ours=by != PLAIN)
+
+    shapes: dict[str, dict[str, Any]] = {
+        "U-Net of base 32": {"width": 32, "depth": 4},
+        "U-Net of base 8": {"width": 8, "depth": 4},
+        "EfficientNet-Lite0 U-Net": {"width": 16, "depth": 5, "encoder": "efficientnet-lite0"},
+    }
+    for name, shape in shapes.items():
+        for by in (PLAIN, RECORDED, COMPILED):
+            yield name, partial(way, name, by, shape)
+
+
 def painting() -> Ways:
     from peers.loops import NETWORKS, settled
     from whatwhere import Segmenter
@@ -262,9 +297,10 @@ def measured(ways: Ways, options: argparse.Namespace) -> list[Way]:
         way.busy.clear()
         print(f"{way.network}, {way.by}: ready in {time.perf_counter() - begun:.1f} s", flush=True)
         ready.append(way)
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         for way in ready:
             way.turn(options.seconds)
+            print(f"round {number + 1}: {way.network}, {way.by}: {way.rates[-1]:.4g} images/s", flush=True)
     return ready
 
 
@@ -285,27 +321,28 @@ def report(ways: list[Way], unit: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--what", nargs="+", choices=("train", "paint", "windows"), default=["train", "paint", "windows"]
-    )
+    parser.add_argument("--what", nargs="+", choices=WORKS, default=WORKS)
     parser.add_argument("--only", nargs="+", help="parts of networks' names, such as MONAI")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
     parser.add_argument("--compiled", action="store_true", help="compile nnU-Net's network in its own loop")
-    parser.add_argument("--peers", type=Path, help="the peers' environment, where they are not in this one")
+    parser.add_argument("--peers", type=Path, default=HERE / "out" / "peers-venv", help="the peers' environment")
+    parser.add_argument("--quick", action="store_true", help="short turns, to see that it works")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("skipped: torch sees no GPU here")
         return
-    if options.peers:
-        sys.path.append(str(next((options.peers.absolute() / "lib").glob("python3*/site-packages"))))
+    if (options.peers / "bin" / "python").exists():  # else they are in this one, or left out with a line each
+        peers_visible(options.peers)
+    if options.quick:
+        options.rounds, options.seconds = 1, 0.1
     from whatwhere.network import prepare_torch
 
     prepare_torch()
     print(
         f"{header('monai', 'segmentation-models-pytorch', 'nnunetv2')}; {options.rounds} rounds of {options.seconds} s"
     )
-    works = {"train": training(options.compiled), "paint": painting(), "windows": windows()}
+    works = {"train": training(options.compiled), "steps": steps(), "paint": painting(), "windows": windows()}
     for what in options.what:
         ways = measured(works[what], options)
         print(f"\n{what}\n\n{report(ways, 'images/s')}\n", flush=True)

@@ -141,6 +141,34 @@ def test_a_backend_on_a_gpu(name: str) -> None:
     assert (labels != whole_logits(model, image).argmax(0).numpy()).mean() < 1e-3
 
 
+class Cancels(nn.Module):
+    """Two large answers whose difference is small: rounding leaves little of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        with torch.no_grad():
+            self.other.weight.copy_(self.one.weight + 0.003 * torch.randn_like(self.one.weight))
+            self.other.bias.copy_(self.one.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) - self.other(x)
+
+
+def test_what_rounding_does_on_the_cpu_too_is_no_fault_of_a_gpu() -> None:
+    """Such a network was computed in float32 there, three times as slowly. A fault is still found."""
+    torch.manual_seed(0)
+    engine = Engine(model_of(Cancels()), "bfloat16", "cpu", backend="eager")
+    job = engine.job
+    assert job.precision == "bfloat16"
+    with torch.inference_mode():
+        reference, rounded = job.network(job.example), engine.logits(job.example)
+    assert not agreement(reference, rounded, "bfloat16").passed
+    engine._compare(job, rounded)
+    with pytest.raises(RuntimeError, match="differ from float32's"):
+        engine._compare(job, reference + 5 * (rounded - reference))
+
+
 # --- PyTorch's own, fused ---
 
 

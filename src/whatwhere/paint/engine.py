@@ -362,11 +362,20 @@ class Engine:
         run = EAGER.prepare(job)
         logits = self._two(run, job.example)
         if self.device.type != "cpu":
-            with torch.inference_mode():
-                found = agreement(self._both(job.network(job.example)), logits, job.precision)
-            if not found.passed:
-                raise RuntimeError(str(found))
+            self._compare(job, logits)
         return run, logits
+
+    def _compare(self, job: Job, logits: Tensor) -> None:
+        """RuntimeError if logits are not those of the CPU, to what rounding does there too."""
+        with torch.inference_mode():
+            reference = self._both(job.network(job.example))
+            found = agreement(reference, logits, job.precision)
+            if not found.passed and job.precision != "float32":  # some networks lose more by rounding than most
+                here = EAGER.prepare(replace(job, device=torch.device("cpu")))
+                usual = float((self._both(here(job.example)) - reference).square().mean().sqrt())
+                found = agreement(reference, logits, job.precision, usual=usual)
+        if not found.passed:
+            raise RuntimeError(str(found))
 
     def _check(self, found: torch.Size, given: torch.Size) -> None:
         """A painting has the image's size, and a score for each class."""
