@@ -38,6 +38,9 @@ def test_a_run_goes_on_without_what_fails(
         def __call__(self, *_: Any) -> Tensor:
             raise RuntimeError("operation not permitted when stream is capturing")
 
+        def make_room(self) -> None:
+            raise AssertionError("it was given up at its first call")
+
     monkeypatch.setattr(training, "recorder_for", lambda *_: Fails())
     told = Told()
     train(disc_plan, open_sets(find(discs), disc_plan), tmp_path / "run", view=told)
@@ -54,6 +57,21 @@ def test_it_is_for_a_gpu_that_is_not_shared(device: str, processes: int, expecte
     cpu = probe_machine("cpu")
     machine = Machine(device, cpu.name, cpu.cores, cpu.memory, cpu.dtype, cpu.reason)
     assert (recorder_for(nn.Conv2d(1, 1, 1), machine, processes) is not None) == expected
+
+
+@pytest.mark.parametrize(("free", "kept"), [(30, True), (20, False)])
+def test_its_memory_is_given_back_where_little_else_is_free(
+    free: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 100))
+    network = nn.Conv2d(1, 1, 1)
+    recorder = Recorder(network, "cpu")
+    recorder.make_room()  # nothing to forget yet
+    recorder._graph = graph = object()  # type: ignore[assignment]
+    network.weight.grad = torch.zeros_like(network.weight)
+    recorder.make_room()
+    assert (recorder._graph is graph) == kept
+    assert (network.weight.grad is not None) == kept
 
 
 class Plain(nn.Module):

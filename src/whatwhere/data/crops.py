@@ -81,19 +81,20 @@ _AHEAD = 2
 """Batches that wait to be taken, beside those that are being made."""
 
 _LOOKED_AT = 2**15
-"""Pixels among which one of a class is drawn; of larger images every second, third ... is looked at first."""
+"""Pixels among which one of a class is looked for first; of larger images every second, third ... row and column."""
 
 
 def _place_of(rng: np.random.Generator, labels: np.ndarray, wanted: int) -> tuple[int, int] | None:
     """A random pixel of a class, or None if there is none."""
     step = max(1, math.isqrt(labels.size // _LOOKED_AT))
-    for stride in (step, 1) if step > 1 else (1,):
-        top, left = (int(rng.integers(stride)) for _ in range(2)) if stride > 1 else (0, 0)
-        few = labels[top::stride, left::stride]
+    while step:
+        top, left = (int(rng.integers(step)) for _ in range(2)) if step > 1 else (0, 0)
+        few = labels[top::step, left::step]
         places = np.flatnonzero(few == wanted)
         if places.size:
             y, x = divmod(int(places[rng.integers(places.size)]), few.shape[1])
-            return top + stride * y, left + stride * x
+            return top + step * y, left + step * x
+        step = max(1, step // 4) if step > 1 else 0  # small objects may lie between
     return None
 
 

@@ -21,6 +21,9 @@ __all__ = ["Gradients", "Recorder", "recorder_for"]
 Gradients = Callable[[Tensor, Tensor], Tensor]
 """Of ``(N, C, H, W)`` images and their ``(N, H, W)`` target: leaves ``.grad`` on the weights and returns numbers."""
 
+_ROOM = 0.25
+"""The share of a GPU's memory that is enough to paint with, beside a recording."""
+
 
 class Recorder:
     """Records what is computed at its first call, and plays that at every other, on other images of the same shape.
@@ -54,6 +57,13 @@ class Recorder:
         self._graph = None
         self._images, self._target, self._numbers = (torch.empty(0),) * 3
         self._no_gradients()
+
+    def make_room(self) -> None:
+        """Forgets the recording where little else is free: its memory is for nothing else as long as it is kept."""
+        free, whole = torch.cuda.mem_get_info(self._device)
+        if self._graph is not None and free < _ROOM * whole:
+            self.forget()
+            torch.cuda.empty_cache()
 
     def _record(self, compute: Gradients, images: Tensor, target: Tensor) -> None:
         given = images.clone(memory_format=torch.channels_last), target.clone()

@@ -261,6 +261,8 @@ class _Trainer:
             counters.step and counters.validated < due < counters.validations
         ):  # a slow start is not judged at random weights
             counters.validated = due
+            if self.recorder is not None:
+                self.recorder.make_room()
             if self.world.leads:
                 self.view.validated(progress, self.keeper.judge(self.state))
             self._hold()
@@ -385,6 +387,8 @@ class _Trainer:
                 f"only {self.state.counters.step} steps fitted into {self.plan.training.time}: the network has hardly "
                 "begun to learn; give it more --time, or a smaller width in the plan"
             )
+        if self.recorder is not None:
+            self.recorder.forget()
         if self.world.leads:
             entry = self.keeper.finish(self.state)
         counters, seconds = self.state.counters, self.clock.elapsed()
