@@ -233,6 +233,23 @@ def test_what_no_recording_can_hold_is_refused_and_then_learns_without(network: 
     steps(True)
 
 
+def test_a_recording_that_is_refused_leaves_the_statistics_of_norms() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm2d(3), Waits(), nn.BatchNorm2d(3)).train().cuda()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+
+    def compute(images: Tensor, _: Tensor) -> Tensor:
+        loss: Tensor = network(images).square().mean()
+        loss.backward()
+        return loss.detach()
+
+    with pytest.raises(RuntimeError):
+        Recorder(network, "cuda")(compute, torch.randn(4, 3, 256, 256).cuda(), torch.zeros(1).cuda())
+    torch.cuda.synchronize()
+    assert all(torch.equal(before[name], value) for name, value in network.named_buffers())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
 def test_a_given_network_that_no_recording_can_hold_learns(discs: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(Waits(), nn.Conv2d(3, 2, 1))

@@ -128,20 +128,7 @@ def test_crops_made_together_are_those_made_one_by_one(height, width, crop, chan
     assert (targets != torch.stack([target for _, target in expected])).sum() <= 3 + 0.01 * targets.numel()
 
 
-class Event:
-    """A GPU's, where there is none."""
-
-    def __init__(self, blocking):
-        assert blocking, "a thread that waits for a GPU leaves the processor to others"
-
-    def record(self):
-        pass
-
-    def synchronize(self):
-        pass
-
-
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("full", ["", "CUDA out of memory", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"])
 def test_batches_are_made_on_a_gpu_or_where_it_is_full_on_the_cpu(monkeypatch, full):
     """With a GPU that is a CPU: whether a real one makes the same is a test of its own."""
     asked = []
@@ -149,19 +136,29 @@ def test_batches_are_made_on_a_gpu_or_where_it_is_full_on_the_cpu(monkeypatch, f
     def elsewhere(drawn, normalisation, crop, device):
         asked.append(device)
         if full:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise RuntimeError(full)
         return together(drawn, normalisation, crop, "cpu")
 
-    monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(cutting, "together", elsewhere)
     monkeypatch.setattr(cutting, "_begin_thread", lambda _device: None)
     labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
-    there, here = (crops(labels, WILD).batches(4, start=3, workers=2, device=device) for device in ("cuda", "cpu"))
+    there, here = (crops(labels, WILD).batches(4, start=3, workers=2, device=device) for device in ("cuda:1", "cpu"))
     for _ in range(3):
         torch.testing.assert_close(next(there)[0], next(here)[0], rtol=1e-3, atol=2e-3)
     there.close()
     here.close()
-    assert set(asked) == {"cuda"}
+    assert set(asked) == {"cuda:1"}
+
+
+def test_an_error_that_is_no_lack_of_memory_ends_a_run(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("device-side assert triggered")
+
+    monkeypatch.setattr(cutting, "together", broken)
+    monkeypatch.setattr(cutting, "_begin_thread", lambda _device: None)
+    batches = crops(np.zeros((64, 64), np.uint8), WILD).batches(4, start=0, device="cuda:0")
+    with pytest.raises(RuntimeError, match="device-side"):
+        next(batches)
 
 
 def test_rare_class_is_seen():

@@ -64,6 +64,8 @@ def test_its_memory_is_given_back_where_little_else_is_free(
     free: int, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 100))
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(free))
     network = nn.Conv2d(1, 1, 1)
     recorder = Recorder(network, "cpu")
     recorder.make_room()  # nothing to forget yet
@@ -72,6 +74,7 @@ def test_its_memory_is_given_back_where_little_else_is_free(
     recorder.make_room()
     assert (recorder._graph is graph) == kept
     assert (network.weight.grad is not None) == kept
+    assert bool(emptied) != kept
 
 
 class Plain(nn.Module):

@@ -467,6 +467,23 @@ def test_when_memory_runs_out_the_batch_is_made_in_parts(
     assert f"memory ran out; going on with {batch} parts of 1 crop a step (the same batch)" in told.said
 
 
+def test_memory_that_runs_out_in_the_first_update_leaves_no_half_made_state(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW begins a weight's state before it takes the memory for it, and then trusts what it finds."""
+    calls: list[int] = []
+
+    def scarce(network: nn.Module, optimizer: torch.optim.Optimizer, *given: Any, **options: Any) -> StepResult:
+        calls.append(options["accumulate"])
+        if len(calls) == 1:
+            optimizer.state[next(network.parameters())]["step"] = torch.tensor(0.0)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_step(network, optimizer, *given, **options)
+
+    monkeypatch.setattr(training, "train_step", scarce)
+    assert train(disc_plan, sets, tmp_path / "run").steps == len(calls) - 1
+
+
 def test_when_one_crop_does_not_fit_the_run_stops_with_a_remedy(
     disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

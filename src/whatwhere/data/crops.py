@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -79,6 +79,9 @@ _USES = 8
 
 _AHEAD = 2
 """Batches that wait to be taken, beside those that are being made."""
+
+_NO_ROOM = "out of memory", "cublas_status_", "cudnn", "unable to find an engine"
+"""How a GPU without memory says it, its libraries included."""
 
 _LOOKED_AT = 2**15
 """Pixels among which one of a class is looked for first; of larger images every second, third ... row and column."""
@@ -198,16 +201,16 @@ class Crops:
         image = torch.from_numpy((piece - mean) * scale)
         return moved, image, torch.from_numpy(np.ascontiguousarray(drawn.labels[here]))
 
-    def _batch(self, numbers: Iterable[int], device: str) -> tuple[Tensor, Tensor]:
-        """Crops, ready to be used by any thread."""
-        if device == "cpu":
-            images, labels = zip(*(self.crop_number(number) for number in numbers))
-            return torch.stack(images), torch.stack(labels)
-        made = together([self.draw(number) for number in numbers], self.normalisation, self.crop, device)
-        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # this thread sleeps until then
-        done.record()
-        done.synchronize()
-        return made
+    def _batch(self, numbers: Sequence[int], device: str) -> tuple[Tensor, Tensor]:
+        """Crops, ready to be used by any thread; made on the CPU where the network has taken all memory of the GPU."""
+        if device != "cpu":
+            try:
+                return together([self.draw(number) for number in numbers], self.normalisation, self.crop, device)
+            except RuntimeError as error:
+                if not any(words in str(error).lower() for words in _NO_ROOM):
+                    raise
+        images, labels = zip(*(self.crop_number(number) for number in numbers))
+        return torch.stack(images), torch.stack(labels)
 
     def batches(
         self,
@@ -227,12 +230,12 @@ class Crops:
         rank, world = share
         local = batch // world
 
+        if device == "cuda":  # which threads would take for the first
+            device = f"cuda:{torch.cuda.current_device()}"
+
         def make(step: int) -> tuple[Tensor, Tensor]:
             first = step * batch + rank * local
-            try:
-                return self._batch(range(first, first + local), device)
-            except torch.OutOfMemoryError:  # the network has taken all that the GPU has
-                return self._batch(range(first, first + local), "cpu")
+            return self._batch(range(first, first + local), device)
 
         pool = ThreadPoolExecutor(workers, "crops", initializer=_begin_thread, initargs=(device,))
         waiting: list[Future[tuple[Tensor, Tensor]]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from whatwhere.data.augment import Geometry, Intensity, blurred, window_of
 from whatwhere.records import VOID, Normalisation
 
 __all__ = ["Drawn", "together"]
+
+_ONE_AT_A_TIME = Lock()
+"""Threads read images side by side; on the GPU one batch is made at a time, which needs the memory of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +51,57 @@ def together(drawn: Sequence[Drawn], normalisation: Normalisation, crop: int, de
         [*theta, *turn.flat, *limits, one.intensity.gain, *one.intensity.offsets]
         for theta, turn, limits, one in zip(thetas, turns, bounds, drawn)
     ]
-    sent = placed(torch.tensor(numbers, dtype=torch.float32), place)
-    linear, shift, turn = sent[:, :4].view(-1, 2, 2), sent[:, 4:6, None], sent[:, 6:10].view(-1, 2, 2)
-    shape = [len(drawn), 1, crop, crop]
-    grid = F.affine_grid(torch.cat([linear, shift], 2), shape, align_corners=False)
+    with _ONE_AT_A_TIME:
+        sent = placed(torch.tensor(numbers, dtype=torch.float32), place)
+        image, target = _sampled(drawn, raw, labels, sent, normalisation, crop)
+        image = image * sent[:, 14, None, None, None] + sent[:, 15:, None, None]
+        for index, one in enumerate(drawn):
+            if one.intensity.sigma:
+                image[index] = blurred(image[index], one.intensity.sigma)
+            if one.intensity.noise is not None:
+                image[index] += placed(torch.from_numpy(one.intensity.noise), place)
+        _wait(place)
+    return image, target
+
+
+def _sampled(
+    drawn: Sequence[Drawn], raw: Tensor, labels: Tensor, sent: Tensor, normalisation: Normalisation, crop: int
+) -> tuple[Tensor, Tensor]:
+    """Normalised crops and their labels out of the canvases."""
+    place, side = sent.device, raw.shape[1]
+    grid = _places(sent[:, :6], crop)
     if any(one.geometry.bends is not None for one in drawn):
-        own = F.affine_grid(torch.cat([turn, torch.zeros_like(shift)], 2), shape, align_corners=False)
+        own = _places(F.pad(sent[:, 6:10], (0, 2)), crop)
         grid = grid + _bent([one.geometry for one in drawn], own, crop) * (2 / side)
-    mean, scale = _constants(normalisation, device)
-    image = (raw.to(place, non_blocking=True).permute(0, 3, 1, 2).float() - mean) * scale
-    image = F.grid_sample(image * _inside(sent[:, 10:14], side), grid, mode="bilinear", align_corners=False)
+    # sent with every batch: what one thread had made ready for all might be used by another before it is
+    constants = torch.tensor([normalisation.mean, [1 / std for std in normalisation.std]], dtype=torch.float32)
+    mean, scale = placed(constants, place)[..., None, None]
+    image = raw.to(place, non_blocking=True).permute(0, 3, 1, 2).float()
+    image.sub_(mean).mul_(scale).mul_(_inside(sent[:, 10:14], side))
+    image = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
     # zero is what grid_sample reads outside, so labels are counted from VOID
     counted = labels.to(place, non_blocking=True)[:, None].float() - VOID
-    target = (F.grid_sample(counted, grid, mode="nearest", align_corners=False)[:, 0] + VOID).to(torch.uint8)
-    image = image * sent[:, 14, None, None, None] + sent[:, 15:, None, None]
-    for index, one in enumerate(drawn):
-        if one.intensity.sigma:
-            image[index] = blurred(image[index], one.intensity.sigma)
-        if one.intensity.noise is not None:
-            image[index] += placed(torch.from_numpy(one.intensity.noise), place)
-    return image, target
+    target = F.grid_sample(counted, grid, mode="nearest", align_corners=False)[:, 0] + VOID
+    return image, target.to(torch.uint8)
+
+
+def _places(maps: Tensor, crop: int) -> Tensor:
+    """``(N, crop, crop, 2)``: where each pixel's middle comes from, by ``(N, 6)`` affine maps, from -1 to 1.
+
+    Torch's own way is a product of matrices, which a GPU may compute in TF32.
+    """
+    middles = (2 * torch.arange(crop, device=maps.device) + 1) / crop - 1
+    x, y = middles[None, None, :], middles[None, :, None]
+    a, b, c, d, right, down = maps[:, :, None, None].unbind(1)
+    return torch.stack([a * x + b * y + right, c * x + d * y + down], dim=-1)
+
+
+def _wait(device: torch.device) -> None:
+    """Until a GPU has made what this thread gave it, asleep."""
+    if device.type == "cuda":
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(device))
+        done.synchronize()
 
 
 def placed(tensor: Tensor, device: torch.device) -> Tensor:
@@ -124,12 +158,3 @@ def _inside(bounds: Tensor, side: int) -> Tensor:
     rows = (place >= bounds[:, 0, None]) & (place < bounds[:, 1, None])
     columns = (place >= bounds[:, 2, None]) & (place < bounds[:, 3, None])
     return (rows[:, None, :, None] & columns[:, None, None, :]).float()
-
-
-@lru_cache(maxsize=8)
-def _constants(normalisation: Normalisation, device: str) -> tuple[Tensor, Tensor]:
-    """Mean and one over deviation, ``(C, 1, 1)``; not sent beside other work, as other threads use them at once."""
-    mean, std = (
-        torch.tensor(values, device=device)[:, None, None] for values in (normalisation.mean, normalisation.std)
-    )
-    return mean, 1 / std

@@ -39,6 +39,7 @@ class Recorder:
     def __init__(self, network: nn.Module, device: str) -> None:
         self._network, self._device = network, torch.device(device)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._side: torch.cuda.Stream | None = None  # one for all recordings: torch hands the same few out in turn
         self._images, self._target, self._numbers = (torch.empty(0),) * 3
 
     def __call__(self, compute: Gradients, images: Tensor, target: Tensor) -> Tensor:
@@ -60,17 +61,24 @@ class Recorder:
 
     def make_room(self) -> None:
         """Forgets the recording where little else is free: its memory is for nothing else as long as it is kept."""
-        free, whole = torch.cuda.mem_get_info(self._device)
-        if self._graph is not None and free < _ROOM * whole:
+        if self._graph is None or self._has_room():
+            return
+        torch.cuda.empty_cache()  # of what torch keeps for the next time
+        if not self._has_room():
             self.forget()
             torch.cuda.empty_cache()
 
+    def _has_room(self) -> bool:
+        free, whole = torch.cuda.mem_get_info(self._device)
+        return free >= _ROOM * whole
+
     def _record(self, compute: Gradients, images: Tensor, target: Tensor) -> None:
         given = images.clone(memory_format=torch.channels_last), target.clone()
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._warm_up(lambda: compute(*given), side)
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._warm_up(lambda: compute(*given), self._side)
         try:
-            self._graph, self._numbers = captured(lambda: compute(*given), side)
+            self._graph, self._numbers = captured(lambda: compute(*given), self._side)
         except BaseException:
             self._no_gradients()
             raise

@@ -319,6 +319,8 @@ class _Trainer:
             ) from error
         self.state.counters.accumulate = parts
         self.state.optimizer.zero_grad(set_to_none=True)
+        if self.state.counters.step == 0:  # it may have run out in the middle of the first update
+            self.state.optimizer.state.clear()
         if self.recorder is not None:
             self.recorder.forget()
         self.view.say(

@@ -21,12 +21,14 @@ def warmed(compute: Callable[[], object], stream: torch.cuda.Stream) -> None:
     """
     here = torch.cuda.current_stream(stream.device)
     stream.wait_stream(here)
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            compute()
-        with _refusing_to_wait():
-            compute()
-    here.wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                compute()
+            with _refusing_to_wait():
+                compute()
+    finally:
+        here.wait_stream(stream)  # also where it broke off: what it had sent may still run
 
 
 def captured(compute: Callable[[], T], stream: torch.cuda.Stream, pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T]:

@@ -173,7 +173,7 @@ def prepare_torch() -> None:
     There float32, the measure of all else, would be TF32, which has 10 bits, and gradients would differ between runs.
     """
     keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
 
 
