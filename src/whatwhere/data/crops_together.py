@@ -1,4 +1,4 @@
-"""The crops of a batch made together, as a GPU likes it: a dozen operators for all of them, instead of for each.
+"""The crops of a batch made together, as a GPU likes it: each operator for all of them at once.
 
 Made one by one their many small operators would keep Python from sending the network's (`bench/on_a_gpu.py`). The same
 crops as `augment` makes, to rounding: also those that are neither turned nor scaled are sampled, at whole pixels.
