@@ -7,6 +7,7 @@ taken over rounds. Nothing here knows what is measured.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import platform
 import statistics
@@ -16,13 +17,33 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from whatwhere.network import Model, UNet, probe_machine
+from whatwhere.data.augment import Augmentation
+from whatwhere.data.crops import Crops, Store
+from whatwhere.learn.average import Average
+from whatwhere.learn.parallel import crop_threads
+from whatwhere.learn.plan import TrainingPlan
+from whatwhere.learn.recorded import recorder_for
+from whatwhere.learn.step import make_optimizer, train_step
+from whatwhere.network import Model, UNet, prepare_torch, probe_machine
 from whatwhere.records import Classes, Normalisation
 
-__all__ = ["RECORDS", "header", "interleaved", "model_of", "recorded", "remember", "rows", "table", "unet"]
+__all__ = [
+    "RECORDS",
+    "header",
+    "interleaved",
+    "model_of",
+    "our_step",
+    "random_crops",
+    "recorded",
+    "remember",
+    "rows",
+    "table",
+    "unet",
+]
 
 RECORDS = Path(__file__).resolve().parent / "records"
 """Where runs that take hours are remembered, a JSON line each, so that they can be spread out and are never lost."""
@@ -120,3 +141,36 @@ def model_of(network: nn.Module, classes: int = 2) -> Model:
     colors = ((20, 20, 30), (242, 165, 65), (60, 140, 200))[:classes]
     record = Classes(tuple(f"class {i}" for i in range(classes)), colors, tuple((i,) for i in range(classes)))
     return Model(network, record, Normalisation((127.5,) * 3, (64.0,) * 3))
+
+
+def random_crops(size: int, shape: tuple[int, int]) -> Crops:
+    """Crops of ``size`` x ``size`` from 16 images of noise, two classes, varied as by default."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(16)]
+    masks = [rng.integers(0, 2, shape).astype(np.uint8) for _ in range(16)]
+    store = Store([lambda i=i: (pictures[i], masks[i]) for i in range(16)], 2**30)
+    constants = Normalisation((127.0,) * 3, (60.0,) * 3)
+    return Crops(store, ((0, 1),) * 16, constants, size, Augmentation(), 0.33, seed=0)
+
+
+def our_step(
+    network: nn.Module, size: int, batch: int, device: str = "auto", *, compiled: bool = False
+) -> Callable[[], object]:
+    """Everything that a whatwhere run does in a step, crops of ``size`` drawn and varied among it, as a function."""
+    prepare_torch()
+    machine = probe_machine(device)
+    gpu = machine.device.startswith("cuda")
+    network = network.train().to(machine.device, memory_format=torch.channels_last)
+    average, optimizer = Average(network, 0.99), make_optimizer(network, TrainingPlan(epochs=1))
+    recorder = recorder_for(network, machine, 1)
+    learner = torch.compile(network, dynamic=False) if compiled else network
+    crops = random_crops(size, (size + 64, size + 64))
+    batches = crops.batches(batch, 0, workers=crop_threads(machine), device=machine.device if gpu else "cpu")
+    numbers = itertools.count()
+
+    def step() -> None:
+        images, target = next(batches)
+        train_step(learner, optimizer, images, target, machine=machine, recorder=recorder)
+        average.follow(network, next(numbers))
+
+    return step

@@ -6,7 +6,8 @@
 Training at 256x256 with batches of 8. The peer: a step of its default loop on tensors that lie on the GPU already, as
 installed (TF32 allowed; nnU-Net's in float16 with its scaler). whatwhere: everything that a run does, crops drawn,
 turned and varied among it, of the same network and of its own U-Nets. Utilisation is what the driver tells.
-Steps: whatwhere's own on tensors that are ready, its kernels sent one by one and as a recorded graph.
+Steps: whatwhere's own on tensors that are ready, its kernels sent one by one and as a recorded graph, and how long the
+GPU is busy with them by the profiler. Crops: made by threads on the processor, and together on the GPU.
 Painting at 512x512, a float32 image on the GPU to logits: the peer's network in float32, channels first, under
 ``torch.no_grad()``; whatwhere's ``Engine`` as `predict` uses it. Sliding windows: MONAI's against exact tiles, of one
 network in one precision each. All in one process, in turns.
@@ -25,17 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common import header, model_of, rows, table, unet
-from peers_speed import peers_visible
+from common import header, model_of, our_step, random_crops, rows, table, unet
+from peers_speed import peers_visible, plainly, smooth_image
 
 HERE = Path(__file__).resolve().parent
 PEER = "peer"
 PLAIN, RECORDED, COMPILED = "kernels one by one", "recorded", "compiled and recorded"
-WORKS = ("train", "steps", "paint", "windows")
+WORKS = ("train", "steps", "crops", "paint", "windows")
 SIDE, BATCH, LARGE = 256, 8, 512
 
 
@@ -104,40 +104,6 @@ def watched(busy: list[float]) -> Iterator[None]:
             busy.append(statistics.mean(found[len(found) // 3 :]))
 
 
-def our_step(network: nn.Module, classes: int = 2, *, compiled: bool = False) -> Callable[[], object]:
-    """Everything that a whatwhere run does in a step."""
-    from whatwhere.data.augment import Augmentation
-    from whatwhere.data.crops import Crops, Store
-    from whatwhere.learn.average import Average
-    from whatwhere.learn.parallel import crop_threads
-    from whatwhere.learn.plan import TrainingPlan
-    from whatwhere.learn.recorded import recorder_for
-    from whatwhere.learn.step import make_optimizer, train_step
-    from whatwhere.network import probe_machine
-    from whatwhere.records import Normalisation
-
-    machine = probe_machine("cuda")
-    rng = np.random.default_rng(0)
-    shape = SIDE + 64, SIDE + 64
-    pictures = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(16)]
-    masks = [rng.integers(0, classes, shape).astype(np.uint8) for _ in range(16)]
-    store = Store([lambda i=i: (pictures[i], masks[i]) for i in range(16)], 2**30)
-    crops = Crops(store, ((0, 1),) * 16, Normalisation((127.0,) * 3, (60.0,) * 3), SIDE, Augmentation(), 0.33, seed=0)
-    network = network.train().to("cuda", memory_format=torch.channels_last)
-    average, optimizer = Average(network, 0.99), make_optimizer(network, TrainingPlan(epochs=1))
-    recorder = recorder_for(network, machine, 1)
-    learner = torch.compile(network, dynamic=False) if compiled else network
-    batches = crops.batches(BATCH, 0, workers=crop_threads(machine), device="cuda")
-    steps = iter(range(10**9))
-
-    def step() -> None:
-        images, target = next(batches)
-        train_step(learner, optimizer, images, target, machine=machine, recorder=recorder)
-        average.follow(network, next(steps))
-
-    return step
-
-
 def peers_step(name: str, compiled: bool) -> Callable[[], object]:
     from peers.loops import NETWORKS, STEPS
 
@@ -158,11 +124,11 @@ def training(compiled: bool) -> Ways:
         return Way(name, PEER, peers_step(name, compiled), BATCH, ours=False, remark=remark)
 
     def same(name: str) -> Way:
-        return Way(name, "whatwhere, same network", our_step(NETWORKS[name]()), BATCH, ours=True)
+        return Way(name, "whatwhere, same network", our_step(NETWORKS[name](), SIDE, BATCH, "cuda"), BATCH, ours=True)
 
     def own(name: str, compiled: bool = False, **network: object) -> Way:
         remark = "compiled" if compiled else ""
-        step = our_step(UNet(3, 2, **network), compiled=compiled)
+        step = our_step(UNet(3, 2, **network), SIDE, BATCH, "cuda", compiled=compiled)
         return Way(name, "whatwhere", step, BATCH, ours=True, remark=remark)
 
     for name in NETWORKS:
@@ -196,7 +162,8 @@ def steps() -> Ways:
         def step() -> object:
             return train_step(learner, optimizer, images, target, machine=machine, recorder=recorder)
 
-        return Way(name, by, step, BATCH, ours=by != PLAIN)
+        remark = f"kernels {kernel_milliseconds(step):.3g} ms a step"
+        return Way(name, by, step, BATCH, ours=by != PLAIN, remark=remark)
 
     shapes: dict[str, dict[str, Any]] = {
         "U-Net of base 32": {"width": 32, "depth": 4},
@@ -208,15 +175,36 @@ def steps() -> Ways:
             yield name, partial(way, name, by, shape)
 
 
+def kernel_milliseconds(step: Callable[[], object], times: int = 3) -> float:
+    """How long the GPU is busy with a step."""
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(times):
+            step()
+        torch.cuda.synchronize()
+    kernels = [one for one in profile.events() if one.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(one.device_time for one in kernels) / times / 1000
+
+
+def crops() -> Ways:
+    """Of a street scene's size; the network left out."""
+
+    def way(by: str, threads: int, device: str) -> Way:
+        batches = random_crops(SIDE, (360, 480)).batches(BATCH, 0, workers=threads, device=device)
+        return Way("crops", by, lambda: next(batches), BATCH, ours=True)
+
+    for threads in (1, 4, 8, 14):
+        by = f"processor, threads: {threads}"
+        yield "crops", partial(way, by, threads, "cpu")
+    yield "crops", partial(way, "GPU, threads: 4", 4, "cuda")
+
+
 def painting() -> Ways:
     from peers.loops import NETWORKS, settled
     from whatwhere import Segmenter
     from whatwhere.paint import Engine
 
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(1, 3, LARGE // 32 + 2, LARGE // 32 + 2, generator=generator)
-    image = nn.functional.interpolate(coarse, size=(LARGE, LARGE), mode="bilinear")
-    image = image + 0.3 * torch.randn(image.shape, generator=generator)
+    image = smooth_image(LARGE)
 
     def made(name: str) -> nn.Module:
         torch.manual_seed(0)
@@ -224,18 +212,11 @@ def painting() -> Ways:
 
     def peer(name: str) -> Way:
         network, there = made(name).cuda(), image.cuda()
-
-        def run() -> Tensor:
-            with torch.no_grad():
-                logits: Tensor = network(there)
-            return logits
-
-        return Way(name, PEER, run, 1, ours=False)
+        return Way(name, PEER, lambda: plainly(network, there), 1, ours=False)
 
     def same(name: str) -> Way:
         network = made(name)
-        with torch.no_grad():
-            reference = network(image)
+        reference = plainly(network, image)
         engine = Engine(Segmenter.from_module(network, 2, ([0.0] * 3, [1.0] * 3)).model, device="cuda", images=100_000)
         engine.settle(LARGE**2, lambda: image)
         there = image.cuda()
@@ -245,9 +226,20 @@ def painting() -> Ways:
         remark = f"{engine.how}, logits differ by {share:.1e}, labels by {changed:.2%}"
         return Way(name, "whatwhere, same network", lambda: engine.logits(there), 1, ours=True, remark=remark)
 
+    def own(by: str) -> Way:
+        network, there = unet(32, 4), image.cuda()
+        if by == PEER:
+            network = network.cuda()
+            return Way("U-Net of base 32", by, lambda: plainly(network, there), 1, ours=False)
+        engine = Engine(model_of(network), device="cuda", backend=by)
+        engine.settle(LARGE**2, lambda: image)
+        return Way("U-Net of base 32", engine.how, lambda: engine.logits(there), 1, ours=True)
+
     for name in NETWORKS:
         yield name, partial(peer, name)
         yield name, partial(same, name)
+    for by in (PEER, "eager", "graphs", "compile"):
+        yield "U-Net of base 32", partial(own, by)
 
 
 def windows(size: int = 4096) -> Ways:
@@ -342,7 +334,13 @@ def main() -> None:
     print(
         f"{header('monai', 'segmentation-models-pytorch', 'nnunetv2')}; {options.rounds} rounds of {options.seconds} s"
     )
-    works = {"train": training(options.compiled), "steps": steps(), "paint": painting(), "windows": windows()}
+    works = {
+        "train": training(options.compiled),
+        "steps": steps(),
+        "crops": crops(),
+        "paint": painting(),
+        "windows": windows(),
+    }
     for what in options.what:
         ways = measured(works[what], options)
         print(f"\n{what}\n\n{report(ways, 'images/s')}\n", flush=True)

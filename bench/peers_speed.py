@@ -25,7 +25,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,41 +96,13 @@ def training(name: str, mode: str, size: int, batch: int) -> Work:
         step = STEPS[name](NETWORKS[name]().train())
         images, target = torch.randn(batch, 3, size, size), torch.randint(0, 2, (batch, size, size))
         return Work(lambda: step(images, target), batch, "")
+    from common import our_step
     from whatwhere.network import UNet
 
     if mode == OWN:
         width, depth = OWN_WIDTHS[name]
         return Work(our_step(UNet(3, 2, width=width, depth=depth), size, batch), batch, "")
     return Work(our_step(NETWORKS[name](), size, batch), batch, "")
-
-
-def our_step(network: nn.Module, size: int, batch: int) -> Callable[[], None]:
-    """Everything that a whatwhere run does in a step."""
-    from whatwhere.data.augment import Augmentation
-    from whatwhere.data.crops import Crops, Store
-    from whatwhere.learn.average import Average
-    from whatwhere.learn.plan import TrainingPlan
-    from whatwhere.learn.step import make_optimizer, train_step
-    from whatwhere.network import keep_freed_memory, probe_machine
-    from whatwhere.records import Normalisation
-
-    keep_freed_memory()
-    machine = probe_machine()
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (size + 64, size + 64, 3), dtype=np.uint8) for _ in range(16)]
-    masks = [rng.integers(0, 2, (size + 64, size + 64)).astype(np.uint8) for _ in range(16)]
-    store = Store([lambda i=i: (pictures[i], masks[i]) for i in range(16)], 2**30)
-    crops = Crops(store, ((0, 1),) * 16, Normalisation((127.0,) * 3, (60.0,) * 3), size, Augmentation(), 0.33, seed=0)
-    network = network.train().to(memory_format=torch.channels_last)
-    average, optimizer = Average(network, 0.99), make_optimizer(network, TrainingPlan(epochs=1))
-    batches, steps = crops.batches(batch, 0), iter(range(10**9))
-
-    def step() -> None:
-        images, target = next(batches)
-        train_step(network, optimizer, images, target, machine=machine)
-        average.follow(network, next(steps))
-
-    return step
 
 
 def serve(options: argparse.Namespace) -> None:

@@ -15,39 +15,16 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
 
 def ours(width: int, depth: int, size: int, batch: int):
     """A step of a whatwhere run, as a function."""
-    from whatwhere.data.augment import Augmentation
-    from whatwhere.data.crops import Crops, Store
-    from whatwhere.learn.average import Average
-    from whatwhere.learn.plan import TrainingPlan
-    from whatwhere.learn.step import make_optimizer, train_step
-    from whatwhere.network import UNet, keep_freed_memory, probe_machine
-    from whatwhere.records import Normalisation
+    from common import our_step
+    from whatwhere.network import UNet
 
-    keep_freed_memory()
-    machine = probe_machine()
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (size + 64, size + 64, 3), dtype=np.uint8) for _ in range(16)]
-    masks = [rng.integers(0, 2, (size + 64, size + 64)).astype(np.uint8) for _ in range(16)]
-    store = Store([lambda i=i: (images[i], masks[i]) for i in range(16)], 2**30)
-    crops = Crops(store, ((0, 1),) * 16, Normalisation((127.0,) * 3, (60.0,) * 3), size, Augmentation(), 0.33, seed=0)
-    network = UNet(3, 2, width=width, depth=depth).train().to(memory_format=torch.channels_last)
-    average = Average(network, 0.99)
-    optimizer = make_optimizer(network, TrainingPlan(epochs=1))
-    batches = crops.batches(batch, 0)
-
-    def step(number: int) -> None:
-        pictures, target = next(batches)
-        train_step(network, optimizer, pictures, target, machine=machine)
-        average.follow(network, number)
-
-    return step
+    return our_step(UNet(3, 2, width=width, depth=depth), size, batch)
 
 
 def plain(width: int, depth: int, size: int, batch: int):
@@ -59,7 +36,7 @@ def plain(width: int, depth: int, size: int, batch: int):
     pictures = torch.randn(batch, 3, size, size)
     target = torch.randint(0, 2, (batch, size, size))
 
-    def step(_: int) -> None:
+    def step() -> None:
         optimizer.zero_grad()
         F.cross_entropy(network(pictures), target).backward()
         optimizer.step()
@@ -70,13 +47,13 @@ def plain(width: int, depth: int, size: int, batch: int):
 def work(which: str, shape: tuple[int, int, int, int]) -> None:
     """A worker: makes three steps whenever it is told to, and says how long each took."""
     step = {"ours": ours, "plain": plain}[which](*shape)
-    for number in range(2):
-        step(number)
+    for _ in range(2):
+        step()
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
-        for number in range(3):
-            step(number)
+        for _ in range(3):
+            step()
         print((time.perf_counter() - began) / 3, flush=True)
 
 

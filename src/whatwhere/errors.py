@@ -24,10 +24,18 @@ __all__ = [
     "TrainingError",
     "WhatwhereError",
     "in_a_line",
+    "is_out_of_memory",
 ]
 
 _LINE = 200
 """Characters of another library's words."""
+
+_NO_MEMORY = (
+    "not enough memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory",
+    "out of memory", "bad_alloc", "bad allocation", "unable to find an engine", "status_alloc_failed",
+    "status_not_initialized",
+)  # fmt: skip
+"""How PyTorch, cuDNN (which may only say that no engine runs), cuBLAS, OpenVINO and ONNX Runtime say it."""
 
 
 class WhatwhereError(Exception):
@@ -91,3 +99,14 @@ class TrainingError(WhatwhereError):
 
 class ClusterError(WhatwhereError):
     """Workers that cannot be reached or that all died."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device: a MemoryError, or a RuntimeError that says so, as torch's own does.
+
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory")), is_out_of_memory(RuntimeError("a bug"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)

@@ -28,6 +28,7 @@ from whatwhere.data.augment import (
     window_of,
 )
 from whatwhere.data.crops_together import Drawn, together
+from whatwhere.errors import is_out_of_memory
 from whatwhere.records import Normalisation
 
 __all__ = ["Crops", "Store"]
@@ -79,9 +80,6 @@ _USES = 8
 
 _AHEAD = 2
 """Batches that wait to be taken, beside those that are being made."""
-
-_NO_ROOM = "out of memory", "cublas_status_", "cudnn", "unable to find an engine"
-"""How a GPU without memory says it, its libraries included."""
 
 _LOOKED_AT = 2**15
 """Pixels among which one of a class is looked for first; of larger images every second, third ... row and column."""
@@ -207,7 +205,7 @@ class Crops:
             try:
                 return together([self.draw(number) for number in numbers], self.normalisation, self.crop, device)
             except RuntimeError as error:
-                if not any(words in str(error).lower() for words in _NO_ROOM):
+                if not is_out_of_memory(error):
                     raise
         images, labels = zip(*(self.crop_number(number) for number in numbers))
         return torch.stack(images), torch.stack(labels)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from whatwhere.errors import PlanError, in_a_line
+from whatwhere.errors import PlanError, in_a_line, is_out_of_memory
 from whatwhere.learn.pilot import pilot_side
 from whatwhere.learn.plan import NetworkPlan, Plan
 from whatwhere.learn.step import autocast
@@ -20,7 +20,6 @@ from whatwhere.network import Machine, Model, build, is_of, name_of, state_of
 from whatwhere.network.machine import layout
 from whatwhere.network.quick import forward
 from whatwhere.paint import Engine
-from whatwhere.paint.memory import is_out_of_memory
 
 __all__ = ["STEP", "network_of", "planned_for"]
 

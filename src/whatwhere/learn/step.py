@@ -109,16 +109,18 @@ def train_step(
     def compute(images: Tensor, target: Tensor) -> Tensor:
         return _gradients(network, images, target, machine, weights, dice_weight, accumulate)
 
+    def afresh() -> StepResult:
+        optimizer.zero_grad(set_to_none=True)
+        return _updated(optimizer, compute(images, target))
+
     if recorder is not None:
         return _updated(optimizer, recorder(compute, images, target))
-    optimizer.zero_grad(set_to_none=True)
     try:
-        return _updated(optimizer, compute(images, target))
+        return afresh()
     except RuntimeError as error:
         if not forgone(network, error):
             raise
-    optimizer.zero_grad(set_to_none=True)
-    return _updated(optimizer, compute(images, target))
+    return afresh()
 
 
 def _gradients(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from whatwhere.data.crops import Crops
 from whatwhere.data.sets import Facts, ImageSet
-from whatwhere.errors import DataError, TrainingError, in_a_line
+from whatwhere.errors import DataError, TrainingError, in_a_line, is_out_of_memory
 from whatwhere.learn.average import Average
 from whatwhere.learn.board import with_board
 from whatwhere.learn.compiled import compiled, uncompiled
@@ -46,7 +46,6 @@ from whatwhere.network import (
     versions,
 )
 from whatwhere.network.machine import layout
-from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.writing import write_json
 
 __all__ = ["train"]

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.errors import in_a_line
+from whatwhere.errors import in_a_line, is_out_of_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
-from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.verdicts import Verdict, Verdicts
 from whatwhere.paint.verify import agreement
 

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from whatwhere.errors import ClusterError, ModelError, WhatwhereError, in_a_line
+from whatwhere.errors import ClusterError, ModelError, WhatwhereError, in_a_line, is_out_of_memory
 from whatwhere.network import load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import fitted, open_image
-from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
 from whatwhere.paint.paint import PaintReport, paint_source, report_of, with_room
 from whatwhere.paint.scheme import Scheme, scheme

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.errors import ModelError, in_a_line
+from whatwhere.errors import ModelError, in_a_line, is_out_of_memory
 from whatwhere.network import Mirrored, Model, UNet, halo, prepare_torch, probe_machine
 from whatwhere.network.machine import Machine, Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
@@ -25,7 +25,7 @@ from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.digest import digest_of
 from whatwhere.paint.fold import NoTensorError, folded
-from whatwhere.paint.memory import is_out_of_memory, peak_bytes
+from whatwhere.paint.memory import peak_bytes
 from whatwhere.paint.verdicts import Verdicts
 from whatwhere.paint.verify import agreement
 

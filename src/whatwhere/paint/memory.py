@@ -14,14 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from whatwhere.network.machine import available_memory
 
-__all__ = ["free_memory", "is_out_of_memory", "peak_bytes"]
-
-
-_NO_MEMORY = (
-    "not enough memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory",
-    "out of memory", "bad_alloc", "bad allocation", "unable to find an engine", "status_alloc_failed",
-)  # fmt: skip
-"""How PyTorch, cuDNN (which only says that no engine runs), OpenVINO and ONNX Runtime say it."""
+__all__ = ["free_memory", "peak_bytes"]
 
 
 class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -76,10 +69,3 @@ def free_memory(device: torch.device) -> int:
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what torch keeps unused
         return int(torch.cuda.mem_get_info(device)[0] + idle)
     return available_memory()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device; the CPU's allocators raise plain RuntimeErrors."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatwhere.errors import ModelError, in_a_line
+from whatwhere.errors import ModelError, in_a_line, is_out_of_memory
 from whatwhere.network import Model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.blend import blend_tiles
 from whatwhere.paint.engine import BackendFailure, Engine
-from whatwhere.paint.memory import is_out_of_memory
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.tiles import Tiling
