@@ -85,6 +85,40 @@ def test_the_gradient_is_that_of_differences() -> None:
         assert float(logits.grad[place]) == pytest.approx((losses[1] - losses[0]) / 2e-2, abs=2e-4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    classes=st.integers(1, 12),
+    void=st.sampled_from((0.0, 0.3, 1.0)),
+    dtype=st.sampled_from((torch.float32, torch.bfloat16)),
+    layout=st.sampled_from((torch.contiguous_format, torch.channels_last)),
+    dice_weight=st.sampled_from((0.0, 0.7)),
+)
+def test_its_gradient_is_autograd_s_of_the_definition(
+    seed: int, classes: int, void: float, dtype: torch.dtype, layout: torch.memory_format, dice_weight: float
+) -> None:
+    torch.manual_seed(seed)
+    logits = (3 * torch.randn(3, classes, 4, 5)).to(dtype).contiguous(memory_format=layout).requires_grad_()
+    target = torch.randint(0, classes, (3, 4, 5), dtype=torch.uint8)
+    target[torch.rand(target.shape) < void] = VOID
+    weights = 0.1 + torch.rand(classes)
+    segmentation_loss(logits, target, weights=weights, dice_weight=dice_weight).total.backward()
+
+    exact = logits.detach().double().requires_grad_()
+    counted = target != VOID
+    truth = nn.functional.one_hot(target.where(counted, 0).long(), classes)[counted].double()
+    log_shares = exact.log_softmax(1).movedim(1, -1)[counted]
+    cross_entropy = -(log_shares * truth * weights).sum() / (truth * weights).sum().clamp_min(1e-6)
+    present = truth.sum(0) > 0
+    dice = 2 * (log_shares.exp() * truth).sum(0) / (log_shares.exp() + truth).sum(0).clamp_min(1e-6)
+    (cross_entropy + dice_weight * (1 - dice)[present].sum() / max(1, int(present.sum()))).backward()
+    assert logits.grad is not None
+    assert exact.grad is not None
+    assert logits.grad.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 4e-3 * max(1e-3, float(exact.grad.abs().max()))
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-4, atol=tolerance)
+
+
 def test_without_dice_it_is_torch_s_cross_entropy() -> None:
     logits, target = torch.randn(2, 4, 5, 5), torch.randint(0, 4, (2, 5, 5), dtype=torch.uint8)
     found = segmentation_loss(logits, target, dice_weight=0).total

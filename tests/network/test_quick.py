@@ -124,6 +124,17 @@ def test_gradients_are_those_of_differences(operator: Call, shapes: list[tuple[i
     assert torch.autograd.gradcheck(operator, [tensor.requires_grad_() for tensor in given])
 
 
+def test_what_comes_up_may_be_changed_in_place() -> None:
+    torch.manual_seed(0)
+    up = nn.Sequential(nn.ConvTranspose2d(6, 4, 2, stride=2), nn.ReLU(inplace=True))
+    x = torch.randn(2, 6, 5, 4).contiguous(memory_format=LAST)
+    theirs = gradients(up, x)
+    with QuickOperators():
+        ours = gradients(up, x)
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("layer", [filtering(3, 5, 1, 2), norm(3), nn.ConvTranspose2d(3, 2, 2, 2)])
 @pytest.mark.parametrize("which", ["image", "weights"])
 def test_only_what_is_wanted_is_found(layer: nn.Module, which: str) -> None:
@@ -262,7 +273,7 @@ def test_padding_never_hands_out_the_image_itself() -> None:
 
 @pytest.mark.parametrize(
     ("layer", "name"),
-    [(filtering(6, 5, 1, 2), "_Filtered"), (norm(6), "_InstanceNorm"), (nn.ConvTranspose2d(6, 4, 2, 2), "Add")],
+    [(filtering(6, 5, 1, 2), "_Filtered"), (norm(6), "_InstanceNorm"), (nn.ConvTranspose2d(6, 4, 2, 2), "_Biased")],
 )
 def test_they_are_exchanged_inside_only(layer: nn.Module, name: str) -> None:
     x = torch.randn(1, 6, 8, 8).contiguous(memory_format=LAST)

@@ -102,11 +102,25 @@ def _conv2d(
 
 
 def _conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **named: Any) -> Tensor | None:
-    """The bias is added apart: oneDNN takes longer for its gradient than for all others, a sum takes no time."""
-    if bias is None:
+    """The bias's gradient is a sum: oneDNN takes longer for it than for all others together."""
+    if bias is None or not (bias.requires_grad and torch.is_grad_enabled()):
         return None
-    found = F.conv_transpose2d(x, weight, None, *args, **named)
-    return found.add_(bias.to(found.dtype)[:, None, None])
+    return _Biased.apply(F.conv_transpose2d(x, weight, bias.detach(), *args, **named), bias)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Biased(torch.autograd.Function):
+    """What has a bias in it already, which it is the gradient's way to."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.dtype = bias.dtype
+        ctx.mark_dirty(x)  # and not a view, which no layer after it could change in place
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor]:
+        others = [axis for axis in range(-given.ndim, 0) if axis != -3]
+        return given, given.sum(others, dtype=ctx.dtype)
 
 
 def _instance_norm(
