@@ -55,15 +55,15 @@ def smooth() -> Iterator[None]:
 def support(module: nn.Module, image: Tensor, axes: tuple[int, ...], unit: tuple[int, ...], layer: str = "output"):
     """The smallest box of pixels with a gradient into one unit of a layer; None if there is none."""
     kept: list[Tensor] = []
-    hook = None
+    hook, (path, _, which) = None, layer.partition("[")  # of several results each has a name
     if layer != "output":
-        hook = module.get_submodule(layer).register_forward_hook(lambda _m, _i, result: kept.append(result))
+        hook = module.get_submodule(path).register_forward_hook(lambda _m, _i, result: kept.append(result))
     image = image.clone().requires_grad_()
     with smooth():
         output = module(image)
     if hook is not None:
         hook.remove()
-        output = kept[-1] if isinstance(kept[-1], Tensor) else kept[-1][-1]  # of several results the last
+        output = kept[-1][int(which.rstrip("]"))] if which else kept[-1]
     index: list[Any] = [slice(None)] * output.ndim
     for axis, place in zip(axes, unit):
         index[axis] = place

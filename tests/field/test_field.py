@@ -117,6 +117,80 @@ def test_a_halo_covers_detours_that_windows_do_not_show() -> None:
     assert found.halo()[1][1] >= 5
 
 
+class ShiftedByJoining(nn.Module):
+    """The same by zeros that are joined; the last five units ask for nothing but those."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        nothing = torch.zeros_like(x[..., :5])
+        right = torch.cat([nothing, x[..., :-5]], -1)
+        return torch.cat([right[..., 5:], nothing], -1)
+
+
+def test_a_halo_covers_what_asks_for_joined_zeros_alone() -> None:
+    found = field(ShiftedByJoining(), (1, 32, 32))
+    assert found.extent() == (1, 1)
+    assert found.halo()[1][1] >= 5
+
+
+class WritesItsInput(nn.Module):
+    """Torch lists what is written into an input among the results, before what is returned."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.conv = how, nn.Conv2d(3, 2, 5, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "some channels":
+            x[:, :2].sub_(0.5)
+        elif self.how == "one channel":
+            x[:, 0] -= 0.5
+        else:
+            x -= 0.5
+            x = torch.einsum("nchw,c->nchw", x, torch.ones(3))
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("how", ["some channels", "one channel"])
+def test_what_a_network_writes_into_its_input_is_not_its_output(how: str) -> None:
+    found, plain = field(WritesItsInput(how), (3, 32, 32)), field(nn.Conv2d(3, 2, 5, padding=2), (3, 32, 32))
+    assert found.grid("output") == plain.grid("output")
+    assert found.halo() == plain.halo()
+    assert found.window("output", ((9, 10), (9, 10))) == ((7, 12), (7, 12))
+
+
+def test_an_operator_without_a_rule_after_a_written_input_is_seen() -> None:
+    found = field(WritesItsInput("everything"), (3, 32, 32))
+    assert found.window("output", ((9, 10), (9, 10))) != ((9, 10), (9, 10))
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.far, self.near = nn.Conv2d(1, 1, 7, padding=3), nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.far(x), self.near(x)
+
+
+class UsesBoth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Both()
+
+    def forward(self, x: Tensor) -> Tensor:
+        far, near = self.block(x)
+        return far + near
+
+
+def test_each_result_of_a_module_has_a_name() -> None:
+    found = field(UsesBoth(), (1, 32, 32))
+    assert found.receptive_field("block[0]", (9, 9)) == ((6, 13), (6, 13))
+    assert found.receptive_field("block[1]", (9, 9)) == ((9, 10), (9, 10))
+    assert found.levels == ("block[0]", "block[1]", "output")
+    with pytest.raises(FieldError, match=r"has no layer 'block'.*block\[0\]"):
+        found.window("block", ((0, 1), (0, 1)))
+
+
 class Coordinates(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.arange(x.shape[-1], device=x.device)

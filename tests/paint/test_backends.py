@@ -219,7 +219,52 @@ def test_no_more_than_three_maps_of_the_finest_level_are_alive() -> None:
     """Those of a convolution, its input and what is left of a skip; a fourth, kept for nothing, was a third more."""
     engine = Engine(model_of(unet(width=16)), "float32", backend="eager")
     image, each = 3 * 4, 16 * 4
-    assert engine.bytes_per_pixel < 2 * image + 3 * each
+    assert 2**20 / engine.affordable(2**20, 1.0, 0.0) < 2 * image + 3 * each
+
+
+class _Attentive(nn.Module):
+    """Every pixel of a map at stride 4 looks at all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 8, 4, stride=4), nn.ConvTranspose2d(8, 3, 4, stride=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.down(x)
+        tokens = low.flatten(2).transpose(1, 2)
+        mixed = (tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens
+        up: Tensor = self.up(mixed.transpose(1, 2).reshape(low.shape))
+        return up
+
+
+def test_memory_that_grows_with_the_square_of_the_pixels_is_foreseen() -> None:
+    engine = Engine(model_of(_Attentive()), "float32", backend="eager")
+    pixels = engine.affordable(2**30, 1.0, 0.0)
+    tokens = pixels / 16
+    assert 2 * 4 * tokens**2 == pytest.approx(2**30, rel=0.5), "two maps of all pairs, in float32"
+    assert engine.affordable(2**30, 1.5, 50.0) < pixels
+
+
+class _Picky(nn.Module):
+    """Fails on images that are not small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > 130:
+            raise ValueError("at most 130 columns")
+        found: Tensor = self.conv(x)
+        return found
+
+
+def test_a_network_that_fails_on_one_image_says_so_and_the_others_are_painted(tmp_path: Path) -> None:
+    for width in (90, 140, 80):
+        Image.fromarray(picture(64, width)).save(tmp_path / f"{width}.png")
+    found = predict(Engine(model_of(_Picky()), "float32", backend="eager"), tmp_path, tmp_path / "out")
+    assert [item.status for item in found.items] == ["failed", "done", "done"]
+    assert "the network fails on an input of shape (1, 3, 64, 192) (ValueError: at most 130 columns)" in found.items[0].error
 
 
 # --- what differs is found out ---

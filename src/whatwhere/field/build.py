@@ -45,13 +45,13 @@ def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any
     graph = _export(module, shape, inputs)
     canvases: tuple[Canvas, Canvas] | None = None
     rounding: tuple[int, ...] | None = ()
-    refusal = "several inputs were given"
+    refusal = "was given several inputs, of which no other sizes can be tried"
     if inputs is None or len(inputs) == 1:
         try:
             canvases, refusal = _canvases(module, shape), ""
             rounding = _rounding(module, shape, canvases)
         except FieldError as error:
-            refusal = error.given
+            refusal = f"takes images of this one size only ({error.given})"
     found = Field(type(module).__name__, space, graph, canvases, refusal, rounding)
     if all(axis is None for axis in found.grid("output").axes):
         raise FieldError(

@@ -63,7 +63,10 @@ class Field:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names for the other methods: module paths in the order they run, and ``"output"``."""
+        """Names for the other methods: module paths in the order they run, and ``"output"``.
+
+        A module that gives several results has a name for each, ``"path[0]"`` and so on.
+        """
         return tuple(sorted(self.graph.layers, key=lambda name: (self.graph.layers[name], -len(name))))
 
     def _place(self, layer: str) -> int:
@@ -114,10 +117,10 @@ class Field:
     def levels(self) -> tuple[str, ...]:
         """The outermost modules that the network runs one after the other, and ``"output"``: a table's rows."""
         names = [name for name in self.layers if name.split(".")[0] != "output"]
-        outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+        outer = _outermost(names)
         while len(outer) == 1 and len(names) > 1:  # a wrapper round the real network
             names = [name for name in names if name != outer[0]]
-            outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+            outer = _outermost(names)
         return (*outer, "output")
 
     def table(self, layers: Sequence[str] | None = None) -> FieldTable:
@@ -229,9 +232,7 @@ class Field:
         if layer not in self._obstacles:
             self._place(layer)
             if self.canvases is None:
-                found: Obstacle | None = Obstacle(
-                    "", "forward", f"takes images of this one size only ({self.refusal})", unbounded=True
-                )
+                found: Obstacle | None = Obstacle("", "forward", self.refusal, unbounded=True)
             else:
                 found = find_obstacle(self.canvases, layer, self.grid(layer), self.layer_period(layer))
                 found = found or self._uneven()
@@ -343,3 +344,9 @@ class Field:
     def _halo(self) -> Halo:
         assert self.canvases is not None
         return halo_of(self.canvases[0], self.grid("output"), self.period)
+
+
+def _outermost(names: Sequence[str]) -> list[str]:
+    """Those that lie in no other module."""
+    paths = {name.partition("[")[0] for name in names}
+    return [name for name in names if not any(name.startswith(f"{path}.") for path in paths)]

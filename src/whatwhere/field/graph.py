@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -76,7 +76,8 @@ class Graph:
     """The steps in order; step 0 is the image.
 
     Attributes:
-        layers: for each module path (and ``"output"``) the step that holds its result.
+        layers: for each module path (and ``"output"``) the step that holds its result; ``"path[0]"``, ``"path[1]"`` for
+            a module that gives several.
     """
 
     steps: tuple[Step, ...]
@@ -129,12 +130,12 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
             program = torch.export.export(module, tuple(inputs), strict=False)
             if _must_take_apart(program, known):
                 program = program.run_decompositions(_composites(program, known))
-            return _Reader(program, len(pytree.tree_leaves(list(inputs[:image])))).graph()
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
         for part, flag in flags:
             part.training = flag
+    return _Reader(program, len(pytree.tree_leaves(list(inputs[:image])))).graph()
 
 
 def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldError:
@@ -298,13 +299,30 @@ class _Reader:
         return value
 
     def _layers(self, output: Node) -> dict[str, int]:
-        layers: dict[str, int] = {}
+        """By module path the step whose result leaves the module; ``path[0]``, ``path[1]`` where several do."""
+        results = [value.step for value in sources(self._results(output))]
+        readers: list[list[tuple[str, ...]]] = [[] for _ in self.steps]
+        inside: dict[str, list[int]] = {}
         for place, step in enumerate(self.steps):
-            layers.update(dict.fromkeys(step.modules, place))  # the last step inside a module holds its result
-        results = list(sources(self._value(output.args[0])))
-        for place, value in enumerate(results):
-            layers["output" if place == 0 else f"output.{place}"] = value.step
-        return layers
+            for source in sources(step.arguments):
+                readers[source.step].append(step.modules)
+            for path in step.modules:
+                inside.setdefault(path, []).append(place)
+        for place in results:
+            readers[place].append(())
+        layers: dict[str, int] = {}
+        for path, places in inside.items():
+            given = [place for place in places if any(path not in reader for reader in readers[place])]
+            several = len(given) > 1
+            layers |= {f"{path}[{k}]" if several else path: place for k, place in enumerate(given or places[-1:])}
+        named = ("output" if k == 0 else f"output.{k}" for k in range(len(results)))
+        return layers | dict(zip(named, results))
+
+    def _results(self, output: Node) -> list[Any]:
+        """What the module returns: torch lists what it writes into its inputs and buffers among the results too."""
+        specs = self.program.graph_signature.output_specs
+        given: Any = output.args[0]
+        return [self._value(value) for value, spec in zip(given, specs) if spec.kind == OutputKind.USER_OUTPUT]
 
 
 def _shape(value: Tensor) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ sum over axes; `rules_shape` those that only move entries about. Knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -65,47 +65,29 @@ def _channels(span: Span, inputs: int, outputs: int, groups: int) -> Span:
     return Span(span.start // out * into, ((span.stop - 1) // out + 1) * into)
 
 
-def convolution(step: Step, spans: Spans) -> Iterator[Read]:
+def _kernels(step: Step, spans: Spans, along: Callable[..., Span]) -> Iterator[Read]:
+    """Filters that slide; ``along`` says what a run of their results reads of one axis."""
     args, source = step.arguments, step.arguments["input"]
-    if args.get("transposed"):
-        yield from transposed_convolution(step, spans)
-        return
     kernel = args["weight"].shape[2:]
     count = len(kernel)
     lead = len(source.shape) - count - 1  # 1 with a batch axis, 0 without
     stride, dilation = per_axis(args.get("stride"), count, 1), per_axis(args.get("dilation"), count, 1)
-    padding = args.get("padding", 0)
+    padding = args.get("padding")
     if padding == "same":
         pads = [d * (k - 1) // 2 for d, k in zip(dilation, kernel)]
     else:
         pads = [0] * count if padding == "valid" else per_axis(padding, count, 0)
+    channels = _channels(spans[lead], source.shape[lead], step.shape[lead], int(args.get("groups", 1)))
     axes = zip(spans[lead + 1 :], source.shape[lead + 1 :], kernel, stride, dilation, pads)
-    yield (
-        source,
-        (
-            *spans[:lead],
-            _channels(spans[lead], source.shape[lead], step.shape[lead], int(args.get("groups", 1))),
-            *(taps(*axis) for axis in axes),
-        ),
-    )
+    yield source, (*spans[:lead], channels, *(along(*axis) for axis in axes))
+
+
+def convolution(step: Step, spans: Spans) -> Iterator[Read]:
+    return _kernels(step, spans, spread if step.arguments.get("transposed") else taps)
 
 
 def transposed_convolution(step: Step, spans: Spans) -> Iterator[Read]:
-    args, source = step.arguments, step.arguments["input"]
-    kernel = args["weight"].shape[2:]
-    count = len(kernel)
-    lead = len(source.shape) - count - 1
-    stride, dilation = per_axis(args.get("stride"), count, 1), per_axis(args.get("dilation"), count, 1)
-    pads = per_axis(args.get("padding"), count, 0)
-    axes = zip(spans[lead + 1 :], source.shape[lead + 1 :], kernel, stride, dilation, pads)
-    yield (
-        source,
-        (
-            *spans[:lead],
-            _channels(spans[lead], source.shape[lead], step.shape[lead], int(args.get("groups", 1))),
-            *(spread(*axis) for axis in axes),
-        ),
-    )
+    return _kernels(step, spans, spread)
 
 
 def pooling(step: Step, spans: Spans) -> Iterator[Read]:
@@ -170,10 +152,8 @@ def interpolation(step: Step, spans: Spans) -> Iterator[Read]:
 
 
 def batch_norm(step: Step, spans: Spans) -> Iterator[Read]:
-    source = step.arguments["input"]
-    trains = bool(step.arguments.get("training"))  # statistics of this very batch, e.g. track_running_stats=False
-    if "instance" in step.operator or step.operator in ("native_batch_norm", "_native_batch_norm_legit"):
-        trains = bool(step.arguments.get("training", step.arguments.get("use_input_stats")))
+    args, source = step.arguments, step.arguments["input"]
+    trains = args.get("training", args.get("use_input_stats"))  # on this very batch, e.g. track_running_stats=False
     if not trains:
         yield source, spans
     elif "instance" in step.operator:

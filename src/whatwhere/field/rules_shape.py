@@ -207,28 +207,34 @@ def join(step: Step, spans: Spans) -> Iterator[Read]:
         offset += length
         if inner.stop > inner.start:
             pieces.append((item, inner))
-    # constants joined along an axis of space are padding in all but name
-    pads = axis >= 2 and any(isinstance(item, Constant) for item, _ in pieces)
+    # constants joined along an axis of space are padding in all but name, also where nothing else is asked for
+    pads = axis >= 2 and step.operator != "stack" and not _is_whole(span, step.shape[axis])
+    pads &= any(isinstance(item, Constant) for item, _ in pieces)
     for item, inner in pieces:
         if isinstance(item, Source) and step.operator == "stack":
             yield item, (*spans[:axis], *spans[axis + 1 :])
         elif isinstance(item, Source):
             yield item, _replace(spans, axis, inner._replace(touched=pads))
+    if pads and not any(isinstance(item, Source) for item, _ in pieces):
+        yield next(sources(parts)), _replace(spans, axis, Span(0, 0, True))
 
 
 def written(step: Step, spans: Spans) -> Iterator[Read]:
-    """A run of channels written into a tensor; along another axis it is not followed, and so reads everything."""
+    """One or some channels written into a tensor; along another axis it is not followed, and so reads everything."""
     into, part, args = step.arguments["self"], step.arguments["src"], step.arguments
     axis = _normal(int(args.get("dim", 0)), len(step.shape))
-    start, stop, stride = slice(args.get("start"), args.get("end"), args.get("step") or 1).indices(step.shape[axis])
+    size = step.shape[axis]
+    single = step.operator == "select_scatter"
+    first = int(args["index"]) % size if single else args.get("start")
+    start, stop, stride = slice(first, first + 1 if single else args.get("end"), args.get("step") or 1).indices(size)
     if axis != 1 or stride != 1:
         yield from ((source, wholes(source.shape)) for source in sources(args))
         return
     if isinstance(into, Source):
         yield into, spans
-    first, last = max(spans[1].start, start), min(spans[1].stop, stop)
-    if isinstance(part, Source) and first < last:
-        yield part, _replace(spans, 1, Span(first - start, last - start))
+    low, high = max(spans[1].start, start), min(spans[1].stop, stop)
+    if isinstance(part, Source) and low < high:
+        yield part, (*spans[:1], *spans[2:]) if single else _replace(spans, 1, Span(low - start, high - start))
 
 
 def roll(step: Step, spans: Spans) -> Iterator[Read]:
@@ -337,7 +343,7 @@ SHAPE_RULES: dict[str, Rule] = {
     **_named(pad, "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d _pad_circular"),
     **_named(pad, "replication_pad1d replication_pad2d replication_pad3d"),
     **_named(join, "cat concat concatenate stack"),
-    **_named(written, "slice_scatter"),
+    **_named(written, "slice_scatter select_scatter"),
     **_named(roll, "roll"),
     **_named(flip, "flip"),
     **_named(index_select, "index_select"),

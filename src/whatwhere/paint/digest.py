@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 from contextlib import suppress
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from whatwhere.network import own_config
 
@@ -23,11 +26,16 @@ def digest_of(network: nn.Module) -> str:
     digest = hashlib.sha256(repr(network).encode())
     if own_config(network) is None:
         digest.update(_code(network).encode())
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted({**dict(network.named_parameters()), **dict(network.named_buffers())}.items()):
         digest.update(name.encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(values.view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """Of its values."""
+    values: memoryview = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return values
 
 
 def _code(network: nn.Module) -> str:
@@ -42,8 +50,14 @@ def _code(network: nn.Module) -> str:
                 with suppress(OSError, TypeError):  # typed in by hand, or compiled
                     parts.append(inspect.getsource(base))
         plain = {key: value for key, value in vars(module).items() if _is_plain(value) and key != "training"}
+        plain |= {key: _digest(value) for key, value in vars(module).items() if isinstance(value, Tensor | np.ndarray)}
         parts.append(f"{name} {kind.__qualname__} {sorted(plain.items())}")
     return "\n".join(parts)
+
+
+def _digest(values: Tensor | NDArray[Any]) -> str:
+    """Of numbers that a module keeps without saying so to torch."""
+    return hashlib.sha256(_bytes(torch.as_tensor(values))).hexdigest()
 
 
 def _is_plain(value: object) -> bool:

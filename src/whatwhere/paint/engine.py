@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whatwhere.errors import ModelError, in_a_line, is_out_of_memory
-from whatwhere.network import Mirrored, Model, UNet, halo, prepare_torch, probe_machine
+from whatwhere.network import Mirrored, Model, UNet, halo, own_config, prepare_torch, probe_machine
 from whatwhere.network.machine import Machine, Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
@@ -45,6 +46,10 @@ _FEW = 2**19
 
 _GROWN = 4
 """A choice is thought over when a job is so many times the largest one before."""
+
+
+_GROWS = 0.1
+"""Bytes for all pairs of pixels of a small image, as a share of those for its pixels, from which on they are a law."""
 
 
 class BackendFailure(RuntimeError):  # noqa: N818 (not for users: painting goes on without the backend)
@@ -186,12 +191,19 @@ class Engine:
 
         Raises:
             BackendFailure: see :meth:`fall_back`.
+            ModelError: the network fails on images of this size.
         """
         try:
             return self._two(self._choice.run, batch)
-        except Exception as error:  # whatever another library raises
-            if self.backend == EAGER.name or is_out_of_memory(error):
+        except Exception as error:  # whatever another library or a network of the user's raises
+            if is_out_of_memory(error):
                 raise
+            if self.backend == EAGER.name:
+                raise ModelError(
+                    f"the network fails on an input of shape {tuple(batch.shape)} ({in_a_line(error)})",
+                    "a network that takes images of that size",
+                    "crop or resize the image to a size that it was made for",
+                ) from error
             raise BackendFailure(f"{self.backend} is not used any more: {in_a_line(error)}") from error
 
     def _two(self, run: Run, batch: Tensor) -> Tensor:
@@ -280,24 +292,45 @@ class Engine:
     def _own(self) -> Pair | None:
         """The halo of a U-Net whose arithmetic is known; to follow its graph takes two seconds."""
         network = self.model.network
-        if type(network) is not UNet:  # a class derived from it computes something else
-            return None
-        known = halo(network)
-        if known is None:
-            return None
-        with torch.device("meta"):
-            as_built = UNet(**network.config)
-        return known if repr(network) == repr(as_built) else None  # somebody may have exchanged a layer
+        return halo(network) if isinstance(network, UNet) and own_config(network) is not None else None
+
+    def affordable(self, memory: float, scratch: float, beside: float) -> int:
+        """The pixels of a forward pass whose peak takes so many bytes.
+
+        Args:
+            scratch: what operators take beside tensors, as a factor on these.
+            beside: bytes for each pixel that wait beside the pass.
+        """
+        each, pair = (scratch * bytes_ for bytes_ in self._peak)
+        each += beside
+        return int(memory / each if not pair else (math.sqrt(each**2 + 4 * pair * memory) - each) / (2 * pair))
 
     @cached_property
-    def bytes_per_pixel(self) -> float:
-        """Peak memory of a forward pass per pixel, watched on a small image."""
-        example = self._example()
-        peak = peak_bytes(lambda batch: self._two(self._eager, batch), example.to(self.device))
-        return peak / (example.shape[-2] * example.shape[-1])
+    def _peak(self) -> tuple[float, float]:
+        """Peak bytes of a forward pass for each pixel and for each pair of pixels, watched on small images.
 
-    def _example(self) -> Tensor:
-        height, width = (-(-self._canvas // p) * p for p in self.period)
+        Where all pixels are held against all, as attention does, memory grows with the square of their number.
+        """
+        network = self.model.network
+        one, pixels = self._watched(1)
+        if isinstance(network, UNet | Mirrored):
+            return one / pixels, 0.0
+        try:
+            two, more = self._watched(2)
+        except Exception:  # noqa: BLE001 (a network for one size)
+            return one / pixels, 0.0
+        pair = (two / more - one / pixels) / (more - pixels)
+        each = one / pixels - pair * pixels
+        return (each, pair) if pair * more > _GROWS * each else (max(one / pixels, two / more), 0.0)
+
+    def _watched(self, times: int) -> tuple[int, int]:
+        """Peak bytes of a forward pass of a small image, so many times as large a side, and its pixels."""
+        example = self._example(times)
+        peak = peak_bytes(lambda batch: self._two(self._eager, batch), example.to(self.device))
+        return peak, example.shape[-2] * example.shape[-1]
+
+    def _example(self, times: int = 1) -> Tensor:
+        height, width = (-(-self._canvas // p) * p * times for p in self.period)
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, self.model.normalisation.channels, height, width, generator=generator)
 

@@ -81,22 +81,35 @@ def scheme(
         align: the chunk of the output: boxes written meet at its multiples.
         probabilities: they are asked for, and wait in memory beside the labels.
         most: pixels of a tile, whatever is asked for, after memory has run out with larger ones.
+
+    Raises:
+        PlanError: tiles too small for the network, or a batch of none.
     """
+    if batch < 1:
+        raise PlanError(f"batch = {batch}", "at least 1", "")
     asked = (tile, tile) if isinstance(tile, int) else tile
     many = size[0] * size[1]
     pixels = _affordable(engine, many, probabilities) // batch if asked is None else asked[0] * asked[1]
     pixels = pixels if most is None else min(pixels, most)
     whole = Tiling(size, size_up(size, engine.period), period=engine.period)
-    fits = whole.tile[0] * whole.tile[1] <= pixels if asked is None or most else _within(whole.tile, asked)
+    if asked is None or most:
+        fits = whole.tile[0] * whole.tile[1] <= pixels
+    else:
+        fits = _within(whole.tile, asked) or (_within(size, asked) and engine.pads_otherwise)
     large = asked is None and engine.device.type == "cpu" and whole.tile[0] * whole.tile[1] > _WHOLE
     if fits and not (large and engine.tileable):
         return Scheme(Tiling(size, size) if engine.pads_otherwise else whole, exact=True)
     if not engine.tileable:
         return _blended(engine, size, asked if asked and not most else None, pixels)
-    halo, short = exact_halo(engine), (0, 0)
+    return _exact(engine, whole, asked if not most else None, pixels, align)
+
+
+def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align: int) -> Scheme:
+    """In tiles with a halo; ``whole`` is the image in one."""
+    size, halo, short = whole.size, exact_halo(engine), (0, 0)
     if isinstance(engine.model.network, Mirrored):
         short = whole.padded[0] - size[0], whole.padded[1] - size[1]
-    if asked and not most:
+    if asked:
         chosen = asked
     else:
         wide = (halo[0][0], halo[0][1] + short[0]), (halo[1][0], halo[1][1] + short[1])
@@ -109,7 +122,7 @@ def scheme(
     try:
         return Scheme(Tiling(size, chosen, halo, engine.period, align, short), exact=True, note=note)
     except ValueError as error:
-        least = Tiling(size, size_up(size, engine.period), halo, engine.period, align, short).smallest
+        least = Tiling(size, whole.tile, halo, engine.period, align, short).smallest
         raise PlanError(
             f"tiles of {chosen[0]}x{chosen[1]} pixels",
             f"at least {least[0]}x{least[1]} for this network, whose halo is {halo[0][0]} to {halo[0][1]} pixels",
@@ -147,11 +160,10 @@ def _affordable(engine: Engine, many: int, probabilities: bool) -> int:
     """Pixels of a tile: its features, and where probabilities are asked for, those of the tiles that wait."""
     free = free_memory(engine.device)
     waiting = 4 * engine.model.classes.count * _WAITING if probabilities else 0
-    each = engine.bytes_per_pixel * _SCRATCH + waiting
     if engine.device.type == "cpu":
-        return int(min(_BUDGET, free // 4) / each)
+        return engine.affordable(min(_BUDGET, free // 4), _SCRATCH, waiting)
     whole = many > _ON_GPU and not engine.tileable  # asked only where it matters: it takes a second
-    return min(int(free // 2 / each), _WHOLE_ON_GPU if whole else _ON_GPU)
+    return min(engine.affordable(free // 2, _SCRATCH, waiting), _WHOLE_ON_GPU if whole else _ON_GPU)
 
 
 def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Scheme:

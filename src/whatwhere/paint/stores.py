@@ -68,7 +68,11 @@ def claimed(folder: Path) -> Iterator[None]:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # network drives lock what may be written
     try:
         _hold(handle, folder)
-        yield
+        try:
+            yield
+        finally:
+            if folder.is_dir() and all(entry.name == _LOCK for entry in folder.iterdir()):  # nothing was begun
+                (folder / _LOCK).unlink(missing_ok=True)
     finally:
         os.close(handle)
         with suppress(OSError):  # what a network drive keeps of an open file's folder
@@ -129,12 +133,14 @@ class JournaledSink:
         folder: the partial folder.
         work: what makes two runs the same work (model, image, precision ...), as JSON.
         store: what holds the boxes inside the folder.
-        overwrite: what an interrupted run of other work has left there goes; else it is a `TakenError`.
+        overwrite: what an interrupted run of other work, or in other tiles, has left there goes; else it is a
+            `TakenError`.
     """
 
     def __init__(self, folder: Path, work: dict[str, Any], store: Store, *, overwrite: bool = False) -> None:
         self.folder, self.store = folder, store
         self._work, self._overwrite = work, overwrite
+        self._begun = False
         self._journal: Journal | None = None
 
     @property
@@ -167,6 +173,20 @@ class JournaledSink:
             "choose another folder with -o, or use --overwrite",
         )
 
+    def _refuse_other_tiles(self, tiles: dict[str, Any]) -> None:
+        """Nor are those of this work, that were finished in tiles of another size by an earlier run."""
+        earlier, first = self._earlier(), not self._begun
+        self._begun = True  # from now on, tiles only shrink where memory runs out
+        if self._overwrite or not first or not earlier or earlier.get("tile") == tiles["tile"]:
+            return
+        if Journal(self._path, Journal.work(self._path)).done:
+            before, now = ("x".join(map(str, tile)) for tile in (earlier["tile"], tiles["tile"]))
+            raise TakenError(
+                f"{self.folder} holds an interrupted painting in tiles of {before}, and tiles of {now} are asked for",
+                "the same tiles, which go on with it",
+                "leave the tile out, choose another folder with -o, or use --overwrite",
+            )
+
     @property
     def _path(self) -> Path:
         return self.folder / "journal"
@@ -175,6 +195,7 @@ class JournaledSink:
         self.close()
         self._refuse_others()
         tiles = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
+        self._refuse_other_tiles(tiles)
         work = {**self._work, **tiles, "how": how}
         journal = Journal(self._path, work)
         with writing(self.folder):

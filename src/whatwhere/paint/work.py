@@ -124,9 +124,10 @@ def read_tile(
     box = tuple((start, min(stop, size)) for (start, stop), size in zip(tile.read, tiling.size))
     pixels, valid = source.read(box)
     if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels).all(axis=-1)
-        if not (finite if valid is None else finite | ~valid).all():
-            y, x = np.argwhere(~finite)[0]
+        bad = ~np.isfinite(pixels).all(axis=-1)
+        bad = bad if valid is None else bad & valid
+        if bad.any():
+            y, x = np.argwhere(bad)[0]
             raise DataError(
                 f"{source.name} holds NaN or infinity at row {box[0][0] + y}, column {box[1][0] + x}",
                 "numbers, or a no-data value in the file's own metadata",
