@@ -167,6 +167,23 @@ def test_a_network_derived_from_ours_is_not_ours(tmp_path: Path) -> None:
         Segmenter.load(tmp_path / "m.safetensors")
 
 
+def _leaky(network: UNet) -> UNet:
+    """Ours, with a layer of another kind."""
+    network.decoder[0] = nn.Sequential(network.decoder[0], nn.LeakyReLU())
+    return network
+
+
+def test_one_of_ours_with_a_layer_exchanged_is_not_ours_any_more(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    altered = Segmenter.from_module(_leaky(UNet(3, 2, width=2, depth=2)), 2, ((127.0,) * 3, (60.0,) * 3))
+    altered.save(tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match=r"weights of \S*UNet, which was made elsewhere"):
+        Segmenter.load(tmp_path / "m.safetensors")
+    again = Segmenter.load(tmp_path / "m.safetensors", module=_leaky(UNet(3, 2, width=2, depth=2)))
+    image = torch.randn(1, 3, 16, 16)
+    assert torch.equal(again.model.network(image), altered.model.network(image))
+
+
 def test_one_that_knows_it_all_already_goes_on(run: Path, discs: Path) -> None:
     network = Segmenter.load(run, module=Given()).model.network
     assert Segmenter.fit(discs, epochs=0.5, device="cpu", module=network).evaluate(discs, split="val").mean_iou > 0.8
@@ -308,6 +325,32 @@ class _Stateful(Given):
 
     def set_extra_state(self, state: Any) -> None:
         pass
+
+
+class _Masked(Given):
+    """Keeps a mask of infinities, as attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0 * self.mask.exp().sum()
+
+
+def test_a_mask_of_infinities_has_no_mean_and_stays(discs: Path, made: Plan, tmp_path: Path) -> None:
+    short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Masked"))
+    network = _Masked()
+    record = segmenter.train(discs, tmp_path / "run", plan=short, module=network)
+    assert record.mean_iou > 0
+    assert torch.equal(network.mask, torch.full((4, 4), float("-inf")).triu(1))
+
+
+def test_one_that_can_t_be_copied_says_so(discs: Path, made: Plan, tmp_path: Path) -> None:
+    network = given()
+    network.kept = network(torch.randn(1, 3, 8, 8))
+    with pytest.raises(PlanError, match=r"Given can't be copied .*parametrizations"):
+        segmenter.train(discs, tmp_path / "run", plan=made, module=network)
 
 
 def test_state_that_no_file_can_hold(tmp_path: Path) -> None:

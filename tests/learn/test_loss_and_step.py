@@ -141,6 +141,11 @@ def test_a_class_absent_from_the_truth_has_no_dice() -> None:
     assert float(segmentation_loss(logits, target).dice) == pytest.approx(1 - 2 / 3 / (2 / 3 + 1))
 
 
+def test_logits_and_truth_of_other_numbers_of_images_are_an_error() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        segmentation_loss(torch.zeros(3, 2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8))
+
+
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tiny import write_discs
 from whatwhere import segmenter
 from whatwhere.errors import ModelError, OutputError, PlanError
 from whatwhere.field import field
+from whatwhere.learn.changes import changed
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.planning import receptive_field
@@ -214,6 +216,33 @@ def test_the_less_time_the_narrower_the_network(discs: Path) -> None:
     widths = [segmenter.plan(discs, time=time, device="cpu").network.width for time in times]
     assert widths == sorted(widths)
     assert (widths[0], widths[-1]) == (8, 64)
+
+
+def test_of_few_images_a_wider_network_soon_has_seen_enough(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def plans() -> list[Plan]:
+        return [segmenter.plan(discs, time=time, device="cpu") for time in ("5s", "10s", "20s", "40s")]
+
+    few = plans()
+    assert "sees 8,000 crops (enough for few images: all pixels 100 times) in time" in few[-1].reasons["network.width"]
+    monkeypatch.setattr("whatwhere.learn.planning._PASSES_WANTED", 10**6)
+    many = plans()
+    assert "few images" not in many[-1].reasons["network.width"]
+    widths = [(one.network.width, other.network.width) for one, other in zip(few, many)]
+    assert all(one >= other for one, other in widths)
+    assert any(one > other for one, other in widths)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
+def test_a_seed_that_random_numbers_can_t_begin_with(seed: int, discs: Path) -> None:
+    with pytest.raises(PlanError, match=rf"seed = {re.escape(f'{seed:g}')}; expected a number from 0 to 4.29497e\+09"):
+        segmenter.plan(discs, epochs=1, seed=seed)
+
+
+@pytest.mark.parametrize("time", ["1.1h", "2.2h", "90.5s"])
+def test_the_time_that_a_run_was_started_with_is_no_change(time: str, discs: Path, tmp_path: Path) -> None:
+    plan = read_plan(write_plan(segmenter.plan(discs, time=time), tmp_path / "plan.toml"))
+    assert changed(plan, time=time) == plan
+    assert changed(plan, time="3h") != plan
 
 
 def test_the_smaller_the_gpu_the_narrower_the_network(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

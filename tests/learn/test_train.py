@@ -495,6 +495,34 @@ def test_when_one_crop_does_not_fit_the_run_stops_with_a_remedy(
         train(disc_plan, sets, tmp_path / "run")
 
 
+def test_an_error_that_halving_brought_is_told_as_memory(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As batch norm's, which can't make a mean of a single value."""
+
+    def single(*_: Any, accumulate: int, **__: Any) -> StepResult:
+        if accumulate < disc_plan.training.batch:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        raise ValueError("Expected more than 1 value per channel when training")
+
+    monkeypatch.setattr(training, "train_step", single)
+    with pytest.raises(TrainingError, match=r"memory ran out with 2 crops of 32 px"):
+        train(disc_plan, sets, tmp_path / "run")
+
+
+def test_memory_that_runs_out_beside_the_steps_is_told(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_state: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training.State, "snapshot", full)
+    told = Told()
+    with pytest.raises(TrainingError, match=r"memory ran out beside the steps.*use a smaller width"):
+        train(disc_plan, sets, tmp_path / "run", view=told)
+    assert told.closed
+
+
 def test_another_error_of_a_step_is_not_taken_for_memory(
     disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

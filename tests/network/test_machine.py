@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from whatwhere.errors import PlanError
 from whatwhere.network import machine, probe_machine
 
 
@@ -25,6 +26,11 @@ def test_a_container_has_what_its_limit_leaves(tmp_path: Path, monkeypatch: pyte
     assert probe_machine("cpu").memory == 2**30
     (tmp_path / names[1]).write_text(f"{2**31}\n")
     assert machine.available_memory() == 0
+
+
+def test_a_processor_has_no_number() -> None:
+    with pytest.raises(PlanError, match=r"device is 'cpu:0'"):
+        probe_machine("cpu:0")
 
 
 def test_no_limit_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

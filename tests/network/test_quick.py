@@ -220,6 +220,31 @@ def test_networks_that_look_closer_learn_and_paint_all_the_same(kind: type[nn.Mo
     assert not torch.equal(plain.head.weight, network.head.weight)
 
 
+class _Chancy(_Flattening):
+    """And draws random numbers, and keeps statistics, before it fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.first(x))
+
+
+def test_a_step_that_was_tried_in_vain_leaves_no_trace() -> None:
+    machine = probe_machine("cpu", "float32")
+    images, target = torch.randn(2, 3, 16, 16), torch.randint(0, 2, (2, 16, 16), dtype=torch.uint8)
+    states = []
+    for known in (False, True):
+        torch.manual_seed(0)
+        network = _Chancy().to(memory_format=LAST).train()
+        if known:  # then it is not tried
+            quick._PLAIN.add(network)
+        train_step(network, make_optimizer(network, TrainingPlan(epochs=1)), images, target, machine=machine)
+        states.append(network.state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(*(state.values() for state in states)))
+
+
 def test_a_step_and_painting_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[bool] = []
     honest = quick._WAYS[F.instance_norm]

@@ -22,18 +22,23 @@ class Average:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
+        # of masks of infinities, as networks that are given may have, there is no mean
+        self._kept = {name for name, buffer in network.named_buffers() if not _has_mean(buffer)}
 
     @torch.no_grad()
     def follow(self, network: nn.Module, step: int, cooled: float = 1.0) -> None:
         """Takes in the weights after a step; ``cooled`` is what share of its height the learning rate has kept."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = _floats(self.network), _floats(network)
+        mine, theirs = self._means(self.network), self._means(network)
         torch._foreach_lerp_(mine, theirs, min(1.0, (1 - decay) / max(cooled, 1e-9)))
-        for own, other in zip(self.network.buffers(), network.buffers()):
-            if not own.is_floating_point():
+        for (name, own), other in zip(self.network.named_buffers(), network.buffers()):
+            if name in self._kept:
                 own.copy_(other)
 
+    def _means(self, network: nn.Module) -> list[Tensor]:
+        buffers = [buffer for name, buffer in network.named_buffers() if name not in self._kept]
+        return [tensor.detach() for tensor in (*network.parameters(), *buffers)]
 
-def _floats(network: nn.Module) -> list[Tensor]:
-    tensors = [*network.parameters(), *network.buffers()]
-    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+
+def _has_mean(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.isfinite().all())

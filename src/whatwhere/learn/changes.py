@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.errors import PlanError
-from whatwhere.learn.plan import Plan, parse_duration
+from whatwhere.learn.plan import Plan, duration_text, parse_duration
 
 __all__ = ["changed", "check_unchanged"]
 
@@ -29,13 +29,18 @@ def changed(
     """
     training, network = plan.training, plan.network
     if time is not None or epochs is not None:
-        same = time is not None and epochs is None and parse_duration(time) == training.seconds
+        same = time is not None and epochs is None and training.time and _as_written(time) == _as_written(training.time)
         training = training if same else replace(training, time=time or "", epochs=epochs or 0.0)
     if device is not None:
         training = replace(training, device=device)
     if skips is not None:
         network = replace(network, skips=tuple(sorted(set(skips))))
     return replace(plan, training=training, network=network, seed=plan.seed if seed is None else seed)
+
+
+def _as_written(time: str) -> str:
+    """Without what writing a plan rounds away."""
+    return duration_text(parse_duration(time))
 
 
 def check_unchanged(plan: Plan, asked: Plan, run: Path) -> None:

@@ -83,6 +83,17 @@ def _check_weights(module: object) -> None:
         raise PlanError(f"{name_of(module)} has no weights that learn", "some", "set requires_grad_(True)")
 
 
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # of tensors that were computed, as the older weight_norm keeps them
+        raise PlanError(
+            f"{name_of(module)} can't be copied ({in_a_line(error)})",
+            "a module that copy.deepcopy takes",
+            "make it anew without running it, and use torch.nn.utils.parametrizations for weight or spectral norms",
+        ) from error
+
+
 def _checked_output(module: nn.Module, plan: Plan, crops: tuple[int, int], machine: Machine) -> bool:
     """Runs a copy as training will: on so many crops of such a side, in its layout and precision.
 
@@ -92,7 +103,7 @@ def _checked_output(module: nn.Module, plan: Plan, crops: tuple[int, int], machi
     count, side = crops
     image = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     expected = f"a tensor {(count, classes, side, side)}: a logit for each class and pixel"
-    learner = copy.deepcopy(module).train().to(machine.device, memory_format=layout(machine.device))  # type: ignore[call-overload]
+    learner = _copied(module).train().to(machine.device, memory_format=layout(machine.device))  # type: ignore[call-overload]
     try:
         with torch.no_grad(), autocast(machine):
             found = forward(learner, image.to(machine.device).contiguous(memory_format=layout(machine.device)))

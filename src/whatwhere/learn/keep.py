@@ -109,16 +109,16 @@ class Keeper:
             best = load_model(self._folder.model, state.average.network if self._plan.network.module else None)
         engine = self._engine(best)
         scores = validate(engine, self._images, self._last)
-        entry = self._noted(scores, state)
+        entry = self._noted(scores, state, best.training["step"])
         draw_preview(engine, self._images, self._judged[0], self._folder.preview(entry["step"]))
         best.training |= {key: entry[key] for key in ("mean_iou", "iou", "validated")}
         save_model(best, self._folder.model)
         save_model(last, self._folder.last)
         return entry
 
-    def _noted(self, scores: Scores, state: State) -> dict[str, Any]:
+    def _noted(self, scores: Scores, state: State, step: int | None = None) -> dict[str, Any]:
         entry = {
-            "step": state.counters.step, "elapsed": state.counters.elapsed, "validated": len(scores.images),
+            "step": state.counters.step if step is None else step, "elapsed": state.counters.elapsed, "validated": len(scores.images),
             "mean_iou": scores.mean_iou, "iou": scores.iou, "collapsed": collapsed(scores),
         }  # fmt: skip
         self._folder.record(entry)

@@ -22,6 +22,9 @@ from whatwhere.records import VOID
 
 __all__ = ["Losses", "counted_shares", "segmentation_loss"]
 
+_PLACES = (0, 2, 3)
+"""All axes but the classes'."""
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -72,10 +75,8 @@ def counted_shares(target: Tensor, parts: int, weights: Tensor | None = None) ->
 
 def _weight_of(target: Tensor, weights: Tensor | None) -> Tensor:
     """The weights of all pixels that count, summed; their number where classes have none."""
-    counted = target != VOID
-    if weights is None:
-        return counted.sum().float()
-    return (weights[target.where(counted, 0).long()] * counted).sum()
+    counted, classes = _truth(target)
+    return counted.sum() if weights is None else (weights[classes] * counted).sum()
 
 
 class _Sums(torch.autograd.Function):
@@ -91,7 +92,7 @@ class _Sums(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         shares = torch.empty(logits.shape, device=logits.device)  # a plane a class: much faster than a row a pixel
         at_once = 1 if logits.device.type == "cpu" else len(logits)
-        parts = zip(*(torch.split(whole, at_once) for whole in (logits, target, shares)))
+        parts = zip(*(torch.split(whole, at_once) for whole in (logits, target, shares)), strict=True)
         sums = [_sums(some.float().contiguous().log_softmax(1), truth, into) for some, truth, into in parts]
         ctx.save_for_backward(shares, target)
         ctx.like, ctx.at_once = torch.empty_like(logits, device="meta"), at_once
@@ -102,7 +103,7 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
         shares, target = ctx.saved_tensors
         found = torch.empty_like(ctx.like, device=shares.device)
-        for some, truth, into in zip(*(torch.split(whole, ctx.at_once) for whole in (shares, target, found))):
+        for some, truth, into in zip(*(torch.split(whole, ctx.at_once) for whole in (shares, target, found)), strict=True):
             into.copy_(_slope(given, some, truth))
         return found, None
 
@@ -112,8 +113,10 @@ def _sums(log_shares: Tensor, target: Tensor, shares: Tensor) -> Tensor:
     counted, classes = _truth(target)
     truth = torch.zeros_like(log_shares).scatter_(1, classes, counted)
     torch.exp(log_shares, out=shares)
-    each = (log_shares * truth, shares * truth, shares * counted, truth)
-    return torch.stack([one.sum((0, 2, 3)) for one in each])
+    return torch.stack([
+        (log_shares * truth).sum(_PLACES), (shares * truth).sum(_PLACES), (shares * counted).sum(_PLACES),
+        truth.sum(_PLACES),
+    ])  # fmt: skip
 
 
 def _slope(given: Tensor, shares: Tensor, target: Tensor) -> Tensor:
@@ -122,7 +125,7 @@ def _slope(given: Tensor, shares: Tensor, target: Tensor) -> Tensor:
     counted, classes = _truth(target)
     to_log = of_log[classes] * counted
     to_own = of_own[classes] * counted * shares.gather(1, classes)
-    to_all = torch.einsum("nchw,c->nhw", shares, of_all)[:, None] * counted
+    to_all = (shares * of_all[:, None, None]).sum(1, keepdim=True) * counted
     slope = torch.addcmul(-(to_log + to_own + to_all), counted, of_all[:, None, None]).mul_(shares)
     return slope.scatter_add_(1, classes, to_log + to_own)
 

@@ -43,7 +43,8 @@ class World:
 
     def device(self, asked: str) -> str:
         """Where this process computes: of several on GPUs, each has one of its own, whichever the plan names."""
-        return f"cuda:{torch.cuda.current_device()}" if self.size > 1 and asked.startswith("cuda") else asked
+        own = self.size > 1 and asked.startswith("cuda") and torch.cuda.is_available()
+        return f"cuda:{torch.cuda.current_device()}" if own else asked
 
     def agree(self, *values: float) -> tuple[float, ...]:
         """The first process's values, in every process: clocks differ, and all must stop at the same step."""

@@ -59,9 +59,6 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
     _check_batch(images, target)
     images, target = images.to(machine.device), target.to(machine.device)
     learner = copy.deepcopy(network).train()
-    for module in learner.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.5
     optimizer = make_optimizer(learner, plan.training)
     losses: list[float] = []
     while len(losses) < _STEPS:
@@ -85,7 +82,7 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
             f"a fall below {_ENOUGH:.0%}",
             f"check that images show what masks say, and learning_rate ({plan.training.learning_rate:g})",
         )
-    return Pilot(losses[0], losses[-1], len(losses), time.perf_counter() - started)
+    return Pilot(losses[0], losses[-1], len(losses), time.perf_counter() - started, side=pilot_side(plan))
 
 
 def pilot_side(plan: Plan) -> int:

@@ -150,7 +150,7 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least(0, seed=self.seed)
+        _within(0, 2**32 - 1, seed=self.seed)
         if self.network.encoder == "efficientnet-lite0" and self.normalisation.channels != 3:
             raise PlanError(
                 f"encoder = 'efficientnet-lite0' and images of {self.normalisation.channels} channels",

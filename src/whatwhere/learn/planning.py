@@ -36,6 +36,8 @@ _NARROW_SPEED = 0.5
 """The share of their speed that processors reach with the narrowest."""
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
+_CROPS_LEAST, _PASSES_WANTED = 8000, 100
+"""Fewer suffice, down to so many, where they show all pixels so often: of few images a wider one soon has seen enough."""
 _RARE = 0.01
 """Share of the pixels below which a class is easily overlooked, and all are weighted."""
 _RAREST = 0.001
@@ -314,14 +316,17 @@ def _width(
     speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
     speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
     channels = survey.normalisation().channels
+    passes = _PASSES_WANTED * _pixels(survey) / crop**2
+    wanted = round(min(_CROPS_WANTED, max(_CROPS_LEAST, passes)))
     seen = 0.0
     for width in _WIDTHS if survey.classes.count <= _FEW_CLASSES else _WIDTHS[:-1]:
         network = UNet(channels, survey.classes.count, width=width, depth=depth, max_width=512)
         work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
         seen = seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
-        if seen >= _CROPS_WANTED:
+        if seen >= wanted:
             break
-    what = f"the widest that sees {_CROPS_WANTED:,} crops in time" if seen >= _CROPS_WANTED else "the narrowest"
+    few = f" (enough for few images: all pixels {_PASSES_WANTED} times)" if wanted < _CROPS_WANTED else ""
+    what = f"the widest that sees {wanted:,} crops{few} in time" if seen >= wanted else "the narrowest"
     return width, f"{what}; it will see about {seen:,.0f}"
 
 
@@ -330,14 +335,18 @@ def _warmup(
 ) -> Reasoned[float]:
     """Long enough that the first steps, which know least, spoil nothing; a small share of a long run."""
     if epochs:
-        pixels = sum(f.image.size[0] * f.image.size[1] for f in survey.training if f.image)
-        wanted, whole, unit = _RISE_STEPS, epochs * pixels / (batch * crop * crop), "steps"
+        wanted, whole, unit = _RISE_STEPS, epochs * _pixels(survey) / (batch * crop * crop), "steps"
     else:
         assert seconds is not None
         wanted = _RISE_SECONDS_GPU if machine.device.startswith("cuda") else _RISE_SECONDS
         whole, unit = seconds, "seconds"
     share = round(min(0.3, max(0.05, wanted / whole)), 2)
     return share, f"about {share * whole:.0f} {unit}: hasty first steps spoil what comes after"
+
+
+def _pixels(survey: Survey) -> int:
+    """Of all training images."""
+    return sum(f.image.size[0] * f.image.size[1] for f in survey.training if f.image)
 
 
 def _class_shares(survey: Survey) -> list[float]:

@@ -64,8 +64,8 @@ class State:
         return kept
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy in memory, to rewind to."""
-        return {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
+        """A copy in the computer's memory, to rewind to: a GPU's is for the network."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors().items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.network.load_state_dict(_under("network.", tensors))

@@ -115,11 +115,16 @@ def train_step(
 
     if recorder is not None:
         return _updated(optimizer, recorder(compute, images, target))
+    chance = torch.get_rng_state()
+    buffers = [buffer.clone() for buffer in network.buffers()] if images.device.type == "cpu" else []
     try:
         return afresh()
     except RuntimeError as error:
         if not forgone(network, error):
             raise
+    torch.set_rng_state(chance)  # as if it had not been tried: a run that is gone on with tries it at another step
+    for buffer, before in zip(network.buffers(), buffers):
+        buffer.copy_(before)
     return afresh()
 
 

@@ -7,6 +7,7 @@ the same weights, as if it had not been (with ``epochs``; with ``time`` the cloc
 from __future__ import annotations
 
 import math
+import random
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -96,9 +97,17 @@ def train(
             plan = read_plan(folder.plan)
         world.check_batch(plan.training)
         told = with_board(view or SilentView(), folder.board) if world.leads else SilentView()
-        trainer = _Trainer(plan, module, sets, folder, told, world, _Clock(began), checkpoint_seconds)
         try:
+            trainer = _Trainer(plan, module, sets, folder, told, world, _Clock(began), checkpoint_seconds)
             return trainer.run(resume)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"memory ran out beside the steps of training ({in_a_line(error)})",
+                "room for the network, its mean and what the optimiser keeps of each weight",
+                "close what else uses the device, use a smaller width, or the device cpu",
+            ) from error
         finally:
             told.close()
 
@@ -277,8 +286,8 @@ class _Trainer:
         images, target = next(batches)
         self.state.counters.waiting += time.perf_counter() - asked
         self.learner.train()
-        # what is left to chance in a network that is given is the same after an interruption
-        torch.manual_seed(self.plan.seed + self.state.counters.step * self.world.size + self.world.rank)
+        self._leave_to_chance()
+        halved: BaseException | None = None
         while True:
             try:
                 images, target = images.to(self.machine.device), target.to(self.machine.device)
@@ -290,8 +299,27 @@ class _Trainer:
             except Exception as error:  # compiling may raise whatever the compilers below it do
                 if is_out_of_memory(error):
                     self._halve(error, images.shape[0])
+                    halved = error
                 elif not self._simplify(error):
-                    raise
+                    if halved is None:
+                        raise
+                    # such as batch norm, which a single crop is too few for
+                    raise self._no_room(2 * images.shape[0] // self.state.counters.accumulate) from error
+
+    def _leave_to_chance(self) -> None:
+        """What is random in a network that is given is the same after an interruption."""
+        number = self.plan.seed + self.state.counters.step * self.world.size + self.world.rank
+        torch.manual_seed(number)
+        if self.plan.network.module:
+            random.seed(number)
+            np.random.seed(number % 2**32)  # noqa: NPY002 (the one that others' code draws from)
+
+    def _no_room(self, crops: int) -> TrainingError:
+        return TrainingError(
+            f"memory ran out with {_crops(crops)} of {self.plan.training.crop} px",
+            "a step that fits",
+            "use a smaller crop or width, or with several processes a larger accumulate",
+        )
 
     def _simplify(self, error: Exception) -> bool:
         """Goes on without a recording, or with the network as it is if it was compiled; else the error is its own."""
@@ -311,11 +339,7 @@ class _Trainer:
         before = self.state.counters.accumulate
         parts = next((n for n in range(2 * before, batch + 1) if batch % n == 0), batch)
         if parts == before or self.world.size > 1:  # processes that count parts differently would wait for ever
-            raise TrainingError(
-                f"memory ran out with {_crops(batch // before)} of {self.plan.training.crop} px",
-                "a step that fits",
-                "use a smaller crop or width, or with several processes a larger accumulate",
-            ) from error
+            raise self._no_room(batch // before) from error
         self.state.counters.accumulate = parts
         self.state.optimizer.zero_grad(set_to_none=True)
         if self.state.counters.step == 0:  # it may have run out in the middle of the first update

@@ -72,7 +72,7 @@ def probe_machine(device: str = "auto", precision: Precision = "auto") -> Machin
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
+    if not re.fullmatch(r"cpu|(cuda|mps)(:\d+)?", device):
         raise PlanError(f"device is {device!r}", "'auto', 'cpu', 'cuda' or 'mps'", "leave it at 'auto' if unsure")
     if device.partition(":")[0] == "mps" and not torch.backends.mps.is_available():
         raise PlanError("device is 'mps'", "a device of this machine", "use 'cpu': torch sees no Apple GPU here")

@@ -136,10 +136,13 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 
 def own_config(network: nn.Module) -> dict[str, Any] | None:
-    """What :func:`build` makes this network from; None for networks made elsewhere, whatever ``config`` they have."""
+    """What :func:`build` makes this network from; None for networks made elsewhere, whatever ``config`` they have.
+
+    A class derived from ours computes something else, and so does ours with a layer exchanged.
+    """
     if type(network) is Mirrored:
         network = network.network
-    return network.config if type(network) is UNet else None  # a class derived from it computes something else
+    return network.config if type(network) is UNet and not network.altered else None
 
 
 def name_of(network: nn.Module) -> str:

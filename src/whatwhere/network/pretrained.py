@@ -86,8 +86,12 @@ def pretrained_parameters(network: nn.Module) -> list[nn.Parameter]:
         return list(network.encoder.body.parameters())
     if not isinstance(network, UNet) or network.config["encoder"] != "efficientnet-lite0":
         return []
-    stages = [*list(network.encoder.children())[1:], network.bottleneck]
-    return [parameter for stage in stages for parameter in stage.parameters()]
+    return [parameter for stage in _stages(network) for parameter in stage.parameters()]
+
+
+def _stages(network: UNet) -> list[nn.Module]:
+    """The classifier's, without the block of our own above them."""
+    return [*list(network.encoder.children())[1:], network.bottleneck]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -106,8 +110,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _own_tensors(network: UNet) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the encoder by the name that the weight file gives it."""
-    stages = [*list(network.encoder.children())[1:], network.bottleneck]
-    blocks = [part for stage in stages for part in stage.children()]
+    blocks = [part for stage in _stages(network) for part in stage.children()]
     yield from _named(blocks[0], "_conv_stem", "_bn0")
     inner = [block for block in blocks if isinstance(block, InvertedBottleneck)]
     for number, block in enumerate(inner):

@@ -109,12 +109,12 @@ def _conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *ar
 
 
 class _Biased(torch.autograd.Function):
-    """What has a bias in it already, which it is the gradient's way to."""
+    """A convolution's output as it is, with the bias in it already; gives the bias its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
         ctx.dtype = bias.dtype
-        ctx.mark_dirty(x)  # and not a view, which no layer after it could change in place
+        ctx.mark_dirty(x)  # an output that is a view could not be changed in place by the next layer
         return x
 
     @staticmethod

@@ -95,20 +95,7 @@ class UNet(nn.Module):
         padded = padding == "same"
         widths = tuple(min(width * 2**level, max(max_width, width)) for level in range(depth + 1))
 
-        self.encoder: nn.Module
-        self.bottleneck: nn.Module
-        if encoder == "plain":
-            self.channels = widths
-            self.encoder = PlainEncoder(in_channels, widths[:-1], block, repeats, padded)
-            self.bottleneck = pooled_block(block, widths[-2], widths[-1], repeats, padded)
-        elif encoder.startswith("timm:"):
-            self.encoder = TimmEncoder(encoder.removeprefix("timm:"), in_channels, width, depth)
-            self.bottleneck = nn.Identity()
-            self.channels = self.encoder.channels
-        else:
-            self.channels = (width, *LITE0_CHANNELS[:depth])
-            *stages, self.bottleneck = lite0_stages()[:depth]
-            self.encoder = Lite0Encoder(in_channels, width, stages)
+        self._make_way_down(encoder, in_channels, widths)
         coming = (*widths[1:-1], self.channels[-1])  # into each way up, from below
         self.up = nn.ModuleList(Up(up, below, here) for below, here in zip(coming, widths))
         self.decoder = nn.ModuleList(
@@ -116,11 +103,36 @@ class UNet(nn.Module):
             for level, here in enumerate(widths[:-1])
         )
         self.head = nn.Conv2d(widths[0], classes, 1)
-        if encoder != "plain":  # blocks beside the image's way down; below the last that a skip takes nobody asks
-            own = int(getattr(self.encoder, "own", 1))
-            for level in range(max((level for level in kept if level < own), default=-1) + 1, own):
-                self.encoder.get_submodule(str(level)).requires_grad_(False)
         _initialise(self)
+        self._as_made = repr(self)
+
+    def _make_way_down(self, encoder: str, in_channels: int, widths: tuple[int, ...]) -> None:
+        """Encoder and bottleneck, and the channels of each level."""
+        self.encoder: nn.Module
+        self.bottleneck: nn.Module
+        block, repeats, padded = self.config["block"], self.config["repeats"], self.padding == "same"
+        if encoder == "plain":
+            self.channels = widths
+            self.encoder = PlainEncoder(in_channels, widths[:-1], block, repeats, padded)
+            self.bottleneck = pooled_block(block, widths[-2], widths[-1], repeats, padded)
+            return
+        if encoder.startswith("timm:"):
+            self.encoder = TimmEncoder(encoder.removeprefix("timm:"), in_channels, widths[0], self.depth)
+            self.bottleneck = nn.Identity()
+            self.channels = self.encoder.channels
+        else:
+            self.channels = (widths[0], *LITE0_CHANNELS[: self.depth])
+            *stages, self.bottleneck = lite0_stages()[: self.depth]
+            self.encoder = Lite0Encoder(in_channels, widths[0], stages)
+        # blocks beside the image's way down: below the last that a skip takes nobody asks
+        own = int(getattr(self.encoder, "own", 1))
+        for level in range(max((level for level in self.skips if level < own), default=-1) + 1, own):
+            self.encoder.get_submodule(str(level)).requires_grad_(False)
+
+    @property
+    def altered(self) -> bool:
+        """Whether a layer was exchanged since it was made: then ``config`` says something else."""
+        return repr(self) != self._as_made
 
     @overload
     def forward(self, image: Tensor, skips: Mapping[int, Skip] | None = None) -> Tensor: ...
