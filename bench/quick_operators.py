@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from common import header, interleaved, model_of, table
 from whatwhere.learn import step
+from whatwhere.learn.loss import segmentation_loss
 from whatwhere.learn.plan import TrainingPlan
 from whatwhere.network import UNet, keep_freed_memory, probe_machine, quick
 from whatwhere.paint import Engine
@@ -60,6 +61,28 @@ def operators() -> dict[str, Callable[[], object]]:
         found[f"instance norm, {channels} channels, {side}x{side}"] = forward_and_backward(norm, channels, side)
     found["replication padding, 32 channels, 256x256"] = forward_and_backward(replicated, 32, 256)
     return found
+
+
+def usual_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy and Dice by torch's operators on whole batches."""
+    logits = logits.float().contiguous()  # as whatwhere has it: a plane a class is much faster
+    shares, truth = logits.softmax(1), F.one_hot(target, logits.shape[1]).movedim(-1, 1)
+    overlap, predicted, true = (one.sum((0, 2, 3)) for one in (shares * truth, shares, truth))
+    return F.cross_entropy(logits, target) + 1 - (2 * overlap / (predicted + true)).mean()
+
+
+def losses(classes: int, side: int, rounds: int) -> list[float]:
+    """Milliseconds of the loss and its gradient, by torch's operators and by ours."""
+    logits = torch.randn(BATCH, classes, side, side).to(probe_machine().dtype)
+    logits = logits.contiguous(memory_format=torch.channels_last).requires_grad_()
+    target = torch.randint(0, classes, (BATCH, side, side), dtype=torch.uint8)
+    wide = target.long()
+    ways: dict[str, Callable[[], object]] = {
+        "torch": lambda: usual_loss(logits, wide).backward(),  # type: ignore[no-untyped-call]
+        "ours": lambda: segmentation_loss(logits, target).total.backward(),  # type: ignore[no-untyped-call]
+    }
+    interleaved(ways, 1)
+    return [1000 * seconds for seconds in interleaved(ways, rounds).values()]
 
 
 def with_norm(width: int) -> nn.Module:
@@ -113,6 +136,9 @@ def main() -> None:
     steps |= {f"the same with instance norm, width {width}": whole_step(with_norm(width), side) for width in (16, 32)}
     steps |= {f"painting {2 * side}x{2 * side}, instance norm, width 32": painting(with_norm(32), 2 * side)}
     rows: list[list[object]] = []
+    for classes in (2, 11):
+        theirs, ours = losses(classes, side, rounds)
+        rows.append([f"the loss, {classes} classes, {side}x{side}", theirs, ours, theirs / ours])
     for group, itself in ((operators(), False), (steps, True)):
         for name, run in group.items():
             theirs, ours = both(run, rounds, itself=itself)

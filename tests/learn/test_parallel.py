@@ -84,6 +84,8 @@ def test_alone_all_agree() -> None:
 
 
 def test_of_several_processes_each_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert World(3, 4).device("cuda") == "cuda" or torch.cuda.is_available(), "without one, its absence is told later"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     assert World(3, 4).device("cuda:0") == World(3, 4).device("cuda") == "cuda:3"
     assert World(3, 4).device("cpu") == "cpu"

@@ -225,8 +225,9 @@ def written(step: Step, spans: Spans) -> Iterator[Read]:
     axis = _normal(int(args.get("dim", 0)), len(step.shape))
     size = step.shape[axis]
     single = step.operator == "select_scatter"
-    first = int(args["index"]) % size if single else args.get("start")
-    start, stop, stride = slice(first, first + 1 if single else args.get("end"), args.get("step") or 1).indices(size)
+    place = int(args.get("index", 0)) % size
+    run = slice(place, place + 1) if single else slice(args.get("start"), args.get("end"), args.get("step"))
+    start, stop, stride = run.indices(size)
     if axis != 1 or stride != 1:
         yield from ((source, wholes(source.shape)) for source in sources(args))
         return

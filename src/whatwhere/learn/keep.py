@@ -89,7 +89,7 @@ class Keeper:
         model = self._model(state)
         engine = self._engine(model)
         scores = validate(engine, self._images, self._judged)
-        entry = self._noted(scores, state)
+        entry = self._noted(scores, state, counters.step)
         if entry["collapsed"] is not None:
             self._say(
                 f"alarm at step {counters.step}: every pixel is painted {entry['collapsed']!r}; if this lasts, check "
@@ -116,9 +116,10 @@ class Keeper:
         save_model(last, self._folder.last)
         return entry
 
-    def _noted(self, scores: Scores, state: State, step: int | None = None) -> dict[str, Any]:
+    def _noted(self, scores: Scores, state: State, step: int) -> dict[str, Any]:
+        """The history's entry of the weights after a step, which may be an earlier one than the last."""
         entry = {
-            "step": state.counters.step if step is None else step, "elapsed": state.counters.elapsed, "validated": len(scores.images),
+            "step": step, "elapsed": state.counters.elapsed, "validated": len(scores.images),
             "mean_iou": scores.mean_iou, "iou": scores.iou, "collapsed": collapsed(scores),
         }  # fmt: skip
         self._folder.record(entry)

@@ -103,7 +103,8 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
         shares, target = ctx.saved_tensors
         found = torch.empty_like(ctx.like, device=shares.device)
-        for some, truth, into in zip(*(torch.split(whole, ctx.at_once) for whole in (shares, target, found)), strict=True):
+        parts = zip(*(torch.split(whole, ctx.at_once) for whole in (shares, target, found)), strict=True)
+        for some, truth, into in parts:
             into.copy_(_slope(given, some, truth))
         return found, None
 

@@ -37,7 +37,7 @@ _NARROW_SPEED = 0.5
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _CROPS_LEAST, _PASSES_WANTED = 8000, 100
-"""Fewer suffice, down to so many, where they show all pixels so often: of few images a wider one soon has seen enough."""
+"""Fewer suffice, down to so many, where they show all pixels so often: of few images it soon has seen enough."""
 _RARE = 0.01
 """Share of the pixels below which a class is easily overlooked, and all are weighted."""
 _RAREST = 0.001

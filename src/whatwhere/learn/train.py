@@ -312,7 +312,7 @@ class _Trainer:
         torch.manual_seed(number)
         if self.plan.network.module:
             random.seed(number)
-            np.random.seed(number % 2**32)  # noqa: NPY002 (the one that others' code draws from)
+            np.random.seed(number % 2**32)
 
     def _no_room(self, crops: int) -> TrainingError:
         return TrainingError(
