@@ -167,6 +167,22 @@ def test_evaluate_on_a_bad_file(spoil: Spoiler, discs: Path, disc_run: Path, tmp
     assert not (tmp_path / "worst.png").exists()
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "compare"])
+def test_all_that_headers_tell_is_told_before_the_first_image_is_painted(
+    verb: str, discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatwhere.segmenter.score", pytest.fail)
+    data = Path(shutil.copytree(discs, tmp_path / "data"))
+    empty_file(data / "val/images/disc 12.png", tmp_path)
+    Image.new("L", (30, 40)).save(data / "val/masks/disc 11.png")
+    models = {"evaluate": [disc_run], "compare": [disc_run, disc_run]}[verb]
+    done = run_cli(verb, *models, data)
+    assert_one_clear_line(done, "2 of 3 images can't be used", "disc 12.png is 0 bytes", "disc 11.png 30x40")
+    empty_file(data / "val/images/disc 11.png", tmp_path)
+    (data / "val/images/disc 12.png").unlink()
+    assert_one_clear_line(run_cli(verb, *models, data), "error: ", "disc 11.png is 0 bytes; expected an image")
+
+
 @pytest.mark.parametrize("spoil", [s for s in SPOILERS if s not in (many_colours, one_pixel)])
 def test_predict_of_a_bad_file_alone(spoil: Spoiler, discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli) -> None:
     image = Path(shutil.copy(discs / "val" / "images" / "disc 11.png", tmp_path / "disc 11.png"))
@@ -387,6 +403,67 @@ def test_a_full_disk(verb: str, discs: Path, disc_run: Path, disc_plan: Plan, tm
         done = run_cli(*command)
     assert_one_clear_line(done, str(place), "be written")
     assert not [name for name in files_below(place) if "partial" in name], "nothing half-written"
+
+
+def test_scores_are_told_and_kept_though_the_picture_of_them_finds_no_room(
+    discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli
+) -> None:
+    with room_for(30_000):
+        done = run_cli("evaluate", disc_run, discs, "--json", "scores.json", "--picture", "worst.png")
+    assert_one_clear_line(done, "worst.png can't be written")
+    assert "foreground" in done.out
+    assert "worst images:" not in done.out
+    assert files_below(tmp_path) == {"scores.json"}
+
+
+def test_the_place_of_the_picture_is_said_to_be_chosen_by_an_option(
+    discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli
+) -> None:
+    (tmp_path / "file").touch()
+    done = run_cli("evaluate", disc_run, discs, "--picture", tmp_path / "file/worst.png")
+    assert_one_clear_line(done, "name another place with --picture")
+
+
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_a_place_is_tried_before_all_images_are_read(
+    verb: str, discs: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatwhere.segmenter.survey", pytest.fail)
+    (tmp_path / "file").touch()
+    done = run_cli(verb, discs, "-o", tmp_path / "file/run", "--epochs", 1)
+    assert_one_clear_line(done, str(tmp_path / "file/run"), "can't be written")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "locked/data"),
+        ("plan", "locked/data", "-o", "plan.toml"),
+        ("train", "DISCS", "-o", "locked/run"),
+        ("predict", "locked/run", "DISCS", "-o", "out"),
+        ("predict", "RUN", "locked/a.png", "-o", "out"),
+        ("evaluate", "RUN", "locked/data"),
+        ("explain", "RUN", "locked/data", "-o", "told"),
+        ("explore", "RUN", "locked/images"),
+        ("explore", "locked/run"),
+    ],
+    ids=" ".join,
+)
+def test_a_place_that_may_not_be_looked_into(
+    arguments: tuple[str, ...], discs: Path, disc_run: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may run as root, who may look everywhere: so it is said of all below locked/."""
+    look = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    known = {"DISCS": discs, "RUN": disc_run}
+    done = run_cli(*(known.get(argument, argument) for argument in arguments))
+    assert_one_clear_line(done, "locked/", "cannot be opened (Permission denied)")
 
 
 def test_the_real_program_says_the_same(tmp_path: Path) -> None:

@@ -140,6 +140,20 @@ def test_predict_evaluate_compare(discs: Path, disc_run: Path, tmp_path: Path, r
     assert json.loads((tmp_path / "differences.json").read_text())
 
 
+def test_images_with_two_folders_of_masks_are_explored_as_images(
+    discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[object, ...]] = []
+    monkeypatch.setattr("whatwhere.explorer.serve.explore", lambda *arguments, **_: given.append(arguments[1:]))
+    for kind in ("images", "mask", "1st_manual"):
+        shutil.copytree(discs / "val/images", tmp_path / kind)
+    assert run_cli("explore", disc_run, tmp_path).code == 0
+    assert given == [([tmp_path], None)]
+    assert run_cli("explore", disc_run, discs).code == 0
+    assert given[1][0] == []
+    assert given[1][1] is not None
+
+
 def test_one_bad_file_is_reported_and_the_rest_are_done(
     discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli
 ) -> None:

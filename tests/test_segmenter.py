@@ -15,7 +15,7 @@ from torch import nn
 import whatwhere
 from tiny import Cli, disc_picture
 from whatwhere import Normalisation, Segmenter
-from whatwhere.errors import DataError, ModelError
+from whatwhere.errors import DataError, ModelError, OutputError
 from whatwhere.network import Model
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -78,6 +78,18 @@ def test_two_models_in_memory_are_compared(disc_model: Model, discs: Path) -> No
     assert both.images == 3
     assert "the first" in str(both)
     assert whatwhere.evaluate(Segmenter(disc_model), discs).mean_iou == whatwhere.evaluate(disc_model, discs).mean_iou
+
+
+def test_scores_are_not_lost_with_the_picture_of_the_worst(
+    disc_model: Model, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("worst.png can't be written (No space left on device)", "a place with room", "")
+
+    monkeypatch.setattr("whatwhere.segmenter._draw_worst", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        scores = whatwhere.evaluate(disc_model, discs, worst=tmp_path / "worst.png")
+    assert len(scores.images) == 3
 
 
 def test_fit_takes_an_encoder_by_name() -> None:

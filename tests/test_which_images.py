@@ -196,6 +196,7 @@ def test_images_without_masks_have_names_of_their_own(tmp_path: Path) -> None:
     paths = [tmp_path / "2023/a.png", tmp_path / "2024/a.png", tmp_path / "2024/b.png", tmp_path / "2024/b.bmp"]
     assert untold(paths, tmp_path).names == ("2023/a", "2024/a", "2024/b.png", "2024/b.bmp")
     assert untold(paths[:1]).names == ("a",)
+    assert untold([tmp_path / "a.ome.tif"]).names == ("a",), "as in a data folder"
 
 
 def test_masks_are_not_explained_as_images(disc_model: Model, tmp_path: Path) -> None:

@@ -44,11 +44,10 @@ def test_what_goes_wrong_leaves_the_older_file(error: type[BaseException], tmp_p
 
 
 def test_a_library_s_own_error_is_one_of_writing(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OutputError, match=r"a\.txt can't be written \(no ink\); expected a writable place with room"),
-        whole_file(tmp_path / "a.txt", failures=LookupError),
-    ):
-        raise LookupError("no ink")
+    for error, words in ((LookupError("no ink"), "LookupError: no ink"), (LookupError(), "LookupError")):
+        wanted = rf"a\.txt can't be written \({words}\); expected a writable place with room"
+        with pytest.raises(OutputError, match=wanted), whole_file(tmp_path / "a.txt", failures=LookupError):
+            raise error
     assert names(tmp_path) == []
 
 
@@ -58,6 +57,8 @@ def test_places_are_tried_before_long_work(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="can't be written"):
         check_place(tmp_path / place if place != "." else Path())
+    with pytest.raises(OutputError, match=r"with room; name another with --picture"):
+        check_place(tmp_path / "file/x.json", "name another with --picture")
     check_place(tmp_path / "made" / "x.json")
     check_place(None)
     assert names(tmp_path / "made") == []

@@ -22,11 +22,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from whatwhere import __version__
-from whatwhere.errors import OutputError, WhatwhereError
+from whatwhere.errors import OutputError, WhatwhereError, denied
 from whatwhere.writing import check_place, write_json
 
 if TYPE_CHECKING:
     from whatwhere.data import Findings
+    from whatwhere.judge import Scores
 
 __all__ = ["app", "main"]
 
@@ -153,6 +154,7 @@ def train(
         folder.open(resume=True)
     elif _leads:
         folder.refuse()  # before all is read
+        check_place(folder.plan if output.exists() else output)
     found: list[Findings] = []
     if resume or plan_file is not None:
         if encoder is not None:
@@ -245,15 +247,20 @@ def evaluate(
     from whatwhere import segmenter
 
     check_place(json_file)
+    check_place(picture, "name another place with --picture")
+
+    def tell(scores: Scores) -> None:
+        _out.print(scores)
+        if json_file is not None:
+            from whatwhere.network import versions
+
+            write_json(json_file, scores.to_json() | {"versions": versions()})
+
     with _progress("painting", quiet) as advance:
-        scores = segmenter.evaluate(model, data, split=split, tolerance=tolerance, worst=picture, progress=advance)
-    _out.print(scores)
+        options: dict[str, Any] = {"split": split, "tolerance": tolerance, "progress": advance}
+        scores = segmenter.evaluate(model, data, worst=picture, tell=tell, **options)
     if scores.worst(1):
         _out.print(f"worst images: {picture}", markup=False)
-    if json_file is not None:
-        from whatwhere.network import versions
-
-        write_json(json_file, scores.to_json() | {"versions": versions()})
 
 
 @app.command()
@@ -335,7 +342,7 @@ def explore(
 ) -> None:
     """Touch the network: a local page that answers at once. Ends with Ctrl-C."""
     from whatwhere.chosen import truth_of
-    from whatwhere.data.folder import mask_folders
+    from whatwhere.data.folder import has_pairs
     from whatwhere.paint.sources import extra
 
     for needed in ("starlette", "uvicorn"):
@@ -343,7 +350,7 @@ def explore(
     from whatwhere.explorer.serve import explore as serve
     from whatwhere.explorer.serve import models_in
 
-    if data is None and images and len(images) == 1 and mask_folders(images[0]):  # as other commands take it
+    if data is None and images and len(images) == 1 and has_pairs(images[0]):  # as other commands take it
         data, images = images[0], None
     if split is not None and data is None:
         raise typer.BadParameter("--split says which part of --data, which is not given")
@@ -371,10 +378,11 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         app(arguments, prog_name="whatwhere")
-    except WhatwhereError as error:
+    except (WhatwhereError, PermissionError) as error:
         if debug:
             raise
-        _err.print(f"error: {_one_line(error)}", markup=False)
+        told = denied(error) if isinstance(error, PermissionError) else error
+        _err.print(f"error: {_one_line(told)}", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

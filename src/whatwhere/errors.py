@@ -23,6 +23,7 @@ __all__ = [
     "PlanError",
     "TrainingError",
     "WhatwhereError",
+    "denied",
     "in_a_line",
     "is_out_of_memory",
 ]
@@ -99,6 +100,16 @@ class TrainingError(WhatwhereError):
 
 class ClusterError(WhatwhereError):
     """Workers that cannot be reached or that all died."""
+
+
+def denied(error: PermissionError) -> DataError:
+    """What is said of a file or folder that may not be opened, wherever that was found.
+
+    >>> denied(PermissionError(13, "Permission denied", "/home/eve/run")).given
+    '/home/eve/run cannot be opened (Permission denied)'
+    """
+    given = f"{error.filename or 'a file'} cannot be opened ({error.strerror})"
+    return DataError(given, "a place you may read", "change its permissions, or choose another")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

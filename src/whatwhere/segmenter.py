@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time as clock
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -22,12 +22,13 @@ from torch import nn
 from whatwhere.chosen import images_of, open_sets, truth_of, with_image
 from whatwhere.data import Findings, Folder, find, split, survey
 from whatwhere.data import check as findings_of
+from whatwhere.data.arrays import naming_arrays, write_arrays
 from whatwhere.data.facts import Survey
 from whatwhere.data.findings import many
 from whatwhere.data.images import without_alpha
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import DataError, ModelError, PlanError
+from whatwhere.errors import DataError, ModelError, PlanError, WhatwhereError
 from whatwhere.explain import Explanation
 from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Scores
@@ -178,6 +179,7 @@ def evaluate(
     tolerance: float = 2.0,
     worst: PathLike | None = None,
     progress: Progress | None = None,
+    tell: Callable[[Scores], None] | None = None,
 ) -> Scores:
     """Scores of a model on a data folder's images with masks.
 
@@ -189,18 +191,30 @@ def evaluate(
         tolerance: pixels within which an edge counts as found.
         worst: a PNG to be written, the worst images first.
         progress: is told how many images are done.
+        tell: is given the scores before the picture is drawn; where that fails, the scores are not lost: without
+            ``tell`` it is a warning.
 
     Raises:
-        DataError: there are no such images, or one is damaged.
+        DataError: there are no such images, or one is damaged; what the headers tell of all of them is told before the
+            first is painted.
         ModelError: the model can't be read, or its classes or channels are not those of the data.
+        OutputError: ``worst`` can't be written.
     """
     check_place(worst)
     held = as_model(model)
     images = truth_of(held, data, split)
+    images.check_files()
     engine = Engine(held, images=len(images))
     scores = score(engine, images, tolerance, progress)
-    if worst is not None:
-        _draw_worst(engine, images, scores, Path(worst))
+    if tell:
+        tell(scores)
+    try:
+        if worst is not None:
+            _draw_worst(engine, images, scores, Path(worst))
+    except WhatwhereError as error:
+        if tell:
+            raise
+        warnings.warn(str(error), stacklevel=2)
     return scores
 
 
@@ -227,6 +241,7 @@ def compare(
     """
     a, b = (as_model(model) for model in (model_a, model_b))
     images = truth_of(a, data, split, beside=(b,))
+    images.check_files()
     scores = [score(Engine(model, images=len(images)), images, tolerance, progress) for model in (a, b)]
     named = [
         str(given) if isinstance(given, str | Path) else which
@@ -289,7 +304,9 @@ def quantise(model: ModelLike, data: PathLike, *, split: str = "val", progress: 
     if split == "train":
         raise DataError("a check on the images it was trained on", "split 'val' or 'test'", "leave out --split")
     held = as_model(model)
-    return quantise_sets(held, truth_of(held, data, "train"), truth_of(held, data, split), progress=progress)
+    training, judged = truth_of(held, data, "train"), truth_of(held, data, split)
+    judged.check_files()
+    return quantise_sets(held, training, judged, progress=progress)
 
 
 class Segmenter:
@@ -325,7 +342,8 @@ class Segmenter:
         """Plans and trains.
 
         Args:
-            data: a data folder, or images as arrays (``HxW`` or ``HxWxC``, one dtype and number of channels).
+            data: a data folder, or images as arrays (``HxW`` or ``HxWxC``, one dtype and number of channels). Errors
+                name these by their places, from 0.
             masks: with arrays: class ids, 0/255, booleans or RGB colours, one an image.
             time, epochs: the budget (20 minutes if neither is given).
             seed: of everything random.
@@ -338,7 +356,9 @@ class Segmenter:
             network: changes to the plan's network, such as ``width=16``.
         """
         started = clock.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="whatwhere-") as temporary:
+        if isinstance(data, str | Path) and masks is not None:
+            raise DataError(f"masks beside the folder {data}", "a folder that holds both, or arrays of both", "")
+        with tempfile.TemporaryDirectory(prefix="whatwhere-") as temporary, naming_arrays(Path(temporary) / "data"):
             root = data if isinstance(data, str | Path) else write_arrays(data, masks, Path(temporary) / "data")
             made = plan(
                 root, time=time, epochs=epochs, seed=seed, skips=skips, encoder=encoder, device=device, module=module
@@ -449,28 +469,6 @@ def _divided(folder: Folder, facts: Survey, seed: int) -> tuple[Folder, Survey]:
         return folder, facts
     divided = split(folder, facts, seed=seed)
     return divided, facts.divided(divided)
-
-
-def write_arrays(images: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]] | None, root: Path) -> Path:
-    """Arrays as a data folder, so that they go the same way as files: found, checked, planned, read."""
-    if masks is None or len(images) != len(masks) or not len(images):
-        raise DataError(
-            f"{len(images)} images and {'no' if masks is None else len(masks)} masks",
-            "as many masks as images, and one at least",
-            "give both as sequences of arrays",
-        )
-    for index, (image, mask) in enumerate(zip(images, masks)):
-        for kind, array in (("images", np.asarray(image)), ("masks", np.asarray(mask))):
-            path = root / kind / f"{index:06d}.tif"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            values = array.astype(np.uint8) if array.dtype == bool else array
-            rgb = values.ndim == 3 and values.shape[-1] == 3 and values.dtype == np.uint8
-            tifffile.imwrite(path, values, photometric="rgb" if rgb else "minisblack", planarconfig=_planar(values))
-    return root
-
-
-def _planar(values: NDArray[Any]) -> str | None:
-    return "contig" if values.ndim == 3 else None
 
 
 def _draw_worst(engine: Engine, images: ImageSet, scores: Scores, path: Path) -> None:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from whatwhere.errors import OutputError
+from whatwhere.errors import OutputError, in_a_line
 
 __all__ = ["check_place", "to_json", "whole_file", "write_json"]
+
+_OTHERWISE = "choose another place"
 
 
 @contextmanager
@@ -50,8 +52,11 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
         raise
 
 
-def check_place(path: Path | str | None) -> None:
-    """Before long work: ``OutputError`` if its result can't be written there. A folder on the way is made."""
+def check_place(path: Path | str | None, remedy: str = _OTHERWISE) -> None:
+    """Before long work: ``OutputError`` if its result can't be written there. A folder on the way is made.
+
+    ``remedy`` says how another place is chosen.
+    """
     if path is None:
         return
     partial = _beside(Path(path))
@@ -59,7 +64,7 @@ def check_place(path: Path | str | None) -> None:
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
     except OSError as error:
-        raise _failed(Path(path), error) from error
+        raise _failed(Path(path), error, remedy) from error
     finally:
         _remove(partial)
 
@@ -70,9 +75,9 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
-def _failed(path: Path, error: Exception) -> OutputError:
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return OutputError(f"{path} can't be written ({reason})", "a writable place with room", "choose another place")
+def _failed(path: Path, error: Exception, remedy: str = _OTHERWISE) -> OutputError:
+    reason = getattr(error, "strerror", None) or in_a_line(error)
+    return OutputError(f"{path} can't be written ({reason})", "a writable place with room", remedy)
 
 
 def _remove(partial: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whatwhere.data.folder import Folder, find
+from whatwhere.data.folder import Folder, find, has_pairs, mask_folders
+from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 
 LETTERS = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cn", "Co"), exclude_characters="/\\:\0")
@@ -82,6 +83,26 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
         find(tmp_path)
 
 
+def test_links_to_what_is_not_there_are_told_and_not_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png", "masks/b.png", "images/c.png")
+    (tmp_path / "images/b.png").symlink_to("/nas/b.png")
+    (tmp_path / "masks/c.png").symlink_to(tmp_path / "masks/c.png")
+    (tmp_path / "images/notes").symlink_to("/nas/notes")
+    folder = find(tmp_path)
+    assert names(folder) == {"a": "a.png", "b": "b.png", "c": "c.png"}
+    assert folder.ignored == ()
+    told = {file.name: file.image_error for file in survey(folder).files}
+    assert "b.png is a link to /nas/b.png, which does not exist" in told["b"]
+
+
+def test_ome_tiff_is_one_ending(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.ome.tif", "masks/a.tif", "images/b.OME.TIFF", "masks/b_mask.png", "images/c.tif")
+    touch(tmp_path, "masks/c.ome.tif")
+    folder = find(tmp_path)
+    assert names(folder) == {"a": "a.tif", "b": "b_mask.png", "c": "c.ome.tif"}
+    assert folder.named == ()
+
+
 def test_nested_folders_are_mirrored(tmp_path: Path) -> None:
     touch(tmp_path, "images/plate 1/a.png", "masks/plate 1/a.png", "images/plate 2/a.png", "masks/plate 2/a.png")
     assert names(find(tmp_path)) == {"plate 1/a": "a.png", "plate 2/a": "a.png"}
@@ -152,6 +173,10 @@ def test_classes_toml_is_read(good: Path) -> None:
             r"has 1 images and 1 masks, but no name in common \(images/a.png and masks/b.png\)",
         ),
         (["images/a.png", "images/a.jpg", "masks/a.png"], r"images has a.jpg and a.png; expected one file a name"),
+        (
+            ["images/p/a.png", "images/p/a.jpg", "masks/p/a.png"],
+            r"images has p/a.jpg and p/a.png; expected one file a name",
+        ),
         (["val/images/a.png", "val/masks/a.png", "valid/images/a.png", "valid/masks/a.png"], "two folders for 'val'"),
     ],
 )
@@ -206,8 +231,13 @@ def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
         touch(tmp_path, f"{split}/images/21.tif", f"{split}/1st_manual/21.gif", f"{split}/mask/21_mask.gif")
     with pytest.raises(DataError, match=r"test holds mask/ and 1st_manual/, all with images.*fov/"):
         find(tmp_path)
+    assert not has_pairs(tmp_path)
+    assert not has_pairs(tmp_path / "test")
+    both = ("test/mask", "test/1st_manual", "training/mask", "training/1st_manual")
+    assert set(mask_folders(tmp_path)) == {tmp_path / name for name in both}, "whoever paints wants neither"
     for split in ("training", "test"):
         (tmp_path / split / "mask").rename(tmp_path / split / "fov")
+    assert has_pairs(tmp_path)
     folder = find(tmp_path)
     assert names(folder, "train") == {"21": "21.gif"}
     assert [path.parent.name + "/" + path.name for path in folder.beside] == ["test/fov", "training/fov"]
@@ -222,7 +252,6 @@ def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
         (["case_009_0000.png", "case_010_0000.png"], ["case_009.png", "case_010.png"]),
         (["image_000.png", "image_100.png"], ["mask_000.png", "mask_100.png"]),
         (["b/a_1_leftImg8bit.png", "c/a_2_leftImg8bit.png"], ["b/a_1_gtFine_ids.png", "c/a_2_gtFine_ids.png"]),
-        (["0.ome.tif", "10.ome.tif", "7.ome.tif"], ["0.png", "10.png"]),
         (["img1.png", "img12.png"], ["seg1.png", "seg12.png"]),
     ],
 )

@@ -143,6 +143,14 @@ def test_one_bit_is_black_and_white(tmp_path: Path, ending: str) -> None:
     assert np.array_equal(read_mask(tmp_path / f"a.{ending}"), bits * 255)
 
 
+@pytest.mark.parametrize("pages", [2, 3, 5])
+def test_a_stack_of_one_bit_pages_is_refused_as_a_mask(tmp_path: Path, pages: int) -> None:
+    stack = RANDOM.random((pages, 7, 9)) < 0.5
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    with pytest.raises(DataError, match=rf"a.tif has {pages} planes; .*argmax"):
+        read_mask(tmp_path / "a.tif")
+
+
 def test_alpha_is_a_channel_of_an_image_and_dropped_from_a_mask(tmp_path: Path) -> None:
     rgba = np.concatenate([RGB, GRAY[:, :, None]], 2)
     Image.fromarray(rgba).save(tmp_path / "a.png")
@@ -191,6 +199,9 @@ def test_missing_and_folder(tmp_path: Path) -> None:
         read_image(tmp_path / "none.png")
     with pytest.raises(DataError, match="cannot be opened"):
         read_image(tmp_path)
+    (tmp_path / "link.png").symlink_to("nas/a.png")
+    with pytest.raises(DataError, match=r"link.png is a link to nas/a.png, which does not exist; expected an image"):
+        read_image(tmp_path / "link.png")
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp", "bmp"])

@@ -213,6 +213,11 @@ def test_classes_toml(tmp_path: Path) -> None:
         ("[[class]]\nvalue = [1, 2, 300]\n", r"\[1, 2, 300\] is not a colour"),
         ("[[class]]\nvalue = '#12345'\n", "'#12345' is not a colour"),
         ("", "0 classes"),
+        ("[class]\nvalue = 1\n", r"class is no list of tables: each begins with a line of its own, \[\[class\]\]"),
+        ("class = ['sky', 'road']\n", r"class is no list of tables"),
+        ("nearest = 'false'\n[[class]]\nvalue = 1\n", "nearest = 'false' is neither true nor false"),
+        ("void = 11\n[[class]]\nvalue = 1\n", r"void = 11 is no list; write void = \[11\]"),
+        ("[[class]]\nvalues = '#102030'\n", r"values = '#102030' is no list"),
     ],
 )
 def test_bad_classes_toml(tmp_path: Path, text: str, words: str) -> None:

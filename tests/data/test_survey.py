@@ -1,6 +1,5 @@
 """A survey's numbers against brute force over the files' pixels."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from tiny_folders import disc, photo, save, write_folder
 from whatwhere.data.facts import Quantiles
 from whatwhere.data.folder import find
 from whatwhere.data.shapes import class_shapes
-from whatwhere.data.survey import survey
+from whatwhere.data.survey import _threads, survey
 from whatwhere.errors import DataError
 from whatwhere.records import VOID
 
@@ -88,14 +87,29 @@ def test_facts_of_the_files(good: Path) -> None:
     assert seen.class_pixels("train")[1] == total
     assert seen.photographs
     assert seen.object_extents(1) == Quantiles(16, 19, 19, 19, 19, 19)
-    json.dumps(seen.to_json())
 
 
 def test_reading_order_does_not_depend_on_threads(good: Path) -> None:
     counts: list[tuple[int, int]] = []
     alone = survey(find(good), workers=1, progress=lambda done, total: counts.append((done, total)))
     assert alone == survey(find(good), workers=4)
+    assert counts == [(k, 32) for k in range(1, 33)], "masks are read twice, first for the classes"
+    counts.clear()
+    (good / "classes.toml").write_text("[[class]]\nvalue = 0\n[[class]]\nvalue = 1\n")
+    survey(find(good), progress=lambda done, total: counts.append((done, total)))
     assert counts == [(k, 16) for k in range(1, 17)]
+
+
+def test_few_are_read_together_where_they_are_large_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of 8 bands of 16 bits takes many times what a grey one of as many pixels does."""
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setitem(_threads.__globals__, "_MOST_BYTES", 8 * 18 * 5000)
+    paths = {}
+    for name, image in (("grey", np.zeros((50, 100), np.uint8)), ("bands", np.zeros((50, 100, 8), np.uint16))):
+        paths[name] = tmp_path / f"{name}.tif"
+        tifffile.imwrite(paths[name], image, photometric="minisblack")
+    assert _threads([paths["grey"]]) == 8
+    assert _threads([paths["grey"], paths["bands"]]) == 3
 
 
 def test_bad_files_do_not_stop_it(good: Path) -> None:
@@ -112,7 +126,6 @@ def test_nothing_usable(tmp_path: Path) -> None:
     assert not seen.training
     with pytest.raises(DataError, match="no usable training image"):
         seen.normalisation()
-    assert seen.to_json()["normalisation"] is None
 
 
 def test_objects_equal_labelling_by_class() -> None:

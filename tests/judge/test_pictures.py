@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,16 @@ def test_void_is_no_error() -> None:
     truth = np.full((48, 48), VOID, np.uint8)
     picture = preview(np.zeros((48, 48), np.uint8), truth, np.ones_like(truth), TWO)
     assert not holds(picture, ADDED)
+
+
+def test_a_class_whose_name_can_t_be_drawn_is_called_by_its_id() -> None:
+    def of(*names: str) -> np.ndarray:
+        labels = np.zeros((48, 48), np.uint8)
+        return preview(labels, labels, labels, replace(THREE, names=names))
+
+    assert np.array_equal(of("background", "\u732b", "coussin"), of("background", "class 1", "coussin"))
+    drawn = of("background", "K\xe4tzchen", "\u043a\u043e\u0442")
+    assert not np.array_equal(drawn, of("background", "class 1", "class 2"))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (400, 20), (1200, 900)])

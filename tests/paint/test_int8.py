@@ -16,7 +16,7 @@ from PIL import Image
 
 from tiny import Cli, write_discs
 from whatwhere import chosen, segmenter
-from whatwhere.errors import ModelError, PlanError
+from whatwhere.errors import ModelError, OutputError, PlanError
 from whatwhere.network import Model, UNet, load_model, save_model
 from whatwhere.paint import Engine, paint, prove
 from whatwhere.paint.backends import EAGER, INT8, Backend
@@ -77,6 +77,16 @@ def ways(record: Int8) -> list[str]:
 
 
 # --- made and kept ---
+
+
+def test_the_place_is_tried_before_the_work(
+    disc_run: Path, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatwhere.paint.quantise.Engine", pytest.fail)
+    path = save_model(load_model(disc_run), tmp_path / "model.safetensors")
+    int8_files(path)[0].mkdir()
+    with pytest.raises(OutputError, match=r"model\.int8\.onnx can't be written"):
+        segmenter.quantise(path, discs)
 
 
 def test_what_paints_as_well_is_kept_with_what_was_measured(

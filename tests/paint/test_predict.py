@@ -120,6 +120,26 @@ def test_linked_folders_are_painted_once_and_leftovers_not_at_all(tmp_path: Path
     ]
 
 
+def test_links_to_what_is_not_there_are_told(tmp_path: Path, engine: Engine) -> None:
+    save(tmp_path / "in/a.png", picture(30, 30))
+    (tmp_path / "in/b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "in/c.tif").symlink_to(tmp_path / "in/c.tif")
+    for inputs in (tmp_path / "in", tmp_path / "in/*", sorted((tmp_path / "in").iterdir())):
+        done = predict(engine, inputs, tmp_path / "out", overwrite=True)
+        assert [item.status for item in done.items] == ["done", "failed", "failed"]
+        assert f"b.png is a link to {tmp_path / 'gone.png'}, which does not exist" in done.failed[0].error
+        assert "c.tif" in done.failed[1].error
+
+
+def test_of_several_folders_of_masks_none_is_painted(tmp_path: Path, engine: Engine) -> None:
+    """DRIVE has two: which one is learnt is asked, but for painting it is all the same."""
+    for place in ("images", "mask", "1st_manual"):
+        save(tmp_path / "test" / place / "01.png", picture(30, 30))
+    for root in (tmp_path, tmp_path / "test"):
+        done = predict(engine, root, tmp_path / "out" / root.name)
+        assert [item.input for item in done.items] == [str(tmp_path / "test/images/01.png")]
+
+
 def test_paintings_are_not_painted_again(tmp_path: Path, engine: Engine) -> None:
     save(tmp_path / "a.bmp", picture(30, 30))
     for out in (tmp_path / "painted", tmp_path):

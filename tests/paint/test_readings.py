@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from painting import model_of, picture, unet, whole_logits
 from PIL import Image
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 
 from whatwhere.data import read_image
 from whatwhere.errors import DataError, OutputError, PlanError
-from whatwhere.network import Model
-from whatwhere.paint import Engine, predict, prove
+from whatwhere.network import Mirrored, Model
+from whatwhere.paint import Engine, paint, predict, prove
+from whatwhere.paint.digest import digest_of
 from whatwhere.paint.files import find_images, open_image
 from whatwhere.paint.ledger import Ledger
 from whatwhere.paint.outputs import Options, names
@@ -30,6 +32,8 @@ from whatwhere.paint.scale import pixel_size
 from whatwhere.paint.sources import Reading
 from whatwhere.paint.stores import TakenError, claimed, discard
 from whatwhere.paint.tiff import TiffSource
+from whatwhere.paint.tiles import Tiling
+from whatwhere.paint.work import read_tile
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +211,44 @@ def test_ome_zarr_of_version_0_4_nests_its_chunks_and_keeps_all_transforms(tmp_p
     np.testing.assert_array_equal(found, whole_logits(engine.model, image).argmax(0).numpy())
 
 
+class _Holed:
+    """Not a number where there is no data, and infinite where there is."""
+
+    name, size, channels, dtype = "holed", (8, 8), 3, np.dtype(np.float32)
+
+    def read(self, box: Any) -> Any:
+        pixels, valid = np.zeros((8, 8, 3), np.float32), np.ones((8, 8), bool)
+        pixels[:2], pixels[5, 6], valid[:2] = np.nan, np.inf, False
+        here = tuple(slice(*span) for span in box)
+        return pixels[here], valid[here]
+
+    def close(self) -> None: ...
+
+
+def test_the_pixel_that_is_told_as_infinite_is_one_that_has_data() -> None:
+    engine, tiling = Engine(model_of(unet(), dtype="float32"), "float32"), Tiling((8, 8), (8, 8))
+    with pytest.raises(DataError, match="row 5, column 6"):
+        read_tile(engine, _Holed(), tiling, next(iter(tiling)))
+
+
+def test_strips_of_which_not_all_fit_into_memory_are_decoded_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(64, 320, 1)[..., 0]
+    tifffile.imwrite(tmp_path / "s.tif", image, rowsperstrip=1, compression="zlib")
+    source, decoded = TiffSource(tmp_path / "s.tif"), []
+    plane = source._planes[0]
+    decode = plane._decode
+    monkeypatch.setattr("whatwhere.paint.tiff._CACHE_BYTES", 24 * 320)
+    monkeypatch.setattr(plane, "_decode", lambda index: decoded.append(index) or decode(index))
+    with closing(source):
+        for top in (0, 32):
+            for left in range(0, 320, 8):
+                found, _ = source.read(((top, top + 32), (left, left + 8)))
+                np.testing.assert_array_equal(found[..., 0], image[top : top + 32, left : left + 8])
+    assert len(decoded) < 64 * 40 / 2, "less than half of what no memory at all would take"
+
+
 # -- one painter at a time ---------------------------------------------------------------------------------------------
 
 
@@ -290,6 +332,53 @@ def test_what_another_model_has_half_painted_is_not_thrown_away_for_a_slip(
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "again/slide.tif"), expected)
 
 
+def test_tiles_of_another_size_do_not_throw_away_what_is_half_painted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
+    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    path, out, model = tmp_path / "slide.tif", tmp_path / "out", model_of(unet())
+    tifffile.imwrite(path, picture(400, 380), photometric="rgb", tile=(64, 64))
+    _interrupted(model, path, out)
+    (item,) = predict(Engine(model, "float32"), path, out, tile=256).items
+    assert item.status == "failed"
+    assert "in tiles of 192x192, and tiles of 256x256 are asked for" in item.error
+    (item,) = predict(Engine(model, "float32"), path, out).items
+    assert item.status == "done"
+    assert "192" in str(item.report)
+    _interrupted(model, path, tmp_path / "again")
+    (item,) = predict(Engine(model, "float32"), path, tmp_path / "again", tile=256, overwrite=True).items
+    assert item.status == "done"
+
+
+def test_a_place_where_nothing_was_begun_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
+    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture(400, 380), photometric="rgb", tile=(64, 64))
+    (item,) = predict(Engine(model_of(unet()), "float32"), path, tmp_path / "out", tile=2).items
+    assert "tiles of 2x2" in item.error
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_what_was_begun_whole_goes_on_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that pads by itself gets the image unpadded; its tile then is no multiple of its period."""
+    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
+    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    path, model = tmp_path / "slide.tif", model_of(Mirrored(unet(padding="valid")))
+    tifffile.imwrite(path, picture(90, 90), photometric="rgb", tile=(64, 64))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("whatwhere.paint.outputs._finish", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(Engine(model, "float32"), path, tmp_path / "out")
+    assert list((tmp_path / "out").glob("*.partial"))
+    (item,) = predict(Engine(model, "float32"), path, tmp_path / "out").items
+    assert item.status == "done", item.error
+    expected = whole_logits(model, tifffile.imread(path)).argmax(0)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/slide.tif"), expected)
+    assert paint(model, tifffile.imread(path), tile=90).report.tiles == 1
+
+
 def test_another_image_of_the_same_name_does_not_take_the_place_of_a_half_done_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +427,24 @@ def test_what_another_process_has_painted_meanwhile_is_known(tmp_path: Path) -> 
     predict(engine, path, out)
     with pytest.raises(TakenError, match="from another"):
         early.has(names(out / "a", path, (40, 40)), Options(), {})
+
+
+class _Offset(nn.Module):
+    """Keeps numbers in ways that its state does not tell."""
+
+    def __init__(self, way: str, value: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((3, 1, 1), value if way == "buffer" else 0.0), persistent=False)
+        self.plain = torch.tensor(value if way == "tensor" else 0.0)
+        self.array = np.array([value if way == "array" else 0.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.mean - self.plain - self.array[0]
+
+
+@pytest.mark.parametrize("way", ["buffer", "tensor", "array"])
+def test_numbers_that_a_network_keeps_beside_its_state_tell_it_apart(way: str) -> None:
+    assert digest_of(_Offset(way, 1.0)) == digest_of(_Offset(way, 1.0)) != digest_of(_Offset(way, 2.0))
 
 
 def test_two_versions_of_a_networks_code_are_two_networks() -> None:

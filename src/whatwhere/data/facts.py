@@ -6,11 +6,10 @@ Records and sums of them; opens no file and judges nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -257,29 +256,6 @@ class Survey:
         ]
         return replace(self, files=(*files, *by_path.values()))
 
-    def to_json(self) -> dict[str, Any]:
-        """Pooled facts, and a short record of each file."""
-        sides = self.image_sides()
-        names = self.classes.names if self.classes else ()
-        return {
-            "root": self.root,
-            "classes": self.classes.to_json() if self.classes else None,
-            "mapping_error": self.mapping_error,
-            "class_pixels": {split: dict(zip(names, self.class_pixels(split))) for split in self.splits},
-            "image_heights": asdict(sides[0]) if sides[0] else None,
-            "image_widths": asdict(sides[1]) if sides[1] else None,
-            "object_extents": {name: _json(self.object_extents(place)) for place, name in enumerate(names)},
-            "thickness": {name: _json(self.thickness(place)) for place, name in enumerate(names)},
-            "piece_test": asdict(self.piece_test) if self.piece_test else None,
-            "normalisation": self.normalisation().to_json() if self.training else None,
-            "photographs": self.photographs,
-            "uprightness": self.uprightness,
-            "lone_masks": list(self.lone_masks),
-            "ignored": list(self.ignored),
-            "beside": list(self.beside),
-            "files": [_file_json(file) for file in self.files],
-        }
-
     def _shapes(self, class_id: int) -> Iterator[ClassShape]:
         return (file.mask.shapes[class_id] for file in self.files if file.mask and file.mask.shapes)
 
@@ -287,19 +263,3 @@ class Survey:
 def relative(path: Path, root: Path) -> str:
     """A path below the root, with forward slashes."""
     return path.relative_to(root).as_posix()
-
-
-def _json(quantiles: Quantiles | None) -> dict[str, float] | None:
-    return asdict(quantiles) if quantiles else None
-
-
-def _file_json(file: FileSurvey) -> dict[str, Any]:
-    record: dict[str, Any] = {"name": file.name, "split": file.split, "image": file.image_path, "mask": file.mask_path}
-    if file.image:
-        keys = ("size", "dtype", "minimum", "maximum", "mean", "std", "digest")
-        record |= {key: getattr(file.image, key) for key in keys}
-    if file.mask:
-        record["class_pixels"] = [shape.pixels for shape in file.mask.shapes]
-        record["objects"] = [len(shape.extents) for shape in file.mask.shapes]
-    errors: Mapping[str, str] = {"image_error": file.image_error, "mask_error": file.mask_error}
-    return record | {key: text for key, text in errors.items() if text}

@@ -14,10 +14,22 @@ from pathlib import Path
 
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
 from whatwhere.data.mapping import read_classes
+from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 
-__all__ = ["LAYOUT", "Folder", "LayoutError", "Sample", "files_below", "find", "mask_folders"]
+__all__ = [
+    "LAYOUT",
+    "Folder",
+    "LayoutError",
+    "Sample",
+    "bare",
+    "files_below",
+    "find",
+    "has_pairs",
+    "is_broken",
+    "mask_folders",
+]
 
 LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
 
@@ -180,12 +192,28 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
     raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, "arrange the files so, or give another folder")
 
 
+def has_pairs(root: Path) -> bool:
+    """Whether it is laid out as a data folder, and plain which of its folders hold the masks."""
+    with suppress(DataError):
+        return root.is_dir() and bool(_pair_folders(root))
+    return False
+
+
 def mask_folders(root: Path) -> tuple[Path, ...]:
-    """Where the masks of a data folder lie; none if it is laid out otherwise."""
-    try:
-        return tuple(masks for _, _, masks in _pair_folders(root)) if root.is_dir() else ()
-    except LayoutError:
+    """All folders of a data folder that are named as if they held masks; none if it is laid out otherwise.
+
+    Which of several are meant is not asked: whoever paints the images wants none of them.
+    """
+    if not root.is_dir():
         return ()
+    places = (root, *(root / name for name in _folders(root) if name.lower() in _SPLITS))
+    return tuple(masks for place in places for masks in _masks_in(place))
+
+
+def _masks_in(place: Path) -> list[Path]:
+    """The folders named like masks beside one of images."""
+    images, masks = _named(place)
+    return masks if _only(images) else []
 
 
 def _split_folders(place: Path) -> dict[str, str]:
@@ -243,9 +271,15 @@ def _in_order(splits: Mapping[str, str]) -> list[str]:
 
 def _pair_in(place: Path) -> tuple[Path, Path] | None:
     """The folders of images and of masks in a place."""
-    here = {name.lower(): place / name for name in _folders(place)}
-    images, masks = (_only([here[name] for name in names if name in here]) for names in (_IMAGES, _MASKS))
+    images, masks = map(_only, _named(place))
     return (images, masks) if images and masks else None
+
+
+def _named(place: Path) -> tuple[list[Path], list[Path]]:
+    """The folders in a place that are named like images, and like masks."""
+    here = {name.lower(): place / name for name in _folders(place)}
+    images, masks = ([here[name] for name in names if name in here] for names in (_IMAGES, _MASKS))
+    return images, masks
 
 
 def _only(places: list[Path]) -> Path | None:
@@ -281,13 +315,28 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
             continue
         check_text(inside.as_posix(), f"{place} has")
         # file systems differ in how they write accents: compare the composed form
-        name = unicodedata.normalize("NFC", inside.with_suffix("").as_posix())
+        name = unicodedata.normalize("NFC", bare(inside).as_posix())
         if name in images:
-            raise DataError(
-                f"{place} has {images[name].name} and {path.name}", "one file a name", "rename or remove one of them"
-            )
+            first = images[name].relative_to(place)
+            raise DataError(f"{place} has {first} and {inside}", "one file a name", "rename or remove one of them")
         images[name] = path
     return images, others
+
+
+def bare(path: Path) -> Path:
+    """Without its ending, by which an image and its mask may differ: also OME-TIFF's, which is of two parts.
+
+    >>> bare(Path("plate/a.1.png")).as_posix(), bare(Path("a.ome.tif")).as_posix()
+    ('plate/a.1', 'a')
+    """
+    stem = path.with_suffix("")
+    ome = path.suffix.lower() in TIFF_SUFFIXES and stem.suffix.lower() == ".ome"
+    return stem.with_suffix("") if ome else stem
+
+
+def is_broken(path: Path) -> bool:
+    """Whether it is a link, named like an image, to what is not there: moved away, on a drive not mounted."""
+    return _is_image(path) and path.is_symlink() and not path.exists()
 
 
 def files_below(
@@ -295,7 +344,8 @@ def files_below(
 ) -> Iterator[Path]:
     """Files of a folder and of all in it, sorted. Hidden ones are passed over.
 
-    Links to folders are followed, but not round in a circle.
+    Links to folders are followed, but not round in a circle. Links to images that are not there are among the files, so
+    that whoever reads them tells.
 
     Args:
         whole: of which folders is told that they count as one file.
@@ -305,7 +355,7 @@ def files_below(
     for entry in sorted(place.iterdir()) if here not in above else ():
         if _hidden(entry.name):
             continue
-        if entry.is_file() or whole(entry):
+        if entry.is_file() or whole(entry) or is_broken(entry):
             yield entry
         elif entry.is_dir():
             yield from files_below(entry, whole, above | {here})

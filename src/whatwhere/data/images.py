@@ -29,6 +29,7 @@ from whatwhere.data.tiffs import (
     colors_of,
     main_series,
     no_data_value,
+    open_tiff,
     stacked,
     tiff_orientation,
     tiff_shape,
@@ -181,9 +182,9 @@ def read_mask_and_palette(
     """`read_mask`, and the file's palette of ``(256, 3)`` colours if it has one."""
     path = Path(path)
     pixels = _decode(path, max_pixels)
-    array = pixels.array
+    array, palette = pixels.array, pixels.palette
     if array.dtype == bool:
-        return array.astype(np.uint8) * np.uint8(255), None
+        array, palette = array.astype(np.uint8) * np.uint8(255), None
     if array.dtype.kind == "f":
         if pixels.no_data is not None and np.isnan(pixels.no_data):
             array = np.where(np.isnan(array), -1, array)  # which no class has
@@ -200,7 +201,7 @@ def read_mask_and_palette(
         array = _flat_colors(array[:, :, :3])
     elif array.ndim == 3:
         array = array[:, :, 0]
-    return np.ascontiguousarray(array), pixels.palette
+    return np.ascontiguousarray(array), palette
 
 
 def pixel_digest(array: NDArray[Any]) -> str:
@@ -215,7 +216,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     with _reading(path):
         if _magic(path) in _TIFF:
-            with tifffile.TiffFile(path) as tif:
+            with open_tiff(path) as tif:
                 shape = tiff_shape(path, tif)
                 return (shape[1], shape[0]) if tiff_orientation(tif) >= 5 else (shape[0], shape[1])
         with _open(path) as picture:
@@ -235,7 +236,7 @@ def decoded_bytes(path: str | Path) -> int:
     path = Path(path)
     with _reading(path):
         if _magic(path) in _TIFF:
-            with tifffile.TiffFile(path) as tif:
+            with open_tiff(path) as tif:
                 return int(main_series(tif).nbytes)
         with _open(path) as picture:
             deep = 4 if picture.mode in ("I", "F") else 2 if picture.mode.startswith("I;16") else 1
@@ -254,6 +255,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if path.is_symlink():
+            given = f"{path} is a link to {path.readlink()}, which does not exist"
+            raise DataError(given, "an image file", "mount what holds it, or remove the link") from error
         raise DataError(f"{path} does not exist", "an image file", "check the path") from error
     except (PermissionError, IsADirectoryError) as error:
         raise DataError(f"{path} cannot be opened ({error.strerror})", "a readable image file") from error
@@ -318,7 +322,7 @@ def stored_orientation(path: str | Path) -> int:
     path = Path(path)
     with _reading(path):
         if _magic(path) in _TIFF:
-            with tifffile.TiffFile(path) as tif:
+            with open_tiff(path) as tif:
                 return tiff_orientation(tif)
         with _open(path) as picture:
             return _orientation(picture)
@@ -332,7 +336,7 @@ def _padded(colors: list[int] | None) -> Palette:
 
 
 def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
-    with tifffile.TiffFile(path) as tif:
+    with open_tiff(path) as tif:
         height, width, channels = tiff_shape(path, tif)
         _refuse_size(path, (height, width, channels), max_pixels)
         series = main_series(tif)

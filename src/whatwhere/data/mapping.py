@@ -64,13 +64,18 @@ def read_classes(path: str | Path) -> Classes:
 
 def _parse_classes(record: dict[str, Any]) -> Classes:
     tables = record.get("class", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError("class is no list of tables: each begins with a line of its own, [[class]] in two brackets")
     keys = set(record) | {f"class.{key}" for table in tables for key in table}
     if unknown := sorted(keys - {"void", "nearest", "class", *(f"class.{key}" for key in _CLASS_KEYS)}):
         raise ValueError(f"unknown key {unknown[0]!r}")
     if bad := [table for table in tables if ("value" in table) == ("values" in table)]:
         raise ValueError(f"the class {bad[0].get('name', '')!r} has not one of value and values")
-    values = tuple(tuple(map(_mask_value, t.get("values", [t.get("value")]))) for t in tables)
-    void = tuple(map(_mask_value, record.get("void", ())))
+    values = tuple(_mask_values(t, "values") if "values" in t else (_mask_value(t["value"]),) for t in tables)
+    void = _mask_values(record, "void")
+    nearest = record.get("nearest", False)
+    if not isinstance(nearest, bool):
+        raise ValueError(f"nearest = {nearest!r} is neither true nor false, which stand without quotes")
     every = [value for items in (*values, void) for value in items]
     if twice := [value for value in every if every.count(value) > 1]:
         raise ValueError(f"the value {twice[0]} is listed twice")
@@ -81,7 +86,7 @@ def _parse_classes(record: dict[str, Any]) -> Classes:
         colors=tuple(_color(t["color"]) if "color" in t else c for t, c in zip(tables, class_colors(values))),
         values=values,
         void=void,
-        nearest=bool(record.get("nearest", False)),
+        nearest=nearest,
     )
 
 
@@ -379,6 +384,14 @@ def _rgb(item: Sequence[int] | NDArray[np.uint8]) -> tuple[int, int, int]:
 
 def _color(item: Any) -> tuple[int, int, int]:
     return parse_color(item) if isinstance(item, str) else _rgb(item)
+
+
+def _mask_values(record: Mapping[str, Any], key: str) -> tuple[MaskValue, ...]:
+    """Those in a list under a key; none where there is no such key."""
+    items = record.get(key, [])
+    if not isinstance(items, list):
+        raise ValueError(f"{key} = {items!r} is no list; write {key} = [{items!r}]")
+    return tuple(map(_mask_value, items))
 
 
 def _mask_value(item: Any) -> MaskValue:

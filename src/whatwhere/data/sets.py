@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.crops import Store
-from whatwhere.data.folder import Sample
-from whatwhere.data.images import pixel_digest, read_image, read_image_and_valid, read_mask_and_palette, without_alpha
+from whatwhere.data.folder import Sample, bare
+from whatwhere.data.images import (
+    image_size,
+    pixel_digest,
+    read_image,
+    read_image_and_valid,
+    read_mask_and_palette,
+    without_alpha,
+)
 from whatwhere.data.mapping import as_classes_are, encode_mask
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
@@ -24,6 +32,9 @@ __all__ = ["Facts", "ImageSet", "from_arrays", "from_samples", "read_pair", "unt
 
 _KNOWN_BY = 8
 """Images by whose pixels a folder is known again."""
+
+_TOLD = 20
+"""Files that an error names at most."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,14 @@ class ImageSet:
         store: ``store[i]`` is image i, ``HxWxC`` raw values, and its ``HxW`` uint8 class ids.
         part: which images of the data they are, in words; empty where nobody chose.
         paths: the image files; empty for arrays.
+        masks: the mask file of each, or None; empty for arrays and for images that nobody has painted.
     """
 
     names: tuple[str, ...]
     store: Store
     part: str = ""
     paths: tuple[Path, ...] = ()
+    masks: tuple[Path | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,6 +79,24 @@ class ImageSet:
 
         with ThreadPoolExecutor(2) as pool:
             return tuple(pool.map(look, range(len(self))))
+
+    def check_files(self) -> None:
+        """Before long work, by the headers alone: ``DataError`` if one can't be read or has not its image's size.
+
+        It names all such files, so that they are not found one by one, each after hours.
+        """
+        with ThreadPoolExecutor(8) as pool:
+            problems = [problem for problem in pool.map(_problem, self.paths, self.masks) if problem]
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            told = ", ".join(problem.given for problem in problems[:_TOLD])
+            more = f", and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
+            raise DataError(
+                f"{len(problems)} of {len(self)} images can't be used: {told}{more}",
+                "images that can be read, with masks of their size",
+                "copy or export these again, or remove them",
+            )
 
     def digests(self) -> dict[str, str]:
         """Of some images, evenly spread, what tells by their pixels if a folder holds them."""
@@ -88,13 +119,27 @@ def read_pair(sample: Sample, classes: Classes, channels: int = 0) -> tuple[NDAr
     mask = as_classes_are(*read_mask_and_palette(sample.mask), classes)
     labels = encode_mask(mask, classes, str(sample.mask))
     if image.shape[:2] != labels.shape:
-        raise DataError(
-            f"{sample.image} is {image.shape[1]}x{image.shape[0]} pixels and {sample.mask} "
-            f"{labels.shape[1]}x{labels.shape[0]}",
-            "an image and a mask of one size",
-            "export the mask again at the image's size",
-        )
+        raise _two_sizes(sample.image, image.shape, sample.mask, labels.shape)
     return image, labels if valid is None else np.where(valid, labels, np.uint8(VOID))
+
+
+def _two_sizes(image: Path, size: Sequence[int], mask: Path, other: Sequence[int]) -> DataError:
+    return DataError(
+        f"{image} is {size[1]}x{size[0]} pixels and {mask} {other[1]}x{other[0]}",
+        "an image and a mask of one size",
+        "export the mask again at the image's size",
+    )
+
+
+def _problem(image: Path, mask: Path | None) -> DataError | None:
+    """What the headers of a pair say against it."""
+    try:
+        size = image_size(image)
+        if mask is not None and (other := image_size(mask)) != size:
+            return _two_sizes(image, size, mask, other)
+    except DataError as error:
+        return error
+    return None
 
 
 def from_samples(
@@ -112,6 +157,7 @@ def from_samples(
         Store([partial(read_pair, sample, classes, channels) for sample in samples], limit, rolling=rolling),
         part,
         tuple(sample.image for sample in samples),
+        tuple(sample.mask for sample in samples),
     )
 
 
@@ -127,8 +173,9 @@ def untold(paths: Sequence[Path], root: Path | None = None, *, channels: int = 0
     ``channels`` as for `read_pair`.
     """
     whole = [path.relative_to(root) if root else Path(path.name) for path in paths]
-    short = [name.with_suffix("").as_posix() for name in whole]
-    names = (one if short.count(one) == 1 else name.as_posix() for one, name in zip(short, whole))
+    short = [bare(name).as_posix() for name in whole]
+    counts = Counter(short)
+    names = (one if counts[one] == 1 else name.as_posix() for one, name in zip(short, whole))
     store = Store([partial(_read_untold, path, channels) for path in paths], limit=0)
     return ImageSet(tuple(names), store, paths=tuple(paths))
 

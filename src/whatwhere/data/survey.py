@@ -20,6 +20,7 @@ from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey, rela
 from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.images import (
     Palette,
+    decoded_bytes,
     image_size,
     pixel_digest,
     read_image_and_valid,
@@ -41,8 +42,12 @@ _T = TypeVar("_T")
 _IMAGES_CUT = 200
 """About so many images, evenly spread, are cut into pieces (see `pieces`)."""
 
-_LOOKED_AT, _MOST_PIXELS = 32, 2**28
-"""Of so many images the size is read before, and no more pixels are looked at together: each takes up to 15 bytes."""
+_LOOKED_AT, _MOST_BYTES = 32, 2**32
+"""Of so many images the header is read before, and no more are looked at together than take so many bytes."""
+
+_COPIES, _A_PIXEL = 2, 16
+"""An image is held so many times (as read, and channel by channel), beside so many bytes a pixel for double precision
+and the classes."""
 
 
 def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Survey:
@@ -53,18 +58,20 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
     Args:
         folder: from `find`.
         workers: threads; as many as the machine has processors, at most 8, and fewer for huge images, when None.
-        progress: called with files done and files in all.
+        progress: called with files done and files in all, of both readings.
     """
     samples = [(split, sample) for split, items in folder.splits.items() for sample in items]
+    masks = [sample.mask for _, sample in samples if sample.mask] if folder.classes is None else []
+    total = len(masks) + len(samples)
     with ThreadPoolExecutor(workers or _threads([sample.image for _, sample in samples])) as pool:
         classes, problem = folder.classes, ""
         if classes is None:
-            masks = [sample.mask for _, sample in samples if sample.mask]
-            classes, problem = _infer(folder.root, zip(masks, pool.map(_values_and_palette, masks)))
+            found = _counted(pool.map(_values_and_palette, masks), total, progress)
+            classes, problem = _infer(folder.root, zip(masks, found))
         every = -(-len(samples) // _IMAGES_CUT)
         jobs = ((*sample, place % every == 0) for place, sample in enumerate(samples))
         read = pool.map(lambda job: _survey_file(folder.root, job[0], job[1], classes, cut=job[2]), jobs)
-        files = tuple(_counted(read, len(samples), progress))
+        files = tuple(_counted(read, total, progress, len(masks)))
     return Survey(
         root=str(folder.root),
         files=files,
@@ -84,15 +91,17 @@ def _threads(images: Sequence[Path]) -> int:
     for path in images[:: max(1, len(images) // _LOOKED_AT)]:
         with suppress(DataError):  # told when it is read
             height, width = image_size(path)
-            largest = max(largest, height * width)
-    return max(1, min(8, os.cpu_count() or 1, _MOST_PIXELS // largest))
+            largest = max(largest, _COPIES * decoded_bytes(path) + _A_PIXEL * height * width)
+    return max(1, min(8, os.cpu_count() or 1, _MOST_BYTES // largest))
 
 
-def _counted(items: Iterable[_T], total: int, progress: Callable[[int, int], None] | None) -> Iterator[_T]:
-    for done, item in enumerate(items, 1):
-        yield item
+def _counted(
+    items: Iterable[_T], total: int, progress: Callable[[int, int], None] | None, before: int = 0
+) -> Iterator[_T]:
+    for done, item in enumerate(items, before + 1):
         if progress:
             progress(done, total)
+        yield item
 
 
 def _infer(

@@ -23,6 +23,7 @@ __all__ = [
     "colors_of",
     "main_series",
     "no_data_value",
+    "open_tiff",
     "resolution",
     "stacked",
     "tiff_orientation",
@@ -45,6 +46,14 @@ _ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 """What each EXIF orientation asks for to stand upright (TIFF 6.0, tag 274)."""
 
 
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """A TIFF by itself: of a set of files that name each other, as OME and Micro-Manager write, only its own pages.
+
+    tifffile would follow the names, and so give the first scene, or the whole stack, for every file of the set.
+    """
+    return tifffile.TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False)
+
+
 def no_data_value(tif: tifffile.TiffFile, dtype: np.dtype[Any]) -> float | None:
     """What GDAL's tag 42113 says, if pixels can hold it at all."""
     tag = tif.pages.first.tags.get(42113)
@@ -65,8 +74,15 @@ def tiff_orientation(tif: tifffile.TiffFile) -> int:
 
 
 def main_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
-    """The image of the most pixels, the first of several: a slide's file may begin with a photograph of its label."""
-    return max(tif.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
+    """The image of the most pixels, the first of several: a slide's file may begin with a photograph of its label.
+
+    Raises:
+        DataError: some of it lies in other files.
+    """
+    series = max(tif.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
+    if series.is_multifile or series.keyframe.parent is not tif:
+        raise DataError(f"{tif.filename} goes on in other files", "an image in one file", "save it as one TIFF")
+    return series
 
 
 def channel_axis(series: tifffile.TiffPageSeries) -> int | None:

@@ -113,7 +113,8 @@ def _sheet(rows: Sequence[tuple[str, Picture, Picture, Picture]], classes: Class
     column = max(panel.width for row in panels for panel in row)
     width = 2 * _MARGIN + 4 * column + 3 * _GAP
     void = any((truth == VOID).any() for _, _, truth, _ in rows)
-    legend = _legend(_class_chips(classes, void), _error_chips(classes), width - 2 * _MARGIN)
+    names = [_drawable(name, place, small) for place, name in enumerate(classes.names)]
+    legend = _legend(_class_chips(names, classes, void), _error_chips(names, classes), width - 2 * _MARGIN)
     captioned = any(caption for caption, *_ in rows)
     heights = [max(panel.height for panel in row) + (_LINE if captioned else 0) + _GAP for row in panels]
     top = _MARGIN + 24
@@ -176,15 +177,21 @@ def _fit(panel: Picture) -> Image.Image:
     return picture.resize(size, Image.Resampling.BOX)
 
 
-def _class_chips(classes: Classes, void: bool) -> list[tuple[str, Color]]:
-    return list(zip(classes.names, classes.colors)) + ([("void", _VOID)] if void else [])
+def _drawable(name: str, place: int, font: ImageFont.FreeTypeFont) -> str:
+    """The name, or the class's id where the font lacks a letter of it, as of Chinese: boxes would say nothing."""
+    lacking = bytes(font.getmask("\U0010ffff"))  # the box that stands for all that it lacks
+    return name if all(bytes(font.getmask(letter)) != lacking for letter in name) else f"class {place}"
 
 
-def _error_chips(classes: Classes) -> list[tuple[str, Color]]:
+def _class_chips(names: Sequence[str], classes: Classes, void: bool) -> list[tuple[str, Color]]:
+    return list(zip(names, classes.colors)) + ([("void", _VOID)] if void else [])
+
+
+def _error_chips(names: Sequence[str], classes: Classes) -> list[tuple[str, Color]]:
     if _background(classes) is None:
         return [("wrong class", CONFUSED)]
     if classes.count == 2:
-        return [(f"{classes.names[1]} missed", MISSED), (f"{classes.names[1]} wrongly added", ADDED)]
+        return [(f"{names[1]} missed", MISSED), (f"{names[1]} wrongly added", ADDED)]
     return [("missed", MISSED), ("wrongly added", ADDED), ("classes confused", CONFUSED)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whatwhere.data.folder import files_below, mask_folders
+from whatwhere.data.folder import files_below, is_broken, mask_folders
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text, image_size, opaque, read_image
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, ModelError
@@ -21,8 +21,8 @@ LARGE = 2**24
 
 
 def is_image(path: Path) -> bool:
-    """Whether a name looks like an image's; ``.zarr`` folders are images too."""
-    return is_zarr(path) or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
+    """Whether a name looks like an image's; ``.zarr`` folders are images too, and links to files that are not there."""
+    return is_zarr(path) or is_broken(path) or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def open_image(path: Path, how: Reading = WHOLE) -> Source:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from whatwhere.data.label_images import palette
-from whatwhere.data.tiffs import as_light, black_value, main_series
+from whatwhere.data.tiffs import as_light, black_value, main_series, open_tiff
 from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, extra, no_level
 from whatwhere.paint.tiff import shrinkings
@@ -28,7 +27,7 @@ _BAND = 512
 def is_geotiff(path: Path) -> bool:
     """Whether a TIFF says where on Earth it lies, or which value means no data."""
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             tags = file.pages.first.tags
             return any(code in tags for code in (*_TIE_POINTS_AND_KEYS, 42113))
     except Exception:  # noqa: BLE001 (of a damaged file in many ways; who reads it says what is wrong)
@@ -50,7 +49,7 @@ class GeoSource:
                     self._file = _smaller(self._file, level)
         except rasterio.errors.RasterioError as error:
             raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
-        with tifffile.TiffFile(path) as tif:
+        with open_tiff(path) as tif:
             self._black = black_value(main_series(tif).keyframe)
         self._colors = _colors(self._file, self._black)
         self._window: Any = rasterio.windows.Window

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from whatwhere.data.folder import bare
 from whatwhere.data.images import IMAGE_SUFFIXES
-from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, FieldError, ModelError, PlanError
 from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision
@@ -143,7 +143,7 @@ def predict(
         else Engine(as_model(model), precision, device, backend=backend, images=len(found))
     )
     options = Options(overlay, probabilities, tile, batch, overwrite)
-    images = frozenset(path.resolve() for path, _ in found)
+    images = frozenset(Path(os.path.realpath(path)) for path, _ in found)  # resolve() fails on links in a circle
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
         ledger = Ledger(out_dir, overwrite)
         job = _Job(engine, _known(engine, level), options, ledger, images, how, progress, workers)
@@ -177,22 +177,15 @@ def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, P
 
 def _expand(one: Path) -> list[tuple[Path, Path]]:
     if one.is_dir() and not is_image(one):
-        return [(path, _bare(path.relative_to(one))) for path in _no_paintings(find_images(one))]
+        return [(path, bare(path.relative_to(one))) for path in _no_paintings(find_images(one))]
     check_name(one)
-    if one.exists():
-        return [(one, _bare(Path(one.name)))]
+    if one.exists() or one.is_symlink():
+        return [(one, bare(Path(one.name)))]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))  # noqa: PTH207 (of absolute ones too)
     if not matches:
         raise DataError(f"there is no {one}", "an image, a folder or a glob that matches some", "check the path")
     usable = _no_paintings(match for match in matches if is_image(match) or match.is_dir())
     return [pair for match in usable for pair in _expand(match)]
-
-
-def _bare(path: Path) -> Path:
-    """Without its ending; what is painted from OME-TIFF is none."""
-    stem = path.with_suffix("")
-    ome = path.suffix.lower() in TIFF_SUFFIXES and stem.suffix.lower() == ".ome"
-    return stem.with_suffix("") if ome else stem
 
 
 def _no_paintings(paths: Iterable[Path]) -> list[Path]:
@@ -206,7 +199,7 @@ def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
     counts = Counter(found.values())
     whole = {path: Path(os.path.abspath(path)) for path in found}  # noqa: PTH100 (no link is to be followed)
     shared = Path(os.path.commonpath([path.parent for path in whole.values()]))
-    stems = {path: _bare(whole[path].relative_to(shared)) if counts[stem] > 1 else stem for path, stem in found.items()}
+    stems = {path: bare(whole[path].relative_to(shared)) if counts[stem] > 1 else stem for path, stem in found.items()}
     counts = Counter(stems.values())
     return [(path, stem.with_name(path.name) if counts[stem] > 1 else stem) for path, stem in stems.items()]
 

@@ -32,7 +32,7 @@ from whatwhere.paint.scheme import scheme, size_up
 from whatwhere.paint.sources import ArraySource, extra
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.work import read_tile
-from whatwhere.writing import whole_file, write_json
+from whatwhere.writing import check_place, whole_file, write_json
 
 __all__ = ["quantise"]
 
@@ -65,8 +65,9 @@ def quantise(model: Model, train: ImageSet, val: ImageSet, *, progress: Progress
         raise ModelError("a model in memory", "a model file, beside which the result is kept", "save and load it first")
     for package in ("onnx", "onnxruntime"):
         extra(package, "onnx", "quantising is done by ONNX Runtime, which is not installed")
-    usual = Engine(replace(model, source=None), device="cpu", images=len(val))
     kept, record_path = int8_files(model.source)
+    check_place(kept)
+    usual = Engine(replace(model, source=None), device="cpu", images=len(val))
     with tempfile.TemporaryDirectory(prefix="whatwhere-int8-") as folder:
         made = Path(folder) / kept.name
         crops = [_network_input(usual, train, number) for number in range(_CROPS)]

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import tifffile
-
-from whatwhere.data.tiffs import main_series
+from whatwhere.data.tiffs import main_series, open_tiff
 
 __all__ = ["PixelSize", "pixel_size"]
 
@@ -25,7 +23,7 @@ _UNITS = {2: 25400.0, 3: 1e4}
 def pixel_size(path: Path, size: tuple[int, int]) -> PixelSize | None:
     """Of the image in a TIFF file, or of a level of it that has this height and width; None where nothing says it."""
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             page = main_series(file).keyframe
             found = _of_ome(file) or _of_slide(page) or _of_tags(file, page)
             whole = page.imagelength, page.imagewidth

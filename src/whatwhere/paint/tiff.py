@@ -23,6 +23,7 @@ from whatwhere.data.tiffs import (
     channel_axis,
     colors_of,
     main_series,
+    open_tiff,
     resolution,
     tiff_orientation,
     upright,
@@ -35,6 +36,12 @@ __all__ = ["TiffSource", "shrinkings", "write_planes_tiff", "write_tiff"]
 
 _CACHE_BYTES = 192 * 2**20
 """Decoded segments kept for the next window: a row of tiles over a wide file of strips reads each strip once."""
+
+_SEGMENT_BYTES = 4 * DEFAULT_MAX_PIXELS
+"""The largest tile or strip that is decoded at once."""
+
+_STALE = 4
+"""Requests for each segment kept after which one that nobody has asked for is not wanted any more."""
 
 _TILE = 512
 
@@ -56,7 +63,7 @@ class TiffSource:
     def __init__(self, path: Path, level: int = 0) -> None:
         self.name = str(path)
         try:
-            self._file = tifffile.TiffFile(path)
+            self._file = open_tiff(path)
         except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
             raise DataError(f"{path} is not a whole TIFF file ({error})", "TIFF or BigTIFF", "copy it again") from error
         try:
@@ -95,6 +102,8 @@ class TiffSource:
         self.channels = 3 if colormap is not None else sum(plane.channels for plane in self._planes)
         self.dtype = np.dtype(np.uint8) if colormap is not None or first.dtype == bool else first.dtype
         self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._used: dict[tuple[int, int], int] = {}  # when each segment was asked for last
+        self._asked = 0
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         stored = _lying(box, self.size, self._turn)
@@ -113,18 +122,32 @@ class TiffSource:
         self._file.close()
 
     def _remember(self, plane: int) -> Callable[[int, Callable[[], Pixels]], Pixels]:
-        """A cache of decoded segments, the longest unused dropped first."""
+        """A cache of decoded segments.
+
+        Tile after tile asks for the same strips in the same order. Where not all of them fit, dropping the longest
+        unused would drop each just before it is asked for again: so the newest goes, but for such as nobody wants any
+        more.
+        """
 
         def get(segment: int, decode: Callable[[], Pixels]) -> Pixels:
             key = plane, segment
+            self._asked += 1
             if key not in self._cache:
-                self._cache[key] = decode()
-                while len(self._cache) > 1 and sum(array.nbytes for array in self._cache.values()) > _CACHE_BYTES:
-                    self._cache.popitem(last=False)
+                found = decode()
+                while self._cache and self._cached_bytes + found.nbytes > _CACHE_BYTES:
+                    oldest = next(iter(self._cache))
+                    stale = self._asked - self._used[oldest] > _STALE * len(self._cache)
+                    self._cache.popitem(last=not stale)
+                self._cache[key] = found
+            self._used[key] = self._asked
             self._cache.move_to_end(key)
             return self._cache[key]
 
         return get
+
+    @property
+    def _cached_bytes(self) -> int:
+        return sum(array.nbytes for array in self._cache.values())
 
 
 def _level(file: Any, series: Any, level: int, name: str) -> list[Any]:
@@ -176,7 +199,8 @@ class _Plane:
         self._grid = tuple(-(-n // s) for n, s in zip(self.size, self._segment))
         self._raw = bool(page.is_contiguous) and not tiled
         self._sparse = not self._raw and 0 in page.databytecounts
-        if not self._raw and self._segment[0] * self._segment[1] > DEFAULT_MAX_PIXELS:
+        each = self.dtype.itemsize * (1 if self._separate else self.channels)
+        if not self._raw and self._segment[0] * self._segment[1] * each > _SEGMENT_BYTES:
             raise DataError(
                 f"{name} is one compressed strip of {self.size[0]:,} x {self.size[1]:,} pixels",
                 "tiles or strips that can be decoded one at a time",
