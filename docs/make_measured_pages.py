@@ -244,8 +244,8 @@ Asked of features averaged over each {region}, so that within it no place is lef
 
 {table(["layer", "is it there?"], rows)}
 
-The bottleneck's average is right in {bottom} of the cases: so well could a network answer yes or no that has no right
-half at all, a classifier. What the levels of the decoder answer better is in the table; it is theirs to add.
+A linear probe on the bottleneck's average, which needs no right half of the U, is right in {bottom} of the cases. What
+probes on the levels of the decoder answer better is in the table.
 """
 
 

@@ -55,7 +55,7 @@ class DemoNetwork:
 
 
 NETWORKS: Mapping[str, DemoNetwork] = {
-    "shallow": DemoNetwork("shallow", "sharp, but cannot tell cat from cushion", 1, True, 0.5),
+    "shallow": DemoNetwork("shallow", "sees too little to tell cat from cushion", 1, True, 0.5),
     "no-skips": DemoNetwork("no skips", "knows, but smears tails and whiskers", 4, False, 1.0),
     "unet": DemoNetwork("U-Net", "knows what, and where", 4, True, 1.0),
 }

@@ -113,6 +113,19 @@ def test_monai_basic_unet() -> None:
     assert torch.allclose(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE), atol=1e-5)
 
 
+def test_maps_with_as_many_channels_as_there_are_classes_are_features_too() -> None:
+    torch.manual_seed(0)
+    network = ready(UNet(3, 4, width=4, depth=3))
+    assert network.config["width"] == 4  # as wide at the top level as there are classes
+    assert GraphAnatomy(network, IMAGE.shape).layers == UNetAnatomy(network).layers
+
+
+def test_class_scores_that_are_only_spread_out_are_no_features() -> None:
+    body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+    anatomy = GraphAnatomy(ready(nn.Sequential(*body, nn.Conv2d(8, 2, 1), nn.Upsample(scale_factor=2))), IMAGE.shape)
+    assert [(layer.name, layer.channels) for layer in anatomy.layers[1:]] == [("encoder.0", 8), ("bottleneck", 8)]
+
+
 def test_skips_that_add_are_skips_too() -> None:
     anatomy = GraphAnatomy(ready(Adding()), IMAGE.shape)
     assert [path.name for path in anatomy.paths] == ["skip 1", "bottleneck"]

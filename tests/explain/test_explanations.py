@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from explain_toys import CLASSES, NORMALISATION, SIDE, as_set, fresh, toys, trai
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.errors import DataError, ModelError, OutputError
 from whatwhere.explain import Explanation, explain, write_report
+from whatwhere.explain.presence import Presence
 from whatwhere.network import Model, UNet
 from whatwhere.records import VOID
 
@@ -71,6 +73,19 @@ def test_the_report_needs_nothing_but_itself(explanation: Explanation, tmp_path:
     record = json.loads((page.parent / "measurements.json").read_text())
     assert record["levels"]["readings"][1]["what"]["images"] == 8
     assert record["skips"]["worth"]["mean IoU"][0]["shapley"]["method"].startswith("Shapley value")
+
+
+def test_what_a_chart_shows_can_be_read_in_a_table(explanation: Explanation, tmp_path: Path) -> None:
+    assert explanation.levels is not None
+    asked = Presence("quarter", (1,), {one.layer.name: one.what for one in explanation.levels.readings})
+    text = write_report(replace(explanation, presence=asked), tmp_path).read_text(encoding="utf-8")
+    for section, row in (
+        ("sight", f"<td>output</td><td>{explanation.sights['output'].theoretical}</td>"),
+        ("presence", f"<td>bottleneck</td><td>{explanation.levels['bottleneck'].what}</td>"),
+    ):
+        inside = text.partition(f'<section id="{section}">')[2].partition("</section>")[0]
+        assert inside.count('role="img"') == inside.count("<table>") == 1, section
+        assert row in inside
 
 
 def test_a_place_that_cannot_be_written_to(explanation: Explanation, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,14 @@ def test_an_image_as_every_level_paints_it(explanation: Explanation) -> None:
     colours = np.array(explanation.classes.colors)
     assert np.array_equal(shown["decoder 1"], colours[explanation.examples[1].by_layer["decoder.1"]])
     assert np.array_equal(shown["the answer"], colours[explanation.examples[1].painting])
+
+
+def test_places_without_a_picture_show_no_axes(explanation: Explanation) -> None:
+    example = explanation.examples[0]
+    left = {name: labels for name, labels in example.by_layer.items() if not name.startswith("decoder")}
+    figure = draw_paintings(replace(explanation, examples=(replace(example, by_layer=left),)))
+    assert len([axes for axes in figure.axes if not axes.images]) == 2  # below there are truth and answer only
+    assert not any(axes.axison for axes in figure.axes)
 
 
 def test_a_chart_inside_a_page_takes_the_pages_colours(explanation: Explanation) -> None:

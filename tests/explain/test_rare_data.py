@@ -127,14 +127,14 @@ def _samples(images: int, held: dict[int, tuple[int, ...]]) -> Samples:
 def test_images_are_painted_by_probes_of_others_and_the_rich_ones_are_shared_out() -> None:
     layer = Layer("a", "encoder", 0, "", 1, 1)
     samples = _samples(9, {2: (0, 1, 2), 3: (0, 1, 2), 7: (0, 1, 2)})
-    painters = painting_probes([layer], samples, 9, 3)
+    painters = painting_probes([layer], samples, np.arange(9), 3)
     assert len({painters.part[image] for image in (2, 3, 7)}) == 3
     for image in range(9):
         others = [other for other in range(9) if painters.part[other] != painters.part[image]]
         mean = painters.of(image)["a"].mean
         assert mean == pytest.approx(np.mean(others))
     assert painters.of(None) is painters.parts[0]
-    alone = painting_probes([layer], _samples(1, {0: (0, 1)}), 1, 3)
+    alone = painting_probes([layer], _samples(1, {0: (0, 1)}), np.arange(1), 3)
     assert alone.of(0)["a"].mean == 0
 
 

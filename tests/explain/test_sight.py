@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from whatwhere.explain.sight import (
     ring_profile,
 )
 from whatwhere.field import field
-from whatwhere.network import Model
+from whatwhere.network import Model, UNet
 
 
 def test_ring_profile_is_its_definition() -> None:
@@ -114,3 +116,20 @@ def test_the_check_needs_no_image_larger_than_the_window(healthy: Model) -> None
     small = case.image[..., :20, :24]  # smaller than the window: it is repeated
     leaks = check_windows(UNetAnatomy(healthy.network), small, seed=1, tries=2)  # type: ignore[arg-type]
     assert all(leak.holds and leak.tried for leak in leaks)
+
+
+def test_of_many_images_their_rings_are_kept_and_no_maps() -> None:
+    torch.manual_seed(0)
+    anatomy = UNetAnatomy(UNet(3, 3, width=2, depth=2).eval().requires_grad_(False))
+    images = [torch.randn(1, 3, 96, 96) for _ in range(8)]
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        measure_sight(anatomy, images[:count], seed=0, progress=lambda _: None)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1)  # what is kept of the windows
+    a_map = 191 * 191 * 8
+    assert peak(8) - peak(2) < 6 * a_map, "a map of each layer, of one image of six"

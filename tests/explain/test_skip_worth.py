@@ -9,6 +9,7 @@ from explain_toys import CLASSES, as_cases, toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whatwhere.explain import skips
 from whatwhere.explain.anatomy import UNetAnatomy
 from whatwhere.explain.pixels import regions
 from whatwhere.explain.skips import Tally, _sampled_orders, measure_skips, shapley_matrix
@@ -42,17 +43,20 @@ def test_sampled_orders_add_up_and_come_near() -> None:
     rng = np.random.default_rng(0)
     worth = rng.uniform(0, 1, players)
     values = np.array([worth[[bool(c >> p & 1) for p in range(players)]].sum() ** 1.5 for c in range(2**players)])
-    met, matrix = _sampled_orders(players, seed=0)
-    found = matrix @ values[list(met)]
+    met, matrices = _sampled_orders(players, seed=0)
     assert len(met) < 2**players / 2
-    assert found.sum() == pytest.approx(values[-1] - values[0])
+    assert matrices.shape == (6, players, len(met))  # each order with its reverse
+    of_pairs = matrices @ values[list(met)]
+    assert np.allclose(of_pairs.sum(1), values[-1] - values[0])
+    found = of_pairs.mean(0)
     assert np.abs(found - shapley_matrix(players) @ values).max() < 0.2 * found.max()
 
 
-def measured(model: Model, count: int = 3):
+def measured(model: Model, count: int = 3, *, alike: bool = False):
+    pairs = toys(1, start=500) * count if alike else toys(count, start=500)
     assert isinstance(model.network, UNet)
     network = model.network.requires_grad_(False)
-    anatomy, cases = UNetAnatomy(network), as_cases(model, toys(count, start=500))
+    anatomy, cases = UNetAnatomy(network), as_cases(model, pairs)
     carried = [anatomy.carried(case.image) for case in cases]
     means = [torch.cat(of).mean((0, 2, 3), keepdim=True) for of in zip(*carried)]
     images = [(case.image, case.truth) for case in cases]
@@ -76,6 +80,19 @@ def test_every_score_is_shared_out_completely(healthy: Model) -> None:
             assert one.shapley.low <= one.shapley.value + 1e-9
             assert one.shapley.images == 3
             assert "coalitions" in one.shapley.method
+
+
+def test_sampled_orders_widen_the_intervals(healthy: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images that are all the same nothing else can."""
+    exact, *_ = measured(healthy, alike=True)
+    monkeypatch.setattr(skips, "MOST_EXACT", 2)
+    sampled, *_ = measured(healthy, alike=True)
+    widths = [[one.shapley.high - one.shapley.low for one in of.worth["mean IoU"]] for of in (exact, sampled)]
+    assert max(widths[0]) < 1e-9
+    assert max(widths[1]) > 1e-3
+    for one in sampled.worth["mean IoU"]:
+        assert one.shapley.low <= one.shapley.value <= one.shapley.high
+        assert "resampled too" in one.shapley.method
 
 
 def test_a_coalition_scores_what_the_judge_says(healthy: Model) -> None:

@@ -278,6 +278,27 @@ def test_a_tour_sets_the_same_controls_that_a_visitor_has(visit: Open) -> None:
     assert page.locator(".questions").is_visible()
 
 
+def words_of(page: Page, holds: str) -> str:
+    """What the tour says, as soon as it says this."""
+    words = page.locator(".tour-words")
+    until(lambda: holds in words.inner_text(), f"not said: {holds}")
+    return str(words.inner_text())
+
+
+def test_tours_say_what_is_shown_and_no_more(visit: Open) -> None:
+    page = visit("#tour=context,2")
+    page.locator(".tour .primary").click()
+    assert "untouched, and so is what lies farther out" in words_of(page, "a ring of 12 pixels around it is hidden")
+    page = visit("#tour=sight,3")
+    page.locator(".tour .primary").click()
+    words_of(page, "half as wide as what it can see of this image")
+    assert "A class counts as there from 0.5 % of the pixels." in page.locator(".presence").inner_text()
+    for model, said in (("discs", "Now the skips pass again"), ("bare", "This network has no skips")):
+        page = visit(f"#model={model}&tour=presence,2")
+        page.locator(".tour .primary").click()
+        words_of(page, said)
+
+
 def test_an_image_that_can_not_be_had_leaves_nothing_of_the_last(visit: Open) -> None:
     refusal = {"error": {"given": "it is damaged", "expected": "an image", "remedy": "take another"}}
 
@@ -340,6 +361,18 @@ def test_an_address_restores_all_that_was_seen(visit: Open) -> None:
     assert valve(again).get_attribute("data-hold") == "cut"
 
 
+def test_an_address_names_models_and_images_and_not_their_places(visit: Open) -> None:
+    """On another start the same place holds another one."""
+    page = visit("#model=bare&image=disc+3.png")
+    assert page.locator("#model").evaluate("one => one.selectedOptions[0].text") == "bare"
+    assert page.locator("#images input").nth(3).is_checked()
+    page.keyboard.press("]")
+    until(lambda: "image=disc+4.png" in hash_of(page), "the image is not named")
+    assert "model=bare" in hash_of(page)
+    elsewhere = visit("#model=m1&image=i3")
+    assert "model m1 and image i3" in elsewhere.locator(".notice").inner_text()
+
+
 def test_an_address_that_names_what_is_not_here_says_so(visit: Open) -> None:
     page = visit(
         "#model=none&image=gone&pixel=4000,x&paths=skip+9:7~:~cut&edits=q1,2&look=upside&layer=attic&tour=moon,77"
@@ -391,6 +424,21 @@ def test_a_dropped_file_is_taken_in(visit: Open) -> None:
     )
     until(lambda: page.locator("#images input").count() == there + 1, "the dropped image did not come in")
     assert page.locator("#drop").is_hidden()
+
+
+def test_uploads_that_had_to_make_room_leave_the_page_too(
+    visit: Open, disc_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatwhere.explorer.desk._UPLOADS", 2)
+    with served(Desk([("discs", load_model(disc_run))])) as bare:
+        page = visit(at=bare, ready=False)
+        files = [tmp_path / f"{seed}.png" for seed in range(3)]
+        for seed, file in enumerate(files):
+            Image.fromarray(disc_picture(seed)[0]).save(file)
+        page.locator("#file").set_input_files(files)
+        until(lambda: "make room" in page.locator("#word").inner_text(), "it is not said that one went")
+        assert [one.get_attribute("alt") for one in page.locator("#images img").all()] == ["1.png", "2.png"]
+        wait_until_still(page)
 
 
 def test_the_skip_link_moves_the_focus_and_nothing_else(visit: Open) -> None:
@@ -480,6 +528,9 @@ def test_all_of_it_by_keyboard(visit: Open) -> None:
     page.keyboard.press("i")
     page.keyboard.press("Enter")
     until(lambda: "edits=g" in hash_of(page), "Enter does not dab")
+    page.keyboard.press("Control+Shift+z")  # in most programs this does the last thing again
+    time.sleep(0.3)
+    assert "edits=g" in hash_of(page), "Shift is not looked at"
     page.keyboard.press("Control+z")
     until(lambda: "edits" not in hash_of(page), "the dab is still there")
     page.keyboard.press("?")
@@ -563,6 +614,30 @@ def test_nothing_on_the_page_jumps(visit: Open) -> None:
     wait_until_still(page)
     page.evaluate_handle("() => scrollTo(0, 0)")
     assert boxes() == before
+
+
+def test_a_browser_that_keeps_nothing_of_a_site_shows_the_page(visit: Open) -> None:
+    denied = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
+    page = visit(route=lambda page: page.add_init_script(denied))
+    page.locator("#theme").click()
+    assert page.locator("html").get_attribute("data-theme") in ("light", "dark")
+
+
+@pytest.mark.parametrize("width", [1100, 640])
+def test_a_narrow_page_puts_its_parts_below_each_other(visit: Open, width: int) -> None:
+    page = visit()
+    page.set_viewport_size({"width": width, "height": 800})
+    image, network = (lambda: page.locator(".image-side").bounding_box()), page.locator(".u")
+    until(lambda: network.bounding_box()["y"] >= image()["y"] + image()["height"], "the U stands beside the image")
+    assert page.locator("html").evaluate("one => one.scrollWidth - one.clientWidth") == 0, "it is cut at the right"
+
+
+def test_letters_are_as_large_as_the_browser_is_told(visit: Open) -> None:
+    page = visit()
+    size = "one => parseFloat(getComputedStyle(one).fontSize)"
+    before = page.locator("html").evaluate(size)
+    page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": {"standard": 24, "fixed": 20}})
+    until(lambda: page.locator("html").evaluate(size) > 1.2 * before, "the browser's letters do not count")
 
 
 def test_without_an_answer_the_page_says_what_to_do(visit: Open) -> None:

@@ -228,6 +228,7 @@ def test_levels_are_read_in_the_background(client: httpx.Client) -> None:
     assert all(sum(of) == pytest.approx(1) for of in readings.values())
     labels = {layer["name"]: pixels(layer["painting"]) for layer in paintings}
     assert all(int(np.argmax(of)) == labels[name][4, 3] for name, of in readings.items())
+    assert client.get("/api/models/m0/presence", params={"image": "i0"}).json()["visible"] == 0.005
 
 
 def test_before_levels_are_read_one_is_told_to_wait() -> None:
@@ -461,3 +462,68 @@ def test_means_follow_what_lies_there() -> None:
     for mean, other in zip(means[1], both):
         torch.testing.assert_close(mean, other, rtol=0.02, atol=0.02)
     assert not torch.equal(means[0][0], means[1][0])
+
+
+def as_png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def small_desk(**how: Any) -> Desk:
+    return Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], **how)
+
+
+def test_an_uploaded_copy_of_a_labelled_image_is_that_image() -> None:
+    """Whatever it is called: else it would count as new to the probes that were fitted on it."""
+    data = labelled(4)
+    desk = small_desk(data=data)
+    copy, other = (
+        desk.image(desk.upload(name, as_png(image))["id"])
+        for name, image in (("mine.png", data.store[2][0]), ("disc 2", picture(64, 64)))
+    )
+    assert copy.name == "mine.png"
+    assert np.array_equal(copy.truth, data.store[2][1])  # type: ignore[arg-type]
+    assert other.truth is None
+    reading = desk.readings["m0"]
+    while not reading.state()["ready"]:
+        assert reading.state()["why"] is None
+        time.sleep(0.05)
+    known = reading.known()
+    own = known.painters.parts[known.painters.part[2]]
+    assert reading._probes(known, copy) is reading._probes(known, desk.image("i2")) is own
+    assert (reading._place(known, copy), reading._place(known, other)) == (2, None)
+
+
+def test_a_copy_of_a_file_of_the_data_is_known_and_one_that_is_damaged_by_now_is_no_hindrance(tmp_path: Path) -> None:
+    samples = []
+    for seed in range(3):
+        image, mask = disc_picture(seed, 64)
+        places = tmp_path / f"{seed}.png", tmp_path / f"mask {seed}.png"
+        for array, place in zip((image, (mask > 0).astype(np.uint8)), places):
+            Image.fromarray(array).save(place)
+        samples.append(Sample(f"disc {seed}", *places))
+    model = model_of(unet(depth=1, classes=2), classes=2)
+    desk = Desk([("net", model)], data=from_samples(samples, model.classes, limit=0))
+    samples[0].image.write_bytes(b"no image any more")
+    record = desk.upload("copy.png", as_png(disc_picture(2, 64)[0]))
+    assert (record["truth"], desk.image(record["id"]).source) == (True, "disc 2")
+
+
+def test_of_many_uploads_the_answer_tells_which_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.explorer.desk._UPLOADS", 2)
+    desk = small_desk(data=labelled(1))
+    records = [desk.upload("a.png", as_png(picture(32, 32, seed=seed))) for seed in range(3)]
+    assert [record["gone"] for record in records] == [[], [], [records[0]["id"]]]
+    left = [image["id"] for image in desk.session()["images"]]
+    assert left == ["i0", records[1]["id"], records[2]["id"]]
+
+
+def test_what_the_address_names_has_a_name_of_its_own() -> None:
+    model = model_of(unet(depth=1, classes=2), classes=2)
+    desk = Desk([("net", model), ("net", model)], data=labelled(2))
+    for seed in range(2):
+        desk.upload("disc 1", as_png(picture(64, 64, seed=seed)))
+    session = desk.session()
+    assert [one["name"] for one in session["models"]] == ["net", "net (2)"]
+    assert [one["name"] for one in session["images"]] == ["disc 0", "disc 1", "disc 1 (2)", "disc 1 (3)"]

@@ -6,7 +6,7 @@ Knows models and image sets; nothing of what will be measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from whatwhere.data.sets import ImageSet
 from whatwhere.data.shapes import ClassShape, class_shapes
+from whatwhere.data.split import folders_of
 from whatwhere.errors import DataError
 from whatwhere.judge.boundaries import contour
 from whatwhere.network import Model
 from whatwhere.records import VOID
 
-__all__ = ["LARGEST", "Case", "Pixel", "choose_cases"]
+__all__ = ["LARGEST", "Case", "Pixel", "choose_cases", "fellow", "held_together"]
 
 LARGEST = 512
 """px; of larger images a square of this side is taken, around a label edge."""
@@ -42,6 +43,7 @@ class Case:
         corner: row and column of the cut in the whole image.
         cropped: whether it was cut.
         shapes: of the whole mask, where it was cut, and ``shorter`` the shorter side of the whole image in px.
+        folder: that it shares with others (a patient, a flight); empty if it lies in none.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Case:
     cropped: bool = False
     shapes: tuple[ClassShape, ...] = ()
     shorter: int = 0
+    folder: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,7 +83,8 @@ def choose_cases(
             some = ", ".join(data.names[:3])
             raise DataError(f"no image is named {pixel[0]!r}", f"one of {some}...", "give a name of this data set")
         chosen = sorted({*chosen, data.names.index(pixel[0])})
-    cases = [_load(model, data, index, seed, device, pixel) for index in chosen]
+    folders = folders_of(data.names)
+    cases = [replace(_load(model, data, index, seed, device, pixel), folder=folders[index]) for index in chosen]
     asked = None if pixel is None else next(case for case in cases if case.name == pixel[0])
     notes = []
     if any(case.cropped for case in cases):
@@ -90,6 +94,28 @@ def choose_cases(
     if left_out:
         notes.append(f"{len(left_out)} of {len(cases)} images have no mask and were left out.")
     return tuple(masked or cases), asked, notes
+
+
+def held_together(cases: Sequence[Case]) -> NDArray[np.int_]:
+    """For each image a number that it shares with those it is held out with: the others of its folder.
+
+    So no probe is scored on a patient that it was fitted on. Where all are of one folder, each image goes alone.
+    """
+    bound = [case.folder if case.folder and _several_folders(cases) else place for place, case in enumerate(cases)]
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(bound))}
+    return np.array([numbers[one] for one in bound])
+
+
+def fellow(cases: Sequence[Case], name: str, folder: str) -> int | None:
+    """The place of an image among those measured, or of one that is held out with it; None if there is neither."""
+    same = [place for place, case in enumerate(cases) if case.name == name]
+    if not same and folder and _several_folders(cases):
+        same = [place for place, case in enumerate(cases) if case.folder == folder]
+    return same[0] if same else None
+
+
+def _several_folders(cases: Sequence[Case]) -> bool:
+    return len({case.folder for case in cases} - {""}) > 1
 
 
 def _pair(data: ImageSet, index: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:

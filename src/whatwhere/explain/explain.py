@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whatwhere.data.sets import ImageSet
-from whatwhere.explain.cases import Case, Pixel
+from whatwhere.explain.cases import Case, Pixel, held_together
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Measurements
 from whatwhere.explain.explanation import Explanation
@@ -57,7 +57,7 @@ def explain(
     study = study_of(bench)
     levels = levels_of(bench, study)
     counts = [cell_counts(aim, CELLS, model.classes.count) for aim in bench.aims]
-    presence = measure_presence(study.pooled, counts, model.classes.count, seed)
+    presence = measure_presence(study.pooled, counts, model.classes.count, seed, held_together(bench.cases))
     skips, sights = skips_of(bench, study), sights_of(bench)
     objects = object_sizes(bench.cases, bench.aims, model.classes)
     examples, story = pictures_of(bench, study, pixel, with_probes=levels is not None)
@@ -115,6 +115,7 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
             "One image only: there are no intervals, as one image says nothing about how images differ, and probes "
             "were scored on held-out quarters of the same image."
         )
+    said += _folders_noted([case.folder for case in cases if case.folder], len(cases))
     if len(skips.paths) == 1:
         said.append(
             "This network has no skips: everything passes through the bottleneck, so there is nothing to share out."
@@ -124,3 +125,20 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
             "Presence was not measured: no class is both there and absent often enough, even in parts of images."
         )
     return tuple(said)
+
+
+def _folders_noted(folders: list[str], images: int) -> list[str]:
+    """What is to be said where images share a folder: of each image with one, which."""
+    count = len(set(folders))
+    if len(folders) == count:
+        return []
+    of = f"the {images} images come" if len(folders) == images else f"{len(folders)} of the {images} images come"
+    fitted = (
+        "probes were scored on other folders than they were fitted on"
+        if count > 1
+        else "probes were scored on other images than they were fitted on, but of the same folder"
+    )
+    return [
+        f"Intervals resample images; {of} from {count} folder{'' if count == 1 else 's'} (patients, flights), and "
+        f"may be more alike than that; {fitted}."
+    ]

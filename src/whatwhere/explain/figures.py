@@ -142,16 +142,13 @@ def draw_paintings(explanation: Explanation, which: int = 0, palette: Palette = 
     columns = max(len(top), len(below))
     height, width = example.truth.shape
     figure = _figure(1.75 * columns, 2 * (1.7 * height / width + 0.55))
-    for axes, panel in zip(figure.subplots(2, columns, squeeze=False).ravel(), _padded(top, columns) + below):
+    panels = [panel for row in (top, below) for panel in (*row, *[None] * (columns - len(row)))]
+    for axes, panel in zip(figure.subplots(2, columns, squeeze=False).ravel(), panels):
         axes.axis("off")
         if panel is not None:
             axes.imshow(panel[1], interpolation="none")
             axes.set_title(panel[0], fontsize=9, color=palette.ink)
     return figure
-
-
-def _padded(panels: Sequence[Any], count: int) -> list[Any]:
-    return [*panels, *[None] * (count - len(panels))]
 
 
 def draw_sight(sights: Sights, objects: Sequence[ObjectSize], palette: Palette = LIGHT) -> Figure:

@@ -165,8 +165,8 @@ class _Parts:
     def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts:
         after_image, before_logits = _descendants(nodes, {image}), _ancestors({logits})
         maps = [node for node in nodes if node in after_image and node in before_logits and _is_map(node)]
-        classes = logits.meta["val"].shape[1]
-        hidden = [node for node in maps if node.meta["val"].shape[1] != classes] or maps
+        answers = _same_as(logits)
+        hidden = [node for node in maps if node not in answers] or maps
         levels = _levels(image, maps)
         coarsest = max(levels[node] for node in hidden)
         bottleneck = [node for node in hidden if levels[node] == coarsest][-1]
@@ -198,8 +198,7 @@ def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer
         grid = windows.grid(module)
         if grid.stride[0] is not None:
             stride, origin = max(1, int(grid.stride[0])), (grid.origin[0], grid.origin[1])
-    channels = node.meta["val"].shape[1]
-    return Layer(name, role, level, module or "output", stride, channels, origin)  # type: ignore[arg-type]
+    return Layer(name, role, level, module or "output", stride, _channels(node), origin)  # type: ignore[arg-type]
 
 
 _CUTS = ("slice", "pad", "index", "narrow", "select", "roll", "flip")
@@ -239,6 +238,28 @@ def _is_pointwise(node: fx.Node) -> bool:
     """Whether each value comes of one value of one other result, at the same place."""
     tags = getattr(node.target, "tags", ())
     return torch.Tag.pointwise in tags and len(node.all_input_nodes) == 1 and _is_map(node.all_input_nodes[0])
+
+
+_KEEPING = (*_CUTS, "upsample", "softmax", "dropout", "alias", "clone", "contiguous", "_to_copy", "aten.to.")
+"""Operators that leave class scores class scores, besides those on each value by itself."""
+
+
+def _same_as(logits: fx.Node) -> set[fx.Node]:
+    """The logits, and the maps before them that were only cropped, resized or changed value by value since.
+
+    Not every map with as many channels as there are classes: one of features may have them by chance.
+    """
+    found, node, classes = {logits}, logits, _channels(logits)
+    while len(node.all_input_nodes) == 1 and (_is_pointwise(node) or any(one in str(node.target) for one in _KEEPING)):
+        (node,) = node.all_input_nodes
+        if not _is_map(node) or _channels(node) != classes:
+            break
+        found.add(node)
+    return found
+
+
+def _channels(node: fx.Node) -> int:
+    return int(node.meta["val"].shape[1])
 
 
 def _stack(node: fx.Node) -> list[str]:

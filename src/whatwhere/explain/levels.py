@@ -117,7 +117,7 @@ class Samples:
     Attributes:
         spots: interior and boundary pixels.
         features: for each of the two, by layer name.
-        groups: for each of the two, what is held out together (images).
+        groups: for each of the two, what is held out together: images, those of a folder, or parts of a single one.
     """
 
     spots: tuple[Spots, Spots]
@@ -198,19 +198,19 @@ def _read(
     layer: Layer, samples: Samples, untrained: Samples, count: int, classes: int, distance: int, seed: int
 ) -> Reading:
     interior, boundary = samples.spots
-    probe = f"linear probe (logistic regression, C={STRENGTH}), {{}}-fold over"
+    probe, over = f"linear probe (logistic regression, C={STRENGTH}), {{}}-fold over", _held_out(samples)
 
     def what(source: Samples, how: str, equal: bool = False, shuffle: bool = False) -> Measured:
         x = source.features[0][layer.name]
         x = projected(x, count, seed) if equal else x
         logits = held_out_logits(x, interior.label, source.groups[0], classes, seed if shuffle else None)
-        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe.format(FOLDS)} images{how}", seed)
+        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe.format(FOLDS)} {over}{how}", seed)
 
     def where(source: Samples, how: str, equal: bool = False) -> Measured:
         x = source.features[1][layer.name]
         x = projected(x, count, seed) if equal else x
         logits, scored = _within_images(x, boundary, classes)
-        method = f"{_where()}; {probe.format(_PARTS)} squares of {_BLOCK} px of each image alone{how}"
+        method = f"{_where(layer)}; {probe.format(_PARTS)} squares of {_BLOCK} px of each image alone{how}"
         return _score_where(logits[scored], boundary.take(scored), classes, method, seed)
 
     hidden, wide = layer.role != "pixel", layer.channels > count
@@ -221,7 +221,7 @@ def _read(
         layer=layer,
         what=plain_what,
         where=plain_where,
-        side=_score_where(across, boundary, classes, f"{_where()}; {probe.format(FOLDS)} images", seed),
+        side=_score_where(across, boundary, classes, f"{_where(layer)}; {probe.format(FOLDS)} {over}", seed),
         shuffled=what(samples, "; labels shuffled", shuffle=True),
         untrained_what=what(untrained, fresh) if hidden else None,
         untrained_where=where(untrained, fresh) if hidden else None,
@@ -246,11 +246,23 @@ def _what(distance: int) -> str:
     return f"share of interior pixels (more than {distance} px from a label edge) given their class, mean over classes"
 
 
-def _where() -> str:
-    return (
+def _where(layer: Layer | None = None) -> str:
+    said = (
         f"share of boundary pixels (within {BOUNDARY_WIDTH} px of a label edge) given their class rather than the one "
         "that meets it there, mean of both sides of each pair of classes, by their pixels"
     )
+    if layer is None or layer.stride == 1:
+        return said
+    return (
+        f"{said}; each unit gives its whole cell of {layer.stride}x{layer.stride} px one answer, so what its channels "
+        "may say of places inside the cell is not counted"
+    )
+
+
+def _held_out(samples: Samples) -> str:
+    """What a probe is scored on whole."""
+    of_folders = len(np.unique(samples.groups[0])) < len(np.unique(samples.spots[0].image))
+    return "folders of images" if of_folders else "images"
 
 
 def _score_what(logits: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
@@ -307,7 +319,7 @@ def _tally(
 
 @dataclass(frozen=True, eq=False)
 class Painters:
-    """Probes to paint and read with: for each image those that were fitted on other images.
+    """Probes to paint and read with: for each image those that were fitted on other images, of other folders.
 
     Attributes:
         parts: for each part of the images, by layer, the probe fitted on interior and boundary pixels of the others.
@@ -326,14 +338,19 @@ NOBODY = Painters((), ())
 """Where the labels do not ask."""
 
 
-def painting_probes(layers: Sequence[Layer], samples: Samples, images: int, classes: int) -> Painters:
-    """For each layer as many probes as there are parts; the images that hold most classes come into different ones."""
+def painting_probes(layers: Sequence[Layer], samples: Samples, together: Array, classes: int) -> Painters:
+    """For each layer as many probes as there are parts; what holds most classes comes into different ones.
+
+    Args:
+        together: for each image a number that it shares with those that are held out with it.
+    """
     labels = np.concatenate([spots.label for spots in samples.spots])
-    places = np.concatenate([spots.image for spots in samples.spots])
-    held = [len(np.unique(labels[places == image])) for image in range(images)]
-    part = np.zeros(images, int)
-    part[sorted(range(images), key=lambda image: -held[image])] = np.arange(images) % _PARTS
-    parts = min(_PARTS, images)
+    places = together[np.concatenate([spots.image for spots in samples.spots])]
+    count = int(together.max()) + 1
+    held = [len(np.unique(labels[places == one])) for one in range(count)]
+    part = np.zeros(count, int)
+    part[sorted(range(count), key=lambda one: -held[one])] = np.arange(count) % _PARTS
+    parts = min(_PARTS, count)
     probes: list[dict[str, Probe]] = [{} for _ in range(parts)]
     for layer in layers:
         x = np.concatenate([of[layer.name] for of in samples.features])
@@ -341,7 +358,7 @@ def painting_probes(layers: Sequence[Layer], samples: Samples, images: int, clas
             kept = part[places] != number
             kept = kept if kept.any() else np.ones_like(kept)
             probes[number][layer.name] = fit_probe(x[kept], labels[kept], classes)
-    return Painters(tuple(probes), tuple(part.tolist()))
+    return Painters(tuple(probes), tuple(part[together].tolist()))
 
 
 def paint_by_probe(layer: Layer, probe: Probe, features: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:

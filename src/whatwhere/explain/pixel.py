@@ -21,8 +21,8 @@ from torch import Tensor
 from whatwhere.explain.anatomy import Anatomy
 from whatwhere.explain.cases import Case
 from whatwhere.explain.levels import gather
-from whatwhere.explain.probes import Probe
-from whatwhere.explain.sight import containing, ring_profile
+from whatwhere.explain.probes import Probe, softmax
+from whatwhere.explain.sight import centred, containing, ring_profile
 from whatwhere.field import Field
 from whatwhere.records import Box
 
@@ -153,15 +153,12 @@ def tell_pixel(
     for layer in anatomy.layers:
         if layer.name in probes:
             x = gather(layer, features[layer.name], np.array([row]), np.array([column]))
-            readings[layer.name] = _softmax(probes[layer.name].logits(x)[0])
+            readings[layer.name] = softmax(probes[layer.name].logits(x)[0])
     cuts, flip = cut_everywhere(anatomy, anatomy.carried(case.image), case.size, pixel, means, prediction)
     evidence, completeness, steps, (margin, at_baseline) = evidence_for(
         anatomy, windows, case.image, baseline, pixel, prediction, rival
     )
-    radius = max(case.size) - 1
-    canvas = np.zeros((2 * radius + 1, 2 * radius + 1))
-    canvas[radius - row : radius - row + case.size[0], radius - column : radius - column + case.size[1]] = abs(evidence)
-    profile = ring_profile(canvas)
+    profile = ring_profile(centred(abs(evidence), pixel))
     return PixelStory(
         image=case.name,
         x=column + case.corner[1],
@@ -329,8 +326,3 @@ def _walk(
         else:
             total += step
     return total, steps
-
-
-def _softmax(logits: Array) -> tuple[float, ...]:
-    powers = np.exp(logits - logits.max())
-    return tuple(float(p) for p in powers / powers.sum())

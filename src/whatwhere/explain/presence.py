@@ -17,14 +17,15 @@ from whatwhere.explain.measured import Measured, measured_accuracy
 from whatwhere.explain.probes import FOLDS, held_out_logits
 from whatwhere.records import VOID
 
-__all__ = ["Presence", "cell_counts", "measure_presence", "region_features"]
+__all__ = ["VISIBLE", "Presence", "cell_counts", "measure_presence", "region_features"]
+
+VISIBLE = 0.005
+"""Share of a region's pixels from which a class counts as there."""
 
 _PARTS = {"image": 1, "quarter": 2, "sixteenth": 4}
 """Regions along a side of the image."""
 _LEAST = 5
 """Regions with and without the class that there must be."""
-_VISIBLE = 0.005
-"""Share of a region's pixels from which a class counts as there."""
 
 Array = NDArray[Any]
 
@@ -58,22 +59,27 @@ def cell_counts(labels: NDArray[np.uint8], cells: int, classes: int) -> Array:
     return flat.reshape(cells, cells, classes)
 
 
-def measure_presence(pooled: Mapping[str, Array], counts: Sequence[Array], classes: int, seed: int) -> Presence | None:
+def measure_presence(
+    pooled: Mapping[str, Array], counts: Sequence[Array], classes: int, seed: int, together: Array | None = None
+) -> Presence | None:
     """Ask every layer; None if no class is both there and not there often enough.
 
     Args:
         pooled: by layer ``(images, cells, cells, channels)``.
         counts: for each image ``(cells, cells, classes)`` pixels.
+        together: for each image a number that it shares with those that are held out with it; None: each goes alone.
     """
     pixels = np.stack(counts)
+    groups = np.arange(len(pixels)) if together is None else together
     for region in _PARTS:
         join = pixels.shape[1] // _PARTS[region]
         there, known = _there(pixels, join), _counted(pixels, join)
         flat = there[known]
         asked = [c for c in range(classes) if min(flat[:, c].sum(), (~flat[:, c]).sum()) >= _LEAST]
-        if asked and len(np.unique(np.nonzero(known)[0])) > 1:
+        if asked and len(np.unique(groups[np.nonzero(known)[0]])) > 1:
             accuracy = {
-                name: _ask(_joined(cells, join), there, known, asked, seed, region) for name, cells in pooled.items()
+                name: _ask(_joined(cells, join), there, known, asked, groups, seed, region)
+                for name, cells in pooled.items()
             }
             return Presence(region, tuple(asked), accuracy)
     return None
@@ -101,7 +107,7 @@ def region_features(pooled: Array, counts: Array | None, region: str, class_id: 
 def _there(pixels: Array, join: int) -> Array:
     """Whether each class is in each region, from its pixels in each cell."""
     joined = _joined(pixels.astype(np.float64), join) * join * join
-    found: Array = joined >= _VISIBLE * joined.sum(-1, keepdims=True)
+    found: Array = joined >= VISIBLE * joined.sum(-1, keepdims=True)
     return found
 
 
@@ -118,19 +124,23 @@ def _joined(cells: Array, join: int) -> Array:
     return found
 
 
-def _ask(features: Array, there: Array, known: Array, asked: Sequence[int], seed: int, region: str) -> Measured:
+def _ask(
+    features: Array, there: Array, known: Array, asked: Sequence[int], groups: Array, seed: int, region: str
+) -> Measured:
     images, x = np.nonzero(known)[0], features[known]
     right, total = [], []
     for class_id in asked:
         answer = there[known][:, class_id].astype(int)
-        said = held_out_logits(x, answer, images, 2).argmax(1)
+        said = held_out_logits(x, answer, groups[images], 2).argmax(1)
         for truth in (0, 1):
             asked_of = answer == truth
             right.append(np.bincount(images, weights=asked_of & (said == truth), minlength=len(features)))
             total.append(np.bincount(images, weights=asked_of, minlength=len(features)))
+    over = "folders of images" if len(np.unique(groups)) < len(groups) else "images"
     method = (
-        f"share of {region}s rightly told to hold a class or not, mean over yes and no and over classes; linear probe "
-        f"on features averaged over the {region}, {FOLDS}-fold over images; pixels counts {region}s"
+        f"share of {region}s rightly told to hold a class (at least {100 * VISIBLE:g} % of the pixels) or not, mean "
+        f"over yes and no and over classes; linear probe on features averaged over the {region}, {FOLDS}-fold over "
+        f"{over}; pixels counts {region}s"
     )
     found = measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed)
     return replace(found, pixels=len(x))

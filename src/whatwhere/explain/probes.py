@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-__all__ = ["FOLDS", "STRENGTH", "Probe", "fit_probe", "held_out_logits", "projected"]
+__all__ = ["FOLDS", "STRENGTH", "Probe", "fit_probe", "held_out_logits", "projected", "softmax"]
 
 FOLDS = 5
 STRENGTH = 0.01
@@ -95,3 +95,13 @@ def projected(features: Array, count: int, seed: int) -> Array:
     directions = np.random.default_rng(seed).normal(size=(features.shape[1], count)) / np.sqrt(features.shape[1])
     found: Array = ((features - features.mean(0)) / np.where(scale > 1e-8, scale, 1.0)) @ directions
     return found.astype(np.float32)
+
+
+def softmax(logits: Array) -> tuple[float, ...]:
+    """The probabilities of the classes, from the logits of one row; of a class that was not seen 0.
+
+    >>> softmax(np.array([1.0, 1.0, -np.inf]))
+    (0.5, 0.5, 0.0)
+    """
+    powers = np.exp(logits - logits.max())
+    return tuple(float(power) for power in powers / powers.sum())

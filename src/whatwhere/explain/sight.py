@@ -22,7 +22,17 @@ from whatwhere.explain.anatomy import Anatomy, Layer
 from whatwhere.explain.measured import Measured, interval, resample_weights
 from whatwhere.field import Field
 
-__all__ = ["Leak", "Sight", "Sights", "check_windows", "containing", "influence_maps", "measure_sight", "ring_profile"]
+__all__ = [
+    "Leak",
+    "Sight",
+    "Sights",
+    "centred",
+    "check_windows",
+    "containing",
+    "influence_maps",
+    "measure_sight",
+    "ring_profile",
+]
 
 SHARES = (0.5, 0.95)
 """Shares of the influence whose extent is told."""
@@ -129,6 +139,22 @@ class Sights:
         return {"sights": [one.to_json() for one in self.sights], "leaks": [one.to_json() for one in self.leaks]}
 
 
+def centred(values: Array, pixel: tuple[int, int], radius: int | None = None) -> Array:
+    """``H x W`` values moved so that a pixel lies in the middle of a square of side ``2 radius + 1``, zeros around.
+
+    >>> centred(np.array([[1.0, 2.0]]), (0, 1))
+    array([[0., 0., 0.],
+           [1., 2., 0.],
+           [0., 0., 0.]])
+    """
+    height, width = values.shape
+    radius = max(height, width) - 1 if radius is None else radius
+    canvas = np.zeros((2 * radius + 1, 2 * radius + 1))
+    top, left = radius - pixel[0], radius - pixel[1]
+    canvas[top : top + height, left : left + width] = values
+    return canvas
+
+
 def ring_profile(influence: Array) -> Array:
     """Influence by chessboard distance from the centre of a square map with odd side, ``(R + 1,)``.
 
@@ -178,13 +204,13 @@ def measure_sight(
     radius = max(max(image.shape[-2:]) for image in images) - 1
     shown = min(max(image.shape[-2:]) for image in images)
     sides = _sides(radius + 1)
-    influences: dict[str, list[Array]] = {}
+    influences = {_name(layer): _Influences(radius) for layer in (*layers, None)}
     answers: dict[str, list[Array]] = {}
     for place, image in enumerate(images):
         pixel = _middle_pixel(image, rng)
         for name, influence in influence_maps(anatomy, layers, image, pixel, rng).items():
             middle = _middle_of_cell(named.get(name), pixel, influence.shape)
-            influences.setdefault(name, []).append(_around(influence, middle, radius))
+            influences[name].add(influence, middle)
         with fast:
             restored = _restored(anatomy, layers, image, pixel, sides)
         for name, shares in restored.items():
@@ -192,12 +218,12 @@ def measure_sight(
         progress((place + 1) / (len(images) + 1))
     windows = anatomy.windows(images[0].shape)
     sights = [
-        _sight(layer, windows, np.stack(influences[_name(layer)]), np.stack(answers[_name(layer)]), sides, shown, seed)
+        _sight(layer, windows, influences[_name(layer)].profiles, np.stack(answers[_name(layer)]), sides, shown, seed)
         for layer in (*layers, None)
     ]
     leaks = check_windows(anatomy, images[0], seed)
     progress(1.0)
-    return Sights(tuple(sights), leaks, {name: _mean_share(maps) for name, maps in influences.items()})
+    return Sights(tuple(sights), leaks, {name: of.mean for name, of in influences.items()})
 
 
 def _name(layer: Layer | None) -> str:
@@ -256,19 +282,27 @@ def influence_maps(
     return found
 
 
-def _around(influence: Array, pixel: tuple[int, int], radius: int) -> Array:
-    """The map moved so that the pixel lies in the middle of a square of side ``2 radius + 1``."""
-    canvas = np.zeros((2 * radius + 1, 2 * radius + 1))
-    height, width = influence.shape
-    top, left = radius - pixel[0], radius - pixel[1]
-    canvas[top : top + height, left : left + width] = influence
-    return canvas
+class _Influences:
+    """Of one layer, what is kept of its influence maps: each image's rings, and the sum of the maps.
 
+    Each counts as shares of its own sum; a unit that nothing moves (dead) counts nothing.
+    """
 
-def _mean_share(maps: Sequence[Array]) -> Array:
-    """Mean of the maps, each counted as shares of its sum; a unit that nothing moves (dead) counts nothing."""
-    moved = [one / one.sum() for one in maps if one.sum() > 0]
-    return np.mean(moved, axis=0) if moved else np.zeros_like(maps[0])
+    def __init__(self, radius: int) -> None:
+        self.profiles: list[Array] = []
+        self._sum = np.zeros((2 * radius + 1, 2 * radius + 1))
+
+    def add(self, influence: Array, middle: tuple[int, int]) -> None:
+        canvas = centred(influence, middle, len(self._sum) // 2)
+        if canvas.sum() > 0:
+            canvas /= canvas.sum()
+            self.profiles.append(ring_profile(canvas))
+            self._sum += canvas
+
+    @property
+    def mean(self) -> Array:
+        found: Array = self._sum / max(1, len(self.profiles))
+        return found
 
 
 @torch.inference_mode()
@@ -316,15 +350,20 @@ def _side_restoring(shares: Array, sides: Sequence[int]) -> Array:
 
 
 def _sight(
-    layer: Layer | None, windows: Field, maps: Array, answers: Array, sides: Sequence[int], shown: int, seed: int
+    layer: Layer | None,
+    windows: Field,
+    rings: Sequence[Array],
+    answers: Array,
+    sides: Sequence[int],
+    shown: int,
+    seed: int,
 ) -> Sight:
     module = "output" if layer is None else layer.module
     reach = windows.reach(module)
     theoretical = None if reach is None else max(before + _stride(layer) + after for before, after in reach)
     # beyond the window nothing matters, so no larger square can be needed; the pixel may stand at the cell's rim
     widest = np.minimum(sides, (theoretical or sides[-1]) + 2 * (_stride(layer) - 1)).tolist()
-    alive = maps.sum((1, 2)) > 0
-    profiles = np.stack([ring_profile(one / one.sum()) for one in maps[alive]]) if alive.any() else np.zeros((0, 1))
+    profiles = np.stack(rings) if rings else np.zeros((0, 1))
     how = "side in px of the square around a unit with {} of the absolute gradient, mean over images; one unit an image"
     seen = "side in px of the visible square from which on 95 % of a unit's answer is restored; one unit an image"
     return Sight(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import factorial
 from typing import Any
 
@@ -147,24 +148,36 @@ def shapley_matrix(players: int) -> Array:
 
 
 def _all_orders(players: int) -> tuple[tuple[int, ...], Array]:
-    return tuple(range(2**players)), shapley_matrix(players)
+    return tuple(range(2**players)), shapley_matrix(players)[None]
 
 
 def _sampled_orders(players: int, seed: int) -> tuple[tuple[int, ...], Array]:
-    """Coalitions met along random orders of joining (each with its reverse), and the matrix of their mean gains."""
+    """Coalitions met along random orders of joining, and for each order with its reverse the matrix of mean gains.
+
+    The matrices are ``(pairs, players, coalitions)``; the mean of all stands in for the Shapley matrix.
+    """
     rng = np.random.default_rng(seed)
-    orders = [rng.permutation(players) for _ in range(_ORDERS // 2)]
-    orders += [order[::-1] for order in orders]
-    gains: dict[int, Array] = {}
-    for order in orders:
-        coalition = 0
-        for player in order:
-            joined = coalition | 1 << int(player)
-            gains.setdefault(coalition, np.zeros(players))[player] -= 1 / len(orders)
-            gains.setdefault(joined, np.zeros(players))[player] += 1 / len(orders)
-            coalition = joined
-    met = tuple(sorted(gains))
-    return met, np.stack([gains[coalition] for coalition in met], axis=1)
+    orders = [rng.permutation(players).tolist() for _ in range(_ORDERS // 2)]
+    pairs = [(order, order[::-1]) for order in orders]
+    met = sorted({coalition for pair in pairs for order in pair for coalition in _joining(order)})
+    places = {coalition: place for place, coalition in enumerate(met)}
+    matrices = np.zeros((len(pairs), players, len(met)))
+    for matrix, pair in zip(matrices, pairs):
+        for order in pair:
+            steps = [places[coalition] for coalition in _joining(order)]
+            for player, before, after in zip(order, steps, steps[1:]):
+                matrix[player, before] -= 1 / 2
+                matrix[player, after] += 1 / 2
+    return tuple(met), matrices
+
+
+def _joining(order: Sequence[int]) -> list[int]:
+    """The coalitions along an order of joining, from nobody to all.
+
+    >>> _joining([2, 0, 1])
+    [0, 4, 5, 7]
+    """
+    return list(accumulate((1 << player for player in order), initial=0))
 
 
 class Tally:
@@ -248,7 +261,7 @@ def measure_skips(
     """
     players = len(anatomy.paths)
     whole = 2**players - 1
-    met, matrix = _all_orders(players) if players <= MOST_EXACT else _sampled_orders(players, seed)
+    met, matrices = _all_orders(players) if players <= MOST_EXACT else _sampled_orders(players, seed)
     coalitions = sorted({*met, *(whole & ~(1 << player) for player in range(players))})
     tallies: dict[Cut, Tally] = {}
     response = np.zeros(players)
@@ -263,7 +276,7 @@ def measure_skips(
                 response[(whole & ~cut).bit_length() - 1] += _moved(logits, answer) / len(images)
         before = carried if before is not None else None
         progress((place + 1) / len(images))
-    return _share_out(anatomy.paths, tallies, met, matrix, seed, tuple(response.tolist()), precision)
+    return _share_out(anatomy.paths, tallies, met, matrices, seed, tuple(response.tolist()), precision)
 
 
 def _cuts(
@@ -297,14 +310,15 @@ def _share_out(
     paths: tuple[Path, ...],
     tallies: dict[Cut, Tally],
     met: Sequence[int],
-    matrix: Array,
+    matrices: Array,
     seed: int,
     response: tuple[float, ...],
     precision: str,
 ) -> Worths:
     whole = 2 ** len(paths) - 1
     images = len(tallies[whole].hits)
-    weights = np.concatenate([np.ones((1, images), int), resample_weights(images, seed, RESAMPLES // 4)])
+    weights = _as_seen_and_resampled(images, seed)
+    drawn = _as_seen_and_resampled(len(matrices), seed + 1)  # not as the images are, however many there are
     scores = {cut: tally.scores(weights) for cut, tally in tallies.items() if len(tally.hits) == images}
     # a class that only some ways to cut paint where there is none has an IoU there, and none elsewhere
     names = [name for name in scores[whole] if all(np.isfinite(scores[cut][name][0]) for cut in {*met, whole, 0})]
@@ -321,7 +335,8 @@ def _share_out(
     worth, ways = {}, _orders(len(paths))
     for name in names:
         of = {cut: found[name] for cut, found in scores.items()}
-        shares = np.tensordot(matrix, np.stack([of[coalition] for coalition in met]), 1)
+        values = np.stack([of[coalition] for coalition in met])
+        shares = np.einsum("ro,opc,cr->pr", drawn / len(matrices), matrices, values)
         worth[name] = tuple(
             Worth(
                 path,
@@ -347,4 +362,9 @@ def _share_out(
 def _orders(players: int) -> str:
     if players <= MOST_EXACT:
         return f"all {2**players} coalitions"
-    return f"{_ORDERS} sampled orders"
+    return f"{_ORDERS} sampled orders, which for the interval are resampled too"
+
+
+def _as_seen_and_resampled(count: int, seed: int) -> Array:
+    """``(1 + resamples, count)``: how often each of so many counts, as they were seen and in each resample."""
+    return np.concatenate([np.ones((1, count), int), resample_weights(count, seed, RESAMPLES // 4)])

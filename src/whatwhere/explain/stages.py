@@ -19,7 +19,7 @@ from torch import nn
 
 from whatwhere.data.sets import ImageSet
 from whatwhere.explain.anatomy import Anatomy, UNetAnatomy, untrained_like
-from whatwhere.explain.cases import Case, Pixel, check_answer, choose_cases
+from whatwhere.explain.cases import Case, Pixel, check_answer, choose_cases, fellow, held_together
 from whatwhere.explain.explanation import Example
 from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.explain.levels import (
@@ -115,7 +115,8 @@ def levels_of(bench: Bench, study: Study) -> Levels | None:
     """What and where; None, and a note, where the labels do not ask."""
     interior, boundary = study.samples.spots
     if len(np.unique(study.samples.groups[0])) < 2:
-        bench.notes.append(f"{NOT_MEASURED} one image or part of one alone has labelled insides.")
+        alone = "one image or part of one" if len(np.unique(interior.image)) < 2 else "one folder of images"
+        bench.notes.append(f"{NOT_MEASURED} {alone} alone has labelled insides.")
         return None
     if len(np.unique(interior.label)) < 2:
         bench.notes.append(f"{NOT_MEASURED} the labels of these images hold fewer than two classes.")
@@ -154,7 +155,7 @@ def pictures_of(
     chosen = _telling_images(bench.aims, classes)
     painters = NOBODY
     if with_probes:
-        painters = painting_probes(bench.anatomy.layers, study.samples, len(bench.cases), classes)
+        painters = painting_probes(bench.anatomy.layers, study.samples, held_together(bench.cases), classes)
     with bench.fast:
         examples = tuple(_example(bench.anatomy, bench.cases[i], bench.aims[i], painters.of(i)) for i in chosen)
     bench.tell("taking one pixel apart", 0.92)
@@ -214,8 +215,8 @@ def _story(
         case = bench.asked
         place = (pixel[2] - case.corner[0], pixel[1] - case.corner[1])
     baseline = torch.stack([one.image.mean((2, 3), keepdim=True) for one in bench.cases]).mean(0)
-    image = next((place for place, one in enumerate(bench.cases) if one.name == case.name), None)
-    return tell_pixel(bench.anatomy, case, place, study.means, baseline, painters.of(image))
+    probes = painters.of(fellow(bench.cases, case.name, case.folder))
+    return tell_pixel(bench.anatomy, case, place, study.means, baseline, probes)
 
 
 def _telling_pixel(examples: Sequence[Example], distance: int) -> tuple[Case, tuple[int, int]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Layer
-from whatwhere.explain.cases import Case
+from whatwhere.explain.cases import Case, held_together
 from whatwhere.explain.levels import Samples, gather
 from whatwhere.explain.pixels import Spots
 
@@ -172,9 +172,10 @@ def _shares(units: Array, count: int) -> NDArray[np.float32]:
 
 
 def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case]) -> tuple[Array, Array]:
-    """Images are held out whole; of a single image, quarters are."""
+    """Images are held out whole, with the others of their folder; of a single image, quarters are."""
     if len(cases) > 1:
-        return spots[0].image, spots[1].image
+        together = held_together(cases)
+        return together[spots[0].image], together[spots[1].image]
     height, width = cases[0].size
     first, second = (2 * (of.row * 2 // height) + of.column * 2 // width for of in spots)
     return first, second

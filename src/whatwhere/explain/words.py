@@ -6,9 +6,12 @@ fewer they are not worth their name.
 
 from __future__ import annotations
 
+from math import inf
+
 from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import NOT_MEASURED, Levels, Reading
 from whatwhere.explain.measured import Measured
+from whatwhere.explain.presence import VISIBLE
 from whatwhere.judge.comparison import ENOUGH
 
 __all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
@@ -43,13 +46,8 @@ def levels(e: Explanation) -> list[str]:
     found = e.levels
     top, bottom = _top(found), found["bottleneck"]
     said = [_what_sentence(top, bottom), _where_sentence(top, bottom)]
-    last = found.readings[-1]
-    if last.layer.role == "decoder":
-        both = _surely(last.what, top.what) > 0 and _surely(last.where, bottom.where) > 0
-        said.append(
-            f"At the end of the decoder what is {last.what} and where {last.where}"
-            + (": more of both than where each was least." if both else ".")
-        )
+    if found.readings[-1].layer.role == "decoder":
+        said.append(_decoder_sentence(found))
     said.append(_untrained_sentence(found))
     shuffled = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
     mixed = f"score {min(shuffled):.2f} to {max(shuffled):.2f}" if shuffled else "could not be scored"
@@ -63,6 +61,25 @@ def levels(e: Explanation) -> list[str]:
 
 def _top(found: Levels) -> Reading:
     return next(one for one in found.readings if one.layer.role != "pixel")
+
+
+def _decoder_sentence(found: Levels) -> str:
+    last, before = found.readings[-1], [one for one in found.readings[:-1] if one.layer.role != "pixel"]
+    said = f"At the end of the decoder what is {last.what} and where {last.where}"
+    what, where = (_least(before, asked) for asked in ("what", "where"))
+    if _surely(last.what, what.what) <= 0 or _surely(last.where, where.where) <= 0:
+        return f"{said}."
+    return f"{said}: more of both than where each is least ({what.layer.title}, {where.layer.title})."
+
+
+def _least(readings: list[Reading], asked: str) -> Reading:
+    """Where least of it is read, of where it was measured."""
+
+    def value(one: Reading) -> float:
+        found: Measured = getattr(one, asked)
+        return inf if found.value is None else found.value
+
+    return min(readings, key=value)
 
 
 def _what_sentence(top: Reading, bottom: Reading) -> str:
@@ -96,12 +113,28 @@ def _where_sentence(top: Reading, bottom: Reading) -> str:
         f"Where: at edges, {top.layer.title} tells the two sides apart for {top.where} of the pixels, the bottleneck "
         f"for {bottom.where} (chance 0.50). "
     )
+    if bottom.layer.stride > 1:
+        start += (
+            f"There each unit gives its whole cell of {bottom.layer.stride}x{bottom.layer.stride} px one answer: what "
+            "its channels may say of places inside the cell is not counted, though the decoder may read some of it. "
+        )
     end = f" Which side is which, in an image never seen, takes some what too: {top.side} and {bottom.side}."
     if step < 0:
-        return start + "Place is lost on the way down, as the textbook has it." + end
+        return start + _lost(top, bottom) + end
     if step > 0:
         return start + "Here the textbook is wrong: the deeper units place edges better." + end
     return start + _undecided(top.where, bottom.where) + end
+
+
+def _lost(top: Reading, bottom: Reading) -> str:
+    """Whether training has a part in it that place is lost on the way down."""
+    fresh_top, fresh = top.untrained_where, bottom.untrained_where
+    if fresh_top is not None and fresh is not None and _surely(fresh, fresh_top) < 0:
+        return (
+            f"It falls on the way down; it falls in an untrained network too, from {fresh_top} to {fresh}: that is "
+            "pooling, not training."
+        )
+    return "Place is lost on the way down, as the textbook has it."
 
 
 def _undecided(one: Measured, other: Measured) -> str:
@@ -205,7 +238,10 @@ def skips(e: Explanation) -> list[str]:
         "compare."
     )
     if not e.skips.exact:
-        said.append("There are too many paths for every coalition; Shapley values are means over sampled orders.")
+        said.append(
+            "There are too many paths for every coalition; Shapley values are means over sampled orders, and their "
+            "intervals allow for that."
+        )
     return said
 
 
@@ -252,10 +288,11 @@ def presence(e: Explanation) -> list[str]:
         ahead = ": the right half of the U adds to it"
     survives = (bottom.low or 0.0) > 0.5 and bottom.images >= ENOUGH
     return [
-        f"Asked of each {region} whether it holds {names}, a probe on averages of the raw pixels is right in {top} of "
-        f"the cases, of the bottleneck in {bottom} (chance 0.50); {layer.title} does best{ahead}.",
+        f"Asked of each {region} whether it holds {names} ({100 * VISIBLE:g} % of its pixels or more), a probe on "
+        f"averages of the raw pixels is right in {top} of the cases, of the bottleneck in {bottom} (chance 0.50); "
+        f"{layer.title} does best{ahead}.",
         f"Averaging throws {place} away, and at the bottleneck the answer survives it: for yes or no, what alone can "
-        f"do, and a network without its right half, a classifier, would be right in about as many cases as {bottom}."
+        f"do. A linear probe on these features, which needs no right half of the U, is right in {bottom} of the cases."
         if survives
         else f"Averaging throws {place} away; the bottleneck's average was not shown to answer better than chance.",
     ]

@@ -12,20 +12,21 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import tifffile
 import torch
 from numpy.typing import NDArray
 
 from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.sets import ImageSet
+from whatwhere.data.tiffs import open_tiff
 from whatwhere.errors import DataError, ModelError, WhatwhereError
 from whatwhere.explain.pixels import interior_distance
-from whatwhere.explain.sight import containing, ring_profile
+from whatwhere.explain.sight import centred, containing, ring_profile
 from whatwhere.explain.skips import measure_skips
 from whatwhere.explorer.asked import Hold, edits_in, holds_in, pixel_in, text_in
 from whatwhere.explorer.drawing import geometry, influenced_window, portrait, title_of
@@ -33,7 +34,9 @@ from whatwhere.explorer.edits import Edit, altered
 from whatwhere.explorer.errors import RefusalError, missing
 from whatwhere.explorer.gallery import strongest_maps
 from whatwhere.explorer.gate import Gate
+from whatwhere.explorer.labelled import Labelled
 from whatwhere.explorer.lens import Lens
+from whatwhere.explorer.names import apart
 from whatwhere.explorer.pictures import data_url, packed
 from whatwhere.explorer.reading import Reading
 from whatwhere.explorer.shown import Shown, cut_to_size, open_shown
@@ -45,12 +48,10 @@ __all__ = ["UPLOAD_BYTES", "UPLOAD_PIXELS", "Desk"]
 
 UPLOAD_BYTES = 64 * 2**20
 UPLOAD_PIXELS = 100_000_000
-_UPLOADS, _FROM_DATA = 24, 12
+_UPLOADS = 24
 _ROOM = 2**30
 """Bytes of features kept for all models and images, on machines with memory enough."""
 _EXAMPLE = (256, 256)
-
-Array = NDArray[Any]
 
 
 class Desk:
@@ -79,10 +80,12 @@ class Desk:
         self._lock = threading.Lock()
         self._fixed: dict[str, Shown] = {}
         self._uploads: OrderedDict[str, Shown] = OrderedDict()
+        self._labelled = Labelled(data)
         gate, room = Gate(), min(_ROOM, probe_machine().memory // 4) // max(1, len(models))
-        self.lenses = {
-            f"m{k}": Lens(f"m{k}", name, model, self._known, gate, room) for k, (name, model) in enumerate(models)
-        }
+        self.lenses: dict[str, Lens] = {}
+        for k, (name, model) in enumerate(models):
+            called = apart(name, [lens.name for lens in self.lenses.values()])
+            self.lenses[f"m{k}"] = Lens(f"m{k}", called, model, self._known, gate, room)
         self.left_out: list[str] = []
         for path in images:
             try:
@@ -92,11 +95,11 @@ class Desk:
                     raise
                 self.left_out.append(str(error))
                 continue
-            self._lay(_with_truth(shown, data) if data is not None else shown)
-        there = {shown.name for shown in self._fixed.values()}
-        for name, raw, truth in _some_of(data):
+            self._lay(self._labelled.by_name(shown) or shown)
+        there = {shown.source for shown in self._fixed.values()}
+        for name in self._labelled.some():
             if name not in there:
-                self._lay(cut_to_size(f"i{len(self._fixed)}", name, raw, truth))
+                self._lay(self._labelled.lay(name, f"i{len(self._fixed)}"))
         self.readings = {key: Reading(lens, data) for key, lens in self.lenses.items()}
 
     @property
@@ -104,7 +107,12 @@ class Desk:
         return tuple(sorted({lens.model.normalisation.channels for lens in self.lenses.values()}, reverse=True))
 
     def _lay(self, shown: Shown) -> None:
-        self._fixed[shown.id] = shown
+        self._fixed[shown.id] = self._named(shown)
+
+    def _named(self, shown: Shown) -> Shown:
+        """The image with a name that no other has here."""
+        others = [one.name for one in (*self._fixed.values(), *self._uploads.values())]
+        return replace(shown, name=apart(shown.name, others))
 
     def _known(self, lens: Lens) -> list[Shown]:
         """Of images that a model takes those that were there from the start, or else what was uploaded."""
@@ -152,7 +160,10 @@ class Desk:
         return {"labels": packed(shown.truth)}
 
     def upload(self, name: str, body: bytes) -> dict[str, Any]:
-        """Lays an image on the desk; of many uploads the oldest goes."""
+        """Lays an image on the desk; of many uploads the oldest go, and the answer tells their ids.
+
+        One of the labelled images is known by its pixels: it is not new to the probes, and its mask is there.
+        """
         with TemporaryDirectory(prefix="whatwhere-") as folder:
             suffix = Path(name).suffix.lower()
             suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
@@ -170,11 +181,14 @@ class Desk:
         if not any(lens.takes(shown) for lens in lenses):  # its values must be of the units that a model was trained on
             alike = [lens for lens in lenses if lens.model.normalisation.channels == shown.raw.shape[-1]]
             alike[0].model.check(shown.raw, called)
+        known = self._labelled.by_name(shown) or self._labelled.by_pixels(shown)
+        gone = []
         with self._lock:
+            shown = self._named(replace(known or shown, name=called))
             self._uploads[shown.id] = shown
             while len(self._uploads) > _UPLOADS:
-                self._uploads.popitem(last=False)
-        return shown.to_json()
+                gone.append(self._uploads.popitem(last=False)[0])
+        return shown.to_json() | {"gone": gone}
 
     def close(self, seconds: float = 2.0) -> None:
         """Ends what is measured in the background."""
@@ -271,7 +285,7 @@ class Desk:
             found = lens.evidence(shown, pixel, edits, step)
         attribution = found["attribution"]
         scale = float(abs(attribution).max()) or 1.0
-        profile = ring_profile(_around(abs(attribution), pixel))
+        profile = ring_profile(centred(abs(attribution), pixel))
         shades = (128 + 127 * attribution / scale).round().clip(0, 255).astype(np.uint8)
         return {
             "evidence": packed(shades), "scale": scale, "completeness": found["completeness"],
@@ -337,7 +351,7 @@ class Desk:
 def _refuse_other_files(path: Path, name: str) -> None:
     """An OME-TIFF may name files that hold its other pages: whoever uploads one is not to read what lies here."""
     try:
-        with tifffile.TiffFile(path, _multifile=False) as tif:
+        with open_tiff(path) as tif:
             described = tif.ome_metadata or ""
     except Exception:  # noqa: BLE001 (no TIFF, or a damaged one: who reads it says what is wrong)
         return
@@ -353,40 +367,6 @@ def _refuse_other_files(path: Path, name: str) -> None:
         )
 
 
-def _with_truth(shown: Shown, data: ImageSet) -> Shown:
-    """The image as it is in the labelled data, if it is: a file of the same name and the same pixels."""
-    for place, name in enumerate(data.names):
-        if Path(name).name == Path(shown.name).stem:
-            raw, labels = data.store[place]
-            found = cut_to_size(shown.id, name, raw, None if (labels == VOID).all() else labels)
-            # what has no data is void, and filled by the mean of what was read: the whole image here, a cut there
-            known = np.ones(found.size, bool) if found.truth is None else found.truth != VOID
-            if found.raw.shape == shown.raw.shape and np.array_equal(found.raw[known], shown.raw[known]):
-                return found
-    return shown
-
-
-def _some_of(data: ImageSet | None) -> list[tuple[str, Array, NDArray[np.uint8] | None]]:
-    if data is None or not len(data):
-        return []
-    chosen = sorted({int(place) for place in np.linspace(0, len(data) - 1, min(_FROM_DATA, len(data))).round()})
-    found = []
-    for place in chosen:
-        raw, labels = data.store[place]
-        found.append((data.names[place], raw, None if (labels == VOID).all() else labels))
-    return found
-
-
 def _bytes(values: torch.Tensor) -> NDArray[np.uint8]:
     shades: NDArray[np.uint8] = values.float().round().to(torch.uint8).cpu().numpy()
     return shades
-
-
-def _around(values: Array, pixel: tuple[int, int]) -> Array:
-    """The values on a canvas with the pixel in its middle."""
-    height, width = values.shape
-    radius = max(height, width) - 1
-    canvas = np.zeros((2 * radius + 1, 2 * radius + 1))
-    top, left = radius - pixel[0], radius - pixel[1]
-    canvas[top : top + height, left : left + width] = values
-    return canvas

@@ -16,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from whatwhere.data.sets import ImageSet
+from whatwhere.data.split import folders_of
 from whatwhere.errors import WhatwhereError
+from whatwhere.explain.cases import fellow, held_together
 from whatwhere.explain.levels import NOBODY, Levels, Painters, gather, paint_by_probe, painting_probes
-from whatwhere.explain.presence import Presence, cell_counts, measure_presence, region_features
-from whatwhere.explain.probes import Probe, fit_probe
+from whatwhere.explain.presence import VISIBLE, Presence, cell_counts, measure_presence, region_features
+from whatwhere.explain.probes import Probe, fit_probe, softmax
 from whatwhere.explain.stages import Bench, levels_of, prepare, study_of
 from whatwhere.explain.study import CELLS, Study, pooled
 from whatwhere.explorer.errors import NotReadyError, RefusalError
@@ -31,8 +33,6 @@ __all__ = ["Reading"]
 
 _IMAGES = 16
 _NO_LABELS = "there are no labelled images, so nothing can be read from the levels"
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,7 @@ class Reading:
 
     def __init__(self, lens: Lens, data: ImageSet | None) -> None:
         self._lens, self._data = lens, data
+        self._folders = {} if data is None else dict(zip(data.names, folders_of(data.names)))
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -99,11 +100,11 @@ class Reading:
                 study = study_of(bench)
             bench = replace(bench, tell=partial(self._tell, None))  # from here on without the network
             levels = levels_of(bench, study)
-            classes, painters = self._lens.model.classes.count, NOBODY
+            classes, painters, together = self._lens.model.classes.count, NOBODY, held_together(bench.cases)
             if levels is not None:
-                painters = painting_probes(bench.anatomy.layers, study.samples, len(bench.cases), classes)
+                painters = painting_probes(bench.anatomy.layers, study.samples, together, classes)
             counts = [cell_counts(aim, CELLS, classes) for aim in bench.aims]
-            presence = measure_presence(study.pooled, counts, classes, 0)
+            presence = measure_presence(study.pooled, counts, classes, 0, together)
             self._known = _Known(bench, study, levels, painters, presence)
             self._share = 1.0
         except WhatwhereError as error:
@@ -136,12 +137,19 @@ class Reading:
             raise NotReadyError(state["share"])
         return self._known
 
-    def _probes(self, known: _Known, shown: Shown) -> Mapping[str, Probe]:
-        """By layer; fitted on other images, if there are any."""
-        places = (place for place, case in enumerate(known.bench.cases) if case.name == shown.name)
-        return known.painters.of(next(places, None))
+    def _place(self, known: _Known, shown: Shown) -> int | None:
+        """Which of the measured images this is, or is held out with; None if it is new to every probe."""
+        if shown.source is None:
+            return None
+        return fellow(known.bench.cases, shown.source, self._folders.get(shown.source, ""))
 
-    def at(self, shown: Shown, features: dict[str, torch.Tensor], pixel: tuple[int, int]) -> dict[str, list[float]]:
+    def _probes(self, known: _Known, shown: Shown) -> Mapping[str, Probe]:
+        """By layer; fitted on other images, of other folders, if there are any."""
+        return known.painters.of(self._place(known, shown))
+
+    def at(
+        self, shown: Shown, features: dict[str, torch.Tensor], pixel: tuple[int, int]
+    ) -> dict[str, tuple[float, ...]]:
         """What each level's probe reads at a pixel, as probabilities of the classes; empty while not measured."""
         if self._known is None:
             return {}
@@ -150,7 +158,7 @@ class Reading:
             probe = probes.get(layer.name)
             if probe is not None and layer.name in features:
                 x = gather(layer, features[layer.name], np.array([pixel[0]]), np.array([pixel[1]]))
-                found[layer.name] = _softmax(probe.logits(x)[0])
+                found[layer.name] = softmax(probe.logits(x)[0])
         return found
 
     def paintings(self, shown: Shown) -> dict[str, NDArray[np.uint8]]:
@@ -171,11 +179,12 @@ class Reading:
                 "give more images with --data",
             )  # fmt: skip
         classes = self._lens.model.classes
-        others = [place for place, case in enumerate(known.bench.cases) if case.name != shown.name]
+        own, together = self._place(known, shown), held_together(known.bench.cases)
+        others = [place for place in range(len(together)) if own is None or together[place] != together[own]]
         counts = np.stack([cell_counts(known.bench.aims[place], CELLS, classes.count) for place in others])
         deep = next(layer for layer in self._lens.anatomy.layers if layer.name == "bottleneck")
         seen = pooled(deep, self._lens.features(shown)["bottleneck"], shown.size)[None]
-        own = None if shown.truth is None else cell_counts(shown.truth, CELLS, classes.count)[None]
+        held = None if shown.truth is None else cell_counts(shown.truth, CELLS, classes.count)[None]
         said = []
         for class_id in known.presence.classes:
             x, there = region_features(
@@ -184,19 +193,13 @@ class Reading:
             assert there is not None
             probe = fit_probe(x, there.astype(int), 2)
             mine, _ = region_features(seen, None, known.presence.region, class_id)
-            _, truth = region_features(seen, own, known.presence.region, class_id)
-            chances = [_softmax(row)[1] for row in probe.logits(mine)]
+            _, truth = region_features(seen, held, known.presence.region, class_id)
+            chances = [softmax(row)[1] for row in probe.logits(mine)]
             said.append({
                 "id": class_id, "name": classes.names[class_id], "probability": max(chances),
                 "present": None if truth is None or not truth.size else bool(truth.any()),
             })  # fmt: skip
         return {
-            "classes": said, "region": known.presence.region,
+            "classes": said, "region": known.presence.region, "visible": VISIBLE,
             "score": known.presence.accuracy["bottleneck"].to_json(),
         }  # fmt: skip
-
-
-def _softmax(logits: Array) -> list[float]:
-    finite = np.where(np.isfinite(logits), logits, -1e9)
-    weights = np.exp(finite - finite.max())
-    return [float(value) for value in weights / weights.sum()]

@@ -18,6 +18,7 @@ from whatwhere.data.sets import ImageSet
 from whatwhere.errors import DataError, ModelError
 from whatwhere.explorer.app import LOCAL, create_app
 from whatwhere.explorer.desk import Desk
+from whatwhere.explorer.names import apart
 from whatwhere.network import Holder, Model, as_model, load_model
 from whatwhere.paint.files import check_name, find_images
 
@@ -48,12 +49,11 @@ def models_in(paths: Sequence[Path]) -> list[tuple[str, Model]]:
 
 
 def _told_apart(found: Sequence[Path]) -> list[str]:
-    """A name for each model; the page's address tells models by name, so equal ones are numbered."""
+    """A name for each model; equal ones are numbered, as the page's address tells models by their names."""
     names: list[str] = []
     for path in (Path(os.path.abspath(one)) for one in found):  # noqa: PTH100 (a run may be named ".", or by a link)
         name = path.parent.name if path.name == "model.safetensors" else path.stem
-        again = sum(other.rpartition(" (")[0] == name or other == name for other in names)
-        names.append(f"{name} ({again + 1})" if again else name)
+        names.append(apart(name, names))
     return names
 
 

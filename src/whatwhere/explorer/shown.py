@@ -34,6 +34,7 @@ class Shown:
         raw: ``H x W x C`` in the file's units.
         truth: ``H x W`` uint8 class ids, or None without a mask.
         cropped: whether this is the middle of a larger image.
+        source: its name among the labelled images; None if it is none of them.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Shown:
     raw: NDArray[Any]
     truth: NDArray[np.uint8] | None = None
     cropped: bool = False
+    source: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -91,13 +91,13 @@ export class Chooser {
           remedy: "make it smaller, or give its path to whatwhere explore" });
       }
       this.says.told(`taking in ${file.name} …`);
-      const record = await ask(`/api/images?name=${encodeURIComponent(file.name)}`, { bytes: file });
-      this.session.images.push(record);
+      const { gone, ...record } = await ask(`/api/images?name=${encodeURIComponent(file.name)}`, { bytes: file });
+      this.session.images = [...this.session.images.filter((one) => !gone.includes(one.id)), record];
       this.drawStrip();
       const still = this.store.state;
-      if (still.image === image && still.edits === edits) this.choose(record.id); // else something else is looked at by now
+      if ((still.image === image && still.edits === edits) || gone.includes(still.image)) this.choose(record.id); // else something else is looked at by now
       else this.show();
-      this.says.told(`${file.name}: ${record.width} by ${record.height} pixels${record.cropped ? ", the middle of a larger image" : ""}.`);
+      this.says.told(`${file.name}: ${record.width} by ${record.height} pixels${record.cropped ? ", the middle of a larger image" : ""}.${gone.length ? " An image that was added earlier had to make room." : ""}`);
     } catch (error) {
       this.says.trouble(error);
     }

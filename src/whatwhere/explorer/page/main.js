@@ -32,7 +32,7 @@ class Page {
     this.store.watch((changed) => this.react(changed));
     addEventListener("hashchange", () => {
       if (!/(^#|&)(model|image)=/.test(location.hash)) return; // not an address of this page
-      if (location.hash.slice(1) !== toAddress(this.store.state)) this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
+      if (location.hash.slice(1) !== this.address) this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
     });
     // one shape of panel for all images that are here, so that nothing jumps from one to the next
     const tallest = Math.min(...session.images.map((one) => one.width / one.height));
@@ -41,12 +41,13 @@ class Page {
     this.load();
   }
 
-  /** An address may name what is not here (any more). @param {Partial<import("./state.js").State>} said */
+  /** Ids for the names that an address holds: of what is here (still).
+   * @param {Partial<import("./state.js").State>} said */
   possible(said) {
     const { models, images } = this.session;
-    const model = models.find((one) => one.id === said.model);
-    const other = models.find((one) => one.id === said.other);
-    const image = images.find((one) => one.id === said.image);
+    const model = models.find((one) => one.name === said.model);
+    const other = models.find((one) => one.name === said.other);
+    const image = images.find((one) => one.name === said.image);
     const gone = [said.model && !model && `model ${said.model}`, said.other && !other && `model ${said.other}`, said.image && !image && `image ${said.image}`].filter(Boolean);
     if (gone.length) {
       trouble(new ApiError(404, { given: `the address names ${gone.join(" and ")}`, expected: "what this explorer was started with",
@@ -54,6 +55,14 @@ class Page {
     }
     const fits = image || !said.image ? {} : { x: -1, y: -1, edits: [] };
     return { ...said, ...fits, model: (model ?? models[0]).id, other: other?.id ?? null, image: (image ?? images[0])?.id ?? null };
+  }
+
+  /** What is seen, without the `#`. It holds names: on another start the same id is of another model or image. */
+  get address() {
+    const { models, images } = this.session;
+    const { model, other, image } = this.store.state;
+    const name = (/** @type {{id: string, name: string}[]} */ among, /** @type {string | null} */ id) => among.find((one) => one.id === id)?.name ?? null;
+    return toAddress({ ...this.store.state, model: name(models, model) ?? "", other: name(models, other), image: name(images, image) });
   }
 
   /** @param {0 | 1} slot */
@@ -114,7 +123,7 @@ class Page {
     if (changed.has("x") || changed.has("y")) this.say();
   }
 
-  writeAddress = afterPause(120, () => history.replaceState(null, "", `#${toAddress(this.store.state)}`));
+  writeAddress = afterPause(120, () => history.replaceState(null, "", `#${this.address}`));
 
   compare() {
     const two = this.store.state.other !== null;
@@ -167,7 +176,7 @@ class Page {
   }
 
   async copyAddress() {
-    history.replaceState(null, "", `#${toAddress(this.store.state)}`);
+    history.replaceState(null, "", `#${this.address}`);
     try {
       await navigator.clipboard.writeText(location.href);
       find("#copied").textContent = "copied";

@@ -15,7 +15,7 @@ export class PicturePanel {
   /**
    * @param {string} name what the picture is
    * @param {{point: (at: Point | null) => void, choose: (at: Point) => void, stroke?: (at: Point, begins: boolean) => boolean,
-   *   strokeEnd?: () => void, here: () => Point, act?: () => void}} says
+   *   here: () => Point, act?: () => void}} says
    */
   constructor(name, says) {
     this.says = says;
@@ -51,7 +51,7 @@ export class PicturePanel {
       if (stroking) surface.setPointerCapture(event.pointerId);
       else says.choose(at);
     });
-    const end = () => { if (stroking) { stroking = false; says.strokeEnd?.(); } };
+    const end = () => { stroking = false; };
     surface.addEventListener("pointerup", end);
     surface.addEventListener("pointercancel", end);
     surface.addEventListener("keydown", (event) => this.onKey(event));

@@ -7,7 +7,7 @@ import { find } from "./dom.js";
 export function listen(shortcuts) {
   const allowed = /** @type {HTMLInputElement} */ (find("#single-keys"));
   addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !isText(event.target)) {
+    if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z" && !isText(event.target)) {
       shortcuts.find((one) => one.key === "U")?.act();
       event.preventDefault();
       return;

@@ -106,7 +106,7 @@ function editsFromText(text) {
   });
 }
 
-/** @param {State} state @returns {string} without the `#` */
+/** @param {State} state with names for ids @returns {string} without the `#` */
 export function toAddress(state) {
   const said = new URLSearchParams();
   const say = (/** @type {string} */ key, /** @type {any} */ value) => { if (value) said.set(key, String(value)); };
@@ -126,7 +126,7 @@ export function toAddress(state) {
   return said.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%7E", "~");
 }
 
-/** @param {string} address with or without `#` @returns {Partial<State>} what it says; nonsense is left out */
+/** @param {string} address with or without `#` @returns {Partial<State>} what it says, names for ids; nonsense is left out */
 export function fromAddress(address) {
   const said = new URLSearchParams(address.replace(/^#/, ""));
   const [x, y] = (said.get("pixel") || "-1,-1").split(",").map(Number);

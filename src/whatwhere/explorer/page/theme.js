@@ -3,9 +3,21 @@ import { find } from "./dom.js";
 
 const NAMES = { auto: "as the system", light: "light", dark: "dark" };
 
+const KEY = "whatwhere theme";
+
+/** What was chosen in an earlier visit. A browser that keeps no data of sites throws already where it is asked. */
+function remembered() {
+  try { return localStorage.getItem(KEY); } catch { return null; }
+}
+
+/** @param {string} theme */
+function remember(theme) {
+  try { localStorage.setItem(KEY, theme); } catch { /* it holds for this visit */ }
+}
+
 export function followTheme() {
   const button = find("#theme");
-  const kept = localStorage.getItem("whatwhere theme");
+  const kept = remembered();
   /** @type {keyof typeof NAMES} */
   let theme = kept === "light" || kept === "dark" ? kept : "auto";
   const show = () => {
@@ -17,7 +29,7 @@ export function followTheme() {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const order = /** @type {(keyof typeof NAMES)[]} */ (dark ? ["auto", "light", "dark"] : ["auto", "dark", "light"]);
     theme = order[(order.indexOf(theme) + 1) % order.length];
-    localStorage.setItem("whatwhere theme", theme);
+    remember(theme);
     show();
   };
   show();

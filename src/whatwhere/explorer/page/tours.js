@@ -52,11 +52,14 @@ const noSkips = ({ seen }) => Object.fromEntries(seen.model.paths.filter((one) =
 /** @param {Scene} scene */
 const deepPath = ({ seen }) => seen.model.paths.find((one) => one.kind === "bottleneck")?.name ?? "bottleneck";
 
-/** Grey dabs in a ring around the pixel: what is near stays, what is farther goes. @param {Scene} scene @param {{x: number, y: number}} at */
+/** Of a grey dab of the ring, in pixels. @param {import("./seen.js").Seen} seen */
+const ringRadius = (seen) => Math.round(Math.max(6, seen.width / 9));
+
+/** Grey dabs in a ring around the pixel: the window of the first level stays, and what lies farther out than the ring. @param {Scene} scene @param {{x: number, y: number}} at */
 function ring({ seen }, at) {
   const { field } = layer({ seen, store: /** @type {any} */ (null) }, first(seen));
-  const near = (field ? field[0] : 5) / 2 + 4;
-  const radius = Math.round(Math.max(6, seen.width / 9));
+  const near = Math.hypot(...(field ?? [5, 5])) / 2 + 4; // a window has corners
+  const radius = ringRadius(seen);
   return Array.from({ length: 10 }, (_, turn) => ({
     kind: /** @type {const} */ ("grey"), radius,
     x: Math.round(at.x + (near + radius) * Math.cos((turn * Math.PI) / 5)), y: Math.round(at.y + (near + radius) * Math.sin((turn * Math.PI) / 5)),
@@ -79,11 +82,11 @@ export const TOURS = [
           ? "Each small picture on the U is the image as finely as that level's units stand. Started with labelled images (--data), it would be painted from that level alone."
           : "Each small picture on the U is painted from that one level alone, by a weighted sum of its features: it is what the level knows by itself.") },
       { show: (scene) => node(first(scene.seen)), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: first(scene.seen) }),
-        say: (scene) => `Take this pixel. At the top level one unit sees ${sees(scene, first(scene.seen))}: the small frame on the image. From no more than that, ${reads(scene, first(scene.seen))}. What so small a window tells is a low-level feature: edges, colours, fur.` },
+        say: (scene) => `Take this pixel. At the top level one unit sees ${sees(scene, first(scene.seen))}: the small frame on the image. From no more than that, ${reads(scene, first(scene.seen))}. What so small a window tells is a low-level feature.` },
       { show: () => node("bottleneck"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck" }),
         say: (scene) => `At the bottom of the U one unit sees ${sees(scene, "bottleneck")}, the large frame, and ${reads(scene, "bottleneck")}. What lies in the large frame and not in the small one is the context.` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck", edits: ring(scene, needsContext(scene.seen)) }),
-        say: (scene) => `Now the surroundings are hidden, and the pixel with its small window is untouched. The whole network paints it ${painted(scene)}; it would have painted ${before(scene)}. If that changed, context decided; if not, the small window was enough.` },
+        say: (scene) => `Now a ring of ${2 * ringRadius(scene.seen)} pixels around it is hidden; ${layer(scene, first(scene.seen)).field ? "the small window is untouched, and so is" : "untouched is"} what lies farther out. The whole network paints it ${painted(scene)}; it would have painted ${before(scene)}. If that changed, the ring has a say here; if not, the rest is enough.` },
     ],
   },
   {
@@ -94,11 +97,11 @@ export const TOURS = [
       { show: () => part(".u"), set: (scene) => ({ ...STILL, layer: middleLayer(scene) }),
         say: (scene) => `Every pooling halves the grid, and a step on the coarser grid is twice as wide on the image. ${capital(layer(scene, middleLayer(scene)).title)} stands once in ${layer(scene, middleLayer(scene)).stride[1]} pixels and sees ${sees(scene, middleLayer(scene))}.` },
       { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${layer(scene, "bottleneck").stride[1]} pixels: the white cell on its picture. It sees far and can't say exactly where.` },
+        say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${layer(scene, "bottleneck").stride[1]} pixels: the white cell on its picture, for all of which it gives one answer.` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, tool: "grey", edits: corner(scene), look: "difference" }),
         say: (scene) => `A grey dab in the corner. ${border(scene)} Take the brush and try to change a pixel outside.` },
       { show: () => part(".pixel-panel"), set: () => ({ ...STILL, evidence: true }),
-        say: (scene) => `What a pixel can see is not what it uses. ${evidence(scene)} The frame is the border; the evidence lives well inside it.` },
+        say: (scene) => `What a pixel can see need not be what it uses. It can see ${sees(scene, "output")}. ${evidence(scene)} ${reach(scene)}` },
     ],
   },
   {
@@ -112,7 +115,7 @@ export const TOURS = [
       { show: () => valve("bottleneck"), set: (scene) => ({ ...STILL, look: "difference", paths: { [deepPath(scene)]: "mean" } }),
         say: (scene) => `Now the skips pass and the bottleneck is silent. ${scores(scene)} Compare the two bars: interior asks what, boundary asks where.` },
       { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, paths: noSkips(scene) }),
-        say: (scene) => `All skips are silent; only the bottleneck speaks. ${scores(scene)} This is what is known at the bottom, as sharply as the bottom can say it.` },
+        say: (scene) => `${finestSkip(scene.seen) ? "All skips are silent" : "There are no skips"}: only the bottleneck speaks. ${scores(scene)} What is painted now came through it alone.` },
       { show: () => ".worth-panel", set: () => ({ ...STILL }),
         say: () => "Everything passes again. Below, each path's worth on this image over all orders in which paths can join (Shapley values). These figures ablate the trained network; a network trained without the skip learns to do without, and often loses less." },
     ],
@@ -140,7 +143,7 @@ export const TOURS = [
       { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, layer: "bottleneck", paths: noSkips(scene) }),
         say: () => "And this is what the right half adds even without any skip: the bottleneck's answer, spread out again. For yes or no, it was not asked." },
       { show: () => part(".u"), set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: () => "With the skips the shapes come back. A classifier could leave out the right half of the U; a painter can't. Turn the valves yourself, or choose another question." },
+        say: ({ seen }) => `${finestSkip(seen) ? "Now the skips pass again" : "This network has no skips: its painting is as before"}. The probe that said yes or no used nothing of the right half of the U; the painting does. Turn the valves yourself, or choose another question.` },
     ],
   },
 ];
@@ -184,6 +187,14 @@ function evidence({ seen }) {
   const found = seen.evidence;
   if (!found) return "The evidence is being gathered.";
   return `Gold speaks for ${seen.looks[found.prediction].name}, teal for ${seen.looks[found.rival].name}. Half of it lies in a square of ${Math.round(found.half)} pixels around this one, 95 % in one of ${Math.round(found.most)}.`;
+}
+
+/** How the evidence compares with the window. @param {Scene} scene */
+function reach(scene) {
+  const { seen } = scene;
+  if (!seen.evidence) return "";
+  const side = Math.min(Math.max(seen.width, seen.height), Math.max(...(layer(scene, "output").field ?? [Infinity])));
+  return `The larger square is ${seen.evidence.most < side / 2 ? "less than" : "at least"} half as wide as what it can see of this image.`;
 }
 
 /** @param {Scene} scene */

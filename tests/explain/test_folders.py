@@ -1,0 +1,90 @@
+"""Images of one folder, as of one patient, are alike: no probe is scored on a folder that it was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from explain_toys import toys
+
+from whatwhere.data.sets import ImageSet, from_arrays
+from whatwhere.explain import explain
+from whatwhere.explain.cases import Case, fellow, held_together
+from whatwhere.explain.levels import painting_probes
+from whatwhere.explain.presence import measure_presence
+from whatwhere.explain.stages import prepare, study_of
+from whatwhere.explain.study import CELLS
+from whatwhere.network import Model
+
+
+def cases(folders: Sequence[str]) -> list[Case]:
+    raw, image = np.zeros((4, 4, 3), np.uint8), torch.zeros(1, 3, 4, 4)
+    return [Case(f"{folder}/{place}", raw, None, image, folder=folder) for place, folder in enumerate(folders)]
+
+
+def in_folders(folders: Sequence[str]) -> ImageSet:
+    images, labels = zip(*toys(len(folders), start=1000))
+    return from_arrays(images, labels, [f"{folder}/toy-{place}" for place, folder in enumerate(folders)])
+
+
+@pytest.mark.parametrize(("folders", "together"), [
+    ("aab", [0, 0, 1]),
+    (("a", "b", "", "a", ""), [0, 1, 2, 0, 3]),  # what lies in no folder goes alone
+    ("aaa", [0, 1, 2]),  # else nothing would be left to fit on
+    (("", "", ""), [0, 1, 2]),
+])  # fmt: skip
+def test_images_of_a_folder_are_held_out_together(folders: Sequence[str], together: list[int]) -> None:
+    assert held_together(cases(folders)).tolist() == together
+
+
+def test_an_image_that_was_not_measured_on_is_held_out_with_those_of_its_folder() -> None:
+    measured = cases("aab")
+    assert fellow(measured, "a/1", "a") == 1
+    assert fellow(measured, "b/9", "b") == 2
+    assert fellow(measured, "c/9", "c") is None
+    assert fellow(cases("aaa"), "a/9", "a") is None, "of one folder alone each image goes by itself"
+
+
+def test_probes_are_fitted_on_other_folders(healthy: Model) -> None:
+    data = in_folders("aabbccdd")
+    bench = prepare(healthy, data, 8, 0, None, lambda _what, _share: None)
+    study = study_of(bench)
+    folder = np.array([name[0] for name in data.names])
+    for spots, groups in zip(study.samples.spots, study.samples.groups):
+        assert len(np.unique(groups)) == 4
+        assert all(len(set(folder[spots.image[groups == one]])) == 1 for one in np.unique(groups))
+    part = np.array(painting_probes(bench.anatomy.layers[:1], study.samples, held_together(bench.cases), 3).part)
+    assert all(len(set(part[folder == one])) == 1 for one in "abcd")
+
+
+def test_what_only_names_the_folder_tells_nothing_of_another() -> None:
+    folder = np.repeat(np.arange(6), 2)
+    counts = np.zeros((12, CELLS, CELLS, 2), int)
+    counts[..., 0] = 100
+    counts[folder % 2 == 0, ..., 1] = 100
+    features = np.broadcast_to(np.eye(6)[folder][:, None, None], (12, CELLS, CELLS, 6))
+    alone, together = (measure_presence({"a": features}, list(counts), 2, 0, of) for of in (None, folder))
+    assert alone is not None
+    assert together is not None
+    assert alone.accuracy["a"].value == 1.0
+    assert together.accuracy["a"].value < 0.75  # type: ignore[operator]
+    assert "-fold over folders of images" in together.accuracy["a"].method
+    assert "at least 0.5 % of the pixels" in together.accuracy["a"].method
+
+
+@pytest.mark.parametrize(("folders", "said"), [
+    ("aabb", "the 4 images come from 2 folders (patients, flights), and may be more alike than that; "
+             "probes were scored on other folders than they were fitted on."),
+    ("aaaa", "the 4 images come from 1 folder (patients, flights), and may be more alike than that; "
+             "probes were scored on other images than they were fitted on, but of the same folder."),
+    ("abcd", ""),
+])  # fmt: skip
+def test_the_report_says_that_images_of_a_folder_may_be_alike(folders: str, said: str, healthy: Model) -> None:
+    told = explain(healthy, in_folders(folders))
+    noted = [note for note in told.notes if "Intervals resample images" in note]
+    assert noted == ([f"Intervals resample images; {said}"] if said else [])
+    assert told.levels is not None
+    over_folders = "-fold over folders of images" in told.levels["bottleneck"].what.method
+    assert over_folders == (folders == "aabb")

@@ -1,0 +1,70 @@
+"""The report's sentences say what was measured, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from whatwhere.explain import Explanation, words
+from whatwhere.explain.measured import Measured
+from whatwhere.explain.presence import Presence
+
+
+def sure(value: float) -> Measured:
+    return Measured(value, value - 0.01, value + 0.01, images=8, pixels=100, method="", seed=0)
+
+
+def as_if(e: Explanation, **values: Mapping[str, float]) -> Explanation:
+    """The explanation as if these had been measured, for each kind of value by layer."""
+    assert e.levels is not None
+    readings = [
+        replace(one, **{kind: sure(of[one.layer.name]) for kind, of in values.items() if one.layer.name in of})
+        for one in e.levels.readings
+    ]
+    return replace(e, levels=replace(e.levels, readings=tuple(readings)))
+
+
+FALLS = {"encoder.0": 0.8, "bottleneck": 0.6}
+
+
+@pytest.mark.parametrize(("untrained", "said", "not_said"), [
+    ({"encoder.0": 0.7, "bottleneck": 0.55},
+     "falls in an untrained network too, from 0.70 [0.69, 0.71] to 0.55 [0.54, 0.56]: that is pooling, not training.",
+     "textbook"),
+    ({"encoder.0": 0.55, "bottleneck": 0.55}, "Place is lost on the way down, as the textbook has it.", "untrained"),
+])  # fmt: skip
+def test_place_that_an_untrained_network_loses_too_is_not_lost_by_training(
+    untrained: dict[str, float], said: str, not_said: str, explanation: Explanation
+) -> None:
+    where = words.levels(as_if(explanation, where=FALLS, untrained_where=untrained))[1]
+    assert where.startswith("Where:")
+    assert said in where
+    assert not_said not in where
+
+
+def test_where_is_of_whole_cells(explanation: Explanation) -> None:
+    assert "each unit gives its whole cell of 4x4 px one answer" in words.levels(explanation)[1]
+    assert explanation.levels is not None
+    for name, said in (("bottleneck", True), ("encoder.0", False)):
+        reading = explanation.levels[name]
+        for found in (reading.where, reading.side, reading.equal_where):
+            assert ("places inside the cell" in found.method) == said
+
+
+def test_the_end_of_the_decoder_is_held_against_the_least_that_was_measured(explanation: Explanation) -> None:
+    what = {"encoder.0": 0.7, "encoder.1": 0.7, "bottleneck": 0.5, "decoder.1": 0.8, "decoder.0": 0.6}
+    where = {"encoder.0": 0.8, "encoder.1": 0.55, "bottleneck": 0.6, "decoder.1": 0.7, "decoder.0": 0.65}
+    said = words.levels(as_if(explanation, what=what, where=where))[2]
+    assert said.endswith("more of both than where each is least (bottleneck, encoder 1).")
+    worse = words.levels(as_if(explanation, what=what, where=where | {"decoder.0": 0.55}))[2]
+    assert "more of both" not in worse
+
+
+def test_of_yes_or_no_the_probe_is_told_and_no_network_that_was_not_there(explanation: Explanation) -> None:
+    presence = Presence("quarter", (1,), {layer.name: sure(0.8) for layer in explanation.layers})
+    said = " ".join(words.presence(replace(explanation, presence=presence)))
+    assert "A linear probe on these features, which needs no right half of the U, is right in 0.80 [0.79, 0.81]" in said
+    assert "holds 'apple' (0.5 % of its pixels or more)" in said
+    assert "classifier" not in said
