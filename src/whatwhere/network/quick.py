@@ -51,8 +51,12 @@ _PLAIN: WeakSet[nn.Module] = WeakSet()
 
 
 def quickly(network: nn.Module, device: str) -> AbstractContextManager[object]:
-    """In which the network is to be computed on a device: quick operators, where they are of use to it."""
-    return QuickOperators() if device == "cpu" and network not in _PLAIN else nullcontext()
+    """In which the network is to be computed on a device: quick operators, where they are of use to it.
+
+    A compiled network is code of its own, in which nothing is exchanged.
+    """
+    useful = device == "cpu" and network not in _PLAIN and not hasattr(network, "_orig_mod")
+    return QuickOperators() if useful else nullcontext()
 
 
 def forgone(network: nn.Module, error: RuntimeError) -> bool:
