@@ -7,7 +7,7 @@ sum over axes; `rules_shape` those that only move entries about. Knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -65,9 +65,10 @@ def _channels(span: Span, inputs: int, outputs: int, groups: int) -> Span:
     return Span(span.start // out * into, ((span.stop - 1) // out + 1) * into)
 
 
-def _kernels(step: Step, spans: Spans, along: Callable[..., Span]) -> Iterator[Read]:
-    """Filters that slide; ``along`` says what a run of their results reads of one axis."""
+def convolution(step: Step, spans: Spans) -> Iterator[Read]:
+    """Transposed ones too, which differ in what a run of results reads of an axis."""
     args, source = step.arguments, step.arguments["input"]
+    along = spread if args.get("transposed") or "transpose" in step.operator else taps
     kernel = args["weight"].shape[2:]
     count = len(kernel)
     lead = len(source.shape) - count - 1  # 1 with a batch axis, 0 without
@@ -80,14 +81,6 @@ def _kernels(step: Step, spans: Spans, along: Callable[..., Span]) -> Iterator[R
     channels = _channels(spans[lead], source.shape[lead], step.shape[lead], int(args.get("groups", 1)))
     axes = zip(spans[lead + 1 :], source.shape[lead + 1 :], kernel, stride, dilation, pads)
     yield source, (*spans[:lead], channels, *(along(*axis) for axis in axes))
-
-
-def convolution(step: Step, spans: Spans) -> Iterator[Read]:
-    return _kernels(step, spans, spread if step.arguments.get("transposed") else taps)
-
-
-def transposed_convolution(step: Step, spans: Spans) -> Iterator[Read]:
-    return _kernels(step, spans, spread)
 
 
 def pooling(step: Step, spans: Spans) -> Iterator[Read]:
@@ -270,8 +263,7 @@ def _numbered(rule: Rule, names: str) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **SHAPE_RULES,
-    **_numbered(_weighted(convolution), "conv#d convolution"),
-    **_numbered(_weighted(transposed_convolution), "conv_transpose#d"),
+    **_numbered(_weighted(convolution), "conv#d convolution conv_transpose#d"),
     **_numbered(pooling, "max_pool#d max_pool#d_with_indices avg_pool#d"),
     **_numbered(adaptive_pooling, "adaptive_max_pool#d adaptive_avg_pool#d _adaptive_avg_pool#d"),
     **_numbered(interpolation, "upsample_nearest#d _upsample_nearest_exact#d"),

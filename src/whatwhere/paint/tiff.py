@@ -101,9 +101,7 @@ class TiffSource:
             self._colors = colors_of(colormap)
         self.channels = 3 if colormap is not None else sum(plane.channels for plane in self._planes)
         self.dtype = np.dtype(np.uint8) if colormap is not None or first.dtype == bool else first.dtype
-        self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
-        self._used: dict[tuple[int, int], int] = {}  # when each segment was asked for last
-        self._asked = 0
+        self._segments = _Segments()
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         stored = _lying(box, self.size, self._turn)
@@ -118,36 +116,37 @@ class TiffSource:
         return np.ascontiguousarray(pixels), None if there is None else np.ascontiguousarray(upright(there, self._turn))
 
     def close(self) -> None:
-        self._cache.clear()
+        self._segments = _Segments()
         self._file.close()
 
     def _remember(self, plane: int) -> Callable[[int, Callable[[], Pixels]], Pixels]:
-        """A cache of decoded segments.
+        return lambda segment, decode: self._segments.get((plane, segment), decode)
 
-        Tile after tile asks for the same strips in the same order. Where not all of them fit, dropping the longest
-        unused would drop each just before it is asked for again: so the newest goes, but for such as nobody wants any
-        more.
-        """
 
-        def get(segment: int, decode: Callable[[], Pixels]) -> Pixels:
-            key = plane, segment
-            self._asked += 1
-            if key not in self._cache:
-                found = decode()
-                while self._cache and self._cached_bytes + found.nbytes > _CACHE_BYTES:
-                    oldest = next(iter(self._cache))
-                    stale = self._asked - self._used[oldest] > _STALE * len(self._cache)
-                    self._cache.popitem(last=not stale)
-                self._cache[key] = found
-            self._used[key] = self._asked
-            self._cache.move_to_end(key)
-            return self._cache[key]
+class _Segments:
+    """Decoded segments, as many as there is room for.
 
-        return get
+    Tile after tile asks for the same strips in the same order. Where not all of them fit, dropping the longest unused
+    would drop each just before it is asked for again: so the newest goes, but for such as nobody wants any more.
+    """
 
-    @property
-    def _cached_bytes(self) -> int:
-        return sum(array.nbytes for array in self._cache.values())
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, int], tuple[Pixels, int]] = OrderedDict()  # and when each was asked for last
+        self._asked = self._bytes = 0
+
+    def get(self, key: tuple[int, int], decode: Callable[[], Pixels]) -> Pixels:
+        self._asked += 1
+        pixels = self._kept.pop(key)[0] if key in self._kept else self._with_room(decode())
+        self._kept[key] = pixels, self._asked
+        return pixels
+
+    def _with_room(self, pixels: Pixels) -> Pixels:
+        while self._kept and self._bytes + pixels.nbytes > _CACHE_BYTES:
+            _, last = next(iter(self._kept.values()))
+            stale = self._asked - last > _STALE * len(self._kept)
+            self._bytes -= self._kept.popitem(last=not stale)[1][0].nbytes
+        self._bytes += pixels.nbytes
+        return pixels
 
 
 def _level(file: Any, series: Any, level: int, name: str) -> list[Any]:
