@@ -435,6 +435,32 @@ def test_a_killed_run_leaves_nothing_that_looks_done_and_goes_on_where_it_stoppe
     assert not (tmp_path / f"killed/a.{kind}.partial").exists()
 
 
+IN_A_CHUNK = """
+import os, pathlib, signal
+rename = pathlib.Path.replace
+def killed(path, target):
+    if "labels.zarr" in path.parts and path.parent.name == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+pathlib.Path.replace = killed
+"""
+
+
+@pytest.mark.usefixtures("_windows")
+def test_a_run_killed_while_it_writes_a_chunk_leaves_nothing_of_it_in_the_painting(
+    tmp_path: Path, engine: Engine
+) -> None:
+    source = tmp_path / "a.zarr"
+    zarr.create_array(str(source), shape=(700, 600, 3), chunks=(128, 128, 3), dtype="uint8")[...] = picture(700, 600)
+    arguments = [str(Path(__file__).parent), str(source), str(tmp_path / "killed"), "320"]
+    killed = subprocess.run([sys.executable, "-c", IN_A_CHUNK + KILLED, *arguments], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list((tmp_path / "killed/a.zarr.partial/labels.zarr/c/1").iterdir())  # a chunk that has not its name yet
+    predict(engine, source, tmp_path / "killed", tile=320)
+    predict(engine, source, tmp_path / "straight", tile=320)
+    assert _content(tmp_path / "killed/a.zarr") == _content(tmp_path / "straight/a.zarr")
+
+
 @pytest.mark.parametrize("moves", [0, 1])
 @pytest.mark.usefixtures("_windows")
 def test_a_zarr_that_was_killed_while_its_files_came_to_their_places_goes_on(

@@ -29,7 +29,7 @@ from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, claimed, move, writing
 from whatwhere.paint.tiff import shrinkings, write_planes_tiff, write_tiff
 from whatwhere.paint.work import Progress
-from whatwhere.paint.zarrs import ZarrSource, add_levels
+from whatwhere.paint.zarrs import ZarrSource, add_levels, sweep
 from whatwhere.records import Box, Classes
 from whatwhere.writing import whole_file
 
@@ -163,6 +163,7 @@ def _finish(sink: JournaledSink, source: Source, target: Names, options: Options
     elif isinstance(inner, ZarrSource):
         if inner.ome is not None:
             add_levels(labels, shrinkings(source.size))
+        sweep(folder)
     else:
         if options.probabilities:
             write_planes_tiff(shares, (classes.count, *source.size), store.probabilities)

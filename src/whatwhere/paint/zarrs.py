@@ -20,7 +20,7 @@ from whatwhere.errors import DataError
 from whatwhere.paint.sources import WHOLE, Pixels, Reading, Valid, extra, no_level
 from whatwhere.records import VOID, Box, Classes
 
-__all__ = ["CHUNK", "ZarrSource", "add_levels", "create_labels", "create_planes", "is_zarr", "sync_box"]
+__all__ = ["CHUNK", "ZarrSource", "add_levels", "create_labels", "create_planes", "is_zarr", "sweep", "sync_box"]
 
 CHUNK = 256
 """Height and width of output chunks; tile write boxes meet at its multiples."""
@@ -260,6 +260,15 @@ def sync_box(array: Any, box: Box) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Removes chunks that were being written when their writer was killed.
+
+    Zarr writes each file beside its place, as ``*.partial``, and renames it.
+    """
+    for left in folder.rglob("*.partial"):
+        left.unlink(missing_ok=True)
 
 
 def _flat(words: dict[str, Any], kept: list[int]) -> list[dict[str, Any]]:
