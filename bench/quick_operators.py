@@ -26,7 +26,7 @@ BATCH = 8
 
 
 def forward_and_backward(operator: Callable[[Tensor], Tensor], channels: int, side: int) -> Callable[[], object]:
-    """Of an operator between layers in bfloat16, channels last."""
+    """Of an operator between layers in the machine's precision, channels last."""
     machine = probe_machine()
 
     def lasting(*shape: int) -> Tensor:
@@ -56,6 +56,9 @@ def operators() -> dict[str, Callable[[], object]]:
         found[f"transposed convolution, {below} to {here} channels, {side}x{side}"] = forward_and_backward(
             up, below, side
         )
+    for channels, side in ((32, 256), (64, 128), (128, 64), (256, 32)):
+        convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found[f"convolution, {channels} channels, {side}x{side}"] = forward_and_backward(convolution, channels, side)
     for channels, side in ((32, 256), (64, 128), (256, 32)):
         norm = nn.InstanceNorm2d(channels, affine=True)
         found[f"instance norm, {channels} channels, {side}x{side}"] = forward_and_backward(norm, channels, side)

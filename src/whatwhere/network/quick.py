@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
 from whatwhere.network.depthwise import depthwise
+from whatwhere.network.products import convolution, transposed
 
 __all__ = ["QuickOperators", "forgone", "forward", "quickly"]
 
@@ -95,21 +96,45 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """Depthwise convolutions by gradients that stay depthwise."""
-    plain = bias is None and x.ndim == 4 and groups == x.shape[1] == weight.shape[0]
-    if not plain or _pair(dilation) != (1, 1) or isinstance(padding, str):
+    """Depthwise convolutions by gradients that stay depthwise, others by matrix products where these are faster."""
+    if x.ndim != 4 or isinstance(padding, str):
         return None
-    strides, paddings = _pair(stride), _pair(padding)
-    if strides[0] != strides[1] or paddings[0] != paddings[1]:
+    strides, paddings, apart = _pair(stride), _pair(padding), _pair(dilation)
+    if groups == 1 and strides == (1, 1) and not torch.is_autocast_enabled("cpu"):
+        return convolution(x, weight, bias, paddings, apart)
+    plain = bias is None and groups == x.shape[1] == weight.shape[0] and apart == (1, 1)
+    if not plain or strides[0] != strides[1] or paddings[0] != paddings[1]:
         return None
     return depthwise(_lowered(x), _lowered(weight), strides[0], paddings[0])
 
 
-def _conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **named: Any) -> Tensor | None:
-    """The bias's gradient is a sum: oneDNN takes longer for it than for all others together."""
-    if bias is None or not (bias.requires_grad and torch.is_grad_enabled()):
-        return None
-    return _Biased.apply(F.conv_transpose2d(x, weight, bias.detach(), *args, **named), bias)  # type: ignore[no-untyped-call, no-any-return]
+def _conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor | None:
+    """Weights by a product where that is faster; the bias's gradient is a sum.
+
+    oneDNN takes longer for that sum than for all other gradients together.
+    """
+    learns = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+    fixed = bias.detach() if bias is not None else None
+    found = None
+    rest = padding, output_padding, groups, dilation
+    if _pair(stride) == weight.shape[2:] and rest in _USUAL and not torch.is_autocast_enabled("cpu"):
+        found = transposed(x, weight, fixed)
+    if found is None and learns:
+        found = F.conv_transpose2d(x, weight, fixed, stride, *rest)
+    return _Biased.apply(found, bias) if learns else found  # type: ignore[no-untyped-call]
+
+
+_USUAL = (0, 0, 1, 1), ((0, 0), (0, 0), 1, (1, 1))
+"""Padding, output padding, groups and dilation of a way up that only enlarges."""
 
 
 class _Biased(torch.autograd.Function):

@@ -1,0 +1,160 @@
+"""Convolutions whose weights learn by matrix products, on processors for which oneDNN has no fast way of its own.
+
+Without AVX-512, oneDNN finds the weights' gradient of channels-last convolutions in float32 at a fourth of the speed
+of the other two passes, and a way up's at less (`bench/quick_operators.py`). It is a sum over pixels of what was given
+times what was seen, one product of matrices for each place in the kernel; here the image is laid out so that those
+products are found a band of rows at a time, in the cache. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+__all__ = ["convolution", "transposed"]
+
+Pair = tuple[int, int]
+
+_CHANNELS = 32
+"""With fewer channels in or out, products are no faster than oneDNN."""
+
+_BAND = 2**20
+"""Floats of a band of rows, which are to stay in the cache."""
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, dilation: Pair) -> Tensor | None:
+    """A convolution in steps of one pixel, ``(N, C, H, W)`` and ``(O, C, h, w) -> (N, O, H', W')``.
+
+    None where torch's own gradients are as good.
+    """
+    if weight.shape[2:] == (1, 1) or not _pays(x, weight):
+        return None
+    return _Convolution.apply(x, weight, bias, padding, dilation)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """A transposed convolution in steps of its own size, ``(N, C, H, W)`` and ``(C, O, s, s) -> (N, O, sH, sW)``.
+
+    None where torch's own gradients are as good; the bias gets none here.
+    """
+    return _Transposed.apply(x, weight, bias) if _pays(x, weight) else None  # type: ignore[no-untyped-call]
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _lacking()
+        and weight.requires_grad
+        and torch.is_grad_enabled()
+        and x.dtype == weight.dtype == torch.float32
+        and x.ndim == 4
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and min(weight.shape[:2]) >= _CHANNELS
+    )
+
+
+@cache
+def _lacking() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+class _Convolution(torch.autograd.Function):
+    """Torch's convolution and image gradient; the weights' own by products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, dilation: Pair) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.dilation = padding, dilation
+        return F.conv2d(x, weight, bias, 1, padding, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        given = given.contiguous(memory_format=torch.channels_last)
+        to_x, to_weight, to_bias = None, None, None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.ops.aten.convolution_backward(
+                given, x, weight, None, [1, 1], ctx.padding, ctx.dilation, False, [0, 0], 1, [True, False, False]
+            )[0]
+        if ctx.needs_input_grad[1]:
+            to_weight = _weight_gradient(x, given, weight.shape[2:], ctx.padding, ctx.dilation)
+        if ctx.needs_input_grad[2]:
+            to_bias = given.sum((0, 2, 3))
+        return to_x, to_weight, to_bias, None, None
+
+
+def _weight_gradient(x: Tensor, given: Tensor, kernel: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
+    """``(O, C, h, w)``: for each place in the kernel, what was given times what lies there.
+
+    A band of rows, padded, is one long row of pixels, and a place in the kernel a distance along it. Where the kernel
+    would reach around an edge, what is given is 0.
+    """
+    channels, filters, (height, width) = x.shape[1], given.shape[1], given.shape[2:]
+    (tall, wide), (top, left) = kernel, padding
+    pitch = x.shape[3] + 2 * left
+    below = (tall - 1) * dilation[0]
+    rows = max(1, min(height, _BAND // (pitch * (channels * (1 + wide) + filters)) - below))
+    seen = x.new_zeros((rows + below) * pitch + (wide - 1) * dilation[1], channels)
+    beside = x.new_empty((rows + below) * pitch, wide * channels)  # for each pixel those that a kernel's row covers
+    wanted = x.new_zeros(rows, pitch, filters)
+    found = x.new_zeros(tall, filters, wide * channels)
+    for image, target in zip(x.permute(0, 2, 3, 1), given.permute(0, 2, 3, 1)):
+        for first in range(0, height, rows):
+            count = min(rows, height - first)
+            _put_rows(seen, image, first - top, count + below, left)
+            wanted[:count, :width] = target[first : first + count]
+            length = (count + below) * pitch
+            for place, into in enumerate(torch.split(beside[:length], channels, 1)):
+                into.copy_(seen[place * dilation[1] :][:length])
+            pixels = wanted[:count].view(-1, filters).T
+            for place, into in enumerate(found):
+                start = place * dilation[0] * pitch
+                into.addmm_(pixels, beside[start : start + count * pitch])
+    return found.view(tall, filters, wide, channels).permute(1, 3, 0, 2)
+
+
+def _put_rows(seen: Tensor, image: Tensor, first: int, count: int, left: int) -> None:
+    """Copies rows of an image ``(H, W, C)``, zeros where there are none, behind ``left`` columns that stay 0."""
+    height, width, channels = image.shape
+    band = seen[: count * (width + 2 * left)].view(count, -1, channels)
+    start, stop = min(max(0, -first), count), max(0, min(count, height - first))
+    band[:start] = 0
+    band[start:stop, left : left + width] = image[first + start : first + stop]
+    band[stop:] = 0
+
+
+class _Transposed(torch.autograd.Function):
+    """Torch's transposed convolution and image gradient; the weights' own by a product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv_transpose2d(x, weight, bias, weight.shape[2:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        given = given.contiguous(memory_format=torch.channels_last)
+        to_x, to_weight = None, None
+        if ctx.needs_input_grad[0]:
+            to_x = F.conv2d(given, weight, stride=weight.shape[2:])
+        if ctx.needs_input_grad[1]:
+            to_weight = _transposed_weight_gradient(x, given, weight.shape)
+        return to_x, to_weight, None
+
+
+def _transposed_weight_gradient(x: Tensor, given: Tensor, shape: torch.Size) -> Tensor:
+    """``(C, O, h, w)``: each pixel's own block of what was given, beside each other."""
+    channels, filters, tall, wide = shape
+    found = x.new_zeros(channels, tall * wide * filters)
+    for image, target in zip(x.permute(0, 2, 3, 1), given.permute(0, 2, 3, 1)):
+        height, width = image.shape[:2]
+        blocks = target.reshape(height, tall, width, wide, filters).transpose(1, 2)
+        found.addmm_(image.reshape(-1, channels).T, blocks.reshape(height * width, -1))
+    return found.view(channels, tall, wide, filters).permute(0, 3, 1, 2)
