@@ -88,9 +88,9 @@ def deaths(
     At every change if there are few; else at the first and last ones and some between. What is ``begun`` in a folder is
     done before, in safety.
     """
-    whole = root / "whole"
-    count = _lived(whole, work, begun, _NEVER).seen
-    shutil.rmtree(whole)
+    rehearsal = root / "rehearsal"
+    count = _lived(rehearsal, work, begun, _NEVER).seen
+    shutil.rmtree(rehearsal)
     apart = max(1, count // _BETWEEN)
     for number in sorted({*range(min(_FIRST, count)), *range(0, count, apart), *range(max(0, count - _LAST), count)}):
         folder = root / str(number)

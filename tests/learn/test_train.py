@@ -25,6 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from crash import deaths
 from whatwhere import segmenter
 from whatwhere.chosen import open_sets
 from whatwhere.data import find
@@ -285,6 +286,35 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(
     assert same(load_file(out / "model.safetensors"), load_file(uninterrupted / "model.safetensors"))
     steps = [entry["step"] for entry in RunFolder(out).past() if "loss" in entry]
     assert steps == sorted(set(steps)), "the history tells no step twice"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are named by /proc")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_killed_at_any_change_of_the_disk_a_run_goes_on_to_the_same_weights(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "with_board", lambda view, _: view)  # whose thread survives no kill but a real one
+    plan = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5))
+    train(plan, sets, tmp_path / "whole", checkpoint_seconds=0)
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    moments = 0
+    for moment, folder in deaths(
+        tmp_path / "out", lambda folder: train(plan, sets, folder / "run", checkpoint_seconds=0)
+    ):
+        moments += 1
+        out = folder / "run"
+        if RunFolder(out).plan.is_file():
+            train(plan, sets, out, resume=True)
+        else:  # it had not begun
+            train(plan, sets, out)
+        assert same(weights(out), weights(tmp_path / "whole")), f"after death {moment}"
+        assert same(load_file(out / "model.safetensors"), load_file(tmp_path / "whole/model.safetensors"))
+        assert {path.name for path in out.iterdir()} == names, f"after death {moment}"
+        steps = [entry["step"] for entry in RunFolder(out).past() if "loss" in entry]
+        assert steps == sorted(set(steps)), f"after death {moment} the history tells a step twice"
+        shutil.rmtree(folder)
+    assert moments > 20
 
 
 def test_killed_before_its_first_checkpoint_a_run_begins_anew_and_tells_no_step_twice(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whatwhere.errors import in_a_line
 from whatwhere.learn.view import TrainingView
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ class Board:
     """Hands everything on to another view, and writes its numbers to a folder that TensorBoard reads."""
 
     def __init__(self, view: TrainingView, folder: Path) -> None:
-        self._view, self._folder = view, folder
+        self._view, self._folder, self._failed = view, folder, False
 
     @cached_property
     def _writer(self) -> SummaryWriter:
@@ -42,13 +44,19 @@ class Board:
 
     def close(self) -> None:
         if "_writer" in vars(self):
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()
         self._view.close()
 
     def _write(self, where: str, numbers: dict[str, Any], step: int) -> None:
-        for name, value in numbers.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(f"{where}/{name}", value, step)
+        """Where there is no room for them, a line says so once: training does not end for want of a picture of it."""
+        try:
+            for name, value in numbers.items():
+                if isinstance(value, float) and not self._failed:
+                    self._writer.add_scalar(f"{where}/{name}", value, step)
+        except OSError as error:
+            self._failed = True
+            self._view.say(f"no more numbers for TensorBoard: {in_a_line(error)}")
 
 
 def with_board(view: TrainingView, folder: Path) -> TrainingView:
