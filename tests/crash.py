@@ -42,11 +42,10 @@ class _Life:
             raise Killed
 
     def heard(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            writes = bool(arguments[2] & _WRITES)
-        else:
-            writes = event in _CHANGES
-        if writes and self._concerns(arguments[0], arguments[-1]):
+        opens = event == "open" and arguments[2] & _WRITES
+        if (opens and self._concerns(arguments[0], -1)) or (
+            event in _CHANGES and self._concerns(arguments[0], arguments[-1])
+        ):
             self.change()
 
     def _concerns(self, path: object, folder: object) -> bool:

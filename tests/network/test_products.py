@@ -16,8 +16,9 @@ LAST = torch.channels_last
 
 @pytest.fixture(autouse=True)
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor without AVX-512."""
+    """As on a processor without AVX-512, of whatever number of cores."""
     monkeypatch.setattr(products, "_lacking", lambda: True)
+    monkeypatch.setattr(products, "_THREADS", 1000)
 
 
 def learnt(layer: nn.Module, x: Tensor) -> list[Tensor]:
@@ -120,6 +121,9 @@ def test_what_torch_does_as_well_stays_with_torch(name: str, monkeypatch: pytest
     usual = nn.Conv2d(32, 32, 3, padding=1)
     assert used(usual, image(32, 8, 8))
     with torch.autocast("cpu", torch.bfloat16):
+        assert not used(usual, image(32, 8, 8))
+    with monkeypatch.context() as patch:
+        patch.setattr(products, "_THREADS", torch.get_num_threads() - 1)
         assert not used(usual, image(32, 8, 8))
     monkeypatch.setattr(products, "_lacking", lambda: False)
     assert not used(usual, image(32, 8, 8))

@@ -23,6 +23,9 @@ Pair = tuple[int, int]
 _CHANNELS = 32
 """With fewer channels in or out, products are no faster than oneDNN."""
 
+_THREADS = 8
+"""With more of them, the products of a band may be too small to share; two are what was measured."""
+
 _BAND = 2**20
 """Floats of a band of rows, which are to stay in the cache."""
 
@@ -48,6 +51,7 @@ def transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
 def _pays(x: Tensor, weight: Tensor) -> bool:
     return (
         _lacking()
+        and torch.get_num_threads() <= _THREADS
         and weight.requires_grad
         and torch.is_grad_enabled()
         and x.dtype == weight.dtype == torch.float32
