@@ -78,15 +78,20 @@ def geotiff(path: Path, image: np.ndarray) -> None:
 KINDS = {"a.png": png, "a.tif": tiff, "a.zarr": plain_zarr, "ome.zarr": ome_zarr, "geo.tif": geotiff}
 
 
+def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An image of a kind; all but the PNG count as large, and take the way of those."""
+    if name != "a.png":
+        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+            monkeypatch.setattr(f"{module}.LARGE", 100)
+    KINDS[name](folder / name, picture(300, 280))
+    return folder / name
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_killed_at_any_change_of_the_disk(
     name: str, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name != "a.png":
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
-    source = tmp_path / name
-    KINDS[name](source, picture(300, 280))
+    source = drawn(name, tmp_path, monkeypatch)
     extras: dict[str, Any] = {"tile": 320, "probabilities": True, "overlay": True}
     assert not predict(engine, source, tmp_path / "straight", **extras).failed
     straight = paintings(tmp_path / "straight")
@@ -106,11 +111,7 @@ def test_killed_at_any_change_of_the_disk(
 def test_killed_while_a_painting_is_replaced(
     name: str, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name != "a.png":
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
-    source, other = tmp_path / name, Engine(model_of(unet(seed=1)), "float32")
-    KINDS[name](source, picture(300, 280))
+    source, other = drawn(name, tmp_path, monkeypatch), Engine(model_of(unet(seed=1)), "float32")
     straight = []
     for number, one in enumerate((other, engine)):
         predict(one, source, tmp_path / str(number), tile=320, probabilities=not number, overlay=True)

@@ -1,9 +1,9 @@
 """Convolutions whose weights learn by matrix products, on processors for which oneDNN has no fast way of its own.
 
-Without AVX-512, oneDNN finds the weights' gradient of channels-last convolutions in float32 at a fourth of the speed
-of the other two passes, and a way up's at less (`bench/quick_operators.py`). It is a sum over pixels of what was given
-times what was seen, one product of matrices for each place in the kernel; here the image is laid out so that those
-products are found a band of rows at a time, in the cache. Knows nothing of networks.
+Without AVX-512, oneDNN takes far longer for the weights' gradient of channels-last convolutions in float32 than for the
+other two passes, and so for a way up's (before and after: `bench/quick_operators.py`). That gradient is a sum over
+pixels of what was given times what was seen, one product of matrices for each place in the kernel; here the image is
+laid out so that those products are found a band of rows at a time, in the cache. Knows nothing of networks.
 """
 
 from __future__ import annotations
