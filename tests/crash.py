@@ -1,4 +1,4 @@
-"""The process dies at any change of the disk: at the first, at the second ..., each without a process of its own.
+"""The process dies at a change of the disk: at the first, the second ... or the last, each without one of its own.
 
 Whatever changes the disk passes an audit hook of Python's or ``os.write``. From the chosen change on, none happens any
 more: what the clean-up of the code under test would do is not done either, as after ``kill -9``.

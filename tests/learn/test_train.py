@@ -291,7 +291,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are named by /proc")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_killed_at_any_change_of_the_disk_a_run_goes_on_to_the_same_weights(
+def test_killed_at_changes_of_the_disk_a_run_goes_on_to_the_same_weights(
     disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "with_board", lambda view, _: view)  # whose thread survives no kill but a real one

@@ -1,4 +1,4 @@
-"""A painting that is killed at any change of the disk: nothing looks complete that is not, and a rerun ends it."""
+"""A painting that is killed at changes of the disk: nothing looks complete that is not, and a rerun ends it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_killed_at_any_change_of_the_disk(
+def test_killed_at_changes_of_the_disk(
     name: str, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = drawn(name, tmp_path, monkeypatch)
