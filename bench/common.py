@@ -154,7 +154,7 @@ def random_crops(size: int, shape: tuple[int, int]) -> Crops:
 
 
 def our_step(
-    network: nn.Module, size: int, batch: int, device: str = "auto", *, compiled: bool = False
+    network: nn.Module, size: int, batch: int, device: str = "auto", *, compiled: bool = False, threads: int = 0
 ) -> Callable[[], object]:
     """Everything that a whatwhere run does in a step, crops of ``size`` drawn and varied among it, as a function."""
     prepare_torch()
@@ -165,7 +165,8 @@ def our_step(
     recorder = recorder_for(network, machine, 1)
     learner = torch.compile(network, dynamic=False) if compiled else network
     crops = random_crops(size, (size + 64, size + 64))
-    batches = crops.batches(batch, 0, workers=crop_threads(machine), device=machine.device if gpu else "cpu")
+    workers = threads or crop_threads(machine)
+    batches = crops.batches(batch, 0, workers=workers, device=machine.device if gpu else "cpu")
     numbers = itertools.count()
 
     def step() -> None:

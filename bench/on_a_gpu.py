@@ -1,7 +1,7 @@
 """On a GPU: the peers' own networks trained and painted with, as their users do it and by whatwhere, in turns.
 
     python bench/on_a_gpu.py                          # all, with the peers' packages from their environment
-    python bench/on_a_gpu.py --what train --compiled  # nnU-Net's loop compiled, as is its default on a GPU
+    python bench/on_a_gpu.py --what train --compiled  # nnU-Net's loop compiled, as is its default on a GPU; so are ours
 
 Training at 256x256 with batches of 8. The peer: a step of its default loop on tensors that lie on the GPU already, as
 installed (TF32 allowed; nnU-Net's in float16 with its scaler). whatwhere: everything that a run does, crops drawn,
@@ -123,8 +123,10 @@ def training(compiled: bool) -> Ways:
         remark = "compiled" if compiled and name.startswith("nnU-Net") else ""
         return Way(name, PEER, peers_step(name, compiled), BATCH, ours=False, remark=remark)
 
-    def same(name: str) -> Way:
-        return Way(name, "whatwhere, same network", our_step(NETWORKS[name](), SIDE, BATCH, "cuda"), BATCH, ours=True)
+    def same(name: str, compiled: bool = False) -> Way:
+        step = our_step(NETWORKS[name](), SIDE, BATCH, "cuda", compiled=compiled)
+        remark = "compiled" if compiled else ""
+        return Way(name, "whatwhere, same network", step, BATCH, ours=True, remark=remark)
 
     def own(name: str, compiled: bool = False, **network: object) -> Way:
         remark = "compiled" if compiled else ""
@@ -134,6 +136,8 @@ def training(compiled: bool) -> Ways:
     for name in NETWORKS:
         yield name, partial(peer, name)
         yield name, partial(same, name)
+        if compiled:
+            yield name, partial(same, name, compiled=True)
     yield "U-Net of base 32", partial(own, "U-Net of base 32", width=32, depth=4)
     yield "U-Net of base 32", partial(own, "U-Net of base 32", compiled=True, width=32, depth=4)
     yield "U-Net of base 8", partial(own, "U-Net of base 8", width=8, depth=4)
@@ -187,16 +191,25 @@ def kernel_milliseconds(step: Callable[[], object], times: int = 3) -> float:
 
 
 def crops() -> Ways:
-    """Of a street scene's size; the network left out."""
+    """Of a street scene's size, the network left out; and beside a network's steps."""
+    from whatwhere.network import UNet
 
     def way(by: str, threads: int, device: str) -> Way:
         batches = random_crops(SIDE, (360, 480)).batches(BATCH, 0, workers=threads, device=device)
         return Way("crops", by, lambda: next(batches), BATCH, ours=True)
 
+    def beside(name: str, threads: int) -> Way:
+        step = our_step(UNet(3, 2, width=int(name.split()[-1]), depth=4), SIDE, BATCH, "cuda", threads=threads)
+        return Way(name, f"GPU, threads: {threads}", step, BATCH, ours=True)
+
     for threads in (1, 4, 8, 14):
-        by = f"processor, threads: {threads}"
-        yield "crops", partial(way, by, threads, "cpu")
-    yield "crops", partial(way, "GPU, threads: 4", 4, "cuda")
+        yield "crops", partial(way, f"processor, threads: {threads}", threads, "cpu")
+    for threads in (1, 2, 4):
+        yield "crops", partial(way, f"GPU, threads: {threads}", threads, "cuda")
+    for width in (8, 32):
+        for threads in (1, 2, 3, 4):
+            name = f"learnt from by a U-Net of base {width}"
+            yield name, partial(beside, name, threads)
 
 
 def painting() -> Ways:
@@ -214,10 +227,11 @@ def painting() -> Ways:
         network, there = made(name).cuda(), image.cuda()
         return Way(name, PEER, lambda: plainly(network, there), 1, ours=False)
 
-    def same(name: str) -> Way:
+    def same(name: str, by: str) -> Way:
         network = made(name)
         reference = plainly(network, image)
-        engine = Engine(Segmenter.from_module(network, 2, ([0.0] * 3, [1.0] * 3)).model, device="cuda", images=100_000)
+        model = Segmenter.from_module(network, 2, ([0.0] * 3, [1.0] * 3)).model
+        engine = Engine(model, device="cuda", backend=by, images=100_000)
         engine.settle(LARGE**2, lambda: image)
         there = image.cuda()
         found = engine.logits(there).cpu()
@@ -237,7 +251,8 @@ def painting() -> Ways:
 
     for name in NETWORKS:
         yield name, partial(peer, name)
-        yield name, partial(same, name)
+        for by in ("eager", "graphs"):
+            yield name, partial(same, name, by)
     for by in (PEER, "eager", "graphs", "compile"):
         yield "U-Net of base 32", partial(own, by)
 
@@ -317,7 +332,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="parts of networks' names, such as MONAI")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
-    parser.add_argument("--compiled", action="store_true", help="compile nnU-Net's network in its own loop")
+    parser.add_argument(
+        "--compiled", action="store_true", help="compile nnU-Net's network in its own loop, and each in ours"
+    )
     parser.add_argument("--peers", type=Path, default=HERE / "out" / "peers-venv", help="the peers' environment")
     parser.add_argument("--quick", action="store_true", help="short turns, to see that it works")
     options = parser.parse_args()

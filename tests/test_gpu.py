@@ -24,6 +24,7 @@ from whatwhere.chosen import open_sets
 from whatwhere.data import find
 from whatwhere.data.augment import Augmentation
 from whatwhere.data.crops import Crops, Store
+from whatwhere.data.crops_together import Drawn, Together
 from whatwhere.explain import explain
 from whatwhere.learn.plan import Plan, TrainingPlan
 from whatwhere.learn.plan_file import write_plan
@@ -168,6 +169,27 @@ def test_crops_are_the_same_as_on_the_cpu() -> None:
         torch.testing.assert_close(there[0].cpu(), here[0], rtol=1e-3, atol=1e-2)
         if step == 10:
             break
+
+
+def test_crops_are_recorded_and_those_of_another_kind_made_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (200, 220)).astype(np.uint8)
+    image = rng.integers(0, 255, (200, 220, 3)).astype(np.uint8)
+    floats = image.astype(np.float32)
+    varied = Augmentation(True, True, True, rotation=90, elastic=2.0, blur=0.5, noise=0.5)
+    normalisation = Normalisation((90.0,) * 3, (60.0,) * 3)
+
+    def drawn(kind: np.ndarray, first: int, count: int) -> list[Drawn]:
+        crops = Crops(Store([lambda: (kind, labels)], 10**9), ((0, 1, 2),), normalisation, 64, varied, 0.5, seed=3)
+        return [crops.draw(number) for number in range(first, first + count)]
+
+    there, here = (Together(normalisation, varied, 64, device) for device in ("cuda", "cpu"))
+    for kind, first, count in [(image, 0, 4), (image, 4, 4), (floats, 8, 4), (image, 12, 3), (image, 16, 4)]:
+        batch = drawn(kind, first, count)
+        found, expected = there(batch), here(batch)
+        torch.testing.assert_close(found[0].cpu(), expected[0], rtol=1e-3, atol=1e-2)
+        assert (found[1].cpu() != expected[1]).float().mean() < 1e-3
+    assert there.recorded
 
 
 def steps(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from whatwhere.data import crops as cutting
 from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, draw_intensity, vary_intensity
 from whatwhere.data.crops import Crops, Store, _place_of
-from whatwhere.data.crops_together import together
+from whatwhere.data.crops_together import Together
 from whatwhere.records import VOID, Normalisation
 
 WILD = Augmentation(True, True, True, rotation=180, scale=1.0, elastic=4.0, warp=1.0, blur=1.0, noise=1.0)
@@ -122,7 +122,8 @@ def test_crops_made_together_are_those_made_one_by_one(height, width, crop, chan
     normalisation = Normalisation((90.0,) * channels, (60.0,) * channels, dtype)
     store = Store([lambda: (image, labels)], limit=10**9)
     source = Crops(store, ((0, 1, 2),), normalisation, crop, augmentation, 0.5, seed=seed)
-    images, targets = together([source.draw(number) for number in range(5)], normalisation, crop, "cpu")
+    together = Together(normalisation, augmentation, crop, "cpu")
+    images, targets = together([source.draw(number) for number in range(5)])
     expected = [source.crop_number(number) for number in range(5)]
     torch.testing.assert_close(images, torch.stack([image for image, _ in expected]), rtol=1e-3, atol=2e-3)
     assert (targets != torch.stack([target for _, target in expected])).sum() <= 3 + 0.01 * targets.numel()
@@ -133,13 +134,17 @@ def test_batches_are_made_on_a_gpu_or_where_it_is_full_on_the_cpu(monkeypatch, f
     """With a GPU that is a CPU: whether a real one makes the same is a test of its own."""
     asked = []
 
-    def elsewhere(drawn, normalisation, crop, device):
-        asked.append(device)
-        if full:
-            raise RuntimeError(full)
-        return together(drawn, normalisation, crop, "cpu")
+    class Elsewhere(Together):
+        def __init__(self, normalisation, augmentation, crop, device):
+            asked.append(device)
+            super().__init__(normalisation, augmentation, crop, "cpu")
 
-    monkeypatch.setattr(cutting, "together", elsewhere)
+        def __call__(self, drawn):
+            if full:
+                raise RuntimeError(full)
+            return super().__call__(drawn)
+
+    monkeypatch.setattr(cutting, "Together", Elsewhere)
     monkeypatch.setattr(cutting, "_begin_thread", lambda _device: None)
     labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
     there, here = (crops(labels, WILD).batches(4, start=3, workers=2, device=device) for device in ("cuda:1", "cpu"))
@@ -154,7 +159,7 @@ def test_an_error_that_is_no_lack_of_memory_ends_a_run(monkeypatch):
     def broken(*_):
         raise RuntimeError("device-side assert triggered")
 
-    monkeypatch.setattr(cutting, "together", broken)
+    monkeypatch.setattr(cutting, "Together", lambda *_: broken)
     monkeypatch.setattr(cutting, "_begin_thread", lambda _device: None)
     batches = crops(np.zeros((64, 64), np.uint8), WILD).batches(4, start=0, device="cuda:0")
     with pytest.raises(RuntimeError, match="device-side"):

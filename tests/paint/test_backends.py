@@ -362,6 +362,16 @@ def test_a_disk_that_is_full_for_once_does_not_count_for_ever(tmp_path: Path) ->
     assert choose(_scene(0.05), [_backend(Tensor.clone)], store).backend == "other"
 
 
+@pytest.mark.parametrize(("worth", "chosen"), [(2.0, "other"), (8.0, "eager")])
+def test_a_job_of_seconds_is_for_what_starts_at_once(worth: float, chosen: str, tmp_path: Path) -> None:
+    store = Verdicts(tmp_path / "verdicts.json")
+    scene = _scene(pixels=5 * 10**9)
+    store.write(scene.key, {"eager": Verdict(0.0, 1e-9)})  # five seconds
+    other = replace(_backend(Tensor.clone), start=0.2, worth=worth)
+    told = choose(replace(scene, eager=lambda batch: (time.sleep(0.05), scene.eager(batch))[1]), [other], store)
+    assert told.backend == chosen
+
+
 @pytest.mark.parametrize("error", [RuntimeError("lost"), ValueError("lost"), OSError("lost")])
 def test_a_backend_that_breaks_while_it_is_timed_makes_one_line(error: Exception, tmp_path: Path) -> None:
     calls = []

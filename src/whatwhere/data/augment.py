@@ -20,13 +20,17 @@ from whatwhere.errors import PlanError
 from whatwhere.records import VOID
 
 __all__ = [
+    "BLUR_REACH",
     "Augmentation",
     "Geometry",
     "Intensity",
+    "blur_weights",
     "blurred",
     "crop_by",
     "draw_geometry",
     "draw_intensity",
+    "knots_along",
+    "usual_window",
     "vary_intensity",
     "window_of",
 ]
@@ -37,6 +41,9 @@ _MOST = {
     "blur": 1.0, "noise": 1.0,
 }  # fmt: skip
 """The largest values that mean something."""
+
+BLUR_REACH = 3
+"""Pixels on either side that a blur mixes in."""
 
 _KNOTS = 48
 """Pixels of a crop between the knots of an elastic bending."""
@@ -127,13 +134,12 @@ def draw_geometry(
         spread = math.log1p(augmentation.scale)
         magnification = math.exp(rng.uniform(-spread, spread))
         if augmentation.elastic:
-            knots = crop // _KNOTS + 2
+            knots = knots_along(crop)
             strength = augmentation.elastic * min(1.0, crop / (knots - 1) / _KNOTS)  # as bent where knots are nearer
             bends = rng.normal(0, strength, (2, knots, knots)).astype(np.float32)
     half = crop / magnification / 2
     y, x = (
-        float(np.clip(place, half, length - half)) if length > 2 * half else length / 2
-        for place, length in zip(centre, size)
+        min(max(place, half), length - half) if length > 2 * half else length / 2 for place, length in zip(centre, size)
     )
     flips = (
         augmentation.flip_vertical and bool(rng.integers(2)),
@@ -143,11 +149,24 @@ def draw_geometry(
     return Geometry((y, x), angle, magnification, flips, quarters, bends)
 
 
+def knots_along(crop: int) -> int:
+    """How many knots of a bending lie along a side."""
+    return crop // _KNOTS + 2
+
+
 def window_of(geometry: Geometry, crop: int) -> tuple[int, int, int]:
     """Top, left and side of the square of an image from which a crop is made; it may reach beyond the image."""
     side = crop if geometry.is_plain else 2 * geometry.reach(crop)
     top, left = (math.floor(place - side / 2 + 0.5) for place in geometry.centre)
     return top, left, side
+
+
+def usual_window(augmentation: Augmentation, crop: int) -> int:
+    """The side of :func:`window_of` that is not passed, but by a bending as few are: of four standard deviations."""
+    if not augmentation.warp:
+        return crop
+    bends = np.full((2, 1, 1), 4 * augmentation.elastic, np.float32) if augmentation.elastic else None
+    return 2 * Geometry((0, 0), 0.0, 1 / (1 + augmentation.scale), bends=bends).reach(crop)
 
 
 def crop_by(geometry: Geometry, image: Tensor, labels: Tensor, crop: int) -> tuple[Tensor, Tensor]:
@@ -232,10 +251,17 @@ def vary_intensity(intensity: Intensity, image: Tensor) -> Tensor:
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
     """A ``(C, h, w)`` image, blurred by a Gaussian of ``sigma`` pixels (cut off at three)."""
-    steps = torch.arange(-3, 4, dtype=torch.float32, device=image.device)
-    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, 7)
-    planes = image[:, None]
-    planes = F.conv2d(F.pad(planes, (3, 3, 0, 0), mode="replicate"), kernel)
-    planes = F.conv2d(F.pad(planes, (0, 0, 3, 3), mode="replicate"), kernel.transpose(-1, -2))
+    kernel = torch.tensor(blur_weights(sigma), device=image.device).view(1, 1, 1, -1)
+    planes, reach = image[:, None], BLUR_REACH
+    planes = F.conv2d(F.pad(planes, (reach, reach, 0, 0), mode="replicate"), kernel)
+    planes = F.conv2d(F.pad(planes, (0, 0, reach, reach), mode="replicate"), kernel.transpose(-1, -2))
     return planes[:, 0]
+
+
+def blur_weights(sigma: float) -> list[float]:
+    """A Gaussian's along one axis, their sum 1; all of it in the middle for 0."""
+    if not sigma:
+        return [float(step == 0) for step in range(-BLUR_REACH, BLUR_REACH + 1)]
+    weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(-BLUR_REACH, BLUR_REACH + 1)]
+    whole = sum(weights)
+    return [weight / whole for weight in weights]

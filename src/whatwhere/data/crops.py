@@ -27,7 +27,7 @@ from whatwhere.data.augment import (
     vary_intensity,
     window_of,
 )
-from whatwhere.data.crops_together import Drawn, together
+from whatwhere.data.crops_together import Drawn, Together
 from whatwhere.errors import is_out_of_memory
 from whatwhere.records import Normalisation
 
@@ -199,11 +199,11 @@ class Crops:
         image = torch.from_numpy((piece - mean) * scale)
         return moved, image, torch.from_numpy(np.ascontiguousarray(drawn.labels[here]))
 
-    def _batch(self, numbers: Sequence[int], device: str) -> tuple[Tensor, Tensor]:
+    def _batch(self, numbers: Sequence[int], together: Together | None) -> tuple[Tensor, Tensor]:
         """Crops, ready to be used by any thread; made on the CPU where the network has taken all memory of the GPU."""
-        if device != "cpu":
+        if together is not None:
             try:
-                return together([self.draw(number) for number in numbers], self.normalisation, self.crop, device)
+                return together([self.draw(number) for number in numbers])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -231,14 +231,19 @@ class Crops:
         if device == "cuda":  # which threads would take for the first
             device = f"cuda:{torch.cuda.current_device()}"
 
+        together = None if device == "cpu" else Together(self.normalisation, self.augmentation, self.crop, device)
+
         def make(step: int) -> tuple[Tensor, Tensor]:
             first = step * batch + rank * local
-            return self._batch(range(first, first + local), device)
+            return self._batch(range(first, first + local), together)
 
         pool = ThreadPoolExecutor(workers, "crops", initializer=_begin_thread, initargs=(device,))
         waiting: list[Future[tuple[Tensor, Tensor]]] = []
+        step = start
         try:
-            step = start
+            if together is not None:  # it is recorded by this thread, which asks nothing else of the GPU meanwhile
+                yield make(step)
+                step += 1
             while True:
                 while len(waiting) < _AHEAD + workers:
                     waiting.append(pool.submit(make, step))
@@ -256,6 +261,7 @@ def _begin_thread(device: str) -> None:
     """A second team of threads for crops would fight the network for the cores (half the speed)."""
     torch.set_num_threads(1)
     if device != "cpu":
-        beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # the network's own
+        # beside the network's own, and before it: a batch is little work, and much waits for it
+        beside = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         torch.cuda.set_device(beside.device)
         torch.cuda.set_stream(beside)

@@ -1,15 +1,17 @@
 """The crops of a batch made together, as a GPU likes it: each operator for all of them at once.
 
-Made one by one their many small operators would keep Python from sending the network's (`bench/on_a_gpu.py`). The same
-crops as `augment` makes, to rounding: also those that are neither turned nor scaled are sampled, at whole pixels.
+Made one by one their many small operators would keep Python from sending the network's (`bench/on_a_gpu.py`), and so
+would even those for all at once: on a GPU they are recorded, and sent as one. The same crops as `augment` makes, to
+rounding: also those that are neither turned nor scaled are sampled, at whole pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +19,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.data.augment import Geometry, Intensity, blurred, window_of
+from whatwhere.cuda_graph import captured, warmed
+from whatwhere.data.augment import (
+    BLUR_REACH,
+    Augmentation,
+    Geometry,
+    Intensity,
+    blur_weights,
+    knots_along,
+    usual_window,
+    window_of,
+)
+from whatwhere.errors import is_out_of_memory
 from whatwhere.records import VOID, Normalisation
 
-__all__ = ["Drawn", "together"]
+__all__ = ["Drawn", "Together"]
 
-_ONE_AT_A_TIME = Lock()
-"""Threads read images side by side; on the GPU one batch is made at a time, which needs the memory of one."""
+_QUARTERS = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
+"""Quarter turns as matrices, from the crop as it comes out to the one that is not yet turned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,53 +49,163 @@ class Drawn:
     intensity: Intensity
 
 
-def together(drawn: Sequence[Drawn], normalisation: Normalisation, crop: int, device: str) -> tuple[Tensor, Tensor]:
-    """``(N, C, crop, crop)`` float32 normalised and ``(N, crop, crop)`` uint8 labels, on a device."""
-    place = torch.device(device)
-    windows = [window_of(one.geometry, crop) for one in drawn]
-    side = max(length for _, _, length in windows)
-    raw, labels, bounds = _canvases(drawn, windows, side, pinned=place.type == "cuda")
-    turns = [_turned(one.geometry) for one in drawn]
-    thetas = [
-        [*(crop / side / one.geometry.magnification * (_rotation(one.geometry) @ turn)).flat, *2 * [length / side - 1]]
-        for one, turn, (_, _, length) in zip(drawn, turns, windows)
-    ]
-    numbers = [
-        [*theta, *turn.flat, *limits, one.intensity.gain, *one.intensity.offsets]
-        for theta, turn, limits, one in zip(thetas, turns, bounds, drawn)
-    ]
-    with _ONE_AT_A_TIME:
-        sent = placed(torch.tensor(numbers, dtype=torch.float32), place)
-        image, target = _sampled(drawn, raw, labels, sent, normalisation, crop)
-        image = image * sent[:, 14, None, None, None] + sent[:, 15:, None, None]
-        for index, one in enumerate(drawn):
-            if one.intensity.sigma:
-                image[index] = blurred(image[index], one.intensity.sigma)
-            if one.intensity.noise is not None:
-                image[index] += placed(torch.from_numpy(one.intensity.noise), place)
-        _wait(place)
-    return image, target
+class Together:
+    """Makes batches of crops on one device, whichever threads ask.
+
+    A GPU's first batch is recorded; those of another kind (more crops, floats after bytes, more than fits into the
+    canvas) are made operator by operator.
+
+    Args:
+        normalisation: of the images.
+        augmentation: how far crops vary.
+        crop: side of a crop in pixels.
+        device: ``"cpu"``, or a GPU.
+    """
+
+    def __init__(self, normalisation: Normalisation, augmentation: Augmentation, crop: int, device: str) -> None:
+        self._normalisation, self._crop = normalisation, crop
+        self._canvas = usual_window(augmentation, crop)
+        self._knots = knots_along(crop) if augmentation.elastic and augmentation.warp else 0
+        self._device = torch.device(device)
+        self._recorded: _Recorded | None = None
+        self._begun = self._device.type != "cuda"
+        self._alone = Lock()  # threads read images side by side; on the GPU one batch is made at a time
+
+    def __call__(self, drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor]:
+        """``(N, C, crop, crop)`` float32 normalised and ``(N, crop, crop)`` uint8 labels, on the device."""
+        given = self._prepared(drawn)
+        with self._alone:
+            if not self._begun:
+                self._begun = True
+                self._record(given)
+            if self._recorded is not None and self._recorded.is_like(given):
+                image, target = self._recorded(given)
+            else:
+                image, target = made(given.to(self._device), self._crop)
+            for index, one in enumerate(drawn):
+                if one.intensity.noise is not None:
+                    image[index] += placed(torch.from_numpy(one.intensity.noise), self._device)
+            self._wait()
+        return image, target
+
+    @property
+    def recorded(self) -> bool:
+        """Whether batches like the first are sent as one."""
+        return self._recorded is not None
+
+    def _record(self, given: Given) -> None:
+        try:
+            self._recorded = _Recorded(given.to(self._device), self._crop)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+
+    def _prepared(self, drawn: Sequence[Drawn]) -> Given:
+        """In main memory."""
+        windows = [window_of(one.geometry, self._crop) for one in drawn]
+        side = max(self._canvas, *(length for _, _, length in windows))
+        raw, labels, bounds = _canvases(drawn, windows, side, pinned=self._device.type == "cuda")
+        constants = [*self._normalisation.mean, *(1 / std for std in self._normalisation.std)]
+        numbers = [
+            [*self._maps(one.geometry, length, side), *limits, one.intensity.gain, *blur_weights(one.intensity.sigma),
+             *one.intensity.offsets.tolist(), *constants]
+            for one, (_, _, length), limits in zip(drawn, windows, bounds)
+        ]  # fmt: skip
+        straight = np.zeros((2, self._knots, self._knots), np.float32)
+        bends = [one.geometry.bends for one in drawn]
+        knots = torch.from_numpy(np.stack([straight if one is None else one for one in bends]))
+        return Given(raw, labels, torch.tensor(numbers, dtype=torch.float32), knots)
+
+    def _maps(self, geometry: Geometry, length: int, side: int) -> Iterable[float]:
+        """From places ``(x, y)`` of the crop as it comes out, from -1 to 1: an affine map to the canvas, six numbers,
+        and a linear one to the crop before it is mirrored and turned by quarters, four.
+        """
+        rows, columns = geometry.mirror
+        a, b, c, d = _QUARTERS[geometry.quarters % 4]
+        across, down = -1 if columns else 1, -1 if rows else 1
+        a, b, c, d = a * across, b * across, c * down, d * down
+        sine, cosine = math.sin(math.radians(geometry.angle)), math.cos(math.radians(geometry.angle))
+        scale, shift = self._crop / side / geometry.magnification, length / side - 1
+        sine, cosine = scale * sine, scale * cosine
+        turned = cosine * a - sine * c, cosine * b - sine * d, sine * a + cosine * c, sine * b + cosine * d
+        return (*turned, shift, shift, a, b, c, d)
+
+    def _wait(self) -> None:
+        """Until a GPU has made what this thread gave it, asleep."""
+        if self._device.type == "cuda":
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            done.record(torch.cuda.current_stream(self._device))
+            done.synchronize()
 
 
-def _sampled(
-    drawn: Sequence[Drawn], raw: Tensor, labels: Tensor, sent: Tensor, normalisation: Normalisation, crop: int
-) -> tuple[Tensor, Tensor]:
-    """Normalised crops and their labels out of the canvases."""
-    place, side = sent.device, raw.shape[1]
-    grid = _places(sent[:, :6], crop)
-    if any(one.geometry.bends is not None for one in drawn):
-        own = _places(F.pad(sent[:, 6:10], (0, 2)), crop)
-        grid = grid + _bent([one.geometry for one in drawn], own, crop) * (2 / side)
-    # sent with every batch: what one thread had made ready for all might be used by another before it is
-    constants = torch.tensor([normalisation.mean, [1 / std for std in normalisation.std]], dtype=torch.float32)
-    mean, scale = placed(constants, place)[..., None, None]
-    image = raw.to(place, non_blocking=True).permute(0, 3, 1, 2).float()
-    image.sub_(mean).mul_(scale).mul_(_inside(sent[:, 10:14], side))
+class Given(NamedTuple):
+    """What a batch is made of.
+
+    Attributes:
+        raw: ``(N, side, side, C)`` uint8 or float32: what each crop can touch. What is outside of the image is not set.
+        labels: ``(N, side, side)`` uint8.
+        numbers: ``(N, 22 + 3 C)`` float32: a row for each crop, in the order in which :func:`made` reads them.
+        knots: ``(N, 2, n, n)`` float32: displacements in pixels at knots of the crop; n = 0 where none ever is.
+    """
+
+    raw: Tensor
+    labels: Tensor
+    numbers: Tensor
+    knots: Tensor
+
+    def to(self, device: torch.device) -> Given:
+        return Given(*(placed(one, device) for one in self))
+
+
+class _Recorded:
+    """How batches like a given one are made, sent to the GPU as one."""
+
+    def __init__(self, given: Given, crop: int) -> None:
+        device = given.raw.device
+        with torch.cuda.device(device):
+            beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            warmed(lambda: made(given, crop), beside)
+            self._graph, self._made = captured(lambda: made(given, crop), beside)
+        self._given = given
+
+    def is_like(self, given: Given) -> bool:
+        return all(mine.shape == one.shape and mine.dtype == one.dtype for mine, one in zip(self._given, given))
+
+    def __call__(self, given: Given) -> tuple[Tensor, Tensor]:
+        for mine, one in zip(self._given, given):
+            mine.copy_(pinned(one), non_blocking=True)
+        self._graph.replay()
+        image, target = self._made
+        return image.clone(), target.clone()
+
+
+def made(given: Given, crop: int) -> tuple[Tensor, Tensor]:
+    """Crops but for their noise, and their labels. Waits for nothing, and sends the same whatever the numbers are."""
+    side, channels = given.raw.shape[1], given.raw.shape[3]
+    parts = torch.split(given.numbers, [6, 4, 4, 1, 2 * BLUR_REACH + 1, channels, channels, channels], dim=1)
+    maps, own, limits, gain, weights = parts[:5]
+    offsets, mean, scale = (part[..., None, None] for part in parts[5:])
+    grid = _places(maps, crop)
+    if given.knots.shape[-1]:
+        grid = grid + _bent(given.knots, _places(F.pad(own, (0, 2)), crop), crop) * (2 / side)
+    outside = _outside(limits, side)
+    # zero is the data set's mean, and what grid_sample reads outside; so labels are counted from VOID
+    image = ((given.raw.permute(0, 3, 1, 2).float() - mean) * scale).masked_fill_(outside, 0)
     image = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
-    # zero is what grid_sample reads outside, so labels are counted from VOID
-    counted = labels.to(place, non_blocking=True)[:, None].float() - VOID
+    counted = (given.labels[:, None].float() - VOID).masked_fill_(outside, 0)
     target = F.grid_sample(counted, grid, mode="nearest", align_corners=False)[:, 0] + VOID
-    return image, target.to(torch.uint8)
+    return _blurred(image * gain[..., None, None] + offsets, weights), target.to(torch.uint8)
+
+
+def _blurred(image: Tensor, weights: Tensor) -> Tensor:
+    """Each ``(C, h, w)`` by its own weights along both axes; a crop whose weight is 1 in the middle stays as it is."""
+    for axis in (2, 3):
+        border = [BLUR_REACH, BLUR_REACH, 0, 0] if axis == 3 else [0, 0, BLUR_REACH, BLUR_REACH]
+        padded, length = F.pad(image, border, mode="replicate"), image.shape[axis]
+        image = torch.zeros_like(image)
+        for step in range(2 * BLUR_REACH + 1):
+            image = torch.addcmul(image, padded.narrow(axis, step, length), weights[:, step, None, None, None])
+    return image
 
 
 def _places(maps: Tensor, crop: int) -> Tensor:
@@ -96,17 +219,19 @@ def _places(maps: Tensor, crop: int) -> Tensor:
     return torch.stack([a * x + b * y + right, c * x + d * y + down], dim=-1)
 
 
-def _wait(device: torch.device) -> None:
-    """Until a GPU has made what this thread gave it, asleep."""
-    if device.type == "cuda":
-        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        done.record(torch.cuda.current_stream(device))
-        done.synchronize()
+def _bent(knots: Tensor, places: Tensor, crop: int) -> Tensor:
+    """Displacements ``(N, crop, crop, 2)`` in pixels at places of the crop from -1 to 1."""
+    apart = places * (crop / max(1, crop - 1))  # the outermost knots lie on the middles of the outermost pixels
+    found = F.grid_sample(knots, apart, mode="bicubic", padding_mode="border", align_corners=True)
+    return found.permute(0, 2, 3, 1)
 
 
-def placed(tensor: Tensor, device: torch.device) -> Tensor:
-    """On a device. A GPU fetches it while Python goes on."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+def _outside(limits: Tensor, side: int) -> Tensor:
+    """``(N, 1, side, side)``: where there is no image."""
+    place = torch.arange(side, device=limits.device)
+    rows = (place >= limits[:, 0, None]) & (place < limits[:, 1, None])
+    columns = (place >= limits[:, 2, None]) & (place < limits[:, 3, None])
+    return ~(rows[:, None, :, None] & columns[:, None, None, :])
 
 
 def _canvases(
@@ -114,9 +239,9 @@ def _canvases(
 ) -> tuple[Tensor, Tensor, list[tuple[int, int, int, int]]]:
     """What each crop can touch, in squares of one size, raw: as few bytes as possible go to the GPU."""
     channels = drawn[0].raw.shape[-1]
-    kind = torch.uint8 if drawn[0].raw.dtype == np.uint8 else torch.float32
-    raw = torch.zeros((len(drawn), side, side, channels), dtype=kind, pin_memory=pinned)
-    labels = torch.full((len(drawn), side, side), VOID, dtype=torch.uint8, pin_memory=pinned)
+    kind = torch.uint8 if all(one.raw.dtype == np.uint8 for one in drawn) else torch.float32
+    raw = torch.empty((len(drawn), side, side, channels), dtype=kind, pin_memory=pinned)
+    labels = torch.empty((len(drawn), side, side), dtype=torch.uint8, pin_memory=pinned)
     bounds = []
     for one, (top, left, length), canvas, names in zip(drawn, windows, raw.numpy(), labels.numpy()):
         height, width = one.labels.shape
@@ -127,34 +252,11 @@ def _canvases(
     return raw, labels, bounds
 
 
-def _rotation(geometry: Geometry) -> NDArray[np.float64]:
-    """From the crop, not yet mirrored, to the image: ``(x, y)`` to ``(x, y)``."""
-    sine, cosine = math.sin(math.radians(geometry.angle)), math.cos(math.radians(geometry.angle))
-    return np.array([[cosine, -sine], [sine, cosine]])
+def pinned(tensor: Tensor) -> Tensor:
+    """Where a GPU fetches it from by itself, while Python goes on."""
+    return tensor if tensor.is_pinned() or not tensor.numel() else tensor.pin_memory()
 
 
-def _turned(geometry: Geometry) -> NDArray[np.float64]:
-    """From the crop as it comes out to the one that is not yet mirrored and turned by quarters."""
-    rows, columns = geometry.mirror
-    mirrored = np.diag([-1.0 if columns else 1.0, -1.0 if rows else 1.0])
-    quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
-    found: NDArray[np.float64] = mirrored @ np.linalg.matrix_power(quarter, geometry.quarters)
-    return found
-
-
-def _bent(geometries: Sequence[Geometry], places: Tensor, crop: int) -> Tensor:
-    """Displacements ``(N, crop, crop, 2)`` in pixels at places of the crop from -1 to 1."""
-    sample = next(one.bends for one in geometries if one.bends is not None)
-    knots = np.stack([np.zeros_like(sample) if one.bends is None else one.bends for one in geometries])
-    apart = places * (crop / max(1, crop - 1))  # the outermost knots lie on the middles of the outermost pixels
-    given = placed(torch.from_numpy(knots), places.device)
-    found = F.grid_sample(given, apart, mode="bicubic", padding_mode="border", align_corners=True)
-    return found.permute(0, 2, 3, 1)
-
-
-def _inside(bounds: Tensor, side: int) -> Tensor:
-    """``(N, 1, side, side)``: 1 where there is image."""
-    place = torch.arange(side, device=bounds.device)
-    rows = (place >= bounds[:, 0, None]) & (place < bounds[:, 1, None])
-    columns = (place >= bounds[:, 2, None]) & (place < bounds[:, 3, None])
-    return (rows[:, None, :, None] & columns[:, None, None, :]).float()
+def placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """On a device."""
+    return pinned(tensor).to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

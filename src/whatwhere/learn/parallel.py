@@ -23,7 +23,7 @@ from whatwhere.network import Machine
 
 __all__ = ["World", "crop_threads", "joined", "processes_here", "wrapped"]
 
-_CROP_THREADS = 4
+_CROP_THREADS = 2
 
 _PATIENCE = timedelta(hours=6)
 """The others wait for the first process while it judges all validation images; NCCL's own limit is ten minutes."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from whatwhere.cuda_graph import captured, warmed
 from whatwhere.network import Machine
-from whatwhere.network.cuda_graph import captured, warmed
 
 __all__ = ["Gradients", "Recorder", "recorder_for"]
 

@@ -22,9 +22,6 @@ from whatwhere.paint.verify import agreement
 
 __all__ = ["Choice", "Scene", "choose", "insist"]
 
-_WORTH = 8.0
-"""Seconds: jobs that are done sooner are not worth looking for something faster."""
-
 _REPAID = 4.0
 """What is left of a job must be so many times the expected start of a backend that was never measured."""
 
@@ -138,7 +135,7 @@ def choose(scene: Scene, backends: Sequence[Backend], store: Verdicts) -> Choice
             continue
         if known_of is not None and known_of.refused:
             search.refuse(backend, known_of.refused)
-        elif left > max(_WORTH, _REPAID * backend.start):
+        elif left > max(backend.worth, _REPAID * backend.start):
             _try(search, backend)
     if search.verdicts.keys() - {EAGER.name} and search.verdicts != known:
         store.write(scene.key, search.verdicts)

@@ -49,6 +49,7 @@ class Backend:
         lacks: what has to be installed before it can run on a kind of device (``"cpu"``); "" if nothing. Quick.
         remedy: how to install that.
         start: seconds that its start is expected to take, as long as it has not been measured.
+        worth: seconds of a job from which on it is looked at: it must win back what comparing and timing it takes.
         devices: the kinds of devices that it runs on.
         precisions: what it computes in.
         any_shape: False where each new shape of tile costs another start.
@@ -62,6 +63,7 @@ class Backend:
     lacks: Callable[[str], str]
     remedy: str = ""
     start: float = 0.0
+    worth: float = 8.0
     devices: tuple[str, ...] = ("cpu",)
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     any_shape: bool = True

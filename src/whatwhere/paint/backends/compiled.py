@@ -32,6 +32,6 @@ def _prepare(job: Job) -> Run:
 
 
 COMPILE = Backend(
-    "compile", _prepare, _lacks, "install g++ or clang++ (on a GPU: the package triton)", 30.0, ("cpu", "cuda"),
-    any_shape=False,
+    "compile", _prepare, _lacks, "install g++ or clang++ (on a GPU: the package triton)", 30.0,
+    devices=("cpu", "cuda"), any_shape=False,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whatwhere.network.cuda_graph import captured, warmed
+from whatwhere.cuda_graph import captured, warmed
 from whatwhere.paint.backends.backend import Backend, Job, Run, on_device
 
 __all__ = ["GRAPHS"]
@@ -48,4 +48,6 @@ def _prepare(job: Job) -> Run:
     return run
 
 
-GRAPHS = Backend("graphs", _prepare, lambda _device: "", "", 1.0, ("cuda",))
+# recorded in 0.03 to 0.14 s, compared and timed after 0.24 to 0.65 s, and 1.2 to 3.4 times as fast with single tiles of
+# 512x512 on an NVIDIA H200
+GRAPHS = Backend("graphs", _prepare, lambda _device: "", start=0.2, worth=2.0, devices=("cuda",))

@@ -66,5 +66,5 @@ def exported(job: Job) -> bytes:
 
 
 ONNX = Backend(
-    "onnx", _prepare, needs("onnxruntime", "onnx"), 'pip install "whatwhere[onnx]"', 3.0, ("cpu",), ("float32",)
+    "onnx", _prepare, needs("onnxruntime", "onnx"), 'pip install "whatwhere[onnx]"', 3.0, precisions=("float32",)
 )
