@@ -19,8 +19,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup                             ## cats and cushions: three networks, a picture and a page
 	$(BIN)/whatwhere demo -o whatwhere-demo
 
-test: setup                             ## the tests
-	$(BIN)/python -m pytest -m "not slow"
+test: setup                             ## the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: setup                         ## also the slow ones
 	$(BIN)/python -m pytest

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whatwhere.errors import ModelError
-from whatwhere.explain.anatomy import UNetAnatomy, untrained_like
+from whatwhere.explain import anatomy as anatomies
+from whatwhere.explain.anatomy import UNetAnatomy, Windows, untrained_like
 from whatwhere.explain.graph_anatomy import GraphAnatomy
+from whatwhere.field import Field, field
 from whatwhere.network import Mirrored, UNet
 
 IMAGE = torch.randn(1, 3, 48, 40, generator=torch.Generator().manual_seed(0))
@@ -53,6 +58,30 @@ class Adding(nn.Module):
         up = middle + F.interpolate(bottom, size=middle.shape[-2:])
         up = self.join(F.interpolate(up, size=top.shape[-2:])).relu()
         return self.head(up)
+
+
+def test_of_networks_that_are_built_alike_one_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[nn.Module] = []
+
+    def watched(network: nn.Module, shape: Sequence[int]) -> Field:
+        followed.append(network)
+        return field(network, shape)
+
+    monkeypatch.setattr(Windows, "_alike", OrderedDict())
+    monkeypatch.setattr(anatomies, "field", watched)
+    one, other, narrow, changed = (unet(depth=1, width=width) for width in (4, 4, 3, 4))
+    for parameter in other.parameters():
+        parameter.data.normal_()
+    changed.head = nn.Conv2d(4, 3, 3, padding=1)  # sees one pixel more on each side
+    one_field = Windows(one)(IMAGE.shape)
+    assert Windows(other)(IMAGE.shape) is one_field
+    wider = Windows(changed)(IMAGE.shape)
+    assert Windows(narrow)(IMAGE.shape) is not one_field
+    assert Windows(one)((1, 3, 32, 32)) is not one_field
+    assert followed == [one, changed, narrow, one]
+    before, after = one_field.reach("output"), wider.reach("output")
+    assert before is not None
+    assert after == tuple((first + 1, last + 1) for first, last in before)
 
 
 class ByValue(nn.Module):

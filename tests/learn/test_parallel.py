@@ -61,7 +61,7 @@ def test_two_processes_reach_a_like_score(discs: Path, disc_plan: Plan, disc_run
 
 @pytest.mark.parametrize(
     ("device", "cores", "processes", "expected"),
-    [("cpu", 64, 1, 1), ("cuda", 64, 1, 4), ("cuda:1", 4, 1, 2), ("cuda", 16, 8, 1), ("cuda", 1, 1, 1)],
+    [("cpu", 64, 1, 1), ("cuda", 64, 1, 2), ("cuda:1", 4, 1, 2), ("cuda", 16, 8, 1), ("cuda", 1, 1, 1)],
 )
 def test_threads_that_make_crops(
     device: str, cores: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch

@@ -157,7 +157,9 @@ def _aperio(path: Path, image: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "height"), [(_ome, 0.5), (_imagej, 0.5), (_inches, 0.5), (_aperio, 0.325)], ids=lambda value: str(value)
+    ("kind", "height"),
+    [(_ome, 0.5), (_imagej, 0.5), (_inches, 0.5), (_aperio, 0.325)],
+    ids=["OME", "ImageJ", "inches", "Aperio"],
 )
 def test_the_size_of_a_pixel_is_found_and_kept(
     kind: Callable[[Path, np.ndarray], None], height: float, tmp_path: Path, engine: Engine

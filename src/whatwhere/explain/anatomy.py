@@ -7,16 +7,19 @@ whatwhere, which name their levels; `graph_anatomy` finds the same parts in any 
 from __future__ import annotations
 
 import copy
+import json
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from threading import Lock
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from whatwhere.field import Field, field
-from whatwhere.network import UNet, build
+from whatwhere.network import UNet, build, own_config
 
 __all__ = ["Anatomy", "Layer", "Path", "UNetAnatomy", "Windows", "both_logits", "untrained_like"]
 
@@ -110,8 +113,19 @@ class Anatomy(Protocol):
         """What every layer can see on images of this shape, ``(1, C, H, W)``; followed once for each."""
 
 
+Key = tuple[str, str, tuple[int, ...]]
+
+
 class Windows:
-    """The windows of one network, followed once for each shape of image."""
+    """The windows of one network, followed once for each shape of image.
+
+    They depend on how a network is built, not on what it has learnt: of two of ours that are built alike, one is
+    followed.
+    """
+
+    _KEPT = 32
+    _alike: ClassVar[OrderedDict[Key, Field]] = OrderedDict()
+    _lock: ClassVar[Lock] = Lock()
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -120,8 +134,24 @@ class Windows:
     def __call__(self, shape: Sequence[int]) -> Field:
         key = tuple(shape)
         if key not in self._found:
-            self._found[key] = field(self.network, key)
+            self._found[key] = self._of_alike(key)
         return self._found[key]
+
+    def _of_alike(self, shape: tuple[int, ...]) -> Field:
+        config = own_config(self.network)
+        if config is None:
+            return field(self.network, shape)
+        key: Key = (type(self.network).__name__, json.dumps(config, sort_keys=True), shape)
+        with self._lock:
+            if key in self._alike:
+                self._alike.move_to_end(key)
+                return self._alike[key]
+        found = field(self.network, shape)
+        with self._lock:
+            self._alike[key] = found
+            if len(self._alike) > self._KEPT:
+                self._alike.popitem(last=False)
+        return found
 
 
 class UNetAnatomy:
