@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from tiny import Cli, Done, tiny, write_discs
 from whatwhere import cli, segmenter
@@ -14,6 +15,7 @@ from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, load_model
 
 torch.set_num_threads(1)
+threadpool_limits(1)  # also of what numpy calls: two files are tested at a time
 
 
 @pytest.fixture(scope="session")
