@@ -7,9 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from whatwhere.data import crops as cutting
-from whatwhere.data.augment import Augmentation, Geometry, crop_by, draw_geometry, draw_intensity, vary_intensity
+from whatwhere.data.augment import (
+    Augmentation,
+    Geometry,
+    blur_weights,
+    blurred,
+    crop_by,
+    draw_geometry,
+    draw_intensity,
+    vary_intensity,
+)
 from whatwhere.data.crops import Crops, Store, _place_of
 from whatwhere.data.crops_together import Together
 from whatwhere.records import VOID, Normalisation
@@ -81,6 +91,16 @@ def crops(labels, augmentation=STILL, class_aware=0.5, crop=16):
     present = tuple(int(v) for v in np.unique(labels))
     store = Store([lambda: (image, labels)] * 3, limit=10**9)
     return Crops(store, (present,) * 3, Normalisation((0.0,) * 3, (1.0,) * 3), crop, augmentation, class_aware, seed=7)
+
+
+def test_each_image_is_blurred_by_its_own_gaussian():
+    images, sigmas = torch.randn(3, 2, 9, 12, generator=torch.Generator().manual_seed(0)), (0.0, 0.5, 1.2)
+    found = blurred(images, torch.tensor([blur_weights(sigma) for sigma in sigmas]))
+    assert torch.equal(found[0], images[0])
+    for image, sigma, one in zip(images[1:], sigmas[1:], found[1:]):
+        for channel, answer in zip(image.numpy(), one.numpy()):
+            expected = ndimage.gaussian_filter(channel, sigma, radius=3, mode="nearest")
+            np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_crops_of_a_seed_are_always_the_same_whatever_the_batch():

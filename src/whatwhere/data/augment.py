@@ -245,21 +245,26 @@ def vary_intensity(intensity: Intensity, image: Tensor) -> Tensor:
     """Brightness, contrast, colour, blur and noise on a normalised ``(C, h, w)`` image."""
     image = image * intensity.gain + torch.from_numpy(intensity.offsets)[:, None, None]
     if intensity.sigma:
-        image = blurred(image, intensity.sigma)
+        image = blurred(image[None], torch.tensor([blur_weights(intensity.sigma)]))[0]
     return image if intensity.noise is None else image + torch.from_numpy(intensity.noise)
 
 
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """A ``(C, h, w)`` image, blurred by a Gaussian of ``sigma`` pixels (cut off at three)."""
-    kernel = torch.tensor(blur_weights(sigma), device=image.device).view(1, 1, 1, -1)
-    planes, reach = image[:, None], BLUR_REACH
-    planes = F.conv2d(F.pad(planes, (reach, reach, 0, 0), mode="replicate"), kernel)
-    planes = F.conv2d(F.pad(planes, (0, 0, reach, reach), mode="replicate"), kernel.transpose(-1, -2))
-    return planes[:, 0]
+def blurred(images: Tensor, weights: Tensor) -> Tensor:
+    """``(N, C, h, w)`` images, each by its own of ``(N, 2 * BLUR_REACH + 1)`` weights along both axes.
+
+    One whose weight is 1 in the middle stays as it is.
+    """
+    for axis in (2, 3):
+        border = [BLUR_REACH, BLUR_REACH, 0, 0] if axis == 3 else [0, 0, BLUR_REACH, BLUR_REACH]
+        padded, length = F.pad(images, border, mode="replicate"), images.shape[axis]
+        images = torch.zeros_like(images)
+        for step in range(2 * BLUR_REACH + 1):
+            images = torch.addcmul(images, padded.narrow(axis, step, length), weights[:, step, None, None, None])
+    return images
 
 
 def blur_weights(sigma: float) -> list[float]:
-    """A Gaussian's along one axis, their sum 1; all of it in the middle for 0."""
+    """Those of a Gaussian of ``sigma`` pixels along one axis, cut off, their sum 1; all in the middle for 0."""
     if not sigma:
         return [float(step == 0) for step in range(-BLUR_REACH, BLUR_REACH + 1)]
     weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(-BLUR_REACH, BLUR_REACH + 1)]

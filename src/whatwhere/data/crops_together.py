@@ -8,7 +8,7 @@ rounding: also those that are neither turned nor scaled are sampled, at whole pi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from whatwhere.data.augment import (
     Geometry,
     Intensity,
     blur_weights,
+    blurred,
     knots_along,
     usual_window,
     window_of,
@@ -88,11 +89,6 @@ class Together:
             self._wait()
         return image, target
 
-    @property
-    def recorded(self) -> bool:
-        """Whether batches like the first are sent as one."""
-        return self._recorded is not None
-
     def _record(self, given: Given) -> None:
         try:
             self._recorded = _Recorded(given.to(self._device), self._crop)
@@ -116,7 +112,7 @@ class Together:
         knots = torch.from_numpy(np.stack([straight if one is None else one for one in bends]))
         return Given(raw, labels, torch.tensor(numbers, dtype=torch.float32), knots)
 
-    def _maps(self, geometry: Geometry, length: int, side: int) -> Iterable[float]:
+    def _maps(self, geometry: Geometry, length: int, side: int) -> tuple[float, ...]:
         """From places ``(x, y)`` of the crop as it comes out, from -1 to 1: an affine map to the canvas, six numbers,
         and a linear one to the crop before it is mirrored and turned by quarters, four.
         """
@@ -194,18 +190,7 @@ def made(given: Given, crop: int) -> tuple[Tensor, Tensor]:
     image = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
     counted = (given.labels[:, None].float() - VOID).masked_fill_(outside, 0)
     target = F.grid_sample(counted, grid, mode="nearest", align_corners=False)[:, 0] + VOID
-    return _blurred(image * gain[..., None, None] + offsets, weights), target.to(torch.uint8)
-
-
-def _blurred(image: Tensor, weights: Tensor) -> Tensor:
-    """Each ``(C, h, w)`` by its own weights along both axes; a crop whose weight is 1 in the middle stays as it is."""
-    for axis in (2, 3):
-        border = [BLUR_REACH, BLUR_REACH, 0, 0] if axis == 3 else [0, 0, BLUR_REACH, BLUR_REACH]
-        padded, length = F.pad(image, border, mode="replicate"), image.shape[axis]
-        image = torch.zeros_like(image)
-        for step in range(2 * BLUR_REACH + 1):
-            image = torch.addcmul(image, padded.narrow(axis, step, length), weights[:, step, None, None, None])
-    return image
+    return blurred(image * gain[..., None, None] + offsets, weights), target.to(torch.uint8)
 
 
 def _places(maps: Tensor, crop: int) -> Tensor:

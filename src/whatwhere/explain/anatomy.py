@@ -113,9 +113,6 @@ class Anatomy(Protocol):
         """What every layer can see on images of this shape, ``(1, C, H, W)``; followed once for each."""
 
 
-Key = tuple[str, str, tuple[int, ...]]
-
-
 class Windows:
     """The windows of one network, followed once for each shape of image.
 
@@ -124,7 +121,7 @@ class Windows:
     """
 
     _KEPT = 32
-    _alike: ClassVar[OrderedDict[Key, Field]] = OrderedDict()
+    _alike: ClassVar[OrderedDict[tuple[str, str, tuple[int, ...]], Field]] = OrderedDict()
     _lock: ClassVar[Lock] = Lock()
 
     def __init__(self, network: nn.Module) -> None:
@@ -141,7 +138,7 @@ class Windows:
         config = own_config(self.network)
         if config is None:
             return field(self.network, shape)
-        key: Key = (type(self.network).__name__, json.dumps(config, sort_keys=True), shape)
+        key = (type(self.network).__name__, json.dumps(config, sort_keys=True), shape)
         with self._lock:
             if key in self._alike:
                 self._alike.move_to_end(key)

@@ -70,9 +70,9 @@ def processes_here() -> int:
 
 
 def crop_threads(machine: Machine) -> int:
-    """How many threads make crops: one beside a network that takes all cores, a few beside one on a GPU.
+    """How many threads make crops: one beside a network that takes all cores, two beside one on a GPU.
 
-    More than a few would keep the thread that sends the network's work from Python.
+    More would keep the thread that sends the network's work from Python.
     """
     return 1 if machine.device == "cpu" else max(1, min(_CROP_THREADS, machine.cores // (2 * processes_here())))
 
