@@ -344,3 +344,14 @@ def test_drawing(tmp_path: Path) -> None:
     with pytest.raises(FieldError, match="an image of 8x8"):
         found.draw(tmp_path / "d.png", image=np.zeros((8, 8)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.svg"]
+
+
+def test_units_that_see_nothing_reach_nowhere() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 4, 2, 1), nn.ConvTranspose2d(2, 1, 3, 2, 2, 1, dilation=2))
+    found = field(net, (1, 40, 40))
+    inner = [(unit, unit) for unit in range(16, 24)]
+    seen = {unit[0]: found.receptive_field("output", unit)[0] for unit in inner}
+    assert [seen[unit] for unit in range(17, 24, 2)] == [(0, 0)] * 4  # the gaps
+    sides = [(unit - seen[unit][0], seen[unit][1] - unit - 1) for unit in range(16, 24, 2)]
+    assert found.reach("output") == (sides[0],) * 2
+    assert set(sides) == {sides[0]}

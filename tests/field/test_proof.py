@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 from proof import positive, support
+from torch import nn
 from zoo_nets import ZOO, Specimen
 
 from whatwhere.field import Field, field
@@ -42,6 +43,39 @@ def test_gradients_fill_the_window(specimen: Specimen) -> None:
         for (start, stop), (low, high) in zip(real, window):
             assert start - low <= slack, (unit, real, window)
             assert high - stop <= slack, (unit, real, window)
+
+
+@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+def test_what_is_known_from_another_size_is_what_would_be_found(specimen: Specimen) -> None:
+    module = specimen.build().eval()
+    known = field(module, specimen.shape)
+    shape = (specimen.shape[0], *(2 * size for size in specimen.shape[1:]))
+    if known.canvases is None:
+        pytest.skip(known.refusal)
+    told, found = field(module, shape, known=known), field(module, shape)
+    assert told.canvases is known.canvases
+    assert (told.layers, told.period, told.rounding) == (found.layers, found.period, found.rounding)
+    assert told.bounded == found.bounded
+    one, other = told.obstacle(), found.obstacle()
+    if one is None or other is None:
+        assert one is other
+        assert (told.halo(), told.explain("output")) == (found.halo(), found.explain("output"))
+    else:
+        assert (one.module, one.operator, one.unbounded) == (other.module, other.operator, other.unbounded)
+    for layer in told.layers:
+        assert told.grid(layer) == found.grid(layer)
+        assert told.layer_period(layer) == found.layer_period(layer)
+        for unit in units_of(found, layer, 2):
+            assert told.receptive_field(layer, unit) == found.receptive_field(layer, unit)
+
+
+def test_an_image_that_is_large_beside_what_is_known_is_followed_anew() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2))
+    known = field(net, (1, 8, 8))
+    assert field(net, (1, 128, 128), known=known).canvases is known.canvases  # a canvas has 64 times 8 pixels
+    large = field(net, (1, 132, 128), known=known)
+    assert large.canvases is not known.canvases
+    assert large.canvases == field(net, (1, 132, 128)).canvases
 
 
 @pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)

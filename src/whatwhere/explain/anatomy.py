@@ -114,7 +114,7 @@ class Anatomy(Protocol):
 
 
 class Windows:
-    """The windows of one network, followed once for each shape of image.
+    """The windows of one network, followed once for each shape of image, and for all together what they share.
 
     They depend on how a network is built, not on what it has learnt: of two of ours that are built alike, one is
     followed.
@@ -131,19 +131,20 @@ class Windows:
     def __call__(self, shape: Sequence[int]) -> Field:
         key = tuple(shape)
         if key not in self._found:
-            self._found[key] = self._of_alike(key)
+            known = next(iter(self._found.values()), None)
+            self._found[key] = self._of_alike(key, known)
         return self._found[key]
 
-    def _of_alike(self, shape: tuple[int, ...]) -> Field:
+    def _of_alike(self, shape: tuple[int, ...], known: Field | None) -> Field:
         config = own_config(self.network)
         if config is None:
-            return field(self.network, shape)
+            return field(self.network, shape, known=known)
         key = (type(self.network).__name__, json.dumps(config, sort_keys=True), shape)
         with self._lock:
             if key in self._alike:
                 self._alike.move_to_end(key)
                 return self._alike[key]
-        found = field(self.network, shape)
+        found = field(self.network, shape, known=known)
         with self._lock:
             self._alike[key] = found
             if len(self._alike) > self._KEPT:

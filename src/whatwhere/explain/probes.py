@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import ThreadpoolController
 
 __all__ = ["FOLDS", "STRENGTH", "Probe", "fit_probe", "held_out_logits", "projected", "softmax"]
 
@@ -56,7 +58,8 @@ def fit_probe(features: Array, labels: Array, classes: int) -> Probe:
         bias[seen] = 0.0
         return Probe(mean, scale, weights, bias)
     regression = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=_ITERATIONS)
-    with warnings.catch_warnings():
+    # matrices of a few thousand numbers: to share them out takes longer than to multiply them
+    with _threads().limit(limits=1, user_api="blas"), warnings.catch_warnings():
         # shuffled labels have no optimum worth waiting for
         warnings.simplefilter("ignore", ConvergenceWarning)
         regression.fit((features - mean) / scale, labels)
@@ -67,6 +70,11 @@ def fit_probe(features: Array, labels: Array, classes: int) -> Probe:
     else:
         weights[seen], bias[seen] = regression.coef_, regression.intercept_
     return Probe(mean, scale, weights, bias)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def held_out_logits(

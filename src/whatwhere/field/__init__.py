@@ -25,8 +25,15 @@ __all__ = ["Field", "Grid", "Obstacle", "field"]
 class _Room(ModuleType):
     """``whatwhere.field(module, image_shape)`` is ``whatwhere.field.field(module, image_shape)``."""
 
-    def __call__(self, module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any] | None = None) -> Field:
-        return field(module, image_shape, inputs=inputs)
+    def __call__(
+        self,
+        module: nn.Module,
+        image_shape: Sequence[int],
+        *,
+        inputs: Sequence[Any] | None = None,
+        known: Field | None = None,
+    ) -> Field:
+        return field(module, image_shape, inputs=inputs, known=known)
 
 
 sys.modules[__name__].__class__ = _Room

@@ -23,7 +23,13 @@ from whatwhere.field.rules import has_rule
 __all__ = ["field"]
 
 
-def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any] | None = None) -> Field:
+def field(
+    module: nn.Module,
+    image_shape: Sequence[int],
+    *,
+    inputs: Sequence[Any] | None = None,
+    known: Field | None = None,
+) -> Field:
     """The windows of every layer of a module, on images of one size.
 
     Args:
@@ -32,6 +38,8 @@ def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any
         image_shape: ``(C, *space)`` or ``(N, C, *space)``, with 1, 2 or 3 dimensions of space.
         inputs: the arguments of ``forward``, if it takes more than the image; the first tensor of that shape is the
             image.
+        known: what was found of this very module on images of another size: what all sizes have in common is taken
+            from it, and that is most of the work.
 
     Raises:
         FieldError: the shape is no image, the module does not run on it or decides by values, or its output has no
@@ -46,7 +54,9 @@ def field(module: nn.Module, image_shape: Sequence[int], *, inputs: Sequence[Any
     canvases: tuple[Canvas, Canvas] | None = None
     rounding: tuple[int, ...] | None = ()
     refusal = "was given several inputs, of which no other sizes can be tried"
-    if inputs is None or len(inputs) == 1:
+    if known is not None and known.canvases and _suffice(known.canvases, shape):
+        canvases, rounding, refusal = known.canvases, known.rounding, ""
+    elif inputs is None or len(inputs) == 1:
         try:
             canvases, refusal = _canvases(module, shape), ""
             rounding = _rounding(module, shape, canvases)
@@ -66,6 +76,15 @@ _LONG = 2**18
 """Pixels that suffice for a canvas: on longer ones torch's own rounding of places blurs windows."""
 
 
+_TIMES = 4, 64
+"""How many times the image's size a canvas is, at least and at most."""
+
+
+def _suffice(canvases: tuple[Canvas, Canvas], shape: tuple[int, ...]) -> bool:
+    """Whether canvases that were made for another size are as large as those made for this one have to be."""
+    return all(pixels >= _TIMES[0] * size for pixels, size in zip(canvases[0].size, shape[2:], strict=True))
+
+
 def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas]:
     """The module on two images much larger than itself, whose sizes are multiples of its period."""
 
@@ -75,7 +94,8 @@ def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas
         one, two = (Canvas(size, _export(module, (*shape[:2], *size), None)) for size in sizes)
         return one, two
 
-    many = tuple(max(4, min(64, _LONG // size)) for size in shape[2:])
+    least, most = _TIMES
+    many = tuple(max(least, min(most, _LONG // size)) for size in shape[2:])
     canvases = export(many)
     period = common_period(canvases, len(canvases[0].graph.steps) - 1)
     if all(size % pixels == 0 for size, pixels in zip(canvases[0].size, period)):

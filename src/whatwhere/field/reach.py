@@ -37,7 +37,10 @@ def reach_of(canvas: Canvas, layer: str, grid: Grid, period: tuple[int, ...]) ->
     for phase in range(max(counts)):
         unit = tuple(start + phase % count for start, count in zip(first, counts))
         spans = block_spans(shape, grid, tuple((index, index + 1) for index in unit))
-        cells, seen = wide.cell(unit, canvas.size), image_box(trace(canvas.graph, place, spans), canvas.size)
+        found = trace(canvas.graph, place, spans)
+        if found.image is None:
+            continue  # a gap between what a transposed convolution spreads: it sees nothing, from nowhere
+        cells, seen = wide.cell(unit, canvas.size), image_box(found, canvas.size)
         for d, (cell, window) in enumerate(zip(cells, seen)):
             before, after = sides[d]
             sides[d] = (max(before, cell[0] - window[0]), max(after, window[1] - cell[1]))

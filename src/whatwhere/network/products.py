@@ -8,6 +8,7 @@ laid out so that those products are found a band of rows at a time, in the cache
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -95,41 +96,50 @@ class _Convolution(torch.autograd.Function):
 def _weight_gradient(x: Tensor, given: Tensor, kernel: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
     """``(O, C, h, w)``: for each place in the kernel, what was given times what lies there.
 
-    A band of rows, padded, is one long row of pixels, and a place in the kernel a distance along it. Where the kernel
-    would reach around an edge, what is given is 0.
+    Of a band of rows, as many images beside each other as the cache holds; so a row of the kernel lies as far below
+    another in all of them, and each of its products is one of whole matrices.
     """
     channels, filters, (height, width) = x.shape[1], given.shape[1], given.shape[2:]
     (tall, wide), (top, left) = kernel, padding
-    pitch = x.shape[3] + 2 * left
     below = (tall - 1) * dilation[0]
-    rows = max(1, min(height, _BAND // (pitch * (channels * (1 + wide) + filters)) - below))
-    seen = x.new_zeros((rows + below) * pitch + (wide - 1) * dilation[1], channels)
-    beside = x.new_empty((rows + below) * pitch, wide * channels)  # for each pixel those that a kernel's row covers
-    wanted = x.new_zeros(rows, pitch, filters)
+    row = width * (channels * wide + filters)
+    images = max(1, min(len(x), _BAND // (row * (height + below))))
+    rows = max(1, min(height, _BAND // (row * images) - below))
     found = x.new_zeros(tall, filters, wide * channels)
-    for image, target in zip(x.permute(0, 2, 3, 1), given.permute(0, 2, 3, 1)):
+    for some, above in _together(x, given, images):
+        beside = x.new_empty(rows + below, len(some), width, wide * channels)  # what a row of the kernel covers
         for first in range(0, height, rows):
-            count = min(rows, height - first)
-            _put_rows(seen, image, first - top, count + below, left)
-            wanted[:count, :width] = target[first : first + count]
-            length = (count + below) * pitch
-            for place, into in enumerate(torch.split(beside[:length], channels, 1)):
-                into.copy_(seen[place * dilation[1] :][:length])
-            pixels = wanted[:count].view(-1, filters).T
+            wanted = above[:, first : first + rows].transpose(0, 1).reshape(-1, filters)
+            step = len(some) * width
+            count = len(wanted) // step
+            _lay_beside(beside[: count + below], some.transpose(0, 1), first - top, left, dilation[1])
+            seen = beside.view(-1, wide * channels)
             for place, into in enumerate(found):
-                start = place * dilation[0] * pitch
-                into.addmm_(pixels, beside[start : start + count * pitch])
+                into.addmm_(wanted.T, seen[place * dilation[0] * step :][: len(wanted)])
     return found.view(tall, filters, wide, channels).permute(1, 3, 0, 2)
 
 
-def _put_rows(seen: Tensor, image: Tensor, first: int, count: int, left: int) -> None:
-    """Copies rows of an image ``(H, W, C)``, zeros where there are none, behind ``left`` columns that stay 0."""
-    height, width, channels = image.shape
-    band = seen[: count * (width + 2 * left)].view(count, -1, channels)
+def _together(x: Tensor, given: Tensor, images: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """So many images at a time with what was given of them, ``(N, H, W, C)``."""
+    return zip(torch.split(x.permute(0, 2, 3, 1), images), torch.split(given.permute(0, 2, 3, 1), images))
+
+
+def _lay_beside(band: Tensor, images: Tensor, first: int, left: int, apart: int) -> None:
+    """Copies rows of images, from ``first`` on, once for each place in a kernel's row, moved as far as that is.
+
+    ``(rows, N, W, C) -> (rows, N, W', places x C)``, with zeros outside the images.
+    """
+    (height, _, width, channels), (count, _, across, _) = images.shape, band.shape
     start, stop = min(max(0, -first), count), max(0, min(count, height - first))
     band[:start] = 0
-    band[start:stop, left : left + width] = image[first + start : first + stop]
     band[stop:] = 0
+    for place, into in enumerate(torch.split(band[start:stop], channels, 3)):
+        moved = place * apart - left
+        here, there = max(0, -moved), min(across, width - moved)
+        into[:, :, :here] = 0
+        into[:, :, max(0, there) :] = 0
+        if here < there:
+            into[:, :, here:there] = images[first + start : first + stop, :, here + moved : there + moved]
 
 
 class _Transposed(torch.autograd.Function):
@@ -156,9 +166,10 @@ class _Transposed(torch.autograd.Function):
 def _transposed_weight_gradient(x: Tensor, given: Tensor, shape: torch.Size) -> Tensor:
     """``(C, O, h, w)``: each pixel's own block of what was given, beside each other."""
     channels, filters, tall, wide = shape
+    height, width = x.shape[2:]
+    images = max(1, _BAND // given[0].numel())
     found = x.new_zeros(channels, tall * wide * filters)
-    for image, target in zip(x.permute(0, 2, 3, 1), given.permute(0, 2, 3, 1)):
-        height, width = image.shape[:2]
-        blocks = target.reshape(height, tall, width, wide, filters).transpose(1, 2)
-        found.addmm_(image.reshape(-1, channels).T, blocks.reshape(height * width, -1))
+    for some, above in _together(x, given, images):
+        blocks = above.reshape(-1, height, tall, width, wide, filters).transpose(2, 3)
+        found.addmm_(some.reshape(-1, channels).T, blocks.reshape(len(some) * height * width, -1))
     return found.view(channels, tall, wide, filters).permute(0, 3, 1, 2)
