@@ -59,6 +59,8 @@ def operators() -> dict[str, Callable[[], object]]:
     for channels, side in ((32, 256), (64, 128), (128, 64), (256, 32)):
         convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         found[f"convolution, {channels} channels, {side}x{side}"] = forward_and_backward(convolution, channels, side)
+    for side in (256, 128):
+        found[f"batch norm, 8 channels, {side}x{side}"] = forward_and_backward(nn.BatchNorm2d(8), 8, side)
     for channels, side in ((32, 256), (64, 128), (256, 32)):
         norm = nn.InstanceNorm2d(channels, affine=True)
         found[f"instance norm, {channels} channels, {side}x{side}"] = forward_and_backward(norm, channels, side)

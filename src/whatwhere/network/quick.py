@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
 from whatwhere.network.depthwise import depthwise
+from whatwhere.network.narrow_norm import batch_norm
 from whatwhere.network.products import convolution, transposed
 
 __all__ = ["QuickOperators", "forgone", "forward", "quickly"]
@@ -232,6 +233,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 _WAYS: dict[Any, Callable[..., Tensor | None]] = {
+    F.batch_norm: batch_norm,
     F.conv2d: _conv2d,
     F.conv_transpose2d: _conv_transpose2d,
     F.instance_norm: _instance_norm,
