@@ -137,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     rounds, side = (1, 64) if options.quick else (options.rounds, 256)
-    steps = {f"a step of width {width}, {side}x{side}": whole_step(UNet(3, 2, width), side) for width in (16, 32)}
+    steps = {f"a step of width {width}, {side}x{side}": whole_step(UNet(3, 2, width), side) for width in (8, 16, 32)}
     steps |= {f"the same with instance norm, width {width}": whole_step(with_norm(width), side) for width in (16, 32)}
     steps |= {f"painting {2 * side}x{2 * side}, instance norm, width 32": painting(with_norm(32), 2 * side)}
     rows: list[list[object]] = []
