@@ -46,14 +46,15 @@ def a_norm(channels: int, *, tracked: bool = True) -> nn.BatchNorm2d:
     return norm
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(2, 8), st.integers(1, 3), st.integers(1, 12), st.integers(1, 5), st.booleans(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 8), st.permutations([1, 3, 8]), st.integers(1, 5), st.booleans(), st.integers(0, 99))
 def test_it_is_torchs_own_but_for_rounding(
-    channels: int, count: int, height: int, eights: int, tracked: bool, seed: int
+    channels: int, sides: list[int], times: int, tracked: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
     norm = a_norm(channels, tracked=tracked)
-    shape = (count, channels, height, 8 * eights)
+    count, height, width = sides  # one of them is 1, one 8
+    shape = (count, channels, height, times * width)
     x = (3 * torch.randn(shape) + 2).contiguous(memory_format=torch.channels_last)
     above = torch.randn(shape)
     exact = learnt(copy.deepcopy(norm).double(), x.double(), above.double())

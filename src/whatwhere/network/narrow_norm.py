@@ -44,6 +44,8 @@ def batch_norm(
 
 
 class _BatchNorm(torch.autograd.Function):
+    """Sums are taken of each pixel's place in its eight, then together."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -66,16 +68,8 @@ class _BatchNorm(torch.autograd.Function):
             running_var.lerp_(variance * (pixels / (pixels - 1)), momentum)
         found = torch.empty_like(x)  # no view of anything: the next layer may change it in place
         each = (one.repeat(_BESIDE) for one in (weight, bias, mean, variance))
-        torch.ops.aten.native_batch_norm.out(
-            beside,
-            *each,
-            False,
-            0.0,
-            eps,
-            out=_side_by_side(found),
-            save_mean=x.new_empty(0),
-            save_invstd=x.new_empty(0),
-        )
+        unused = {name: x.new_empty(0) for name in ("save_mean", "save_invstd")}
+        torch.ops.aten.native_batch_norm.out(beside, *each, False, 0.0, eps, out=_side_by_side(found), **unused)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.eps = eps
         return found
@@ -105,4 +99,4 @@ class _BatchNorm(torch.autograd.Function):
 
 def _side_by_side(x: Tensor) -> Tensor:
     """``(N, C, H, W) -> (1, so many x C, pixels / so many, 1)``, the same numbers in memory."""
-    return x.permute(0, 2, 3, 1).reshape(1, -1, 1, _BESIDE * x.shape[1]).permute(0, 3, 1, 2)
+    return x.permute(0, 2, 3, 1).view(1, -1, 1, _BESIDE * x.shape[1]).permute(0, 3, 1, 2)
