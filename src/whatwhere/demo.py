@@ -38,7 +38,7 @@ from whatwhere.writing import whole_file, write_json
 __all__ = ["NETWORKS", "TRAIN", "VAL", "DemoScore", "demo_plan", "run_demo"]
 
 TRAIN, VAL = 240, 40
-WIDTH, _EPOCHS = 16, 15.0
+_WIDTH, _EPOCHS = 16, 15.0
 _NARROW, _FEWER = 8, 0.9
 """Channels of the networks' first level, and share of the epochs, on a processor that computes in float32.
 
@@ -95,7 +95,7 @@ def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str
     console.print(str(check(data)), markup=False)
     machine = probe_machine()
     slow = (machine.device, machine.precision) == ("cpu", "float32")
-    width, epochs = (_NARROW, _FEWER * _EPOCHS) if slow else (WIDTH, _EPOCHS)
+    width, epochs = (_NARROW, _FEWER * _EPOCHS) if slow else (_WIDTH, _EPOCHS)
     base = plan(data, epochs=epochs, seed=seed, encoder="plain")
     scenes = [render_scene(seed, TRAIN + index) for index in range(VAL)]
     console.print(f"networks {width} channels wide on {machine}", markup=False)
@@ -136,7 +136,7 @@ def _train_one(
     return _score(scenes, labels, record.seconds), labels
 
 
-def demo_plan(network: DemoNetwork, base: Plan, width: int = WIDTH) -> Plan:
+def demo_plan(network: DemoNetwork, base: Plan, width: int = _WIDTH) -> Plan:
     """The plan of one of the three networks, from the plan that was made for the scenes."""
     skips = tuple(range(network.depth)) if network.skips else ()
     return replace(
