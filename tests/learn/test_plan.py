@@ -99,6 +99,11 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("std = [", "std = [nan, ", r"\[normalisation\] is not right: mean .* one finite number a channel"),
         ("[network]", "network = 5\n[netw]", r"unknown key 'netw'"),
         ('color = "#', 'color = "blue', r"\[\[classes\.class\]\] is not right.*name, color '#rrggbb' and values"),
+        ("void = []", "void = [255]", r"is not right.*the value 255 is listed twice"),
+        ("void = []", "void = [[255]]", r"is not right.*\[255\] is neither an integer nor a colour of three"),
+        ("values = [0]", "values = [0, 255]", r"is not right.*the value 255 is listed twice"),
+        ("values = [0]", "values = []", r"is not right.*the class 'background' has no value"),
+        ("values = [0]", "values = [[1, 2]]", r"is not right.*\[1, 2\] is neither an integer nor a colour of three"),
         ("std = [", "std = [0.0, ", r"\[normalisation\] is not right"),
         ("mean = [", "mittel = [", r"unknown key 'mittel' in \[normalisation\]"),
         ("[split]", "[split]\nheld = []", r"unknown key 'held' in \[split\]"),
@@ -505,6 +510,20 @@ def test_objects_larger_than_a_crop_are_told(tmp_path: Path) -> None:
     said = segmenter.plan(root, epochs=1, device="cpu").reasons["training.crop"]
     assert "typically 700 px, larger than a crop" in said
     assert "shrunk by 2.7" in said
+
+
+@pytest.mark.parametrize(("cell", "crop"), [(40, 128), (150, 160), (300, 256)])
+def test_where_time_is_short_crops_are_as_small_as_objects_allow(tmp_path: Path, cell: int, crop: int) -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((2 * cell + 40, 2 * cell + 40), bool)
+    mask[10 : cell + 10, 10 : cell + 10] = mask[cell + 30 : -10, cell + 30 : -10] = True
+    mask = np.pad(mask, max(0, 400 - len(mask)) // 2)
+    images = [rng.integers(0, 255, mask.shape, np.uint8) for _ in range(6)]
+    root = segmenter.write_arrays(images, [mask] * 6, tmp_path)
+    hurried, usual = (segmenter.plan(root, time=time, device="cpu") for time in ("1s", "1000h"))
+    assert (hurried.network.width, hurried.training.crop, usual.training.crop) == (8, crop, 256)
+    assert hurried.training.batch == usual.training.batch == 8, "so a step of a small crop is a quick one"
+    assert ("time for too few" in hurried.reasons["training.crop"]) == (crop < 256)
 
 
 @pytest.mark.skipif(pretrained_file() is None, reason="the ImageNet weights are not installed")

@@ -38,6 +38,8 @@ _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _CROPS_LEAST, _PASSES_WANTED = 8000, 100
 """Fewer suffice, down to so many, where they show all pixels so often: of few images it soon has seen enough."""
+_SMALL_CROP = 128
+"""No crop is made smaller than this because time is short."""
 _RARE = 0.01
 """Share of the pixels below which a class is easily overlooked, and all are weighted."""
 _RAREST = 0.001
@@ -100,8 +102,8 @@ def make_plan(
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
     kind, pretrained = choices.take("network.encoder", _encoder(survey, encoder))
     depth = choices.take("network.depth", _depth(survey) if kind == "plain" else _WHOLE_DEPTH)
-    crop = choices.take("training.crop", _crop(survey, max(2**depth, step)))
-    width = choices.take("network.width", _width(survey, machine, depth, crop, seconds, kind))
+    sizes = _sizes(survey, machine, depth, max(2**depth, step), seconds, kind)
+    width, crop, batch = map(choices.take, ("network.width", "training.crop", "training.batch"), sizes)
     levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
     if skips is not None:
         choices.reasons["network.skips"] = "as asked"
@@ -112,7 +114,7 @@ def make_plan(
         classes=choices.take("classes", _classes(survey)),
         normalisation=choices.take("normalisation", normalisation),
         network=NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained),
-        training=_training(survey, machine, choices, seconds, epochs, crop),
+        training=_training(survey, machine, choices, seconds, epochs, crop, batch),
         augmentation=_augmentation(survey, normalisation[0], choices.reasons),
         split=choices.take("split", _split(survey)),
         reasons=choices.reasons,
@@ -131,9 +133,14 @@ class _Choices:
 
 
 def _training(
-    survey: Survey, machine: Machine, choices: _Choices, seconds: float | None, epochs: float | None, crop: int
+    survey: Survey,
+    machine: Machine,
+    choices: _Choices,
+    seconds: float | None,
+    epochs: float | None,
+    crop: int,
+    batch: int,
 ) -> TrainingPlan:
-    batch = choices.take("training.batch", _batch(crop))
     return TrainingPlan(
         time=duration_text(seconds) if seconds is not None and epochs is None else "",
         epochs=epochs or 0.0,
@@ -284,6 +291,18 @@ def _typical_side(survey: Survey) -> int:
     return int(min(heights.median, widths.median))
 
 
+def _sizes(
+    survey: Survey, machine: Machine, depth: int, step: int, seconds: float | None, encoder: str
+) -> tuple[Reasoned[int], Reasoned[int], Reasoned[int]]:
+    """Width, crop and batch: where even the narrowest network would see far too few crops, smaller ones."""
+    crop = _crop(survey, step)
+    batch = _batch(crop[0])
+    width, hurried = _width(survey, machine, depth, crop[0], seconds, encoder)
+    if hurried:
+        crop = _small_crop(survey, step, crop)
+    return width, crop, (batch, f"about {batch * crop[0] ** 2 / 1e6:.1f} million pixels a step")
+
+
 def _crop(survey: Survey, step: int) -> Reasoned[int]:
     """Large enough to hold context, a size that the network halves evenly."""
     side = _typical_side(survey)
@@ -297,22 +316,32 @@ def _crop(survey: Survey, step: int) -> Reasoned[int]:
     return crop, said
 
 
-def _batch(crop: int) -> Reasoned[int]:
+def _small_crop(survey: Survey, step: int, usual: Reasoned[int]) -> Reasoned[int]:
+    """As small as the objects that recur allow: many small steps tell cells apart that few large ones do not."""
+    side = _typical_side(survey)
+    extent, what = _telling_extent(survey, side, range(survey.classes.count if survey.classes else 0))
+    crop = math.ceil(max(_SMALL_CROP, extent) / step) * step
+    if crop >= usual[0]:
+        return usual
+    return crop, f"pieces of {side} px; there is time for too few of {usual[0]} px; {what}; a multiple of {step}"
+
+
+def _batch(crop: int) -> int:
     batch = 8
     while batch < 32 and batch * crop * crop < 8 * 192 * 192:
         batch *= 2
-    return batch, f"about {batch * crop * crop / 1e6:.1f} million pixels a step"
+    return batch
 
 
 def _width(
     survey: Survey, machine: Machine, depth: int, crop: int, seconds: float | None, encoder: str
-) -> Reasoned[int]:
-    """The widest network that still sees enough crops in the time."""
+) -> tuple[Reasoned[int], bool]:
+    """The widest network that still sees enough crops in the time; whether even the narrowest sees far too few."""
     assert survey.classes is not None
     if encoder != "plain":
-        return 16, "what the encoder knows needs no wide decoder"
+        return (16, "what the encoder knows needs no wide decoder"), False
     if seconds is None:
-        return 32, "the usual width, as no time is set"
+        return (32, "the usual width, as no time is set"), False
     speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
     speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
     channels = survey.normalisation().channels
@@ -327,7 +356,7 @@ def _width(
             break
     few = f" (enough for few images: all pixels {_PASSES_WANTED} times)" if wanted < _CROPS_WANTED else ""
     what = f"the widest that sees {wanted:,} crops{few} in time" if seen >= wanted else "the narrowest"
-    return width, f"{what}; it will see about {seen:,.0f}"
+    return (width, f"{what}; it will see about {seen:,.0f} of {crop} px"), width == _WIDTHS[-1] and seen < _CROPS_LEAST
 
 
 def _warmup(
