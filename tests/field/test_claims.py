@@ -84,6 +84,10 @@ UNBOUNDED: dict[str, tuple[nn.Module, str]] = {
     "both rims joined": (Net(round_both_rims), "wraps round"),
     "rolled back": (Net(lambda y, _: y.roll(-2, 3)), "roll"),
     "pool that grows": (Net(lambda y, x: F.avg_pool2d(y, x.shape[-1] // 8 * 2 + 1, 1, x.shape[-1] // 8)), "avg_pool2d"),
+    "divided by a number": (Net(lambda y, x: y / x.abs().max().item()), "max in the network's own forward"),
+    "filled with a number": (Net(lambda y, _: y - torch.full_like(y, y.mean().item())), "mean"),
+    "rolled by a number": (Net(lambda y, x: y.roll(x.argmax().item(), 3)), "roll in the network's own forward"),
+    "a channel by a number": (Net(lambda y, x: y.select(1, x.argmax().item() % 2)[:, None]), "select"),
     "global if small": (Net(global_if_small), "other operators at another image size"),
     "circular and stretched": (
         nn.Sequential(
@@ -121,7 +125,10 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
         "made from the image's size",
     ),
 }  # fmt: skip
+SCALES = torch.tensor([2.0, 3.0])
 LOCAL: dict[str, nn.Module] = {
+    "a number of the weights": Net(lambda y, _: y * SCALES.max().item()),
+    "filled with one": Net(lambda y, _: y * torch.full_like(y, SCALES.max().item())),
     "padded channels": Net(lambda y, _: F.pad(y, (0, 0, 0, 0, 1, 1))),
     "norm over near channels": nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.LocalResponseNorm(3)),
     "rolled channels": Net(lambda y, _: y.roll(1, 1)),

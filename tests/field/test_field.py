@@ -283,9 +283,15 @@ class Decides(nn.Module):
         return x * 2 if x.sum() > 0 else x
 
 
+class Masked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x[x > 0].mean()
+
+
 @pytest.mark.parametrize(
     ("module", "shape", "words"),
     [
+        (Masked(), (1, 8, 8), r"Masked decides what to run by the values it computes.*y\[y > 0\]"),
         (Decides(), (1, 8, 8), "Decides decides what to run by the values it computes.*torch.where"),
         (
             nn.Conv2d(3, 1, 3),

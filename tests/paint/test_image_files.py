@@ -382,21 +382,23 @@ def test_zarr_arrays_are_read_by_windows(tmp_path: Path, form: Any, shape: Any, 
     windows_agree(open_image(tmp_path / "a.zarr"), image)
 
 
-def _ome(path: Path, image: np.ndarray, form: Any) -> None:
+def _ome(path: Path, image: np.ndarray, form: Any, names: str = "tcyx") -> None:
+    """An OME-Zarr image whose pixels are 0.25 high and 0.5 wide."""
     group = zarr.open_group(str(path), mode="w", zarr_format=form)
-    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, {"name": "y", "type": "space"},
-            {"name": "x", "type": "space"}]  # fmt: skip
-    scale = [{"type": "scale", "scale": [1.0, 1.0, 0.25, 0.5]}]
+    kinds = {"t": "time", "c": "channel", "y": "space", "x": "space"}
+    axes = [{"name": name, "type": kinds[name.lower()]} for name in names]
+    scale = [{"type": "scale", "scale": [{"y": 0.25, "x": 0.5}.get(name, 1.0) for name in names.lower()]}]
     scales = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
     group.attrs.update({"ome": {"version": "0.5", "multiscales": scales}} if form == 3 else {"multiscales": scales})
-    array = group.create_array("0", shape=(1, 3, *image.shape[:2]), chunks=(1, 1, 64, 64), dtype="uint8")
-    array[0] = image.transpose(2, 0, 1)
+    stored = image[None].transpose(["tyxc".index(name) for name in names.lower()])
+    group.create_array("0", shape=stored.shape, chunks=(1, 1, 64, 64), dtype="uint8")[...] = stored
 
 
 @pytest.mark.parametrize("form", [2, 3])
-def test_ome_zarr_is_read_and_its_labels_are_ome_zarr(tmp_path: Path, form: Any) -> None:
+@pytest.mark.parametrize("names", ["tcyx", "TCYX", "tcxy", "tXYc"])
+def test_ome_zarr_is_read_and_its_labels_are_ome_zarr(tmp_path: Path, form: Any, names: str) -> None:
     image = picture(100, 130)
-    _ome(tmp_path / "i.zarr", image, form)
+    _ome(tmp_path / "i.zarr", image, form, names)
     source = open_image(tmp_path / "i.zarr")
     assert isinstance(source, ZarrSource)
     windows_agree(source, image)
@@ -404,6 +406,7 @@ def test_ome_zarr_is_read_and_its_labels_are_ome_zarr(tmp_path: Path, form: Any)
     labels[...] = 1
     again = zarr.open_group(str(tmp_path / "l.zarr"), mode="r")
     words = dict(again.attrs)["ome"] if form == 3 else dict(again.attrs)
+    assert words["multiscales"][0]["axes"] == [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
     assert words["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.25, 0.5]
     assert words["image-label"]["colors"][1] == {"label-value": 1, "rgba": [*CLASSES.colors[1], 255]}
     assert ZarrSource(tmp_path / "l.zarr").read(((0, 9), (0, 9)))[0].all()

@@ -1,7 +1,8 @@
 """A torch module as a list of steps: what `torch.export` saw, without torch.
 
 Each step has an operator's name, its arguments and the shape of its result. Tensors that depend on the image appear in
-arguments as `Source`, all others as `Constant`. Knows nothing of windows.
+arguments as `Source`, all others as `Constant`. A number that is known only while it runs (``.item()``) is a step too.
+Knows nothing of windows.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Step:
         shape: of the result (of result number `part`, where the operator has several).
         modules: the paths of the modules it ran in, outermost first; ``"stem"``, ``"stem.0"``.
         pointwise: torch says that each result depends on the same (broadcast) place of its inputs only.
+        computed: a number among its arguments is known only while the network runs, as of ``.item()``.
     """
 
     operator: str
@@ -65,6 +67,7 @@ class Step:
     part: int = 0
     modules: tuple[str, ...] = ()
     pointwise: bool = False
+    computed: bool = False
 
     @property
     def module(self) -> str:
@@ -130,12 +133,12 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
             program = torch.export.export(module, tuple(inputs), strict=False)
             if _must_take_apart(program, known):
                 program = program.run_decompositions(_composites(program, known))
+            return _Reader(program, len(pytree.tree_leaves(list(inputs[:image])))).graph()
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
         for part, flag in flags:
             part.training = flag
-    return _Reader(program, len(pytree.tree_leaves(list(inputs[:image])))).graph()
 
 
 def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldError:
@@ -146,7 +149,8 @@ def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldEr
         return FieldError(
             f"{name} decides what to run by the values it computes (torch.export says: {words})",
             "a network whose operators depend on shapes only",
-            "replace the Python `if` or loop over tensor values, and .item(), by torch.where or a fixed count",
+            "replace the Python `if` or loop over tensor values, y[y > 0], and .item() for a size, by torch.where or a "
+            "fixed count",
         )
     return FieldError(
         f"{name} cannot be run on an image of shape {shape} ({type(error).__name__}: {words})",
@@ -167,6 +171,8 @@ FILLS = frozenset({
 """What makes a tensor of one value; of a tensor given as an example only the shape counts."""
 COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "float", "double", "half", "type_as", "repeat", "tile"})
 """What hands on one value everywhere as that, beside views and what works element by element."""
+_NUMBERS = torch.SymInt, torch.SymFloat, torch.SymBool
+"""What ``.item()`` gives, and what is computed of it: known only while the network runs, even if by weights alone."""
 
 
 def _operator(node: Node) -> str:
@@ -263,21 +269,24 @@ class _Reader:
                 call = node
         arguments = self._arguments(call)
         name, pointwise = _operator(call), torch.Tag.pointwise in getattr(call.target, "tags", ())
-        if name in FILLS or next(sources(arguments), None) is None:
+        if name in FILLS:
+            arguments = {key: arguments[key] for key in ("fill_value", "s") if key in arguments}
+        number = isinstance(value, _NUMBERS)
+        if next(sources(arguments), None) is None and not number:
             inputs = list(constants(arguments))
             handed_on = pointwise or name in VIEWS or name in COPIES
             filled = name in FILLS or bool(handed_on and inputs and all(item.filled for item in inputs))
-            told = (
-                [arguments.get("fill_value"), arguments.get("s")] if name in FILLS else arguments if pointwise else ()
-            )
+            told = arguments if pointwise or name in FILLS else ()
             made = (*(number for item in inputs for number in item.numbers), *map(repr, numbers(told)))
             self.values[node] = _constant(value, None, filled, made[:_FEW])
             return
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) and not number:
             self.values[node] = None  # several results: each is read through its getitem
             return
-        self.steps.append(Step(name, arguments, _shape(value), part, _modules(node), pointwise))
-        self.values[node] = Source(len(self.steps) - 1, self.steps[-1].shape)
+        shape = _shape(value) if isinstance(value, Tensor) else ()
+        computed = any(isinstance(given.meta.get("val"), _NUMBERS) for given in call.all_input_nodes)
+        self.steps.append(Step(name, arguments, shape, part, _modules(node), pointwise, computed))
+        self.values[node] = Source(len(self.steps) - 1, shape)
         written = _written(node)
         if written is not None:
             self.values[written] = self.values[node]

@@ -303,6 +303,8 @@ def reads(step: Step, spans: Spans) -> Iterator[Read]:
     [(0, (Span(2, 4), Span(8, 10)))]
     """
     rule = RULES.get(step.operator) or (local if step.pointwise else everything)
+    if step.computed and rule is not local:  # how far it rolls, what it pads with ...: no rule follows that
+        rule = everything
     return iter(rule(step, spans))
 
 

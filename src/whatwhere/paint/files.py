@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from whatwhere.data.folder import files_below, is_broken, mask_folders
-from whatwhere.data.images import IMAGE_SUFFIXES, check_text, image_size, opaque, read_image
+from whatwhere.data.images import IMAGE_SUFFIXES, check_text, decoded_bytes, image_size, opaque, read_image
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
@@ -18,6 +19,9 @@ __all__ = ["LARGE", "Opaque", "check_name", "find_images", "fitted", "is_image",
 
 LARGE = 2**24
 """Images of more pixels than this are read and written by windows, and continue where an interrupted run stopped."""
+
+_DEEP = 4
+"""Bytes for each of so many pixels: TIFFs that take more are read by windows too, such as those of many channels."""
 
 
 def is_image(path: Path) -> bool:
@@ -42,6 +46,9 @@ def open_image(path: Path, how: Reading = WHOLE) -> Source:
         height, width = image_size(path)
         if height * width > LARGE or how.level:
             return TiffSource(path, how.level)
+        if decoded_bytes(path) > _DEEP * LARGE:
+            with suppress(DataError):  # slices, or rows stored as pages: they are read whole, or that says what to do
+                return TiffSource(path)
     image = ArraySource(read_image(path), str(path))
     if how.level:
         raise no_level(image.name, how.level, [image.size])

@@ -21,17 +21,29 @@ from whatwhere.records import VOID, Box, Classes
 __all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]
 
 _TIE_POINTS_AND_KEYS = (33550, 33922, 34264, 34735)  # the four tags by which a TIFF says where it lies
+_NO_DATA, _RPC = 42113, 50844  # and a satellite's, which come as the coefficients of a camera
 _BAND = 512
 
 
 def is_geotiff(path: Path) -> bool:
-    """Whether a TIFF says where on Earth it lies, or which value means no data."""
+    """Whether a TIFF, or a file beside it, says where on Earth it lies, or the TIFF which value means no data."""
     try:
         with open_tiff(path) as file:
             tags = file.pages.first.tags
-            return any(code in tags for code in (*_TIE_POINTS_AND_KEYS, 42113))
+            return any(code in tags for code in (*_TIE_POINTS_AND_KEYS, _RPC, _NO_DATA)) or _placed_beside(path)
     except Exception:  # noqa: BLE001 (of a damaged file in many ways; who reads it says what is wrong)
         return False
+
+
+def _placed_beside(path: Path) -> bool:
+    """By a world file (``.tfw``, ``.tifw``, ``.wld``), or by what GDAL writes beside a file that it may not change."""
+    end = path.suffix
+    worlds = (f"{end[:2]}{end[-1]}w", f"{end}w", ".wld")
+    if any(path.with_suffix(spelt).is_file() for world in worlds for spelt in (world.lower(), world.upper())):
+        return True
+    beside = path.with_name(f"{path.name}.aux.xml")
+    words = beside.read_bytes() if beside.is_file() else b""  # often only of statistics
+    return b"<GeoTransform>" in words or b"<GCPList" in words
 
 
 class GeoSource:
@@ -85,11 +97,12 @@ class GeoSource:
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Where it lies, for what is painted from it: coordinate system and transform, or control points."""
+        """Where it lies, for what is painted from it: coordinate system and transform, control points, or a camera."""
         points, system = self._file.gcps
+        camera = {"rpcs": self._file.rpcs} if self._file.rpcs else {}
         if points and self._file.transform.is_identity:
-            return {"crs": system, "gcps": points}
-        return {"crs": self._file.crs, "transform": self._file.transform}
+            return {"crs": system, "gcps": points, **camera}
+        return {"crs": self._file.crs, "transform": self._file.transform, **camera}
 
     def close(self) -> None:
         self._file.close()

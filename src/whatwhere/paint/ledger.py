@@ -79,12 +79,12 @@ class Ledger:
                 "choose another folder with -o, or use --overwrite",
             )
         self.settle(target)
-        return all(kind in there["beside"] and path.exists() for kind, path in _beside(target, options).items())
+        return all(kind in there["beside"] and path.exists() for kind, path in target.beside(options).items())
 
     def begin(self, target: Names, options: Options, work: Work) -> None:
         """Notes that a painting begins."""
         name = self._name(target.labels)
-        beside = {kind: self._name(path) for kind, path in _beside(target, options).items()}
+        beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
         there = self._standing(name)
         if there is not None and not _difference(there["work"], _bare(work)):
             beside = there["beside"] | beside
@@ -153,12 +153,6 @@ def _difference(there: Work, work: Work) -> str:
 def _bare(work: Work) -> Work:
     """The labels are the same with probabilities and without."""
     return {key: value for key, value in work.items() if key != "probabilities"}
-
-
-def _beside(target: Names, options: Options) -> dict[str, Path]:
-    """What is asked for beside the labels."""
-    asked = {"overlay": options.overlay, "probabilities": options.probabilities}
-    return {kind: getattr(target, kind) for kind, wanted in asked.items() if wanted}
 
 
 def _state(path: Path) -> list[int] | None:

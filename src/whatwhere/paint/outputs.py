@@ -51,6 +51,11 @@ class Names:
         """The folder of a large painting until it is finished."""
         return self.labels.with_name(self.labels.name + ".partial")
 
+    def beside(self, options: Options) -> dict[str, Path]:
+        """What is asked for beside the labels."""
+        asked = {"overlay": options.overlay, "probabilities": options.probabilities}
+        return {kind: getattr(self, kind) for kind, wanted in asked.items() if wanted}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -116,12 +121,12 @@ def paint_to_files(
     if isinstance(inner, ZarrSource) or painter is not None:  # chunks that several processes can write
         like = inner if isinstance(inner, ZarrSource) else None
         store = ZarrStore(source.size, classes, like, probabilities=options.probabilities)
-    sink = JournaledSink(target.partial, work, store, overwrite=options.overwrite)
+    sink = JournaledSink(target.partial, work, store, asked=options.tile, overwrite=options.overwrite)
     with claimed(sink.folder):
         try:
             report = (painter or paint_source)(
-                engine, source, sink, probabilities=options.probabilities, tile=options.tile or sink.tile,
-                batch=options.batch, align=store.align, progress=progress,
+                engine, source, sink, probabilities=options.probabilities, tile=sink.tile, batch=options.batch,
+                align=store.align, progress=progress,
             )  # fmt: skip
             with writing(target.labels):
                 _finish(sink, source, target, options, classes)

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -216,6 +216,8 @@ class _Job:
     how: Reading
     progress: Progress | None
     workers: Workers | None
+    places: dict[Path, str] = field(default_factory=dict)
+    """Where files go, and of which image each is."""
 
     def start(self, path: Path, stem: Path) -> Callable[[], Prediction]:
         """Begins an image, if others can do it meanwhile; what is returned ends it."""
@@ -241,15 +243,31 @@ class _Job:
 
     def _look(self, path: Path, stem: Path) -> tuple[Source, Names, Work]:
         source = open_image(path, self.how)
-        target = names(stem, path, source.size)
-        if any(self._is_image(place) for place in (target.labels, target.overlay, target.probabilities)):
+        try:
+            target = names(stem, path, source.size)
+            self._take(path, target)
+            return source, target, work_of(self.known, path, source, self.options)
+        except BaseException:
             source.close()
+            raise
+
+    def _take(self, path: Path, target: Names) -> None:
+        """Two paintings never share a place, and none takes that of an image."""
+        if any(self._is_image(place) for place in (target.labels, target.overlay, target.probabilities)):
             raise TakenError(
                 f"the painting {target.labels} would take the place of an image that is to be painted",
                 "a place of its own",
                 "choose another folder with -o",
             )
-        return source, target, work_of(self.known, path, source, self.options)
+        image = os.path.abspath(path)  # noqa: PTH100 (no link is to be followed)
+        for place in (target.labels, *target.beside(self.options).values()):
+            other = self.places.setdefault(place, image)
+            if other != image:
+                raise TakenError(
+                    f"{place} would be painted from {path}, and from {other} too",
+                    "a place of its own for each",
+                    "paint one of them into another folder with -o",
+                )
 
     def _is_image(self, place: Path) -> bool:
         """Whether it is one of the images, or inside a Zarr folder that is one."""

@@ -133,21 +133,33 @@ class JournaledSink:
         folder: the partial folder.
         work: what makes two runs the same work (model, image, precision ...), as JSON.
         store: what holds the boxes inside the folder.
+        asked: the tile that is asked for, if any.
         overwrite: what an interrupted run of other work, or in other tiles, has left there goes; else it is a
             `TakenError`.
     """
 
-    def __init__(self, folder: Path, work: dict[str, Any], store: Store, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        work: dict[str, Any],
+        store: Store,
+        *,
+        asked: int | Size | None = None,
+        overwrite: bool = False,
+    ) -> None:
         self.folder, self.store = folder, store
         self._work, self._overwrite = work, overwrite
-        self._begun = False
+        self._asked = (asked, asked) if isinstance(asked, int) else asked
+        self._goes_on: bool | None = None
         self._journal: Journal | None = None
 
     @property
     def tile(self) -> Size | None:
-        """The tile an earlier run of this work had chosen: another one would begin anew."""
-        tile = self._earlier().get("tile")
-        return (tile[0], tile[1]) if tile else None
+        """The tile to ask for: what an earlier run of this work, asked for the same, had chosen or come down to."""
+        earlier = self._earlier()
+        tile = earlier.get("tile")
+        same = self._asked is None or list(self._asked) == earlier.get("asked")
+        return (tile[0], tile[1]) if tile and same else self._asked
 
     def begun(self) -> str:
         """How an earlier run of this work has painted; "" if there was none."""
@@ -158,10 +170,14 @@ class JournaledSink:
         found = Journal.work(self._path)
         return found if _bare(found) == self._work else {}
 
+    def _finished(self) -> frozenset[int]:
+        """What an earlier run has finished, of whatever work."""
+        return Journal(self._path, Journal.work(self._path)).done
+
     def _refuse_others(self) -> None:
         """Hours of another model's work are not thrown away for a slip in a command."""
         there = _bare(Journal.work(self._path))
-        if self._overwrite or not there or there == self._work:
+        if self._overwrite or there == self._work or not self._finished():
             return
         image, changed = str(there.get("image")), any(there.get(key) != self._work.get(key) for key in _OF_IMAGE)
         if not Path(image).exists() or (image == self._work.get("image") and changed):
@@ -173,19 +189,24 @@ class JournaledSink:
             "choose another folder with -o, or use --overwrite",
         )
 
-    def _refuse_other_tiles(self, tiles: dict[str, Any]) -> None:
+    def _refuse_other_tiles(self, earlier: dict[str, Any], tiles: dict[str, Any]) -> None:
         """Nor are those of this work, that were finished in tiles of another size by an earlier run."""
-        earlier, first = self._earlier(), not self._begun
-        self._begun = True  # from now on, tiles only shrink where memory runs out
-        if self._overwrite or not first or not earlier or earlier.get("tile") == tiles["tile"]:
+        first = self._goes_on is None
+        held = self._finished() if first else self._goes_on
+        if self._overwrite or not held or not earlier or earlier.get("tile") == tiles["tile"]:
             return
-        if Journal(self._path, Journal.work(self._path)).done:
-            before, now = ("x".join(map(str, tile)) for tile in (earlier["tile"], tiles["tile"]))
+        before, now = ("x".join(map(str, tile)) for tile in (earlier["tile"], tiles["tile"]))
+        if first:
             raise TakenError(
                 f"{self.folder} holds an interrupted painting in tiles of {before}, and tiles of {now} are asked for",
                 "the same tiles, which go on with it",
                 "leave the tile out, choose another folder with -o, or use --overwrite",
             )
+        raise TakenError(  # tiles only shrink where memory runs out
+            f"memory ran out with tiles of {before}, in which {self.folder} holds an interrupted painting",
+            "memory for the same tiles, which go on with it",
+            "close other programs and run the same command again, or begin anew with --overwrite",
+        )
 
     @property
     def _path(self) -> Path:
@@ -194,9 +215,11 @@ class JournaledSink:
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:
         self.close()
         self._refuse_others()
-        tiles = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
-        self._refuse_other_tiles(tiles)
-        work = {**self._work, **tiles, "how": how}
+        tiles: dict[str, Any] = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
+        earlier = self._earlier()
+        self._refuse_other_tiles(earlier, tiles)
+        asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
+        work = {**self._work, **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
         with writing(self.folder):
             if not (journal.fits and self._opened()):
@@ -209,6 +232,7 @@ class JournaledSink:
                 sync_folder(self.folder.parent)
                 journal = Journal(self._path, work)
             self._journal = journal.__enter__()
+        self._goes_on = bool(journal.done)
         return journal.done
 
     def _opened(self) -> bool:
@@ -241,7 +265,7 @@ class JournaledSink:
 
 def _bare(work: dict[str, Any]) -> dict[str, Any]:
     """Without what is chosen anew in each run."""
-    return {key: value for key, value in work.items() if key not in ("tile", "tiling", "how")}
+    return {key: value for key, value in work.items() if key not in ("tile", "tiling", "asked", "how")}
 
 
 class RawStore:

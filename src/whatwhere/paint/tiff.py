@@ -92,6 +92,13 @@ class TiffSource:
             )
         self._planes = [_Plane(page, self.name) for page in pages]
         first = self._planes[0]
+        there, declared = sum(plane.channels for plane in self._planes), series.size // (first.size[0] * first.size[1])
+        if there != declared and not level:
+            raise DataError(
+                f"{path} declares {declared} channels, and has pages for {there}",
+                "a page a channel, or channels inside one page",
+                "save it as BigTIFF or OME-TIFF: of a stack of more than 4 GB ImageJ writes the first page alone",
+            )
         self._turn = tiff_orientation(self._file)
         self.size = first.size if self._turn < 5 else (first.size[1], first.size[0])
         self._black = black_value(series.keyframe)

@@ -61,6 +61,7 @@ class ZarrSource:
             tuple(node.shape), names or list(getattr(node.metadata, "dimension_names", None) or []), path
         )
         self.format = int(node.metadata.zarr_format)
+        self.axes = self._axes.names
         self.size, self.channels = self._axes.size, self._axes.channels
         self.dtype = np.dtype(node.dtype).newbyteorder("=")
         self._no_data = _no_data(node)
@@ -95,8 +96,8 @@ class _Axes:
     def __init__(self, shape: tuple[int, ...], names: list[str], path: Path) -> None:
         if not names or len(names) != len(shape) or not {"y", "x"} <= {str(name).lower() for name in names}:
             names = _guess(shape, path)
-        self._names = [str(name).lower() for name in names]
-        sizes = dict(zip(self._names, shape))
+        self.names = [str(name).lower() for name in names]
+        sizes = dict(zip(self.names, shape))
         extra_axes = {name: n for name, n in sizes.items() if name not in ("y", "x", "c") and n > 1}
         if extra_axes:
             raise DataError(
@@ -109,10 +110,10 @@ class _Axes:
 
     def select(self, box: Box) -> tuple[Any, ...]:
         slices = {"y": slice(*box[0]), "x": slice(*box[1]), "c": slice(None)}
-        return tuple(slices.get(name, 0) for name in self._names)
+        return tuple(slices.get(name, 0) for name in self.names)
 
     def upright(self, part: Any) -> Pixels:
-        kept = [name for name in self._names if name in ("y", "x", "c")]
+        kept = [name for name in self.names if name in ("y", "x", "c")]
         pixels = np.asarray(part).transpose([kept.index(name) for name in ("y", "x", "c") if name in kept])
         return np.ascontiguousarray(pixels if "c" in kept else pixels[..., None])
 
@@ -195,7 +196,7 @@ def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: Z
     name = None
     if source is not None and source.ome is not None:
         place, name = zarr.open_group(str(path), mode="w", zarr_format=form), "0"
-        place.attrs.update(_ome_words(source.ome, source.level, classes, form))
+        place.attrs.update(_ome_words(source.ome, source, classes))
     maker = zarr.create_array if name is None else place.create_array
     target = {"store": place} if name is None else {"name": name}
     return maker(
@@ -281,12 +282,16 @@ def _flat(words: dict[str, Any], kept: list[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _ome_words(ome: dict[str, Any], level: int, classes: Classes, form: int) -> dict[str, Any]:
+def _ome_words(ome: dict[str, Any], source: ZarrSource, classes: Classes) -> dict[str, Any]:
     """The description of a label image at the place of the image it was painted from (OME-NGFF 0.4 and 0.5)."""
-    names = [axis["name"] if isinstance(axis, dict) else axis for axis in ome.get("axes", [])]
-    kept = [i for i, name in enumerate(names) if name in ("y", "x")]
-    axes = [ome["axes"][i] if isinstance(ome["axes"][i], dict) else {"name": names[i], "type": "space"} for i in kept]
-    transforms = _flat(ome["datasets"][level], kept) or [{"type": "scale", "scale": [1.0, 1.0]}]
+    form = source.format
+    axes = [axis if isinstance(axis, dict) else {"name": axis, "type": "space"} for axis in ome.get("axes", [])]
+    names = [str(axis["name"]).lower() for axis in axes]
+    if not {"y", "x"} <= set(names):  # then the source has told them by their sizes
+        names, axes = source.axes, [{"type": "space"}] * len(source.axes)
+    kept = [names.index("y"), names.index("x")]  # labels are upright, whichever the image has first
+    axes = [{**axes[i], "name": names[i]} for i in kept]
+    transforms = _flat(ome["datasets"][source.level], kept) or [{"type": "scale", "scale": [1.0, 1.0]}]
     version = "0.5" if form == 3 else "0.4"
     multiscales: dict[str, Any] = {
         "version": version, "name": "labels", "axes": axes,
