@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,6 +72,11 @@ class Classes:
             raise ValueError(f"two classes are named {twice[0]!r}; one class may have several values")
         if not 1 <= len(self.names) < VOID:
             raise ValueError(f"{len(self.names)} classes; 1 to {VOID - 1} are possible")
+        if empty := [name for name, values in zip(self.names, self.values) if not values]:
+            raise ValueError(f"the class {empty[0]!r} has no value")
+        times = Counter(value for values in (*self.values, self.void) for value in values)
+        if again := [value for value, count in times.items() if count > 1]:
+            raise ValueError(f"the value {again[0]} is listed twice")
 
     @property
     def count(self) -> int:
@@ -82,7 +88,11 @@ class Classes:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Classes:
         def value(item: Any) -> MaskValue:
-            return int(item) if isinstance(item, int) else (int(item[0]), int(item[1]), int(item[2]))
+            if isinstance(item, int):
+                return int(item)
+            if len(item) != 3:
+                raise ValueError(f"{item} is neither an integer nor a colour of three")
+            return int(item[0]), int(item[1]), int(item[2])
 
         return cls(
             names=tuple(str(name) for name in record["names"]),

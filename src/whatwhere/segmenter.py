@@ -34,6 +34,7 @@ from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Scores
 from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
+from whatwhere.learn.changes import check_goes_on
 from whatwhere.learn.given import STEP, planned_for
 from whatwhere.learn.plan import Plan, parse_duration
 from whatwhere.learn.planning import make_plan
@@ -152,7 +153,7 @@ def train(
     Args:
         data: the folder the plan was made for.
         out: the run folder, a new one or with ``resume`` that of an interrupted run.
-        plan: of :func:`plan`, or read from a file.
+        plan: of :func:`plan`, or read from a file; with ``resume`` the one that the run was started with.
         module: the network, if the plan is for one that is given; in the end it has the weights of the model.
         view: is told what happens; nothing is printed by default.
         started: ``time.perf_counter()`` from which a time budget counts; now, if None.
@@ -160,9 +161,11 @@ def train(
     Raises:
         DataError: images that the plan names are missing or damaged.
         OutputError: the run folder holds another run, or can't be written.
-        PlanError: the plan is for another network.
+        PlanError: the plan is for another network, or not that of the run that is to go on.
         TrainingError: the loss is not a number any more.
     """
+    if resume:
+        check_goes_on(Path(out), plan)
     sets = open_sets(find(data), plan)
     record = train_sets(plan, sets, out, module=module, resume=resume, view=view, started=started)
     if module is not None:  # it has learnt on after its best weights

@@ -229,6 +229,15 @@ def untold_missing_data(root: Path) -> None:
         path.unlink()
 
 
+def untold_fill_values(root: Path) -> None:
+    """NetCDF's, beside which all else is small."""
+    for path in sorted(root.glob("*/images/*")):
+        image = np.asarray(Image.open(path))[:, :, 0].astype(np.float32) / 255
+        image[:3, :5] = 9.96921e36
+        tifffile.imwrite(path.with_suffix(".tif"), image)
+        path.unlink()
+
+
 def numbers_with_gaps(root: Path) -> None:
     for k, path in enumerate(sorted(root.glob("*/masks/*"))):
         mask = np.zeros((48, 64), np.uint8)
@@ -299,6 +308,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (left_and_right, "error", "mask-without-image", ["16 images with two masks, left and right", "-> merge the two"]),
     (other_names, "note", "names-differ", ["train/images/00_training.png, train/masks/00_manual1.png"]),
     (untold_missing_data, "warning", "missing-data", ["16 images with the value -9999", "GDAL no-data tag"]),
+    (untold_fill_values, "warning", "missing-data", ["16 images with the value 9.96921e+36", "GDAL no-data tag"]),
     (numbers_with_gaps, "warning", "object-numbers", ["look like numbers of single objects, not classes: each is one"]),
     (ids_resized_with_smoothing, "warning", "blurred-ids", ["class 1, class 3: only lines", "nearest neighbour"]),
     (other_files, "note", "ignored", ["1 file of a kind that is not read", "notes.docx"]),

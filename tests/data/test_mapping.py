@@ -210,6 +210,8 @@ def test_classes_toml(tmp_path: Path) -> None:
         ("[[class]]\nname = 'x'\n", "the class 'x' has not one of value and values"),
         ("[[class]]\nvalue = 1.5\n", r"1.5 is not a mask value \(an integer, '#rrggbb' or \[r, g, b\]\)"),
         ("void = [1]\n[[class]]\nvalue = 1\n", "the value 1 is listed twice"),
+        ("[[class]]\nvalues = []\n", "a class has no value"),
+        ("[[class]]\nvalue = 1\n[[class]]\nvalue = 1\nname = 'x'\n", "the value 1 is listed twice"),
         ("[[class]]\nvalue = [1, 2, 300]\n", r"\[1, 2, 300\] is not a colour"),
         ("[[class]]\nvalue = '#12345'\n", "'#12345' is not a colour"),
         ("", "0 classes"),

@@ -71,7 +71,9 @@ def test_one_image_is_on_both_sides_and_none_is_an_error(tmp_path: Path) -> None
 def _survey(presence: list[tuple[bool, ...]], prints: list[bytes]) -> tuple[Folder, Survey]:
     """A survey without files: which image shows which class, and its fingerprint."""
     count = len(presence[0])
-    classes = Classes(tuple(f"class {k}" for k in range(count)), ((0, 0, 0),) * count, ((0,),) * count)
+    classes = Classes(
+        tuple(f"class {k}" for k in range(count)), ((0, 0, 0),) * count, tuple((k,) for k in range(count))
+    )
     files = []
     for k, (shows, print_) in enumerate(zip(presence, prints)):
         image = ImageFacts((8, 8), 64, "uint8", (0,), (1,), (0.5,), (0.5,), False, str(k), print_)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -53,6 +56,42 @@ def test_a_full_disk_ends_what_tensorboard_gets_and_not_the_training(
     assert len(view.said) == 1
     assert "no more numbers for TensorBoard: " in view.said[0]
     assert "No space left on device" in view.said[0]
+
+
+class Breaks:
+    """A writer of TensorBoard's that fails where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._fail("opened")
+
+    def add_scalar(self, *_: Any) -> None:
+        self._fail("written")
+
+    def close(self) -> None:
+        self._fail("closed")
+
+    def _fail(self, where: str) -> None:
+        if where == self._where:
+            raise TypeError("Descriptors cannot be created directly")
+
+
+@pytest.mark.parametrize("where", ["imported", "opened", "written", "closed"])
+def test_a_tensorboard_that_is_broken_ends_no_training(
+    where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one that does not fit the protobuf or numpy beside it."""
+    broken = ModuleType("torch.utils.tensorboard")
+    if where != "imported":
+        vars(broken)["SummaryWriter"] = lambda _folder: Breaks(where)
+    monkeypatch.setitem(sys.modules, broken.__name__, broken)
+    view = Heard()
+    shown = board.Board(view, tmp_path / "tensorboard")
+    for step in (1, 2):
+        shown.stepped(0.1, {"step": step, "loss": 0.5})
+    shown.close()
+    assert len(view.said) == (where != "closed")
+    assert all(line.startswith("no more numbers for TensorBoard: ") for line in view.said)
 
 
 class Heard(SilentView):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +33,7 @@ from whatwhere.chosen import open_sets
 from whatwhere.data import find
 from whatwhere.data.crops import Crops
 from whatwhere.data.sets import ImageSet, from_arrays
-from whatwhere.errors import DataError, ModelError, OutputError, TrainingError
+from whatwhere.errors import DataError, ModelError, OutputError, PlanError, TrainingError
 from whatwhere.judge import Judge
 from whatwhere.learn import keep, pilot
 from whatwhere.learn import train as training
@@ -186,14 +188,45 @@ def test_where_painting_is_slow_it_is_seldom_judged(
         (0.0, 10.0, 600.0, 1), (0.0, 10.0, 6000.0, 10), (0.0, 10.0, 1500.0, 3), (0.0, 60.0, 600.0, 1),
         (2.0, 0.01, 100.0, 4), (2.0, 0.01, 30.0, 1),
     ):  # fmt: skip
-        keeper = keep.Keeper(disc_plan, sets["val"], {}, folder, probe_machine("cpu"), lambda _: None)
-        monkeypatch.setattr(keeper, "_seconds", lambda _, found=(ready, each): found)
+        facts = sets["val"].facts()
+        keeper = keep.Keeper(disc_plan, sets["val"], facts, {}, folder, probe_machine("cpu"), lambda _: None)
+        monkeypatch.setattr(keeper, "_seconds", lambda _, found=(ready, each / facts[0].pixels): found)
         state = SimpleNamespace(counters=Counters())
         reserve = keeper.fit(state, budget)  # type: ignore[arg-type]
         assert state.counters.validations == often
         judged = min(len(sets["val"]), state.counters.judged)
         assert (often - 1) * (ready + (judged + 1) * each) <= 0.1 * budget
         assert each <= reserve <= 0.5 * budget
+
+
+def test_a_large_image_takes_longer_to_judge_than_a_small_one(
+    disc_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock on which a pixel takes 0.1 ms; the few images that the time is measured on are the small ones."""
+    sides = [10 if place in spread(13, 4) else 100 for place in range(13)]
+    images = from_arrays(
+        [np.zeros((side, side, 3), np.uint8) for side in sides], [np.zeros((side, side), np.uint8) for side in sides],
+        [str(place) for place in range(13)],
+    )  # fmt: skip
+    passed = [0.0]
+
+    def painted(indices: list[int]) -> float:
+        return sum(1e-4 * sides[index] ** 2 for index in indices)
+
+    monkeypatch.setattr(keep, "time", SimpleNamespace(perf_counter=lambda: sum(passed)))
+    monkeypatch.setattr(keep, "validate", lambda _engine, _images, indices: passed.append(painted(indices)))
+    monkeypatch.setattr(keep.Keeper, "_model", lambda *_: None)
+    monkeypatch.setattr(keep.Keeper, "_engine", lambda *_: None)
+    folder, machine = RunFolder(tmp_path), probe_machine("cpu")
+    keeper = keep.Keeper(disc_plan, images, images.facts(), {}, folder, machine, lambda _: None)
+    state = SimpleNamespace(counters=Counters())
+    reserve = keeper.fit(state, 600.0)  # type: ignore[arg-type]
+    assert len(keeper._last) == 13
+    assert painted(keeper._last) < reserve < 2 * painted(keeper._last)
+    assert state.counters.validations * painted(keeper._judged) <= 60
+    keeper = keep.Keeper(disc_plan, images, images.facts(), {}, folder, machine, lambda _: None)
+    keeper.fit(SimpleNamespace(counters=Counters()), 30.0)  # type: ignore[arg-type]
+    assert painted(keeper._last) <= 0.15 * 30
 
 
 def test_a_time_without_a_step_is_an_error_and_leaves_no_model(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
@@ -232,6 +265,22 @@ def test_a_run_is_not_written_over(disc_run: Path, disc_plan: Plan, sets: Any) -
 def test_there_is_nothing_to_resume(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"holds no run; expected the folder of an interrupted run; leave out"):
         train(disc_plan, sets, tmp_path, resume=True)
+
+
+def test_a_run_goes_on_by_the_plan_it_was_started_with_alone(discs: Path, disc_run: Path, disc_plan: Plan) -> None:
+    """Else it would learn from the images of one plan by the other."""
+    assert segmenter.train(discs, disc_run, plan=disc_plan, resume=True) == RunRecord.read(RunFolder(disc_run))
+    for change, named in (
+        ({"split": {**disc_plan.split, "train": disc_plan.split["train"][1:]}}, r"split\.train"),
+        ({"classes": replace(disc_plan.classes, void=(7,))}, r"classes\.void = \(\), and \(7,\) is asked for"),
+    ):
+        with pytest.raises(PlanError, match=rf"the run in .*{named}.*the plan that it was started with"):
+            segmenter.train(discs, str(disc_run), plan=replace(disc_plan, **change), resume=True)
+
+
+def test_a_folder_without_a_run_does_not_go_on(discs: Path, disc_plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no run"):
+        segmenter.train(discs, tmp_path, plan=disc_plan, resume=True)
 
 
 def test_a_finished_run_is_not_trained_again(disc_run: Path, disc_plan: Plan, sets: Any) -> None:
@@ -495,6 +544,29 @@ def test_when_memory_runs_out_the_batch_is_made_in_parts(
     assert set(parts[3:]) == {batch}
     assert record.steps == len(parts) - 2
     assert f"memory ran out; going on with {batch} parts of 1 crop a step (the same batch)" in told.said
+
+
+def test_what_did_not_fit_is_gone_before_it_is_tried_in_parts(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error holds all that was alive where it was raised: the network's maps, a second time beside the new ones."""
+    maps: list[weakref.ref[torch.Tensor]] = []
+
+    def scarce(network: nn.Module, optimizer: Any, images: torch.Tensor, *given: Any, **options: Any) -> StepResult:
+        assert not any(one() is not None for one in maps)
+        found = network(images)
+        maps.append(weakref.ref(found))
+        if options["accumulate"] < disc_plan.training.batch:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        del found
+        return train_step(network, optimizer, images, *given, **options)
+
+    monkeypatch.setattr(training, "train_step", scarce)
+    gc.disable()
+    try:
+        assert train(disc_plan, sets, tmp_path / "run").steps == len(maps) - 1
+    finally:
+        gc.enable()
 
 
 def test_memory_that_runs_out_in_the_first_update_leaves_no_half_made_state(

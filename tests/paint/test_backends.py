@@ -18,9 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import whatwhere.paint.engine
 from tiny import Cli
 from whatwhere.errors import PlanError
-from whatwhere.network import save_model
+from whatwhere.network import Machine, Model, probe_machine, save_model
 from whatwhere.paint import Engine, paint, predict, prove
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import Candidates
@@ -33,6 +34,7 @@ from whatwhere.paint.stores import JournaledSink, RawStore
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.verdicts import Verdict, Verdicts
 from whatwhere.paint.verify import agreement
+from whatwhere.records import Normalisation
 
 BY_NAME = {backend.name: backend for backend in BACKENDS}
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -167,6 +169,80 @@ def test_what_rounding_does_on_the_cpu_too_is_no_fault_of_a_gpu() -> None:
     engine._compare(job, rounded)
     with pytest.raises(RuntimeError, match="differ from float32's"):
         engine._compare(job, reference + 5 * (rounded - reference))
+
+
+# --- bfloat16, where the machine computes in it ---
+
+
+class Raw(nn.Module):
+    """Takes the numbers of 16-bit files as they are, and normalises them itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = unet()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.inner((x - 20000) / 300)
+        return found
+
+
+class Large(nn.Module):
+    """Fails on images that are small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] < 300:
+            raise ValueError("at least 300 columns")
+        found: Tensor = self.conv(x)
+        return found
+
+
+@pytest.fixture
+def rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that multiplies bfloat16 faster than float32."""
+
+    def probe(device: str, precision: str) -> Machine:
+        return probe_machine(device, "float32" if precision == "float32" else "bfloat16")
+
+    monkeypatch.setattr("whatwhere.paint.engine.probe_machine", probe)
+
+
+def raw() -> tuple[Model, np.ndarray]:
+    image = (20000 + 3 * (picture(300, 280).astype(float) - 128)).astype(np.uint16)
+    return replace(model_of(Raw()), normalisation=Normalisation((0.0,) * 3, (1.0,) * 3, "uint16")), image
+
+
+@pytest.mark.usefixtures("rounding")
+def test_numbers_that_lie_closer_than_those_of_bfloat16_are_painted_in_float32() -> None:
+    model, image = raw()
+    engine = Engine(model)
+    for _ in range(2):
+        painting = paint(engine, image, tile=160)
+        assert (engine.how, painting.report.precision) == ("eager float32", "float32")
+        assert len(engine.notes) == 1
+        assert engine.notes[0].startswith("bfloat16 is not used: its logits differ from float32's by ")
+        np.testing.assert_array_equal(painting.labels, whole_logits(model, image).argmax(0))
+
+
+def test_bfloat16_that_was_asked_for_is_used_and_what_it_loses_is_told() -> None:
+    model, image = raw()
+    engine = Engine(model, "bfloat16", "cpu")
+    paint(engine, image)
+    assert engine.precision == "bfloat16"
+    assert len(engine.notes) == 1
+    assert engine.notes[0].startswith("bfloat16 as asked, but its logits differ from float32's by ")
+
+
+@pytest.mark.usefixtures("rounding")
+@pytest.mark.parametrize("make", [Foreign, Large, unet])
+def test_what_bfloat16_loses_as_a_rule_is_no_reason_against_it(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    engine = Engine(model_of(make()), device="cpu")
+    paint(engine, picture(300, 320))
+    assert (engine.precision, engine.notes) == ("bfloat16", ())
 
 
 # --- PyTorch's own, fused ---
@@ -346,20 +422,62 @@ def test_a_broken_backend_makes_one_line(error: Exception, tmp_path: Path) -> No
     def prepare(_job: Job) -> Run:
         raise error
 
-    for _ in range(2):  # and again in the next run, which does not try it
+    for _ in range(2):  # and again in the next run
         choice = choose(_scene(), [Backend("broken", prepare, lambda _d: "")], Verdicts(tmp_path / "verdicts.json"))
         assert (choice.backend, len(choice.notes)) == ("eager", 1)
         assert "broken is not used" in choice.notes[0]
         assert str(error) in choice.notes[0]
 
 
-def test_a_disk_that_is_full_for_once_does_not_count_for_ever(tmp_path: Path) -> None:
-    def prepare(_job: Job) -> Run:
-        raise OSError("no space left")
+class BackendCompilerFailed(RuntimeError):  # noqa: N818 (as torch's)
+    def __init__(self, inner_exception: Exception) -> None:
+        super().__init__(str(inner_exception))
+        self.inner_exception = inner_exception
 
-    store = Verdicts(tmp_path / "verdicts.json")
-    assert choose(_scene(0.05), [Backend("other", prepare, lambda _d: "")], store).backend == "eager"
-    assert choose(_scene(0.05), [_backend(Tensor.clone)], store).backend == "other"
+
+class OpConversionFailure(RuntimeError):  # noqa: N818 (as OpenVINO's)
+    pass
+
+
+def _brought_about_by(error: Exception) -> Exception:
+    found = RuntimeError("it failed")
+    found.__cause__ = error
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (OSError("no space left"), False),
+        (ImportError("libgone.so"), False),
+        (RuntimeError("no working C++ compiler"), False),
+        (_brought_about_by(OSError("no space left")), False),
+        (BackendCompilerFailed(OSError("no space left")), False),
+        (NotImplementedError("it has no bfloat16 on this processor"), True),
+        (OpConversionFailure("no rule for aten::special_bessel_j0"), True),
+        (BackendCompilerFailed(NotImplementedError("no such operator")), True),
+        (_brought_about_by(OpConversionFailure("no rule")), True),
+    ],
+    ids=repr,
+)
+def test_what_may_be_mended_does_not_count_for_ever(error: Exception, lasts: bool, tmp_path: Path) -> None:
+    def prepare(_job: Job) -> Run:
+        raise error
+
+    broken = Backend("other", prepare, lambda _d: "")
+    for name, once in (("a", choose), ("b", lambda scene, backends, store: insist(scene, backends[0], store))):
+        store = Verdicts(tmp_path / name)
+        assert once(_scene(0.05), [broken], store).backend == "eager"
+        assert choose(_scene(0.05), [_backend(Tensor.clone)], store).backend == ("eager" if lasts else "other")
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_that_a_backend_lacks_an_operator_is_remembered(name: str, tmp_path: Path) -> None:
+    backend, store = installed(name), Verdicts(tmp_path / "verdicts.json")
+    engine = Engine(model_of(NoOtherHas()), "float32", backend="eager")
+    scene = replace(_scene(), job=engine._job, eager=engine._eager, reference=engine._reference)
+    assert insist(scene, backend, store).backend == "eager"
+    assert store.read("key")[name].refused
 
 
 @pytest.mark.parametrize(("worth", "chosen"), [(2.0, "other"), (8.0, "eager")])
@@ -484,6 +602,15 @@ def test_another_network_is_another_key() -> None:
     tile = torch.zeros(1, 3, 64, 64)
     assert one._key(tile) == same._key(tile)
     assert len({one._key(tile), other._key(tile), one._key(torch.zeros(1, 3, 64, 96))}) == 3
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx", "triton", "onnxruntime"])
+def test_what_was_installed_since_is_another_key(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, tile = Engine(model_of(unet()), "float32"), torch.zeros(1, 3, 64, 64)
+    before = engine._key(tile)
+    real = whatwhere.paint.engine._version
+    monkeypatch.setattr("whatwhere.paint.engine._version", lambda name: "99" if name == package else real(name))
+    assert engine._key(tile) != before
 
 
 def test_small_jobs_look_at_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,9 +76,6 @@ def _parse_classes(record: dict[str, Any]) -> Classes:
     nearest = record.get("nearest", False)
     if not isinstance(nearest, bool):
         raise ValueError(f"nearest = {nearest!r} is neither true nor false, which stand without quotes")
-    every = [value for items in (*values, void) for value in items]
-    if twice := [value for value in every if every.count(value) > 1]:
-        raise ValueError(f"the value {twice[0]} is listed twice")
     if not all(values):
         raise ValueError("a class has no value")
     return Classes(

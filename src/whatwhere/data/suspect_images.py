@@ -198,17 +198,17 @@ def dark(survey: Survey) -> Iterator[Finding]:
 
 def missing_data(survey: Survey) -> Iterator[Finding]:
     """Values that usually mean no data, where no tag says so."""
-    files = [
-        file for file in survey.files
-        if file.image and any(value in _MISSING or abs(value) > _ABSURD for value in file.image.minimum)
-    ]  # fmt: skip
-    if files and files[0].image:
-        value = min(files[0].image.minimum)
+    found = {
+        file.image_path: value for file in survey.files if file.image
+        for value in (*file.image.minimum, *file.image.maximum) if value in _MISSING or abs(value) > _ABSURD
+    }  # fmt: skip
+    if found:
+        value = next(iter(found.values()))
         yield Finding(
             "warning",
             "missing-data",
-            f"{many(len(files), 'image')} with the value {value:g}, which often means no data, and no tag says so",
-            _images(files),
+            f"{many(len(found), 'image')} with the value {value:g}, which often means no data, and no tag says so",
+            tuple(found),
             "name it in the files' GDAL no-data tag (gdal_edit.py -a_nodata), or put a usual value there: mean and "
             "deviation count it, and the rest of the image may look all alike to the network",
         )

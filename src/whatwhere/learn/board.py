@@ -44,17 +44,17 @@ class Board:
 
     def close(self) -> None:
         if "_writer" in vars(self):
-            with suppress(OSError):
+            with suppress(Exception):
                 self._writer.close()
         self._view.close()
 
     def _write(self, where: str, numbers: dict[str, Any], step: int) -> None:
-        """Where there is no room for them, a line says so once: training does not end for want of a picture of it."""
+        """Where it can't, a line says so once: training does not end for want of a picture of it."""
         try:
             for name, value in numbers.items():
                 if isinstance(value, float) and not self._failed:
                     self._writer.add_scalar(f"{where}/{name}", value, step)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (a full disk, or whatever a TensorBoard that is broken raises)
             self._failed = True
             self._view.say(f"no more numbers for TensorBoard: {in_a_line(error)}")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from whatwhere.data.sets import ImageSet
+from whatwhere.data.sets import Facts, ImageSet
 from whatwhere.judge import Scores
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.run_folder import RunFolder
@@ -38,12 +38,14 @@ class Keeper:
         self,
         plan: Plan,
         images: ImageSet,
+        facts: Sequence[Facts],
         seen: Mapping[str, str],
         folder: RunFolder,
         machine: Machine,
         say: Callable[[str], None],
     ) -> None:
         self._plan, self._images, self._seen = plan, images, seen
+        self._sizes = [one.pixels for one in facts]
         self._folder, self._machine, self._say = folder, machine, say
         self._judged = spread(len(images), _USUAL_IMAGES)
         self._last = list(range(len(images)))
@@ -51,37 +53,42 @@ class Keeper:
 
     def fit(self, state: State, budget: float) -> float:
         """Chooses how often and on how many images the network is judged; the seconds that the end will take."""
-        (ready, each), counters = self._seconds(state), state.counters
+        (ready, pace), counters = self._seconds(state), state.counters
+        each = pace * sum(self._sizes) / len(self._sizes)  # an image, on average
         if not counters.judged:  # a run that is gone on with judges the same images: scores are compared
             allowed = _SHARE * budget  # for all validations in between, one image of each to be drawn
             wanted = max(_FEWEST_IMAGES, int((allowed / counters.validations - ready) / each) - 1)
             counters.judged = min(len(self._images), wanted)
-            often = int(allowed / (ready + (counters.judged + 1) * each))
+            judged = spread(len(self._images), counters.judged)
+            often = int(allowed / (ready + pace * self._pixels([*judged, judged[0]])))
             counters.validations = max(1, min(counters.validations, often))
         self._judged = spread(len(self._images), counters.judged)
         # where nothing was judged before, there is nothing to compare with at the end
-        shown = 1 + (len(self._judged) if counters.validations > 1 else 0)
-        afford = max(1, int(_LAST_SHARE * budget / (1.1 * each)) - shown)
+        shown = [self._judged[0], *(self._judged if counters.validations > 1 else [])]
+        afford = max(1, int((_LAST_SHARE * budget / 1.1 - pace * self._pixels(shown)) / each))
         self._last = spread(len(self._images), max(len(self._judged) if counters.validations > 1 else 1, afford))
         if len(self._last) < len(self._images):
             self._say(
                 f"the last validation will judge {len(self._last)} of {len(self._images)} images, so that training has "
                 f"most of the time; whatwhere evaluate judges all"
             )
-        return 1.1 * (ready + (len(self._last) + shown) * each) + 1.0
+        return 1.1 * (ready + pace * self._pixels([*self._last, *shown])) + 1.0
 
     def _seconds(self, state: State) -> tuple[float, float]:
-        """To make new weights ready, and for an image, by a few of them; the first call of a network is slow."""
+        """To make new weights ready, and for a pixel, by a few images; the first call of a network is slow."""
         few = spread(len(self._images), _FEWEST_IMAGES)
         for indices in (few[:1], few):
             began = time.perf_counter()
             engine = self._engine(self._model(state))
             ready = time.perf_counter() - began
             validate(engine, self._images, indices)
-            each = (time.perf_counter() - began - ready) / len(indices)
-            if each > _LONG:  # then what is slow at first is little of it
+            taken = time.perf_counter() - began - ready
+            if taken > _LONG * len(indices):  # then what is slow at first is little of it
                 break
-        return ready, each
+        return ready, taken / self._pixels(indices)
+
+    def _pixels(self, indices: Sequence[int]) -> int:
+        return sum(self._sizes[index] for index in indices)
 
     def judge(self, state: State) -> dict[str, Any]:
         """Judges the network as it is now; the history's entry."""

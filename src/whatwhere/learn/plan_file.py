@@ -121,7 +121,7 @@ def _classes_from(table: Any) -> Classes:
                 "nearest": table.get("nearest", False),
             }
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(
             f"[[classes.class]] is not right ({error!r})", "name, color '#rrggbb' and values", ""
         ) from error

@@ -156,7 +156,7 @@ class _Trainer:
             sets["train"].store, tuple(one.present for one in facts["train"]), plan.normalisation, plan.training.crop,
             plan.augmentation, plan.training.class_aware, plan.seed, self._window(sets["train"], facts["train"]),
         )  # fmt: skip
-        self.keeper = Keeper(plan, sets["val"], sets["train"].digests(), folder, self.machine, view.say)
+        self.keeper = Keeper(plan, sets["val"], facts["val"], sets["train"].digests(), folder, self.machine, view.say)
         self.steps_in_all = max(1, round(plan.training.epochs * _steps_an_epoch(plan, facts["train"])))
         self.learner = self._learner(network, known=module is None)
         self.recorder = recorder_for(network, self.machine, self.world.size)
@@ -287,7 +287,7 @@ class _Trainer:
         self.state.counters.waiting += time.perf_counter() - asked
         self.learner.train()
         self._leave_to_chance()
-        halved: BaseException | None = None
+        halved = False  # no more of the error: while it is held, so is all that the network computed
         while True:
             try:
                 images, target = images.to(self.machine.device), target.to(self.machine.device)
@@ -299,9 +299,9 @@ class _Trainer:
             except Exception as error:  # compiling may raise whatever the compilers below it do
                 if is_out_of_memory(error):
                     self._halve(error, images.shape[0])
-                    halved = error
+                    halved = True
                 elif not self._simplify(error):
-                    if halved is None:
+                    if not halved:
                         raise
                     # such as batch norm, which a single crop is too few for
                     raise self._no_room(2 * images.shape[0] // self.state.counters.accumulate) from error

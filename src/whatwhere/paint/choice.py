@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.errors import in_a_line, is_out_of_memory
+from whatwhere.errors import in_a_line
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.verdicts import Verdict, Verdicts
 from whatwhere.paint.verify import agreement
 
-__all__ = ["Choice", "Scene", "choose", "insist"]
+__all__ = ["Choice", "Scene", "choose", "insist", "middle"]
 
 _REPAID = 4.0
 """What is left of a job must be so many times the expected start of a backend that was never measured."""
@@ -31,6 +31,9 @@ _SIDES = 256, 1024
 _ROUNDS = 5
 _SHARE = 0.02
 """At most so many rounds of timing, and no more of them once this share of the job has gone into it."""
+
+_LACKING = ("NotImplemented", "Unsupported", "OpConversion")
+"""In the names of what PyTorch, its exporters, ONNX Runtime and OpenVINO raise for an operator that they don't have."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,19 @@ class Scene:
     key: str
 
     def crop(self, *sides: int) -> Tensor:
-        """The middle of the tile, with at most so many rows and columns (rounded up to the period)."""
-        cut = self.tile
-        for dim, side, step in zip((2, 3), sides, self.period):
-            size = cut.shape[dim]
-            length = min(-(-side // step) * step, size)
-            cut = cut.narrow(dim, (size - length) // 2, length)
-        missing = [-n % p for n, p in zip(cut.shape[2:], self.period)]
-        return F.pad(cut, (0, missing[1], 0, missing[0])).contiguous()
+        """See `middle`."""
+        return middle(self.tile, self.period, *sides)
+
+
+def middle(tile: Tensor, period: tuple[int, int], *sides: int) -> Tensor:
+    """The middle of a tile, with at most so many rows and columns (rounded up to the period)."""
+    cut = tile
+    for dim, side, step in zip((2, 3), sides, period):
+        size = cut.shape[dim]
+        length = min(-(-side // step) * step, size)
+        cut = cut.narrow(dim, (size - length) // 2, length)
+    missing = [-n % p for n, p in zip(cut.shape[2:], period)]
+    return F.pad(cut, (0, missing[1], 0, missing[0])).contiguous()
 
 
 @dataclass(frozen=True)
@@ -228,11 +236,19 @@ def _started(scene: Scene, backend: Backend, *, verify: bool) -> tuple[Run, floa
         seconds = time.perf_counter() - begun
         differs = _difference(scene, backend, run, precision) if verify else ""
     except Exception as error:  # whatever another library raises: it is not used, and a line says why
-        passing = isinstance(error, OSError) or is_out_of_memory(error)
-        raise _RefusedError(in_a_line(error), not passing) from error
+        raise _RefusedError(in_a_line(error), _lacks_an_operator(error)) from error
     if differs:
         raise _RefusedError(differs, lasting=True)
     return run, seconds
+
+
+def _lacks_an_operator(error: BaseException | None) -> bool:
+    """Whether it says so, or what brought it about; all else may be mended: a compiler, a library, a full disk."""
+    while error is not None:
+        if any(words in type(error).__name__ for words in _LACKING):
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__  # the first is torch.compile's
+    return False
 
 
 def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str:

@@ -23,7 +23,7 @@ from whatwhere.network import Mirrored, Model, UNet, halo, own_config, prepare_t
 from whatwhere.network.machine import Machine, Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
-from whatwhere.paint.choice import Choice, Scene, choose, insist
+from whatwhere.paint.choice import Choice, Scene, choose, insist, middle
 from whatwhere.paint.digest import digest_of
 from whatwhere.paint.fold import NoTensorError, folded
 from whatwhere.paint.memory import peak_bytes
@@ -47,6 +47,15 @@ _FEW = 2**19
 _GROWN = 4
 """A choice is thought over when a job is so many times the largest one before."""
 
+_SMALL = 256
+"""Side of what bfloat16 is tried on."""
+
+_LOSES = 0.075
+"""Of the logits' spread: half of what bfloat16 may do to a network made elsewhere. With random weights those of MONAI
+and segmentation_models.pytorch lose 3 to 9 %; fed with raw 16 bits that they normalise themselves, up to 64 %."""
+
+_PACKAGES = ("whatwhere", "torch", "openvino", "onnxruntime", "onnx", "triton")
+"""On whose versions it depends how fast a backend is, and whether it runs."""
 
 _GROWS = 0.1
 """Bytes for all pairs of pixels of a small image, as a share of those for its pixels, from which on they are a law."""
@@ -61,7 +70,7 @@ class Engine:
 
     Args:
         model: left untouched; the engine works on a copy.
-        precision: ``"auto"`` takes bfloat16 where the machine computes in it, else float32.
+        precision: ``"auto"`` takes bfloat16 where the machine computes in it and the network can, else float32.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         backend: ``"auto"`` looks for the fastest that is installed and computes the same, where a job is long enough
             for that; ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"`` asks for one.
@@ -73,7 +82,7 @@ class Engine:
         precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``: what the network computes in.
         reason: why the machine's precision, in words.
         device: where it runs.
-        notes: a line for each backend that could not be used.
+        notes: a line for each backend that could not be used, and for bfloat16 that loses too much.
 
     Raises:
         PlanError: a backend that is unknown, not installed, or not for this device or precision.
@@ -103,6 +112,8 @@ class Engine:
         self._job, self._eager = self._ready(machine)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
         self._aside: Choice | None = None
+        self._insisted = precision != "auto"
+        self._sure = self._job.precision == "float32" or own_config(model.network) is not None
 
     @property
     def precision(self) -> str:
@@ -141,6 +152,9 @@ class Engine:
             tile: reads a tile of the image as network input ``(1, C, h, w)``; called only if it is needed.
             begun: as :attr:`how` was in an earlier run that has painted a part of the image; "" if there was none.
         """
+        if not self._sure:
+            self._sure = True
+            self._try_rounding(tile)
         work = pixels * self._images
         asked = self._asked != "auto"
         if self._aside is not None:
@@ -160,6 +174,32 @@ class Engine:
         if asked:
             self._candidates = ()
         self._take(found)
+
+    def _try_rounding(self, tile: Callable[[], Tensor]) -> None:
+        """Whether bfloat16 is enough for a network made elsewhere, on pixels of the first image; else float32 it is.
+
+        Raw numbers of 16 bits lie closer together than bfloat16's, and what such a network normalises is not known.
+        """
+        piece = middle(tile(), self.period, _SMALL, _SMALL)
+        try:
+            with torch.inference_mode():
+                reference = self._both(self._job.network(piece))
+            logits = self._two(self._eager, piece)
+        except Exception:  # noqa: BLE001 (a network for one size; what else is wrong, painting tells)
+            return
+        usual = _LOSES * float(reference.std())
+        found = agreement(reference, logits, self._job.precision, usual=usual)
+        if found.passed:
+            return
+        if self._insisted:
+            self.notes = (*self.notes, f"{self._job.precision} as asked, but {found}")
+            return
+        self.reason = f"{self._job.precision} is not used: {found}"
+        self.notes = (*self.notes, self.reason)
+        self._job = replace(self._job, precision="float32")
+        self._eager = EAGER.prepare(self._job)
+        self._choice = Choice(EAGER.name, self._job.precision, self._eager)
+        vars(self).pop("_peak", None)  # float32 takes more
 
     def _go_on(self, begun: str, work: int, tile: Callable[[], Tensor]) -> None:
         """With what has painted a part of the image already, though another may be thought faster by now."""
@@ -224,7 +264,7 @@ class Engine:
         """All that a measured time and a comparison depend on."""
         facts = (
             self.digest, tuple(tile.shape), self._job.precision, str(self.device), self._processor,
-            torch.get_num_threads(), *map(_version, ("whatwhere", "torch", "openvino", "onnxruntime")),
+            torch.get_num_threads(), *map(_version, _PACKAGES),
             *sorted({backend.content for backend in self._candidates} - {""}),
         )  # fmt: skip
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
