@@ -244,8 +244,8 @@ Asked of features averaged over each {region}, so that within it no place is lef
 
 {table(["layer", "is it there?"], rows)}
 
-A linear probe on the bottleneck's average, which needs no right half of the U, is right in {bottom} of the cases. What
-probes on the levels of the decoder answer better is in the table.
+A linear probe on the bottleneck's average, which needs no right half of the U, has a balanced accuracy of {bottom}.
+What probes on the levels of the decoder answer better is in the table.
 """
 
 

@@ -107,6 +107,16 @@ def test_layers_say_their_stride_and_channels() -> None:
     assert [layer.title for layer in anatomy.layers][:2] == ["raw pixel", "encoder 0"]
 
 
+def test_a_block_that_nothing_reads_is_no_layer() -> None:
+    """Beside the classifier's way down: without its skip it feeds nothing, and keeps its random weights."""
+    for skips, first in (((), "encoder.1"), ((1, 2), "encoder.1"), (None, "encoder.0")):
+        anatomy = UNetAnatomy(unet(encoder="efficientnet-lite0", skips=skips))
+        features = anatomy.read(IMAGE)[1]
+        assert [layer.name for layer in anatomy.layers][:2] == ["pixel", first]
+        assert set(features) == {layer.name for layer in anatomy.layers}
+    assert UNetAnatomy(unet(skips=())).layers[1].name == "encoder.0"  # the image's only way
+
+
 def test_the_graph_finds_the_same_parts_as_the_names() -> None:
     network = unet()
     named, found = UNetAnatomy(network), GraphAnatomy(network, IMAGE.shape)
@@ -280,3 +290,18 @@ def test_the_untrained_twin_is_the_same_architecture_with_other_weights() -> Non
     assert not first.training
     foreign = untrained_like(Flat(), 5, [IMAGE])
     assert foreign(IMAGE).shape == (1, 2, 48, 40)
+
+
+def test_the_untrained_twin_of_an_altered_network_is_altered_too() -> None:
+    class Doubled(UNet):
+        def encode(self, image: Tensor) -> list[Tensor]:
+            return super().encode(2 * image)
+
+    altered = unet()
+    altered.head = nn.Conv2d(4, 3, 3, padding=1)
+    torch.manual_seed(0)
+    for network in (altered, ready(Doubled(3, 3, width=4, depth=3))):
+        twin = untrained_like(network, 5, [IMAGE])
+        assert type(twin) is type(network)
+        assert repr(twin) == repr(network)
+        assert not torch.equal(twin(IMAGE), network(IMAGE))

@@ -157,6 +157,16 @@ def test_a_network_without_skips_whose_edges_are_sharp_is_not_called_blocky() ->
     assert "Edges are sharp" in one.words
 
 
+def test_a_network_without_levels_is_not_said_to_have_a_skip() -> None:
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+    one = found(train(flat, toys(2), steps=1))["blocky"]
+    assert not one.found
+    assert one.words == "Features of full resolution reach the decoder by the bottleneck."
+    skipping = found(train(fresh(), toys(2), steps=1))["blocky"]
+    assert skipping.words == "Features of full resolution reach the decoder by skip 0."
+
+
 def test_a_network_that_knows_nothing_is_not_called_short_sighted() -> None:
     knows_nothing = train(UNet(3, 3, width=8, depth=1), toys(2), steps=1)
     one = found(knows_nothing, toys(5, start=1000, hidden=True))["sees too little"]

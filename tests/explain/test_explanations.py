@@ -12,7 +12,8 @@ from explain_toys import CLASSES, NORMALISATION, SIDE, as_set, fresh, toys, trai
 
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.errors import DataError, ModelError, OutputError
-from whatwhere.explain import Explanation, explain, write_report
+from whatwhere.explain import Explanation, explain, words, write_report
+from whatwhere.explain.cases import LARGEST, choose_cases
 from whatwhere.explain.presence import Presence
 from whatwhere.network import Model, UNet
 from whatwhere.records import VOID
@@ -109,16 +110,54 @@ def test_the_pixel_asked_for(healthy: Model, held_out: ImageSet) -> None:
     assert story.truth == held_out.store[5][1][12, 30]
 
 
+def large() -> tuple[np.ndarray, np.ndarray]:
+    """An image that is cut, with labels in its right lower corner alone: two squares that void keeps apart."""
+    image, sparse = np.tile(toys(1, start=7)[0][0], (14, 14, 1)), np.full((14 * SIDE, 14 * SIDE), VOID, np.uint8)
+    sparse[620:640, 600:620], sparse[620:640, 640:660] = 0, 1
+    return image, sparse
+
+
 def test_large_images_are_cut_around_the_pixel(healthy: Model) -> None:
     image, labels = toys(1, start=7)[0]
     big = np.tile(image, (12, 12, 1)), np.tile(labels, (12, 12))
-    from whatwhere.explain.cases import LARGEST, choose_cases
-
     (case,), asked, notes = choose_cases(healthy, as_set([big]), 1, seed=0, device="cpu", pixel=("toy-0", 570, 3))
     assert asked is case
     assert case.size == (LARGEST, LARGEST)
     assert case.corner == (0, 12 * SIDE - LARGEST)
-    assert "a square of that side was taken" in notes[0]
+    assert notes == [
+        "Of images larger than 512 px a square of that side was taken, around the pixel that was asked for."
+    ]
+
+
+def test_large_images_without_edges_are_cut_around_a_pixel_that_counts(healthy: Model) -> None:
+    image, sparse = large()
+    edge = sparse.copy()
+    edge[620:640, 620:640] = 2
+    pairs = [(image, edge), (image, sparse)]
+    cases, _, notes = choose_cases(healthy, as_set(pairs), 2, seed=0, device="cpu")
+    assert all((case.truth != VOID).any() for case in cases)
+    assert notes == [
+        "Of images larger than 512 px a square of that side was taken, around a label edge or a labelled pixel."
+    ]
+    (case,), _, notes = choose_cases(healthy, as_set([(image, np.full_like(sparse, VOID))]), 1, seed=0, device="cpu")
+    assert case.corner == (7 * SIDE - LARGEST // 2,) * 2
+    assert notes == ["Of images larger than 512 px a square of that side was taken, around its middle."]
+
+
+def test_a_pixel_that_no_label_lies_near_is_explained_without_a_mask(healthy: Model, tmp_path: Path) -> None:
+    said = explain(healthy, as_set([large()]), pixel=("toy-0", 20, 30), out=tmp_path)
+    assert not said.truth
+    assert (said.pixel.x, said.pixel.y, said.pixel.truth) == (20, 30, said.pixel.prediction)
+    assert (
+        "Around the pixel that was asked for nothing is labelled: its image counts as one without a mask." in said.notes
+    )
+    assert "rightly" not in " ".join(words.pixel(said))
+
+
+def test_a_report_of_skips_that_nothing_could_be_scored_for(explanation: Explanation, tmp_path: Path) -> None:
+    text = write_report(replace(explanation, skips=replace(explanation.skips, worth={})), tmp_path).read_text("utf-8")
+    assert "interior accuracy could not be measured" in text
+    assert "what every path brings" not in text
 
 
 # ---- bad input, and what can still be said

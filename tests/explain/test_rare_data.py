@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -77,13 +79,52 @@ def test_a_probe_is_not_asked_of_classes_that_it_was_not_fitted_on() -> None:
 
 
 def test_insides_in_one_image_alone_leave_what_unmeasured(healthy: Model) -> None:
-    """Nothing could be held out; the report is written all the same, and says why."""
+    """Nothing could be held out; edges are in every image, and the note says why there is no more."""
     (image, labels), *others = toys(3)
     pairs = [(image, labels), *((one, np.where(band(of, 2), of, VOID)) for one, of in others)]
     told = explain(healthy, as_set([(one, of.astype(np.uint8)) for one, of in pairs]))
-    assert told.levels is None
-    (said,) = words.levels(told)
-    assert said == "What and where were not measured: one image or part of one alone has labelled insides."
+    assert told.levels is not None
+    assert told.levels["decoder.0"].what.value is None
+    assert told.levels["decoder.0"].where.value > 0.8  # type: ignore[operator]
+    assert "What was not measured: one image or part of one alone has labelled insides." in told.notes
+
+
+def striped(count: int, low: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Toys with a crack across, 3 px wide, of class 2; of the discs those of classes below ``low`` stay."""
+    pairs = []
+    for seed, (image, labels) in enumerate(toys(count, start=1000)):
+        crack = np.zeros(labels.shape, bool)
+        crack[2 + seed % 3 : 5 + seed % 3] = True
+        image = np.where(((labels >= low) & ~crack)[..., None], 95, image)
+        image[crack] = (80, 90, 200)
+        pairs.append((image.astype(np.uint8), np.where(crack, 2, labels * (labels < low)).astype(np.uint8)))
+    return pairs
+
+
+def test_thin_objects_have_a_where_and_no_what(healthy: Model, tmp_path: Path) -> None:
+    """As cracks, hairs and vessels: all insides are the background's, and of one class alone nothing can be asked."""
+    told = explain(healthy, as_set(striped(6)), out=tmp_path)
+    assert told.levels is not None
+    one = told.levels["decoder.0"]
+    assert one.where.value > 0.8  # type: ignore[operator]
+    assert one.side.value is not None
+    assert (one.what.value, one.what.pixels, one.shuffled.value) == (None, 0, None)
+    assert "What was not measured: no pixel of 'plum' lies farther than 3 px from a label edge." in told.notes
+    assert "interior accuracy" not in told.skips.worth
+    said = " ".join(sentence for of in words.answers(told).values() for sentence in of)
+    assert "interior accuracy could not be measured" in said
+    for untrue in ("fewer than two classes", "chance 1.00", "what –", "tells –"):
+        assert untrue not in said + " ".join(told.notes), untrue
+    assert "Inside, 0.00" not in " ".join(one.words for one in told.diagnoses)
+    assert "chance 1<" not in (tmp_path / "index.html").read_text("utf-8")
+
+
+def test_a_thin_class_beside_others_is_said_to_be_left_out_of_what(healthy: Model) -> None:
+    told = explain(healthy, as_set(striped(6, low=2)))
+    assert told.levels is not None
+    assert told.levels.chance == 0.5
+    said = "What was not measured of every class: no pixel of 'plum' lies farther than 3 px from a label edge."
+    assert said in told.notes
 
 
 def test_classes_that_void_keeps_apart_have_a_what_and_no_where(healthy: Model) -> None:

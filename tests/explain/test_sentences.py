@@ -65,6 +65,8 @@ def test_the_end_of_the_decoder_is_held_against_the_least_that_was_measured(expl
 def test_of_yes_or_no_the_probe_is_told_and_no_network_that_was_not_there(explanation: Explanation) -> None:
     presence = Presence("quarter", (1,), {layer.name: sure(0.8) for layer in explanation.layers})
     said = " ".join(words.presence(replace(explanation, presence=presence)))
-    assert "A linear probe on these features, which needs no right half of the U, is right in 0.80 [0.79, 0.81]" in said
+    assert "balanced accuracy of 0.80 [0.79, 0.81]" in said
+    assert "the mean of yes and no" in said
+    assert "of the cases" not in said
     assert "holds 'apple' (0.5 % of its pixels or more)" in said
     assert "classifier" not in said

@@ -292,7 +292,8 @@ def test_tours_say_what_is_shown_and_no_more(visit: Open) -> None:
     page = visit("#tour=sight,3")
     page.locator(".tour .primary").click()
     words_of(page, "half as wide as what it can see of this image")
-    assert "A class counts as there from 0.5 % of the pixels." in page.locator(".presence").inner_text()
+    presence = page.locator(".presence").inner_text()
+    assert "A class counts as there from 0.5 % of the pixels. Balanced accuracy" in presence
     for model, said in (("discs", "Now the skips pass again"), ("bare", "This network has no skips")):
         page = visit(f"#model={model}&tour=presence,2")
         page.locator(".tour .primary").click()
@@ -597,6 +598,35 @@ def test_slow_evidence_blocks_neither_pointer_nor_painting(visit: Open) -> None:
     held[0].continue_()
     page.wait_for_selector(".evidence-button.waits", state="detached")
     assert "Half in a square of" in page.locator(".evidence-words").first.inner_text()
+
+
+def test_evidence_of_the_last_image_is_not_drawn_over_the_next(visit: Open, disc_run: Path) -> None:
+    """A smaller one could not hold it, and the page failed."""
+    sides = (64, 40)
+    data = from_arrays(
+        [disc_picture(301, side)[0] for side in sides],
+        [(disc_picture(301, side)[1] > 0).astype(np.uint8) for side in sides],
+        [f"{side}.png" for side in sides],
+    )
+    with served(Desk([("discs", load_model(disc_run))], (), data)) as there:
+        page = visit("#image=64.png&evidence=1", at=there)
+        over = page.locator('.network[data-slot="0"] .image-side canvas.over')
+        until(lambda: over.evaluate("canvas => !canvas.hidden && canvas.width") == 64, "no evidence is drawn")
+        page.evaluate("() => { location.hash = '#image=40.png&evidence=1'; }")
+        until(lambda: over.evaluate("canvas => !canvas.hidden && canvas.width") == 40, "no evidence of the next image")
+        assert page.locator(".notice").count() == 0
+
+
+def test_where_the_labels_ask_nothing_no_probe_is_waited_for(visit: Open, disc_run: Path) -> None:
+    pictures = [disc_picture(seed, SIDE)[0] for seed in range(3)]
+    flat = from_arrays(pictures, [np.zeros((SIDE, SIDE), np.uint8) for _ in pictures], ["a.png", "b.png", "c.png"])
+    with served(Desk([("discs", load_model(disc_run))], (), flat)) as there:
+        page = visit("#tour=context,1", at=there)
+        told = "No probes: the labels of these images hold fewer than two classes"
+        until(lambda: page.locator(".u-wait").inner_text() == told, "it is not said why")
+        assert page.locator(".node.waits").count() == 0
+        assert "no probe paints it" in str(page.locator(".node").first.get_attribute("aria-label"))
+        words_of(page, "no probe tells what it knows (the labels of these images hold fewer than two classes)")
 
 
 def test_nothing_on_the_page_jumps(visit: Open) -> None:

@@ -24,7 +24,7 @@ from torch import nn
 
 from tiny import disc_picture
 from whatwhere.data.folder import Sample
-from whatwhere.data.sets import from_samples
+from whatwhere.data.sets import from_arrays, from_samples
 from whatwhere.errors import DataError
 from whatwhere.explain.study import path_means
 from whatwhere.explorer import Desk, create_app
@@ -229,6 +229,17 @@ def test_levels_are_read_in_the_background(client: httpx.Client) -> None:
     labels = {layer["name"]: pixels(layer["painting"]) for layer in paintings}
     assert all(int(np.argmax(of)) == labels[name][4, 3] for name, of in readings.items())
     assert client.get("/api/models/m0/presence", params={"image": "i0"}).json()["visible"] == 0.005
+
+
+def test_levels_that_the_labels_do_not_ask_for_are_said_to_be_none() -> None:
+    images, masks = zip(*(disc_picture(seed, 64) for seed in range(3)))
+    flat = from_arrays(list(images), [np.zeros_like(mask) for mask in masks], ["a", "b", "c"])
+    desk = small_desk(data=flat)
+    reading = desk.readings["m0"]
+    while not reading.state()["ready"]:
+        time.sleep(0.05)
+    assert reading.state()["why"] == "the labels of these images hold fewer than two classes"
+    assert reading.known().levels is None  # what else was measured can be had
 
 
 def test_before_levels_are_read_one_is_told_to_wait() -> None:

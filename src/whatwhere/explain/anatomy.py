@@ -36,9 +36,10 @@ class Layer:
         role: which side of the U.
         level: at 1/2**level of the image's resolution.
         module: the path of the module whose output it is, for `field`; empty for the raw pixel.
-        stride: input pixels between neighbouring units.
+        stride: input pixels between neighbouring units; the larger of two, where rows and columns differ.
         channels: features of a unit.
         origin: input pixels before the first unit's cell, for rows and columns.
+        uneven: the strides of rows and columns, where they differ.
     """
 
     name: str
@@ -48,6 +49,12 @@ class Layer:
     stride: int
     channels: int
     origin: tuple[int, int] = (0, 0)
+    uneven: tuple[int, int] | None = None
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Height and width, in pixels, of what a unit answers for."""
+        return self.uneven or (self.stride, self.stride)
 
     @property
     def title(self) -> str:
@@ -62,7 +69,8 @@ class Layer:
         >>> Layer("encoder.3", "encoder", 3, "", 8, 64).units(rows, columns, (4, 4))
         (array([0, 0, 1, 3]), array([0, 0, 0, 1]))
         """
-        down, across = ((at - origin) // self.stride for at, origin in zip((rows, columns), self.origin))
+        places = zip((rows, columns), self.origin, self.cell)
+        down, across = ((at - origin) // side for at, origin, side in places)
         return down.clip(0, grid[-2] - 1), across.clip(0, grid[-1] - 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -172,9 +180,9 @@ class UNetAnatomy:
         found = [Layer("pixel", "pixel", 0, "", 1, config["in_channels"])]
         for name in network.feature_names:
             role, _, level = name.partition(".")
-            if role == "head":
-                continue
             k = int(level) if level else network.depth
+            if role == "head" or (role == "encoder" and k in network.unread):
+                continue
             own = min(config["width"] * 2**k, max(config["max_width"], config["width"]))
             channels = own if role == "decoder" else network.channels[k]
             found.append(Layer(name, role, k, name, 2**k, channels))  # type: ignore[arg-type]
@@ -242,8 +250,9 @@ def _learns_from_several(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
 def _with_new_weights(network: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        if isinstance(network, UNet):
-            return build(network.config)
+        config = own_config(network)
+        if config is not None:
+            return build(config)
         fresh = copy.deepcopy(network)
         for module in fresh.modules():
             reset = getattr(module, "reset_parameters", None)

@@ -25,10 +25,12 @@ from whatwhere.records import VOID
 __all__ = ["LARGEST", "Case", "Pixel", "choose_cases", "fellow", "held_together"]
 
 LARGEST = 512
-"""px; of larger images a square of this side is taken, around a label edge."""
+"""px; of larger images a square of this side is taken, around a label edge where there is one."""
 
 Pixel = tuple[str, int, int]
 """An image's name, and x and y in it."""
+
+_ASKED = "the pixel that was asked for"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ class Case:
         truth: ``H x W`` uint8 class ids, or None without a mask.
         image: ``(1, C, H, W)`` float32 network input.
         corner: row and column of the cut in the whole image.
-        cropped: whether it was cut.
+        around: what lies in the middle of the cut, in words; empty if it was not cut.
         shapes: of the whole mask, where it was cut, and ``shorter`` the shorter side of the whole image in px.
         folder: that it shares with others (a patient, a flight); empty if it lies in none.
     """
@@ -51,7 +53,7 @@ class Case:
     truth: NDArray[np.uint8] | None
     image: Tensor
     corner: tuple[int, int] = (0, 0)
-    cropped: bool = False
+    around: str = ""
     shapes: tuple[ClassShape, ...] = ()
     shorter: int = 0
     folder: str = ""
@@ -87,8 +89,12 @@ def choose_cases(
     cases = [replace(_load(model, data, index, seed, device, pixel), folder=folders[index]) for index in chosen]
     asked = None if pixel is None else next(case for case in cases if case.name == pixel[0])
     notes = []
-    if any(case.cropped for case in cases):
-        notes.append(f"Of images larger than {LARGEST} px a square of that side was taken, around a label edge.")
+    if middles := sorted({case.around for case in cases} - {""}):
+        notes.append(
+            f"Of images larger than {LARGEST} px a square of that side was taken, around {' or '.join(middles)}."
+        )
+    if asked is not None and asked.truth is None and asked.shapes:
+        notes.append(f"Around {_ASKED} nothing is labelled: its image counts as one without a mask.")
     masked = [case for case in cases if case.truth is not None]
     left_out = [case for case in cases if case.truth is None and case is not asked] if masked else []
     if left_out:
@@ -130,7 +136,7 @@ def _load(model: Model, data: ImageSet, index: int, seed: int, device: str, pixe
     raw, truth = _pair(data, index)
     if truth is not None:
         _check_labels(model, name, raw, truth)
-    around = None
+    asked = None
     if pixel is not None and pixel[0] == name:
         height, width = raw.shape[:2]
         if not (0 <= pixel[1] < width and 0 <= pixel[2] < height):
@@ -139,31 +145,31 @@ def _load(model: Model, data: ImageSet, index: int, seed: int, device: str, pixe
                 f"x from 0 to {width - 1} and y from 0 to {height - 1}",
                 "count from the top left corner, x to the right",
             )
-        around = (pixel[2], pixel[1])
-    whole = raw.shape
-    shapes: tuple[ClassShape, ...] = ()
-    top, left = _corner(raw.shape[:2], truth, seed + index, around)
+        asked = (pixel[2], pixel[1])
+    size = raw.shape[:2]
+    if max(size) <= LARGEST:
+        return Case(name, raw, truth, model.normalise(raw, name)[None].to(device), shorter=min(size))
+    middle, around = (asked, _ASKED) if asked else _middle(size, truth, seed + index)
+    top, left = (int(np.clip(at - LARGEST // 2, 0, max(0, n - LARGEST))) for at, n in zip(middle, size))
     cut = np.s_[top : top + LARGEST, left : left + LARGEST]
     image = model.normalise(raw[cut], name)[None].to(device)
-    if raw[cut].shape != whole:
-        shapes = () if truth is None else class_shapes(truth, model.classes.count)
-        # copied, so that the whole image need not be kept
-        raw, truth = raw[cut].copy(), None if truth is None else truth[cut].copy()
-    return Case(name, raw, truth, image, (top, left), raw.shape != whole, shapes, min(whole[:2]))
+    shapes = () if truth is None else class_shapes(truth, model.classes.count)
+    # copied, so that the whole image need not be kept
+    raw, truth = raw[cut].copy(), None if truth is None or (truth[cut] == VOID).all() else truth[cut].copy()
+    return Case(name, raw, truth, image, (top, left), around, shapes, min(size))
 
 
-def _corner(
-    size: Sequence[int], truth: NDArray[np.uint8] | None, seed: int, around: tuple[int, int] | None
-) -> tuple[int, int]:
-    """Where to cut: so that a label edge (or the asked pixel) lies in the middle, if the image is too large."""
-    if max(size) <= LARGEST:
-        return 0, 0
-    if around is None:
-        edges = np.argwhere(contour(truth)) if truth is not None else np.zeros((0, 2), int)
-        rng = np.random.default_rng(seed)
-        around = tuple(edges[rng.integers(len(edges))]) if len(edges) else (size[0] // 2, size[1] // 2)
-    top, left = (int(np.clip(at - LARGEST // 2, 0, max(0, n - LARGEST))) for at, n in zip(around, size))
-    return top, left
+def _middle(size: Sequence[int], truth: NDArray[np.uint8] | None, seed: int) -> tuple[tuple[int, int], str]:
+    """Around what to cut: a label edge, or where none is a pixel that counts, so that there is something to measure."""
+    if truth is None:
+        return (size[0] // 2, size[1] // 2), "its middle"
+    rng, edges = np.random.default_rng(seed), np.argwhere(contour(truth))
+    if len(edges):
+        row, column = edges[rng.integers(len(edges))].tolist()
+        return (row, column), "a label edge"
+    counted = np.count_nonzero(truth != VOID, axis=1)  # by rows: places of all pixels take eight times the mask
+    row = int(rng.choice(len(counted), p=counted / counted.sum()))
+    return (row, int(rng.choice(np.flatnonzero(truth[row] != VOID)))), "a labelled pixel"
 
 
 def _check_labels(model: Model, name: str, raw: NDArray[Any], truth: NDArray[np.uint8]) -> None:

@@ -117,9 +117,10 @@ def short_sighted(seen: Observed) -> Diagnosis:
     """Windows smaller than the objects, right at edges and wrong inside."""
     found, window = seen.measured, seen.measured.window
     worst = _worst_object(seen)
-    if found.what is None or found.where is None or window is None or worst is None:
-        return Diagnosis("sees too little", False, "Not measured: an unbounded window, or no separate objects.")
-    what, where = found.what.value or 0.0, found.where.value or 0.0
+    what, where = found.what.value if found.what else None, found.where.value if found.where else None
+    if found.where is None or what is None or where is None or window is None or worst is None:
+        why = "no what or no where, an unbounded window, or no separate objects"
+        return Diagnosis("sees too little", False, f"Not measured: {why}.")
     name, typical = worst
     numbers = {"window": float(window), f"typical {name}": typical, "what": what, "where": where}
     said = (
@@ -210,7 +211,8 @@ def blocky(seen: Observed) -> Diagnosis:
     strict = seen.scores.pooled["mean_boundary_f1"]
     numbers = {"finest level that reaches the decoder": float(finest), "Boundary F1 at 1 px": strict}
     if finest == 0:
-        return Diagnosis("blocky", False, "Features of full resolution reach the decoder by skip 0.", "", numbers)
+        by = next((path.name for path in skips if path.level == 0 and path not in lost), "the bottleneck")
+        return Diagnosis("blocky", False, f"Features of full resolution reach the decoder by {by}.", "", numbers)
     if strict >= _SHARP:
         words = (
             f"Edges are sharp (Boundary F1 at 1 px: {strict:.2f}), though no skip finer than 1/{2**finest} is there."

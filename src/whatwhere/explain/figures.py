@@ -85,6 +85,8 @@ def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
     )
     for name, colour, marker, key, answer, chance in series:
         values = [getattr(one, key) for one in levels.readings] + [answer]
+        if all(one.value is None for one in values):
+            continue
         centre, errors = _errors(values)
         axes.errorbar(places, centre, errors, color=colour, marker=marker, ms=6, lw=2.2, elinewidth=1.2, label=name)
         untrained = [getattr(one, f"untrained_{key}") for one in levels.readings]
@@ -134,8 +136,8 @@ def draw_paintings(explanation: Explanation, which: int = 0, palette: Palette = 
         if layer.name in example.by_layer and layer.role != "pixel":
             title = layer.title
             if levels is not None:
-                scores = (levels[layer.name].what.value or 0, levels[layer.name].where.value or 0)
-                title += "\nwhat {:.2f}  where {:.2f}".format(*scores)
+                scores = (levels[layer.name].what.value, levels[layer.name].where.value)
+                title += "\nwhat {}  where {}".format(*("–" if one is None else f"{one:.2f}" for one in scores))
             row = below if layer.role == "decoder" else top
             row.append((title, colours[example.by_layer[layer.name]]))
     below.append(("the answer", colours[example.painting]))

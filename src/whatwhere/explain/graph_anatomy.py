@@ -9,16 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 
 import torch
 from torch import Tensor, fx, nn
 
 from whatwhere.errors import ModelError, in_a_line
 from whatwhere.explain.anatomy import Layer, Path, Windows, both_logits
+from whatwhere.explain.padded import for_any_size
 from whatwhere.field import Field
 
 __all__ = ["GraphAnatomy"]
+
+_KEPT = 64
+"""Sizes of images for which the graph is kept; some MB each."""
 
 
 class GraphAnatomy:
@@ -27,13 +31,16 @@ class GraphAnatomy:
     Args:
         network: the module, in evaluation mode.
         shape: ``(1, C, H, W)`` of an example; other sizes are exported when they come.
+
+    Attributes:
+        network: the module; padding its images where it does not take all sizes.
     """
 
     def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
-        self.network = network
-        self.windows = Windows(network)
+        self.network = for_any_size(network, shape[1])
+        self.windows = Windows(self.network)
         self._shape = tuple(shape)
-        self._programs: dict[tuple[int, ...], _Program] = {}
+        self._program = lru_cache(_KEPT)(partial(_Program, self.network))
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -54,25 +61,19 @@ class GraphAnatomy:
         return (*skips, Path("bottleneck", parts.level(parts.bottleneck)))
 
     def read(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        program = self._program(image.shape)
+        program = self._program(tuple(image.shape))
         nodes = program.parts.layers
         logits, *features = program.run({program.image: image}, [program.logits, *nodes.values()])
         return both_logits(logits), {"pixel": image, **dict(zip(nodes, features))}
 
     def carried(self, image: Tensor) -> tuple[Tensor, ...]:
-        program = self._program(image.shape)
+        program = self._program(tuple(image.shape))
         return tuple(program.run({program.image: image}, program.parts.cut))
 
     def decode(self, carried: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         program = self._program((*self._shape[:2], *size))
         (logits,) = program.run(dict(zip(program.parts.cut, carried)), [program.logits])
         return both_logits(logits)
-
-    def _program(self, shape: Sequence[int]) -> _Program:
-        key = tuple(shape)
-        if key not in self._programs:
-            self._programs[key] = _Program(self.network, key)
-        return self._programs[key]
 
 
 class _Program:
@@ -143,13 +144,13 @@ class _Parts:
     """Which nodes are what.
 
     Attributes:
-        levels: for each map and the image how often its rows were halved on the way.
+        halved: for each map and the image how often its rows and its columns were halved on the way.
         layers: by name, in the order of the computation.
         skips: nodes before the bottleneck that are read after it, from the finest to the coarsest.
         bottleneck: the last node at the coarsest resolution.
     """
 
-    levels: dict[fx.Node, int]
+    halved: dict[fx.Node, tuple[int, int]]
     layers: dict[str, fx.Node]
     skips: tuple[fx.Node, ...]
     bottleneck: fx.Node
@@ -159,15 +160,17 @@ class _Parts:
         return (*self.skips, self.bottleneck)
 
     def level(self, node: fx.Node) -> int:
-        return self.levels[node]
+        return max(self.halved[node])
 
     @classmethod
     def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts:
         after_image, before_logits = _descendants(nodes, {image}), _ancestors({logits})
         maps = [node for node in nodes if node in after_image and node in before_logits and _is_map(node)]
         answers = _same_as(logits)
-        hidden = [node for node in maps if node not in answers] or maps
-        levels = _levels(image, maps)
+        hidden = [node for node in maps if node not in answers and not _is_rimmed(node, image)] or maps
+        down, across = (_halvings(image, maps, axis) for axis in (-2, -1))
+        halved = {node: (down[node], across[node]) for node in down}
+        levels = {node: max(both) for node, both in halved.items()}
         coarsest = max(levels[node] for node in hidden)
         bottleneck = [node for node in hidden if levels[node] == coarsest][-1]
         before, after = _ancestors({bottleneck}), _descendants(nodes, {bottleneck})
@@ -186,46 +189,56 @@ class _Parts:
             found = [node for node in hidden if node in after and levels[node] == level]
             if found:
                 layers[f"decoder.{level}"] = found[-1]
-        return cls(levels, layers, tuple(sorted(skips, key=levels.__getitem__)), bottleneck)
+        return cls(halved, layers, tuple(sorted(skips, key=levels.__getitem__)), bottleneck)
 
 
 def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer:
     role, _, _ = name.partition(".")
-    level = program.parts.level(node)
     module = program.module_path(node, windows.layers)
-    stride, origin = 2**level, (0, 0)
+    (rows, columns), origin = (2**times for times in program.parts.halved[node]), (0, 0)
     if module:
         grid = windows.grid(module)
-        if grid.stride[0] is not None:
-            stride, origin = max(1, int(grid.stride[0])), (grid.origin[0], grid.origin[1])
-    return Layer(name, role, level, module or "output", stride, _channels(node), origin)  # type: ignore[arg-type]
+        if None not in grid.stride:
+            rows, columns = (max(1, int(stride or 1)) for stride in grid.stride)
+            origin = grid.origin[0], grid.origin[1]
+    level, uneven = program.parts.level(node), None if rows == columns else (rows, columns)
+    stride, channels = max(rows, columns), _channels(node)
+    return Layer(name, role, level, module or "output", stride, channels, origin, uneven)  # type: ignore[arg-type]
 
 
 _CUTS = ("slice", "pad", "index", "narrow", "select", "roll", "flip")
 """Operators that change how many rows there are, and not how far apart they stand."""
 
 
-def _levels(image: fx.Node, maps: Sequence[fx.Node]) -> dict[fx.Node, int]:
-    """How often rows were halved on the way to each map, less how often they were doubled.
+def _is_rimmed(node: fx.Node, image: fx.Node) -> bool:
+    """Whether a map is the image with a rim, such as zeros: no features yet."""
+    return node is image or ("pad" in _operator(node) and _is_rimmed(node.all_input_nodes[0], image))
+
+
+def _operator(node: fx.Node) -> str:
+    """Without the overload: ``aten.conv2d.padding`` cuts and pads nothing."""
+    return str(node.target).rpartition(".")[0]
+
+
+def _halvings(image: fx.Node, maps: Sequence[fx.Node], axis: int) -> dict[fx.Node, int]:
+    """How often rows (or columns) were halved on the way to the image and each map, less how often they were doubled.
 
     Counted operator by operator: a network that mirrors the image at its edges, and then eats the rim, has other
     numbers of rows than powers of two.
     """
+
+    def halved(source: fx.Node, node: fx.Node) -> int:
+        return round(math.log2(source.meta["val"].shape[axis] / node.meta["val"].shape[axis]))
+
     found = {image: 0}
     for node in maps:
-        cut = any(name in str(node.target) for name in _CUTS)
+        cut = any(name in _operator(node) for name in _CUTS)
         steps = [
-            found[source] + (0 if cut else round(math.log2(_rows(source) / _rows(node))))
-            for source in node.all_input_nodes
-            if source in found
+            found[source] + (0 if cut else halved(source, node)) for source in node.all_input_nodes if source in found
         ]
         # what comes of no map, such as a pooled vector that is spread out again, stands where its size says
-        found[node] = max(0, *steps) if steps else max(0, round(math.log2(_rows(image) / _rows(node))))
+        found[node] = max(0, *steps) if steps else max(0, halved(image, node))
     return found
-
-
-def _rows(node: fx.Node) -> int:
-    return int(node.meta["val"].shape[-2])
 
 
 def _is_map(node: fx.Node) -> bool:

@@ -54,7 +54,8 @@ class Reading:
 
     Attributes:
         layer: where.
-        what: balanced accuracy on interior pixels of held-out images.
+        what: balanced accuracy on interior pixels of held-out images; without a value where fewer than two classes
+            have any.
         where: on boundary pixels, by probes fitted on other parts of the same image.
         side: on boundary pixels of held-out images.
         shuffled: *what* of a probe fitted on shuffled labels: chance.
@@ -253,9 +254,10 @@ def _where(layer: Layer | None = None) -> str:
     )
     if layer is None or layer.stride == 1:
         return said
+    height, width = layer.cell
     return (
-        f"{said}; each unit gives its whole cell of {layer.stride}x{layer.stride} px one answer, so what its channels "
-        "may say of places inside the cell is not counted"
+        f"{said}; each unit gives its whole cell of {height}x{width} px one answer, so what its channels may say of "
+        "places inside the cell is not counted"
     )
 
 
@@ -267,6 +269,8 @@ def _held_out(samples: Samples) -> str:
 
 def _score_what(logits: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
     known = _known(logits, logits[np.arange(len(spots)), spots.label])
+    if len(np.unique(spots.label)) < 2:
+        known = known[:0]  # of one class alone nothing is asked
     return _tally(logits[known].argmax(1) == spots.label[known], spots.take(known), classes, method, seed)
 
 

@@ -229,13 +229,18 @@ def sets_tried(players: int) -> int:
 
 
 def part_seen(windows: Field, pixel: tuple[int, int], size: tuple[int, int]) -> Box:
-    """The part of an image that answers for one pixel of the output as the whole does; all of it without tiles."""
+    """A part of an image that answers for one pixel of the output as the whole does; all of it without tiles.
+
+    At the rims it is moved inside, not cut: networks made elsewhere are exported for every size, and so for few.
+    """
     if not windows.tileable:
         return (0, size[0]), (0, size[1])
-    return tuple(
-        (start // period * period, min(n, -(-stop // period) * period))
-        for (start, stop), period, n in zip(windows.receptive_field("output", pixel), windows.period, size)
-    )
+    found = []
+    for at, (before, after), period, n in zip(pixel, windows.halo(), windows.period, size):
+        side = before + period + after
+        start = max(0, min(at // period * period - before, -(-n // period) * period - side))
+        found.append((start, min(n, start + side)))
+    return tuple(found)
 
 
 class Reader(Protocol):

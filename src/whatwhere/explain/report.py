@@ -68,7 +68,7 @@ def _context(e: Explanation) -> dict[str, Any]:
         else None,
         "sight_svg": inline_svg(figures.draw_sight(e.sights, e.objects, tokens), "how far every layer sees"),
         "skips_svg": inline_svg(figures.draw_skips(e.skips, scores, tokens), "what every path brings")
-        if len(e.skips.paths) > 1
+        if scores and len(e.skips.paths) > 1
         else None,
         "presence_svg": (
             inline_svg(figures.draw_presence(e.presence, e.layers, e.levels, tokens), "yes or no by level")

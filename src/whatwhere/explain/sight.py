@@ -230,8 +230,8 @@ def _name(layer: Layer | None) -> str:
     return "output" if layer is None else layer.name
 
 
-def _stride(layer: Layer | None) -> int:
-    return 1 if layer is None else layer.stride
+def _cell(layer: Layer | None) -> tuple[int, int]:
+    return (1, 1) if layer is None else layer.cell
 
 
 def _middle_of_cell(layer: Layer | None, pixel: tuple[int, int], size: tuple[int, ...]) -> tuple[int, int]:
@@ -239,8 +239,8 @@ def _middle_of_cell(layer: Layer | None, pixel: tuple[int, int], size: tuple[int
     if layer is None:
         return pixel
     row, column = (
-        min(n - 1, (at - origin) // layer.stride * layer.stride + origin + layer.stride // 2)
-        for at, origin, n in zip(pixel, layer.origin, size)
+        min(n - 1, (at - origin) // side * side + origin + side // 2)
+        for at, origin, side, n in zip(pixel, layer.origin, layer.cell, size)
     )
     return max(0, row), max(0, column)
 
@@ -360,9 +360,10 @@ def _sight(
 ) -> Sight:
     module = "output" if layer is None else layer.module
     reach = windows.reach(module)
-    theoretical = None if reach is None else max(before + _stride(layer) + after for before, after in reach)
+    cell = _cell(layer)
+    theoretical = None if reach is None else max(before + side + after for (before, after), side in zip(reach, cell))
     # beyond the window nothing matters, so no larger square can be needed; the pixel may stand at the cell's rim
-    widest = np.minimum(sides, (theoretical or sides[-1]) + 2 * (_stride(layer) - 1)).tolist()
+    widest = np.minimum(sides, (theoretical or sides[-1]) + 2 * (max(cell) - 1)).tolist()
     profiles = np.stack(rings) if rings else np.zeros((0, 1))
     how = "side in px of the square around a unit with {} of the absolute gradient, mean over images; one unit an image"
     seen = "side in px of the visible square from which on 95 % of a unit's answer is restored; one unit an image"

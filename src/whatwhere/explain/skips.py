@@ -213,6 +213,10 @@ class Tally:
         row = {"interior accuracy": 1, "boundary accuracy": 3}.get(score)
         return int(self.judge.result().confusion.sum() if row is None else np.stack(self.hits)[:, row].sum())
 
+    def classes_inside(self) -> int:
+        """How many classes have interior pixels."""
+        return int((np.stack(self.hits)[:, 1].sum(0) > 0).sum())
+
     def images(self) -> dict[str, int]:
         """How many images hold what a score is of, where that may be fewer than all."""
         held = images_of_scores((self.judge.result().counts,), self.judge.classes.names)
@@ -322,6 +326,8 @@ def _share_out(
     scores = {cut: tally.scores(weights) for cut, tally in tallies.items() if len(tally.hits) == images}
     # a class that only some ways to cut paint where there is none has an IoU there, and none elsewhere
     names = [name for name in scores[whole] if all(np.isfinite(scores[cut][name][0]) for cut in {*met, whole, 0})]
+    if tallies[whole].classes_inside() < 2:  # of one class alone it says nothing of what
+        names = [name for name in names if name != "interior accuracy"]
     pixels = {name: tallies[whole].pixels(name) for name in names}
 
     told = tallies[whole].images()

@@ -112,21 +112,47 @@ def study_of(bench: Bench) -> Study:
 
 
 def levels_of(bench: Bench, study: Study) -> Levels | None:
-    """What and where; None, and a note, where the labels do not ask."""
-    interior, boundary = study.samples.spots
-    if len(np.unique(study.samples.groups[0])) < 2:
-        alone = "one image or part of one" if len(np.unique(interior.image)) < 2 else "one folder of images"
-        bench.notes.append(f"{NOT_MEASURED} {alone} alone has labelled insides.")
+    """What and where; without what the labels do not ask, of which a note says why, and None if they ask neither."""
+    no_what, no_where = _unasked(bench, study)
+    if no_what and no_where:
+        bench.notes.append(f"{NOT_MEASURED} {no_what}.")
         return None
-    if len(np.unique(interior.label)) < 2:
-        bench.notes.append(f"{NOT_MEASURED} the labels of these images hold fewer than two classes.")
-        return None
-    if not len(boundary):
-        bench.notes.append(f"Where was not measured: no two classes meet within {BOUNDARY_WIDTH} px of each other.")
+    if no_what:
+        bench.notes.append(f"What was not measured: {no_what}.")
+    elif thin := _too_thin(bench, study):
+        bench.notes.append(f"What was not measured of every class: {thin}.")
+    if no_where:
+        bench.notes.append(f"Where was not measured: {no_where}.")
     return measure_levels(
         bench.anatomy.layers, study.samples, study.untrained, study.answers, classes=bench.model.classes.count,
         distance=bench.distance, seed=bench.seed, progress=bench.part("reading every level", 0.15, 0.3),
     )  # fmt: skip
+
+
+def _unasked(bench: Bench, study: Study) -> tuple[str, str]:
+    """Why the labels do not ask what, and why not where; empty if they do."""
+    interior, boundary = study.samples.spots
+    no_where = "" if len(boundary) else f"no two classes meet within {BOUNDARY_WIDTH} px of each other"
+    if len(_held(bench)) < 2:
+        return "the labels of these images hold fewer than two classes", no_where
+    if len(np.unique(interior.label)) < 2:
+        return _too_thin(bench, study), no_where
+    if len(np.unique(study.samples.groups[0])) < 2:
+        alone = "one image or part of one" if len(np.unique(interior.image)) < 2 else "one folder of images"
+        return f"{alone} alone has labelled insides", no_where
+    return "", no_where
+
+
+def _too_thin(bench: Bench, study: Study) -> str:
+    """Of which classes what cannot be asked, in words; empty if there are none."""
+    thin = sorted(_held(bench) - set(study.samples.spots[0].label.tolist()))
+    names = " or ".join(repr(bench.model.classes.names[class_id]) for class_id in thin)
+    return f"no pixel of {names} lies farther than {bench.distance} px from a label edge" if thin else ""
+
+
+def _held(bench: Bench) -> set[int]:
+    """The classes that the labels hold."""
+    return {int(class_id) for aim in bench.aims for class_id in np.unique(aim)} - {VOID}
 
 
 def skips_of(bench: Bench, study: Study) -> Worths:

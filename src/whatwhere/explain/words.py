@@ -48,6 +48,8 @@ def levels(e: Explanation) -> list[str]:
     said = [_what_sentence(top, bottom), _where_sentence(top, bottom)]
     if found.readings[-1].layer.role == "decoder":
         said.append(_decoder_sentence(found))
+    if bottom.what.value is None:
+        return said
     said.append(_untrained_sentence(found))
     shuffled = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
     mixed = f"score {min(shuffled):.2f} to {max(shuffled):.2f}" if shuffled else "could not be scored"
@@ -83,6 +85,8 @@ def _least(readings: list[Reading], asked: str) -> Reading:
 
 
 def _what_sentence(top: Reading, bottom: Reading) -> str:
+    if top.what.value is None and bottom.what.value is None:
+        return "What was not measured: too little lies far enough from every edge; the notes say more."
     step, fresh, fresh_top = _surely(bottom.what, top.what), bottom.untrained_what, top.untrained_what
     start = (
         f"What: a probe on single units of {top.layer.title} tells {top.what} of the interior pixels rightly, on the "
@@ -211,8 +215,8 @@ def skips(e: Explanation) -> list[str]:
         return ["This network has no skips: everything it paints passes through the bottleneck."]
     said = []
     for score in ("interior accuracy", "Boundary F1"):
-        if score not in e.skips.worth:  # no edge, or no pixel far from one, neither painted nor true
-            said.append(f"{score} could not be measured: these images hold nothing that it counts.")
+        if score not in e.skips.worth:  # no edge, neither painted nor true, or no two classes far from one
+            said.append(f"{score} could not be measured: these images hold too little of what it counts.")
             continue
         ranked = sorted(e.skips.worth[score], key=lambda one: one.shapley.value or 0.0, reverse=True)
         first = ranked[0]
@@ -289,10 +293,11 @@ def presence(e: Explanation) -> list[str]:
     survives = (bottom.low or 0.0) > 0.5 and bottom.images >= ENOUGH
     return [
         f"Asked of each {region} whether it holds {names} ({100 * VISIBLE:g} % of its pixels or more), a probe on "
-        f"averages of the raw pixels is right in {top} of the cases, of the bottleneck in {bottom} (chance 0.50); "
-        f"{layer.title} does best{ahead}.",
+        f"averages of the raw pixels has a balanced accuracy of {top}, of the bottleneck {bottom} (the mean of yes and "
+        f"no; chance 0.50); {layer.title} does best{ahead}.",
         f"Averaging throws {place} away, and at the bottleneck the answer survives it: for yes or no, what alone can "
-        f"do. A linear probe on these features, which needs no right half of the U, is right in {bottom} of the cases."
+        f"do. A linear probe on these features, which needs no right half of the U, has a balanced "
+        f"accuracy of {bottom}."
         if survives
         else f"Averaging throws {place} away; the bottleneck's average was not shown to answer better than chance.",
     ]

@@ -65,7 +65,7 @@ def _layer(layer: Layer, windows: Field) -> dict[str, Any]:
     extent = (1, 1) if layer.role == "pixel" else windows.extent(layer.module)
     return {
         "name": layer.name, "title": layer.title, "role": layer.role, "level": layer.level,
-        "stride": [layer.stride, layer.stride], "channels": layer.channels,
+        "stride": list(layer.cell), "channels": layer.channels,
         "field": None if extent is None else list(extent),
     }  # fmt: skip
 

@@ -40,8 +40,8 @@ def strongest_maps(lens: Lens, shown: Shown, name: str, others: Sequence[Shown])
         for place, channel in enumerate(chosen):
             row, column = divmod(int(found[channel].argmax()), found.shape[2])
             centre = [
-                int(min(n - 1, origin + unit * layer.stride + layer.stride // 2))
-                for unit, origin, n in zip((row, column), layer.origin, one.size)
+                int(min(n - 1, origin + unit * side + side // 2))
+                for unit, origin, side, n in zip((row, column), layer.origin, layer.cell, one.size)
             ]
             peaks[place].append((float(found[channel].max()), one, centre[0], centre[1]))
     side = _LARGEST_PATCH if extent is None else min(_LARGEST_PATCH, *extent)

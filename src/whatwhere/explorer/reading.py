@@ -19,7 +19,7 @@ from whatwhere.data.sets import ImageSet
 from whatwhere.data.split import folders_of
 from whatwhere.errors import WhatwhereError
 from whatwhere.explain.cases import fellow, held_together
-from whatwhere.explain.levels import NOBODY, Levels, Painters, gather, paint_by_probe, painting_probes
+from whatwhere.explain.levels import NOBODY, NOT_MEASURED, Levels, Painters, gather, paint_by_probe, painting_probes
 from whatwhere.explain.presence import VISIBLE, Presence, cell_counts, measure_presence, region_features
 from whatwhere.explain.probes import Probe, fit_probe, softmax
 from whatwhere.explain.stages import Bench, levels_of, prepare, study_of
@@ -65,16 +65,19 @@ class Reading:
         self._why: str | None = None if data is not None and len(data) else _NO_LABELS
 
     def state(self) -> dict[str, Any]:
-        """Whether all is measured; asking starts the measurement."""
+        """Whether all is measured, and why the levels are not; asking starts the measurement."""
         self._start()
-        known = self._known
+        known, why = self._known, self._why
         levels = None
         if known is not None and known.levels is not None:
             levels = {
                 one.layer.name: {"what": one.what.to_json(), "where": one.where.to_json()}
                 for one in known.levels.readings
             }
-        return {"ready": known is not None, "share": self._share, "levels": levels, "why": self._why}
+        elif known is not None:
+            note = next((note for note in known.bench.notes if note.startswith(NOT_MEASURED)), NOT_MEASURED)
+            why = note.removeprefix(NOT_MEASURED).strip(" .")
+        return {"ready": known is not None, "share": self._share, "levels": levels, "why": why}
 
     def _start(self) -> None:
         with self._lock:
@@ -130,11 +133,11 @@ class Reading:
             NotReadyError: it is still being measured.
             RefusalError: it cannot be.
         """
-        state = self.state()
-        if state["why"] is not None:
-            raise RefusalError(422, state["why"], "images with masks", "start again with --data DATA")
+        self._start()
+        if self._why is not None:
+            raise RefusalError(422, self._why, "images with masks", "start again with --data DATA")
         if self._known is None:
-            raise NotReadyError(state["share"])
+            raise NotReadyError(self._share)
         return self._known
 
     def _place(self, known: _Known, shown: Shown) -> int | None:

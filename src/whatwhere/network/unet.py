@@ -56,6 +56,7 @@ class UNet(nn.Module):
 
     Attributes:
         channels: what each level 0 .. depth carries across its skip, and through the bottleneck.
+        unread: encoder levels that reach no logit: those beside the image's way down, below the last with a skip.
 
     >>> network = UNet(in_channels=1, classes=2, width=4, depth=2).eval()
     >>> network(torch.zeros(1, 1, 37, 50)).shape
@@ -112,7 +113,7 @@ class UNet(nn.Module):
         self.bottleneck: nn.Module
         block, repeats, padded = self.config["block"], self.config["repeats"], self.padding == "same"
         if encoder == "plain":
-            self.channels = widths
+            self.channels, self.unread = widths, range(0)
             self.encoder = PlainEncoder(in_channels, widths[:-1], block, repeats, padded)
             self.bottleneck = pooled_block(block, widths[-2], widths[-1], repeats, padded)
             return
@@ -124,9 +125,9 @@ class UNet(nn.Module):
             self.channels = (widths[0], *LITE0_CHANNELS[: self.depth])
             *stages, self.bottleneck = lite0_stages()[: self.depth]
             self.encoder = Lite0Encoder(in_channels, widths[0], stages)
-        # blocks beside the image's way down: below the last that a skip takes nobody asks
         own = int(getattr(self.encoder, "own", 1))
-        for level in range(max((level for level in self.skips if level < own), default=-1) + 1, own):
+        self.unread = range(max((level for level in self.skips if level < own), default=-1) + 1, own)
+        for level in self.unread:
             self.encoder.get_submodule(str(level)).requires_grad_(False)
 
     @property

@@ -132,6 +132,7 @@ export class NetworkView {
     if (this.shown !== model) this.u.setModel(model, looks);
     this.shown = model;
     this.seen = seen;
+    this.signed = null; // of the last image
     fill(/** @type {Element} */ (this.title), model.name, model.title && model.title !== model.name ? h("span", { class: "quiet", text: model.title }) : null);
     fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => chip(looks, look.id)));
     fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), `${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);

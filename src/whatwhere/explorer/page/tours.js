@@ -79,7 +79,7 @@ export const TOURS = [
     steps: [
       { show: () => part(".u"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: first(scene.seen) }),
         say: ({ seen }) => "The image goes in at the left top; the painted image comes out at the right top. " + (seen.probes?.why
-          ? "Each small picture on the U is the image as finely as that level's units stand. Started with labelled images (--data), it would be painted from that level alone."
+          ? "Each small picture on the U is the image as finely as that level's units stand. Started with labelled images (--data) that hold several classes, it would be painted from that level alone."
           : "Each small picture on the U is painted from that one level alone, by a weighted sum of its features: it is what the level knows by itself.") },
       { show: (scene) => node(first(scene.seen)), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: first(scene.seen) }),
         say: (scene) => `Take this pixel. At the top level one unit sees ${sees(scene, first(scene.seen))}: the small frame on the image. From no more than that, ${reads(scene, first(scene.seen))}. What so small a window tells is a low-level feature.` },

@@ -129,8 +129,7 @@ export class UView {
   /** @param {import("./u-layout.js").Layout} at */
   drawBand(at) {
     this.drawing.setAttribute("viewBox", `0 0 ${at.width} ${at.height}`);
-    const left = at.layers[Object.keys(at.layers)[0]];
-    const middle = (left?.y ?? 0) + at.picture / 2;
+    const middle = 4 + at.picture / 2; // of the top row
     const chevrons = at.steps.map(({ x, y, down }) =>
       s("path", { class: "step", d: down ? `M${x - 7} ${y - 3}l7 6 7-6` : `M${x - 7} ${y + 3}l7-6 7 6` }));
     const missing = at.rows.filter((level) => !at.skips.some((line) => line.path.level === level)).map((level) => {
