@@ -121,8 +121,8 @@ def _context(seeds: Seeds, show: Show, pictures: Path) -> str:
 ![What and where along the U]({pictures.name}/levels.png)
 
 **A low-level feature is what a unit can say from a few pixels.** On encoder 0 a linear probe tells the two sides of an
-edge apart in {mean(top, "where")} of the cases, but inside objects it names the class of {mean(top, "what")} of the
-pixels (chance {answers[0]["chance"]:.2f}).
+edge apart with a balanced accuracy of {mean(top, "where")}, but inside objects it tells the classes with one of
+{mean(top, "what")} (chance {answers[0]["chance"]:.2f}).
 
 **Context is what takes a wide view.** Down the encoder *what* {step(of(top, "what"), of(bottom, "what"))}; *where*
 {step(of(top, "where"), of(bottom, "where"))}. The shallow network, whose output sees

@@ -89,9 +89,9 @@ def _what_sentence(top: Reading, bottom: Reading) -> str:
         return "What was not measured: too little lies far enough from every edge; the notes say more."
     step, fresh, fresh_top = _surely(bottom.what, top.what), bottom.untrained_what, top.untrained_what
     start = (
-        f"What: a probe on single units of {top.layer.title} tells {top.what} of the interior pixels rightly, on the "
+        f"What: inside objects, a probe on single units of {top.layer.title} tells classes with a balanced accuracy of "
+        f"{top.what}, on the bottleneck {bottom.what}. "
     )
-    start += f"bottleneck {bottom.what}. "
     if step > 0 and (fresh is None or _surely(bottom.what, fresh) > 0):
         return start + "Meaning grows on the way down, as the textbook has it."
     if step > 0 and fresh is not None and fresh_top is not None and _surely(fresh, fresh_top) > 0:
@@ -114,13 +114,14 @@ def _where_sentence(top: Reading, bottom: Reading) -> str:
         return "Where was not measured: in these labels no two classes meet."
     step = _surely(bottom.where, top.where)
     start = (
-        f"Where: at edges, {top.layer.title} tells the two sides apart for {top.where} of the pixels, the bottleneck "
-        f"for {bottom.where} (chance 0.50). "
+        f"Where: at edges, {top.layer.title} tells the two sides apart with a balanced accuracy of {top.where}, the "
+        f"bottleneck {bottom.where} (chance 0.50). "
     )
     if bottom.layer.stride > 1:
+        height, width = bottom.layer.cell
         start += (
-            f"There each unit gives its whole cell of {bottom.layer.stride}x{bottom.layer.stride} px one answer: what "
-            "its channels may say of places inside the cell is not counted, though the decoder may read some of it. "
+            f"There each unit gives its whole cell of {height}x{width} px one answer: what its channels may say of "
+            "places inside the cell is not counted, though the decoder may read some of it. "
         )
     end = f" Which side is which, in an image never seen, takes some what too: {top.side} and {bottom.side}."
     if step < 0:
