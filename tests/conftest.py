@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from tiny import Cli, Done, tiny, write_discs
 from whatwhere import cli, segmenter
+from whatwhere.explain import graph_anatomy
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, load_model
 
@@ -41,6 +43,20 @@ def disc_run(discs: Path, disc_plan: Plan, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def disc_model(disc_run: Path) -> Model:
     return load_model(disc_run)
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The sizes of image for which networks made elsewhere are exported to be explained, as it happens."""
+    sizes: list[tuple[int, ...]] = []
+
+    class Watched(graph_anatomy._Program):
+        def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+            sizes.append(shape[2:])
+            super().__init__(network, shape)
+
+    monkeypatch.setattr(graph_anatomy, "_Program", Watched)
+    return sizes
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def train(
     """
     started = _STARTED
     from whatwhere import segmenter
-    from whatwhere.learn.changes import changed, check_unchanged
+    from whatwhere.learn.changes import changed, check_goes_on
     from whatwhere.learn.plan_file import read_plan
     from whatwhere.learn.run_folder import RunFolder
     from whatwhere.learn.view import make_view
@@ -163,7 +163,7 @@ def train(
         levels = _levels_of(skips, read.network.depth)
         made = changed(read, time=time_budget, epochs=epochs, seed=seed, skips=levels, device=device)
         if resume:
-            check_unchanged(read_plan(folder.plan), made, output)
+            check_goes_on(output, made)  # before the plan is shown
     else:
         with _progress("reading", quiet) as advance:
             made = segmenter.plan(

@@ -12,7 +12,7 @@ from whatwhere.learn.plan import Plan, duration_text, parse_duration
 from whatwhere.learn.plan_file import read_plan
 from whatwhere.learn.run_folder import RunFolder
 
-__all__ = ["changed", "check_goes_on", "check_unchanged"]
+__all__ = ["changed", "check_goes_on"]
 
 
 def changed(
@@ -45,21 +45,16 @@ def _as_written(time: str) -> str:
     return duration_text(parse_duration(time))
 
 
-def check_goes_on(out: Path, asked: Plan) -> None:
-    """Before images are opened by a plan: ``PlanError`` if the run in the folder was started with another.
+def check_goes_on(run: Path, asked: Plan) -> None:
+    """A run goes on by the plan it was started with: ``PlanError`` names the first thing that is asked otherwise.
 
     Raises:
         TrainingError: there is no run.
     """
-    folder = RunFolder(out)
+    folder = RunFolder(run)
     folder.open(resume=True)
-    check_unchanged(read_plan(folder.plan), asked, out)
-
-
-def check_unchanged(plan: Plan, asked: Plan, run: Path) -> None:
-    """A run goes on by the plan it was started with: ``PlanError`` names the first thing that is asked otherwise."""
-    # a plan that was read has no reasons
-    ours, theirs = (dict(_flat(replace(one, reasons={}).to_json())) for one in (plan, asked))
+    plans = read_plan(folder.plan), replace(asked, reasons={})  # one that was read has none
+    ours, theirs = (dict(_flat(plan.to_json())) for plan in plans)
     for key in [*ours, *theirs]:
         if ours.get(key) != theirs.get(key):
             raise PlanError(

@@ -284,6 +284,11 @@ def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned
     return extent, f"the largest objects that recur are {name!r}, typically {extent:.0f} px"
 
 
+def _recurring_extent(survey: Survey) -> Reasoned[float]:
+    """The extent of the typical object of whatever class."""
+    return _telling_extent(survey, _typical_side(survey), range(survey.classes.count if survey.classes else 0))
+
+
 def _typical_side(survey: Survey) -> int:
     heights, widths = survey.image_sides()
     assert heights is not None
@@ -308,7 +313,7 @@ def _crop(survey: Survey, step: int) -> Reasoned[int]:
     side = _typical_side(survey)
     crop = max(step, min(256, side // step * step))
     said = f"{'nearly whole images' if crop > 0.7 * side else 'pieces'} of {side} px; a multiple of {step}"
-    extent, what = _telling_extent(survey, side, range(survey.classes.count if survey.classes else 0))
+    extent, what = _recurring_extent(survey)
     if what != _NO_OBJECTS and extent > 1.5 * crop:
         said += (
             f"; {what}, larger than a crop: with images shrunk by {extent / crop:.1f} each crop would show one whole"
@@ -318,12 +323,12 @@ def _crop(survey: Survey, step: int) -> Reasoned[int]:
 
 def _small_crop(survey: Survey, step: int, usual: Reasoned[int]) -> Reasoned[int]:
     """As small as the objects that recur allow: many small steps tell cells apart that few large ones do not."""
-    side = _typical_side(survey)
-    extent, what = _telling_extent(survey, side, range(survey.classes.count if survey.classes else 0))
+    extent, what = _recurring_extent(survey)
     crop = math.ceil(max(_SMALL_CROP, extent) / step) * step
     if crop >= usual[0]:
         return usual
-    return crop, f"pieces of {side} px; there is time for too few of {usual[0]} px; {what}; a multiple of {step}"
+    said = f"pieces of {_typical_side(survey)} px; there is time for too few of {usual[0]} px"
+    return crop, f"{said}; {what}; a multiple of {step}"
 
 
 def _batch(crop: int) -> int:

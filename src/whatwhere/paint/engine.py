@@ -51,8 +51,8 @@ _SMALL = 256
 """Side of what bfloat16 is tried on."""
 
 _LOSES = 0.075
-"""Of the logits' spread: half of what bfloat16 may do to a network made elsewhere. With random weights those of MONAI
-and segmentation_models.pytorch lose 3 to 9 %; fed with raw 16 bits that they normalise themselves, up to 64 %."""
+"""Of the logits' spread: half of what bfloat16 may do to a network made elsewhere: more than it does to those of MONAI
+and segmentation_models.pytorch with random weights, unless they get raw numbers of 16 bits."""
 
 _PACKAGES = ("whatwhere", "torch", "openvino", "onnxruntime", "onnx", "triton")
 """On whose versions it depends how fast a backend is, and whether it runs."""
