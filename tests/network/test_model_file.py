@@ -7,15 +7,18 @@ import os
 import pickle
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from whatwhere.errors import ModelError, OutputError
-from whatwhere.network import Mirrored, Model, UNet, load_model, save_model
+from whatwhere.network import Mirrored, Model, UNet, build, load_model, save_model
 from whatwhere.records import Classes, Normalisation
 
 CLASSES = Classes(("ground", "Küche"), ((0, 0, 0), (250, 10, 20)), ((0,), ((1, 2, 3), 255)), void=(7,), nearest=True)
@@ -117,6 +120,60 @@ def test_metadata_that_does_not_fit(changes: dict[str, object], tmp_path: Path) 
     path = rewritten(save_model(model(), tmp_path / "m.safetensors"), **changes)
     with pytest.raises(ModelError, match=r"m\.safetensors does not describe a whole model"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [{"repeats": 16, "width": 350, "max_width": 350}, {"repeats": 150, "depth": 150, "width": 1, "max_width": 1}],
+)
+def test_a_small_file_does_not_take_the_memory_of_a_large_network(
+    shape: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, held = build, 200 * 1250
+    made: list[int] = []
+
+    def watched(config: dict[str, Any]) -> nn.Module:
+        network = honest(config)
+        made.append(sum(weight.numel() for weight in network.parameters() if not weight.is_meta))
+        return network
+
+    monkeypatch.setattr("whatwhere.network.model_file.build", watched)
+    config = {"in_channels": 1, "classes": 2, "depth": 1} | shape
+    path = rewritten(save_model(model(), tmp_path / "m.safetensors"), network=config)
+    with safe_open(path, framework="pt") as file:
+        words = file.metadata()
+    save_file({f"weight {index}": torch.zeros(1250) for index in range(200)}, path, metadata=words)
+    with pytest.raises(ModelError, match=r"m\.safetensors does not describe a whole model"):
+        load_model(path)
+    assert sum(made) <= held
+
+
+class _Body(nn.Module):
+    """What stands in for a model of timm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stage = nn.Conv2d(channels, 8, 3, 2, 1)
+        self.feature_info = SimpleNamespace(channels=lambda: [8])
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.stage(x)]
+
+
+@pytest.mark.parametrize("hollow", [True, False])
+def test_a_model_of_timm_is_loaded_though_it_cannot_be_made_without_numbers(
+    hollow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(_name: str, channels: int, _depth: int) -> nn.Module:
+        if torch.empty(1).is_meta and not hollow:
+            raise ModelError("Tensor.item() cannot be called on meta tensors")
+        return _Body(channels)
+
+    monkeypatch.setattr("whatwhere.network.encoders._timm_body", body)
+    saved = Model(UNet(1, 2, width=2, depth=1, encoder="timm:some").eval(), CLASSES, Normalisation((12.5,), (3.0,)))
+    loaded = load_model(save_model(saved, tmp_path / "m.safetensors"))
+    image = torch.rand(1, 1, 20, 14)
+    assert torch.equal(saved.network(image), loaded.network(image))
 
 
 @pytest.mark.parametrize("lacking", ["plan", "training", "versions", "network", "format"])

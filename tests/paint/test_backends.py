@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 import whatwhere.paint.engine
 from tiny import Cli
+from whatwhere import Segmenter
 from whatwhere.errors import PlanError
 from whatwhere.network import Machine, Model, probe_machine, save_model
 from whatwhere.paint import Engine, paint, predict, prove
@@ -28,7 +29,7 @@ from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fuse import ALL, Fusion, fused
 from whatwhere.paint.paint import PaintReport, paint_source
-from whatwhere.paint.scheme import Scheme, exact_halo
+from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.sources import ArraySource
 from whatwhere.paint.stores import JournaledSink, RawStore
 from whatwhere.paint.tiles import Tiling
@@ -272,7 +273,35 @@ class Mobile(nn.Sequential):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [unet, Awkward, Mobile, Foreign, lambda: unet(up="bilinear", skips=[1])])
+class Fitting(nn.Module):
+    """Its ways up are told the size to come to, as many U-Nets tell them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.up, self.last = nn.ConvTranspose2d(8, 8, 3, 2, 1), nn.ConvTranspose2d(8, 3, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.first(x).relu()
+        found: Tensor = self.last(half + self.up(self.second(half), half.size()), output_size=x.size())
+        return found
+
+
+class Leaking(nn.ReLU):
+    """A ReLU by its class alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, 0.1)
+
+
+class Leaky(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3, padding=1), Leaking(), nn.Conv2d(8, 3, 1))
+
+
+@pytest.mark.parametrize(
+    "make", [unet, Awkward, Mobile, Foreign, Fitting, Leaky, lambda: unet(up="bilinear", skips=[1])]
+)
 def test_fusing_changes_nothing(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(3)
     network = make().eval().to(memory_format=torch.channels_last)
@@ -281,6 +310,14 @@ def test_fusing_changes_nothing(make: Callable[[], nn.Module]) -> None:
         batch = torch.randn(shape)
         with torch.inference_mode():
             torch.testing.assert_close(faster(batch), network(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_tells_its_way_up_the_size_is_painted() -> None:
+    torch.manual_seed(0)
+    model = Segmenter.from_module(Fitting(), 3, ([120.0] * 3, [60.0] * 3))
+    image = picture(92, 76)
+    truth = whole_logits(model.model, image).argmax(0).numpy()
+    assert (model.predict(image, backend="eager") == truth).mean() > 0.98  # in bfloat16, where there is that
 
 
 def test_a_unet_is_fused_throughout() -> None:
@@ -572,6 +609,36 @@ def test_what_is_known_is_not_measured_again(tmp_path: Path) -> None:
     assert (choice.backend, len(choice.notes)) == ("eager", 1)
 
 
+def test_what_may_depend_on_the_pixels_is_looked_at_on_those_of_each_run(tmp_path: Path) -> None:
+    store = Verdicts(tmp_path / "verdicts.json")
+
+    def differs(reference: Tensor, _logits: Tensor) -> str:
+        return "other pixels" if float(reference.abs().max()) > 100 else ""
+
+    other = replace(_backend(Tensor.clone), differs=differs)
+    usual, bright = _scene(0.05), _scene(0.05, tile=1e4 * torch.randn(1, 3, 64, 64))
+    for choice in (lambda scene: choose(scene, [other], store), lambda scene: insist(scene, other, store)):
+        assert choice(usual).backend == "other"
+        refused = choice(bright)
+        assert (refused.backend, refused.notes) == ("eager", ("other is not used: other pixels",))
+        assert choice(usual).backend == "other", "what it refuses is these pixels"
+    again = Verdicts(tmp_path / "again")
+    assert choose(bright, [other], again).backend == "eager"
+    assert choose(usual, [other], again).backend == "other"
+
+
+def test_what_begins_anew_with_each_shape_is_measured_on_the_tile_that_it_will_paint(tmp_path: Path) -> None:
+    tile, seen = torch.randn(1, 3, 1040, 16), set()
+
+    def note(logits: Tensor) -> Tensor:
+        seen.add(tuple(logits.shape[2:]))
+        return logits
+
+    other = replace(_backend(note), any_shape=False)
+    assert choose(_scene(0.05, tile=tile), [other], Verdicts(tmp_path / "verdicts.json")).backend == "other"
+    assert seen == {(1040, 16)}
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", "null", '{"key": 3}', '{"key": {"other": {}}}', '{"key": {"other": {"start": "x"}}}',
@@ -661,11 +728,8 @@ def test_a_proof_that_fails_is_told_by_the_exit_code(
     Image.fromarray(picture(220, 230)).save(tmp_path / "a.png")
     assert run_cli(*arguments, "--tile", 96).code == 0
 
-    def too_small(engine: Engine) -> tuple[tuple[int, int], tuple[int, int]]:
-        rows, columns = exact_halo(engine)
-        return (rows[0] - engine.period[0], rows[1]), columns
-
-    monkeypatch.setattr("whatwhere.paint.scheme.exact_halo", too_small)
+    rows, columns = Engine(model_of(unet()), "float32", "cpu").halo
+    monkeypatch.setattr(Engine, "halo", ((rows[0] - 4, rows[1]), columns))
     differs = run_cli(*arguments, "--tile", 96)
     assert "TILES DIFFER" in differs.out
     assert differs.code == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,36 @@ def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
     assert "memory ran out with tiles of 900x800; went on with" in str(done)
     expected = paint(Engine(model_of(unet()), "float32"), image).labels
     np.testing.assert_array_equal(zarr.open_array(str(tmp_path / "out/a.zarr"), mode="r")[...], expected)
+
+
+def test_threads_of_a_worker_go_through_the_network_one_by_one(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(900, 800)
+    zarr.create_array(str(tmp_path / "in/a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
+    for index in range(4):
+        Image.fromarray(picture(50, 60, seed=index)).save(tmp_path / f"in/{index}.png")
+    inside, together, honest = [], [], Engine.logits
+
+    def slow(self: Engine, batch: Tensor) -> Tensor:
+        inside.append(batch)
+        together.append(len(inside))
+        time.sleep(0.05)
+        try:
+            return honest(self, batch)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(Engine, "logits", slow)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=4, processes=False, dashboard_address="127.0.0.1:0"
+    ) as one:
+        done = predict(
+            model_file, tmp_path / "in", tmp_path / "out", cluster=one.scheduler_address, precision="float32", tile=320
+        )
+    assert not done.failed, str(done)
+    assert len(together) > 8
+    assert max(together) == 1
 
 
 def test_a_scheduler_without_workers_is_said(model_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -117,6 +118,69 @@ def test_a_norm_that_can_not_be_folded_is_kept() -> None:
     kept = folded(network, image)
     assert any(isinstance(module, nn.BatchNorm2d) for module in kept.modules())
     torch.testing.assert_close(kept(image), network(image))
+
+
+class _Active(nn.BatchNorm2d):
+    """A norm with its activation, as in timm."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+class _ReluBetween(nn.Module):
+    """ReLU changes in place what the norm then gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(nn.functional.relu(self.conv(x), inplace=True))
+
+
+def _without_mean() -> nn.Module:
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean = norm.running_var = None
+    return norm
+
+
+def _spectral() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is old, and says so
+        return nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(4, 4, 3, padding=1)), nn.BatchNorm2d(4))
+
+
+UNFOLDABLE: dict[str, Callable[[], nn.Module]] = {
+    "a norm with its activation": lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), _Active(4)),
+    "ReLU between": _ReluBetween,
+    "a norm without statistics": lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), _without_mean()),
+    "a way up in groups": lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 3, padding=1, groups=4), nn.BatchNorm2d(4)),
+    "weights that a hook sets": _spectral,
+    "weights that are computed": lambda: nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3, padding=1)), nn.BatchNorm2d(4)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNFOLDABLE)
+def test_what_can_not_be_folded_is_left_and_all_else_is_folded(what: str) -> None:
+    torch.manual_seed(0)
+    odd = UNFOLDABLE[what]()
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), odd, nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3)
+    ).eval()
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.normal_(norm.bias)
+        if norm.running_var is not None:
+            norm.running_var.uniform_(0.5, 2)
+    image = torch.randn(1, 3, 20, 24)
+    less = folded(network, image)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in less.modules()) == 1
+    engine = Engine(model_of(network), "float32", "cpu", backend="eager")
+    with torch.inference_mode():
+        truth = network(image)
+        torch.testing.assert_close(less(image), truth, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(engine.logits(image), truth, rtol=1e-4, atol=1e-5)
 
 
 class _Global(nn.Module):
@@ -430,6 +494,36 @@ def test_a_network_of_ours_with_another_layer_is_followed() -> None:
     wider.encoder.get_submodule("0.0")[0] = nn.Conv2d(3, 4, 9, padding=4, bias=False)
     engine = Engine(model_of(wider), "float32", backend="eager")
     assert engine.halo == engine.field.halo() != Engine(model_of(unet()), "float32").halo
+
+
+def _lower(network: UNet, **up: Any) -> UNet:
+    """The same with one more step down and up at the bottom, which no argument of ours says."""
+    wide = network.channels[-1]
+    torch.manual_seed(0)
+    lowest = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(wide, wide, 3, padding=1), nn.Upsample(scale_factor=2, **up))
+    network.bottleneck = nn.Sequential(network.bottleneck, lowest)
+    return network.eval()
+
+
+@pytest.mark.parametrize("up", [{}, {"mode": "bilinear"}])
+def test_a_network_of_ours_that_goes_deeper_has_the_period_of_its_graph(up: dict[str, Any]) -> None:
+    engine = Engine(model_of(_lower(unet(), **up)), "float32", backend="eager")
+    assert engine.period == (8, 8)
+    image = picture(121, 139)
+    padded = nn.functional.pad(engine.model.normalise(image), (0, 5, 0, 7))
+    with torch.inference_mode():
+        truth = engine.model.network(padded[None])[0, :, :121, :139]
+    np.testing.assert_array_equal(paint(engine, image).labels, truth.argmax(0).numpy())
+    tiled = tiled_logits(engine, ArraySource(image), scheme(engine, image.shape[:2], tile=96).tiling)
+    np.testing.assert_allclose(tiled.numpy(), truth.numpy(), atol=1e-4)
+
+
+def test_an_unpadded_network_of_ours_that_sees_everything_is_not_called_exact() -> None:
+    network = unet(padding="valid")
+    network.encoder.get_submodule("0.0")[1] = nn.InstanceNorm2d(4, affine=True)
+    engine = Engine(model_of(Mirrored(network).eval()), "float32", backend="eager")
+    assert not engine.tileable
+    assert not paint(engine, picture(150, 170), tile=128).report.exact
 
 
 class _Halving(nn.Module):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from painting import model_of, picture, unet, whole_logits
-from torch import Tensor
+from torch import Tensor, nn
 
-from whatwhere.paint import Engine, predict
+from whatwhere.paint import Engine, Tiling, predict
+from whatwhere.paint.files import open_image
 from whatwhere.paint.journal import Journal
+from whatwhere.paint.outputs import Options, names, paint_to_files
+from whatwhere.paint.paint import paint_source
+from whatwhere.paint.scheme import Scheme
+from whatwhere.paint.stores import JournaledSink, RawStore, TakenError
 
 MODEL = model_of(unet())
 
@@ -134,3 +141,68 @@ def test_a_model_that_failed_in_its_first_tile_leaves_the_place_to_the_right_one
     assert (tmp_path / "out/slide.tif.partial/journal").exists()
     item = _predict(slide, tmp_path / "out", tile=192)
     assert item.status == "done", item.error
+
+
+# -- with workers and without: boxes are kept otherwise ----------------------------------------------------------------
+
+
+class _Global(nn.Module):
+    """Sees the whole image: its tiles are blended, and lie in the same places wherever they are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.Conv2d(4, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x)
+        return logits
+
+
+def _to_files(slide: Path, out: Path, network: nn.Module, tile: int, workers: bool, **options: Any) -> list[int]:
+    """As ``predict`` does it with workers or without; returns the tiles done whenever it was told."""
+    stop, seen = options.pop("stop", 0), list[int]()
+
+    def progress(done: int, _all: int) -> None:
+        seen.append(done)
+        if done == stop:
+            raise KeyboardInterrupt
+
+    engine, source = Engine(model_of(network), "float32", backend="eager"), open_image(slide)
+    with closing(source):
+        target, wanted = names(out / "slide", slide, source.size), Options(tile=tile, **options)
+        painter = paint_source if workers else None
+        paint_to_files(engine, source, target, wanted, {"image": str(slide)}, progress, painter=painter)
+    return seen
+
+
+@pytest.mark.parametrize("workers", [True, False])
+@pytest.mark.parametrize(("make", "tile", "stop"), [(unet, 320, 3), (_Global, 128, 20)])
+def test_what_was_begun_with_workers_or_without_is_not_thrown_away_by_the_other(
+    make: Callable[[], nn.Module], tile: int, stop: int, workers: bool, slide: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("zarr")
+    with pytest.raises(KeyboardInterrupt):
+        _to_files(slide, tmp_path / "out", make(), tile, workers, stop=stop)
+    journal = tmp_path / "out/slide.tif.partial/journal"
+    before = _done(journal)
+    assert before
+    begun = "with" if workers else "without"
+    with pytest.raises(TakenError, match=f"in another kind of store, begun {begun} --cluster; .*--overwrite"):
+        _to_files(slide, tmp_path / "out", make(), tile, not workers)
+    assert _done(journal) == before
+    assert _to_files(slide, tmp_path / "out", make(), tile, workers)[0] > len(before), "it goes on"
+    with pytest.raises(KeyboardInterrupt):
+        _to_files(slide, tmp_path / "out", make(), tile, workers, stop=stop)
+    assert _to_files(slide, tmp_path / "out", make(), tile, not workers, overwrite=True)[0] == 1, "it begins anew"
+
+
+def test_tiles_that_lie_in_other_places_do_not_throw_away_what_is_half_painted(tmp_path: Path) -> None:
+    for halo, refused in ((4, False), (8, True), (4, False)):
+        plan = Scheme(Tiling((64, 64), (32, 32), ((halo, halo), (halo, halo)), (4, 4)), exact=True)
+        sink = JournaledSink(tmp_path / "partial", {"image": str(tmp_path)}, RawStore((64, 64)))
+        with pytest.raises(TakenError, match="32x32 lie in other places") if refused else nullcontext():
+            sink.begin(plan, "eager float32")
+            sink.note(2)
+        sink.close()
+    assert _done(tmp_path / "partial/journal") == {2}

@@ -123,11 +123,36 @@ def test_windows_of_a_turned_tiff_are_upright(tmp_path: Path, layout: str, orien
     windows_agree(TiffSource(tmp_path / "a.tif"), read_image(tmp_path / "a.tif"))
 
 
-def test_rows_stored_as_pages_are_named(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", picture(40, 50, 5), photometric="minisblack")
-    assert read_image(tmp_path / "a.tif").shape == (40, 50, 5)
-    with pytest.raises(DataError, match=r"40 pages of 50x5.*contig"):
-        TiffSource(tmp_path / "a.tif")
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1)], ids=["HWC", "HCW", "CHW"])
+def test_rows_or_channels_stored_as_pages_are_read_by_windows(
+    tmp_path: Path, order: tuple[int, int, int], orientation: int
+) -> None:
+    stored = picture(130, 110, 5).transpose(order)
+    turned = [(274, "H", 1, orientation, False)]
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", extratags=turned)
+    windows_agree(TiffSource(tmp_path / "a.tif"), read_image(tmp_path / "a.tif"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.tuples(*[st.integers(2, 12)] * 3), st.sampled_from([None, "ZYX", "TYX", "CYX", "YXC", "YCX", "YXZ"]), st.data()
+)
+def test_any_stack_is_to_windows_what_it_is_as_a_whole(
+    tmp_path: Path, shape: tuple[int, int, int], axes: str | None, data: st.DataObject
+) -> None:
+    path, named = tmp_path / "a.tif", {} if axes is None else {"metadata": {"axes": axes}}
+    stored = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    tifffile.imwrite(path, stored, photometric="minisblack", **named)
+    whole = read_image(path)
+    spans = []
+    for side in whole.shape[:2]:
+        start = data.draw(st.integers(0, side - 1))
+        spans.append((start, data.draw(st.integers(start + 1, side))))
+    (y0, y1), (x0, x1) = spans
+    with closing(TiffSource(path)) as source:
+        assert (*source.size, source.channels) == whole.shape
+        np.testing.assert_array_equal(source.read(((y0, y1), (x0, x1)))[0], whole[y0:y1, x0:x1])
 
 
 def test_a_zarr_of_another_byte_order_is_read_as_its_numbers(tmp_path: Path) -> None:
@@ -165,13 +190,13 @@ def test_a_damaged_tile_is_named_with_its_place(tmp_path: Path) -> None:
     source.close()
 
 
-def test_a_truncated_raw_tiff_and_a_volume_are_refused(tmp_path: Path) -> None:
+def test_a_truncated_raw_tiff_and_a_stack_of_stacks_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "cut.tif", picture(100, 100), photometric="rgb")
     (tmp_path / "cut.tif").write_bytes((tmp_path / "cut.tif").read_bytes()[:20000])
     with closing(TiffSource(tmp_path / "cut.tif")) as source, pytest.raises(DataError, match="ends within its pixels"):
         source.read(((90, 100), (0, 100)))
-    tifffile.imwrite(tmp_path / "z.ome.tif", np.zeros((5, 30, 40), np.uint8), metadata={"axes": "ZYX"})
-    with pytest.raises(DataError, match=r"axes ZYX.*split it along Z of 5"):
+    tifffile.imwrite(tmp_path / "z.ome.tif", np.zeros((5, 2, 30, 40), np.uint8), metadata={"axes": "ZCYX"})
+    with pytest.raises(DataError, match=r"axes ZCYX of 5x2x30x40; expected height, width and at most one axis of ch"):
         TiffSource(tmp_path / "z.ome.tif")
     (tmp_path / "no.tif").write_bytes(b"hello")
     with pytest.raises(DataError, match="not a whole TIFF"):

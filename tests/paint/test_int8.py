@@ -16,7 +16,8 @@ from PIL import Image
 
 from tiny import Cli, write_discs
 from whatwhere import chosen, segmenter
-from whatwhere.errors import ModelError, OutputError, PlanError
+from whatwhere.data.sets import untold
+from whatwhere.errors import DataError, ModelError, OutputError, PlanError
 from whatwhere.network import Model, UNet, load_model, save_model
 from whatwhere.paint import Engine, paint, prove
 from whatwhere.paint.backends import EAGER, INT8, Backend
@@ -227,7 +228,10 @@ def test_a_large_job_takes_it_if_it_is_the_fastest(copied: Path, fastest: str, m
     assert paint(engine, _disc_row(1)).report.backend == fastest
 
 
-def test_pixels_on_which_it_paints_something_else_are_painted_without(copied: Path) -> None:
+@pytest.mark.parametrize("earlier", [False, True])
+def test_pixels_on_which_it_paints_something_else_are_painted_without(copied: Path, earlier: bool) -> None:
+    if earlier:  # a run whose pixels were as usual
+        assert paint(load_model(copied), _disc_row(1), backend="int8").report.precision == "int8"
     _, path = int8_files(copied)
     record = json.loads(path.read_text())
     for way in record["ways"]:
@@ -323,6 +327,15 @@ def test_a_model_in_memory_has_no_place_for_it(disc_model: Model, discs: Path) -
         segmenter.quantise(memory, discs)
     with pytest.raises(PlanError, match="whatwhere quantise MODEL DATA"):
         Engine(memory, backend="int8")
+
+
+def test_masks_without_a_labelled_pixel_say_nothing_and_take_nothing_away(copied: Path, discs: Path) -> None:
+    model = load_model(copied)
+    train, val = (chosen.truth_of(model, discs, split) for split in ("train", "val"))
+    void = untold(val.paths)
+    with pytest.raises(DataError, match="3 images without one labelled pixel"):
+        quantise(model, train, void)
+    assert all(path.exists() for path in int8_files(copied))
 
 
 def test_a_network_that_the_quantiser_can_not_follow(disc_model: Model, discs: Path, tmp_path: Path) -> None:

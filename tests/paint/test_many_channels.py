@@ -15,22 +15,32 @@ from whatwhere.data import read_image
 from whatwhere.errors import DataError
 from whatwhere.paint import Engine, predict
 from whatwhere.paint.files import open_image
-from whatwhere.paint.sources import ArraySource
 from whatwhere.paint.tiff import TiffSource
 
 IMAGE = picture(90, 100, 8)
 
 
-@pytest.fixture
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The image has fewer pixels than a large one, and more bytes than four for each of those."""
+STACKS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    "channels": (IMAGE, {"planarconfig": "contig", "photometric": "minisblack", "tile": (32, 32)}),
+    "slices": (IMAGE.transpose(2, 0, 1), {"imagej": True, "metadata": {"axes": "ZYX"}}),
+    "moments": (IMAGE.transpose(2, 0, 1), {"ome": True, "metadata": {"axes": "TYX"}, "compression": "zlib"}),
+    "pages": (IMAGE.transpose(2, 0, 1), {"photometric": "minisblack", "tile": (32, 32)}),
+    "rows as pages": (IMAGE, {"photometric": "minisblack"}),
+    "rows as pages, channels between": (IMAGE.transpose(0, 2, 1), {"photometric": "minisblack", "compression": "zlib"}),
+}
+
+
+@pytest.mark.parametrize("large", [8_000, 10_000], ids=["by its pixels", "by its bytes"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_what_has_many_channels_is_painted_by_windows(
+    tmp_path: Path, stack: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image has more pixels than a large one, or more bytes than four for each of those."""
     for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-        monkeypatch.setattr(f"{module}.LARGE", 10_000)
-
-
-@pytest.mark.usefixtures("_small")
-def test_many_channels_are_read_by_windows(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", IMAGE, tile=(32, 32), planarconfig="contig", photometric="minisblack")
+        monkeypatch.setattr(f"{module}.LARGE", large)
+    stored, options = STACKS[stack]
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), IMAGE)
     with closing(open_image(tmp_path / "a.tif")) as source:
         assert isinstance(source, TiffSource)
         np.testing.assert_array_equal(source.read(((10, 40), (20, 90)))[0], IMAGE[10:40, 20:90])
@@ -38,24 +48,6 @@ def test_many_channels_are_read_by_windows(tmp_path: Path) -> None:
     (item,) = predict(engine, tmp_path / "a.tif", tmp_path / "out", tile=64).items
     assert item.status == "done", item.error
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/a.tif"), whole_logits(engine.model, IMAGE).argmax(0))
-
-
-@pytest.mark.usefixtures("_small")
-@pytest.mark.parametrize(
-    ("stored", "options"),
-    [
-        (IMAGE.transpose(2, 0, 1), {"metadata": {"axes": "ZYX"}, "ome": True}),
-        (IMAGE, {"photometric": "minisblack"}),
-    ],
-    ids=["slices", "rows as pages"],
-)
-def test_what_only_whole_images_are_read_of_is_read_whole(
-    tmp_path: Path, stored: np.ndarray, options: dict[str, Any]
-) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
-    with closing(open_image(tmp_path / "a.tif")) as source:
-        assert isinstance(source, ArraySource)
-        np.testing.assert_array_equal(source.read(((0, 90), (0, 100)))[0], IMAGE)
 
 
 def test_a_stack_of_which_only_the_first_page_is_listed_is_told(tmp_path: Path) -> None:

@@ -160,6 +160,24 @@ def test_what_went_with_a_painting_of_another_model_does_not_stay(tmp_path: Path
     assert all(side.read_bytes() != old for side, old in zip(sides, first))
 
 
+@pytest.mark.parametrize("painted", [False, True])
+def test_what_somebody_else_has_put_beside_a_painting_is_not_replaced(
+    painted: bool, tmp_path: Path, engine: Engine
+) -> None:
+    one, overlay = save(tmp_path / "a.png", picture(30, 30)), tmp_path / "out/a.overlay.png"
+    if painted:
+        predict(engine, one, tmp_path / "out")
+    save(overlay, np.zeros((3, 3), np.uint8))
+    theirs = overlay.read_bytes()
+    failed = predict(engine, one, tmp_path / "out", overlay=True).items[0]
+    assert failed.status == "failed"
+    assert "a.overlay.png is there already, made elsewhere" in failed.error
+    assert overlay.read_bytes() == theirs
+    assert (tmp_path / "out/a.png").exists() == painted
+    assert predict(engine, one, tmp_path / "out", overlay=True, overwrite=True).items[0].status == "done"
+    assert overlay.read_bytes() != theirs
+
+
 def test_a_painting_that_was_finished_right_before_a_kill_counts(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

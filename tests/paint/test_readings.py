@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -447,6 +453,77 @@ class _Offset(nn.Module):
 @pytest.mark.parametrize("way", ["buffer", "tensor", "array"])
 def test_numbers_that_a_network_keeps_beside_its_state_tell_it_apart(way: str) -> None:
     assert digest_of(_Offset(way, 1.0)) == digest_of(_Offset(way, 1.0)) != digest_of(_Offset(way, 2.0))
+
+
+class _Setting(nn.Module):
+    """Keeps one thing that decides what it computes."""
+
+    def __init__(self, kept: Any) -> None:
+        super().__init__()
+        self.kept = kept
+
+
+class _Way(Enum):
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+
+
+@dataclass
+class _Config:
+    scale: int
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+SETTINGS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "a dictionary": lambda: ({"scale": 2, "ways": ["up"]}, {"scale": 4, "ways": ["up"]}),
+    "a set": lambda: ({"relu", "norm", "skip"}, {"relu", "norm", "cut"}),
+    "a function": lambda: (_doubled, picture),
+    "a function of torch": lambda: (nn.functional.relu, nn.functional.gelu),
+    "a lambda": lambda: (
+        lambda x: 2 * x,
+        lambda x: 4 * x,
+    ),
+    "a part of a function": lambda: (partial(_doubled, x=1), partial(_doubled, x=2)),
+    "a class": lambda: (nn.BatchNorm2d, nn.InstanceNorm2d),
+    "a number of numpy": lambda: (np.float32(2), np.float32(4)),
+    "words of numpy": lambda: (np.array(["up", "down"], object), np.array(["up", "left"], object)),
+    "a word of a list": lambda: (_Way.NEAREST, _Way.BILINEAR),
+    "a type of numbers": lambda: (torch.float32, torch.float16),
+    "a record": lambda: (_Config(2), _Config(4)),
+    "a tensor in a dictionary": lambda: ({"mean": torch.zeros(3)}, {"mean": torch.ones(3)}),
+}
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_what_a_network_is_set_to_tells_it_apart(what: str) -> None:
+    (one, other), (same, _) = SETTINGS[what](), SETTINGS[what]()
+    assert digest_of(_Setting(one)) == digest_of(_Setting(same)) != digest_of(_Setting(other))
+
+
+def test_a_network_has_one_name_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever addresses and the order of sets are there."""
+    (tmp_path / "kept_net.py").write_text(
+        "import torch\nfrom torch import nn\nfrom whatwhere.paint.digest import digest_of\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.kept = {'words': set('abcdefgh'), 'act': torch.relu, 'made': lambda x: x, 'other': object()}\n"
+        "        self.sizes = {8: (1, 2), 'b': frozenset('xyz'), None: torch.ones(2)}\n"
+        "def told():\n"
+        "    return digest_of(Net())\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    here = importlib.import_module("kept_net").told()
+    code = "import kept_net; print(kept_net.told())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == here
 
 
 def test_two_versions_of_a_networks_code_are_two_networks() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from whatwhere.network.mirror import Mirrored
 from whatwhere.network.unet import UNet
 
 __all__ = ["halo"]
@@ -17,14 +18,18 @@ Span = tuple[int, int]
 """First pixel of a map that is looked at, and the one after the last."""
 
 
-def halo(network: UNet) -> tuple[int, int] | None:
-    """Pixels needed before and after a box of logits with edges on multiples of 2**depth; such multiples too.
+def halo(network: UNet | Mirrored) -> tuple[int, int] | None:
+    """Pixels needed before and after a box of logits with edges on multiples of 2**depth; padded, such multiples too.
 
-    None where this arithmetic does not know it: encoders of timm, no padding.
+    None where this arithmetic does not know it: encoders of timm, no padding and no mirrored image instead.
 
     >>> halo(UNet(depth=4)), halo(UNet(depth=4, encoder="efficientnet-lite0")), halo(UNet(padding="valid"))
     ((96, 96), (192, 208), None)
+    >>> halo(Mirrored(UNet(depth=4, padding="valid")))
+    (92, 92)
     """
+    if isinstance(network, Mirrored):
+        return _lost(network.network)
     encoder = network.config["encoder"]
     if encoder.startswith("timm:") or network.padding != "same":
         return None
@@ -39,6 +44,14 @@ def halo(network: UNet) -> tuple[int, int] | None:
         seen = _both(seen, _before(stages[0], carried[0]))
     first, stop = seen
     return -(first // period) * period, -(-(stop - period) // period) * period
+
+
+def _lost(network: UNet) -> tuple[int, int]:
+    """What an unpadded network's input must have around its output."""
+    period = 2**network.depth
+    total = network.input_size(period)
+    before = (total - network.output_size(total)) // 2
+    return before, total - before - period
 
 
 def _right_side(network: UNet, box: Span) -> tuple[Span, dict[int, Span]]:

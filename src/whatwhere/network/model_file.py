@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,6 +45,9 @@ FORMAT = 1
 
 _BAND = 2**18
 """Values that are normalised at a time: they stay in the processor's cache."""
+
+_OF_A_BLOCK = 12
+"""Tensors: two convolutions, and five of each of their norms."""
 
 
 @dataclass
@@ -163,10 +167,11 @@ def is_of(network: nn.Module, name: str) -> bool:
     return type(network).__name__ == name.rpartition(".")[2]
 
 
-def save_model(model: Model, path: Path | str) -> Path:
+def save_model(model: Model, path: Path | str, *, durable: bool = False) -> Path:
     """Writes the model file at once or not at all (a temporary name, then a rename).
 
     Of a network made elsewhere it holds the name and the weights: to be read again it has to be made again.
+    ``durable`` waits until it is on the disk, to outlive a power cut.
     """
     path = Path(path)
     config = own_config(model.network) or {"module": name_of(model.network)}
@@ -175,7 +180,7 @@ def save_model(model: Model, path: Path | str) -> Path:
         "normalisation": model.normalisation.to_json(), "plan": model.plan, "training": model.training,
         "versions": model.versions,
     }  # fmt: skip
-    with whole_file(path, failures=SafetensorError) as partial:
+    with whole_file(path, failures=SafetensorError, durable=durable) as partial:
         save_file(state_of(model.network), partial, metadata={"whatwhere": to_json(record)})
     return path
 
@@ -241,18 +246,16 @@ def as_model(model: Model | Holder | Path | str) -> Model:
 
 
 def _check_size(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    """``ValueError`` for a network far larger than the file, before it is made and takes the memory.
+    """Tells what differs between a file's description and its weights, before a far larger network takes the memory.
 
-    What differs by less, loading tells by name.
+    Tensors of torch's device meta have names and shapes, and no numbers. What of timm can't be made there is not told.
     """
-    held = sum(tensor.numel() for tensor in weights.values())
-    width, depth = int(config["width"]), int(config["depth"])
-    if max(depth, int(config.get("repeats", 1))) > len(weights):
-        raise ValueError(f"{depth} levels and {len(weights)} tensors")
-    widest = max(width, min(width * 2**depth, int(config.get("max_width", 0))))
-    others = max(int(config["in_channels"]), int(config["classes"]))
-    if max(widest * widest, others * width) > 4 * held:
-        raise ValueError(f"layers of {max(widest, others):,} channels and a file of {held:,} numbers")
+    depth, repeats = int(config["depth"]), int(config.get("repeats", 1))
+    blocks = depth * repeats if config.get("encoder", "plain") == "plain" else 0  # no other encoder repeats them
+    if max(depth, repeats, _OF_A_BLOCK * blocks) > len(weights):
+        raise ValueError(f"{depth} levels of {repeats} blocks, and {len(weights)} tensors")
+    with suppress(ModelError), torch.device("meta"):
+        build(config).load_state_dict(weights, assign=True)
 
 
 def _network(

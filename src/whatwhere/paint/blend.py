@@ -45,7 +45,7 @@ def blend_tiles(
         return
     # bands that are done are computed again only as far as they reach into one that is not
     first = next(row for row, top in enumerate(tops) if top + tiling.tile[0] > tops[missing[0]])
-    sums = _Band(engine.model.classes.count, (tiling.tile[0], tiling.padded[1]), tops[first])
+    sums = _Band(engine.model.classes.count, tiling.tile, tiling.padded[1], tops[first])
 
     def read(tile: Tile) -> _Read:
         return tile, *read_tile(engine, source, tiling, tile)
@@ -58,7 +58,7 @@ def blend_tiles(
         if tile is not rows[band][-1] or band in done:
             return []
         stop = tops[band + 1] if band + 1 < len(tops) else tiling.size[0]
-        return [(band, sums.finished((tops[band], stop), tiling.size[1], probabilities))]
+        return [(band, sums.finished((tops[band], stop), tiling.size[1], probabilities, source.name))]
 
     def write(finished: list[tuple[int, Painted]]) -> None:
         for index, painted in finished:
@@ -87,8 +87,10 @@ def importance(height: int, width: int) -> Tensor:
 class _Band:
     """Weighted sums of logits over the rows that tiles still can reach."""
 
-    def __init__(self, classes: int, shape: tuple[int, int], top: int) -> None:
+    def __init__(self, classes: int, tile: tuple[int, int], width: int, top: int) -> None:
+        shape = tile[0], width
         self.top = top
+        self.importance = importance(*tile)
         self.logits = torch.zeros(classes, *shape)
         self.weights = torch.zeros(shape)
         self.valid = np.ones(shape, bool)
@@ -107,14 +109,13 @@ class _Band:
 
     def add(self, tile: Tile, logits: Tensor, valid: NDArray[np.bool_] | None) -> None:
         (_, (x0, x1)) = tile.read
-        weights = importance(*logits.shape[1:])
-        self.logits[:, :, x0:x1] += logits * weights
-        self.weights[:, x0:x1] += weights
+        self.logits[:, :, x0:x1] += logits * self.importance
+        self.weights[:, x0:x1] += self.importance
         if valid is not None:
             self.valid[: valid.shape[0], x0 : x0 + valid.shape[1]] &= valid
 
-    def finished(self, span: tuple[int, int], width: int, probabilities: bool) -> Painted:
+    def finished(self, span: tuple[int, int], width: int, probabilities: bool, name: str) -> Painted:
         rows = slice(0, span[1] - span[0])
         mean = self.logits[:, rows, :width] / self.weights[rows, :width]
         valid = self.valid[rows, :width]
-        return finish(mean, (span, (0, width)), None if valid.all() else valid, probabilities)
+        return finish(mean, (span, (0, width)), None if valid.all() else valid, probabilities, name)

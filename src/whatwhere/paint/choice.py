@@ -26,7 +26,7 @@ _REPAID = 4.0
 """What is left of a job must be so many times the expected start of a backend that was never measured."""
 
 _SIDES = 256, 1024
-"""Tiles are compared on at most so many pixels a side, and timed on at most so many."""
+"""Tiles are compared on at most so many pixels a side, and timed on at most so many, where any shape will do."""
 
 _ROUNDS = 5
 _SHARE = 0.02
@@ -98,6 +98,7 @@ class _Search:
     """What is known while one is chosen."""
 
     scene: Scene
+    known: dict[str, Verdict]  # before
     verdicts: dict[str, Verdict]
     best: Choice
     notes: list[str] = field(default_factory=list)
@@ -106,8 +107,11 @@ class _Search:
         """Seconds that the rest of the job takes with a backend that is measured and started."""
         return self.verdicts[name].pace * self.scene.pixels
 
-    def refuse(self, backend: Backend, reason: str) -> None:
-        self.notes.append(f"{backend.name} is not used: {reason}")
+    def refuse(self, backend: Backend, error: _RefusedError) -> None:
+        """Says why, and remembers it if it lasts."""
+        self.notes.append(f"{backend.name} is not used: {error}")
+        if error.lasting:
+            self.verdicts[backend.name] = Verdict(0.0, 0.0, str(error))
 
 
 class _RefusedError(Exception):
@@ -126,8 +130,7 @@ def choose(scene: Scene, backends: Sequence[Backend], store: Verdicts) -> Choice
         backends: those installed that run on its device, without PyTorch itself.
         store: what was measured before; what is measured now is added.
     """
-    known = store.read(scene.key)
-    search = _Search(scene, dict(known), Choice(EAGER.name, scene.job.precision, scene.eager))
+    search = _begun(scene, store)
     if not _timed(search, EAGER):
         search.verdicts[EAGER.name] = Verdict(
             0.0, _paces({EAGER.name: scene.eager}, scene.crop(512, 512), 0.0)[EAGER.name]
@@ -142,28 +145,38 @@ def choose(scene: Scene, backends: Sequence[Backend], store: Verdicts) -> Choice
         if backend in timed:
             continue
         if known_of is not None and known_of.refused:
-            search.refuse(backend, known_of.refused)
+            search.refuse(backend, _RefusedError(known_of.refused, lasting=True))
         elif left > max(backend.worth, _REPAID * backend.start):
             _try(search, backend)
-    if search.verdicts.keys() - {EAGER.name} and search.verdicts != known:
-        store.write(scene.key, search.verdicts)
-    return replace(search.best, notes=tuple(search.notes))
+    return _ended(search, store)
 
 
 def insist(scene: Scene, backend: Backend, store: Verdicts) -> Choice:
     """The backend that was asked for; PyTorch itself, with a line, if it fails or computes something else."""
-    known = store.read(scene.key)
-    before = known.get(backend.name)
+    search = _begun(scene, store)
+    before = search.verdicts.get(backend.name)
+    known = before is not None and not before.refused
     try:
-        run, seconds = _started(scene, backend, verify=before is None or bool(before.refused))
+        run, seconds = _started(scene, backend, known=known)
     except _RefusedError as error:
-        line = f"{backend.name} is not used: {error}"
-        if error.lasting:
-            store.write(scene.key, {**known, backend.name: Verdict(0.0, 0.0, str(error))})
-        return Choice(EAGER.name, scene.job.precision, scene.eager, (line,))
-    if before is None or before.refused:
-        store.write(scene.key, {**known, backend.name: Verdict(seconds, 0.0)})
-    return _chosen(scene, backend, run)
+        search.refuse(backend, error)
+    else:
+        search.best = _chosen(scene, backend, run)
+        if not known:
+            search.verdicts[backend.name] = Verdict(seconds, 0.0)
+    return _ended(search, store)
+
+
+def _begun(scene: Scene, store: Verdicts) -> _Search:
+    known = store.read(scene.key)
+    return _Search(scene, known, dict(known), Choice(EAGER.name, scene.job.precision, scene.eager))
+
+
+def _ended(search: _Search, store: Verdicts) -> Choice:
+    """What was found; what is new is remembered, unless it is PyTorch's pace alone."""
+    if search.verdicts.keys() - {EAGER.name} and search.verdicts != search.known:
+        store.write(search.scene.key, search.verdicts)
+    return replace(search.best, notes=tuple(search.notes))
 
 
 def _timed(search: _Search, backend: Backend) -> bool:
@@ -178,13 +191,11 @@ def _with_start(search: _Search, backend: Backend) -> float:
 def _take(search: _Search, backend: Backend) -> None:
     """Starts a backend that was verified and timed by an earlier run."""
     try:
-        run, _ = _started(search.scene, backend, verify=False)
+        run, _ = _started(search.scene, backend, known=True)
     except _RefusedError as error:
-        search.refuse(backend, str(error))
-        if error.lasting:
-            search.verdicts[backend.name] = Verdict(0.0, 0.0, str(error))
-        return
-    search.best = _chosen(search.scene, backend, run)
+        search.refuse(backend, error)
+    else:
+        search.best = _chosen(search.scene, backend, run)
 
 
 def _try(search: _Search, backend: Backend) -> None:
@@ -192,12 +203,10 @@ def _try(search: _Search, backend: Backend) -> None:
     best = search.best
     budget = _SHARE * search.estimate(best.backend)
     try:
-        run, start = _started(search.scene, backend, verify=True)
+        run, start = _started(search.scene, backend, known=False)
         paces = _compared(search.scene, best, backend, run, budget)
     except _RefusedError as error:
-        search.refuse(backend, str(error))
-        if error.lasting:
-            search.verdicts[backend.name] = Verdict(0.0, 0.0, str(error))
+        search.refuse(backend, error)
         return
     search.verdicts[best.backend] = replace(search.verdicts[best.backend], pace=paces[best.backend])
     search.verdicts[backend.name] = Verdict(start, paces[backend.name])
@@ -208,7 +217,7 @@ def _try(search: _Search, backend: Backend) -> None:
 def _compared(scene: Scene, best: Choice, backend: Backend, run: Run, budget: float) -> dict[str, float]:
     """Seconds a pixel of the best so far and of a new one, which must go on as it began or is refused."""
     try:
-        return _paces({best.backend: best.run, backend.name: run}, _timing_tile(scene), budget)
+        return _paces({best.backend: best.run, backend.name: run}, _timing_tile(scene, backend), budget)
     except Exception as error:
         raise _RefusedError(in_a_line(error), lasting=False) from error
 
@@ -217,28 +226,33 @@ def _chosen(scene: Scene, backend: Backend, run: Run) -> Choice:
     return Choice(backend.name, _precision(scene, backend), run, why=backend.why)
 
 
-def _timing_tile(scene: Scene) -> Tensor:
-    return scene.crop(_SIDES[1], _SIDES[1])
+def _timing_tile(scene: Scene, backend: Backend) -> Tensor:
+    """The tile itself for a backend that would have to start once more for it."""
+    return scene.crop(_SIDES[1], _SIDES[1]) if backend.any_shape else scene.tile
 
 
 def _precision(scene: Scene, backend: Backend) -> str:
     return scene.job.precision if scene.job.precision in backend.precisions else backend.precisions[0]
 
 
-def _started(scene: Scene, backend: Backend, *, verify: bool) -> tuple[Run, float]:
-    """A backend's run of the job and the seconds until its first result. ``_RefusedError`` if it fails or differs."""
+def _started(scene: Scene, backend: Backend, *, known: bool) -> tuple[Run, float]:
+    """A backend's run of the job and the seconds until its first result. ``_RefusedError`` if it fails or differs.
+
+    One that is known to compute the same is not compared again; one that may compute something else is, as how much
+    that changes depends on the pixels: what is found then counts for these only.
+    """
     precision = _precision(scene, backend)
     begun = time.perf_counter()
     try:
         run = backend.prepare(replace(scene.job, precision=precision))
         with torch.inference_mode():
-            run(_timing_tile(scene))
+            run(_timing_tile(scene, backend))
         seconds = time.perf_counter() - begun
-        differs = _difference(scene, backend, run, precision) if verify else ""
+        differs = "" if known and backend.differs is None else _difference(scene, backend, run, precision)
     except Exception as error:  # whatever another library raises: it is not used, and a line says why
         raise _RefusedError(in_a_line(error), _lacks_an_operator(error)) from error
     if differs:
-        raise _RefusedError(differs, lasting=True)
+        raise _RefusedError(differs, lasting=backend.differs is None)
     return run, seconds
 
 
@@ -254,7 +268,7 @@ def _lacks_an_operator(error: BaseException | None) -> bool:
 def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str:
     """In words, where the results are not float32's; "" where they are. On a tile, and on one of another shape."""
     large, small = _SIDES[0], _SIDES[0] // 2
-    pieces = [scene.crop(large, large), scene.crop(small, large)] if backend.any_shape else [_timing_tile(scene)]
+    pieces = [scene.crop(large, large), scene.crop(small, large)] if backend.any_shape else [scene.tile]
     for piece in (*pieces, pieces[0].flip(-1)):  # once more in a shape that was seen, for what keeps its answers
         with torch.inference_mode():
             reference, logits, usual = scene.reference(piece), run(piece), 0.0

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from whatwhere.errors import ClusterError, ModelError, WhatwhereError, in_a_line, is_out_of_memory
-from whatwhere.network import load_model
+from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import fitted, open_image
@@ -190,11 +191,23 @@ def _paint_tile(recipe: Recipe, place: Place, tiling: Tiling, tile: Tile) -> int
         tensor, valid = read_tile(bench.engine, source, tiling, tile)
     logits = bench.engine.logits(tensor[None])[0][:, *tile.inner]
     inner: np.ndarray[Any, Any] | None = None if valid is None else valid[tile.inner]
-    painted = finish(logits, tile.write, inner, probabilities)
+    painted = finish(logits, tile.write, inner, probabilities, source.name)
     store = ZarrStore(tiling.size, bench.engine.model.classes, None, probabilities=probabilities)
     store.open(folder)
     store.write(painted)
     return tile.index
+
+
+class _InTurns(Engine):
+    """Threads of one worker go through the network one by one: a pass takes all their cores, and memory for one."""
+
+    def __init__(self, model: Model, precision: Precision, device: str) -> None:
+        super().__init__(model, precision, device, backend="eager")  # all workers alike
+        self._turn = threading.Lock()
+
+    def logits(self, batch: Tensor) -> Tensor:
+        with self._turn:
+            return super().logits(batch)
 
 
 class _Bench:
@@ -204,7 +217,7 @@ class _Bench:
         path, digest, precision, device = recipe
         device = _own_gpu(device, name)
         torch.set_num_threads(threads)
-        self.engine = Engine(load_model(path), precision, device, backend="eager")  # all workers alike
+        self.engine = _InTurns(load_model(path), precision, device)
         if self.engine.digest != digest:
             raise ModelError(
                 f"a worker finds another model in {path}",

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from whatwhere.network import own_config
 
 __all__ = ["digest_of"]
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+"""What every module keeps for torch: its parameters, parts and hooks, and whether it is in training."""
 
 
 def digest_of(network: nn.Module) -> str:
@@ -43,25 +49,46 @@ def _code(network: nn.Module) -> str:
     parts = []
     for name, module in network.named_modules():
         kind = type(module)
-        if kind.__module__.partition(".")[0] == "torch":
+        if _of_torch(kind):
             continue
-        for base in kind.__mro__:
-            if base.__module__.partition(".")[0] not in ("torch", "builtins"):
-                with suppress(OSError, TypeError):  # typed in by hand, or compiled
-                    parts.append(inspect.getsource(base))
-        plain = {key: value for key, value in vars(module).items() if _is_plain(value) and key != "training"}
-        plain |= {key: _digest(value) for key, value in vars(module).items() if isinstance(value, Tensor | np.ndarray)}
-        parts.append(f"{name} {kind.__qualname__} {sorted(plain.items())}")
+        parts += [_source(base) for base in kind.__mro__ if not _of_torch(base)]
+        settings = {key: value for key, value in vars(module).items() if key not in _OF_TORCH}
+        parts.append(f"{name} {kind.__qualname__} {_text(settings)}")
     return "\n".join(parts)
 
 
-def _digest(values: Tensor | NDArray[Any]) -> str:
-    """Of numbers that a module keeps without saying so to torch."""
-    return hashlib.sha256(_bytes(torch.as_tensor(values))).hexdigest()
+def _of_torch(thing: object) -> bool:
+    return str(getattr(thing, "__module__", None)).partition(".")[0] in ("torch", "builtins", "None")
 
 
-def _is_plain(value: object) -> bool:
-    """A setting, whose text is the same in every process."""
+def _source(thing: Any) -> str:
+    with suppress(OSError, TypeError):  # typed in by hand, or compiled
+        return inspect.getsource(thing)
+    return ""
+
+
+def _text(value: Any) -> str:
+    """Of a setting, the same in every process; of what has no such text, its type."""
+    if isinstance(value, Enum):
+        return f"{type(value).__qualname__}.{value.name}"
+    if value is None or isinstance(value, bool | int | float | str | bytes | np.generic | torch.dtype):
+        return repr(value)
     if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str | bytes)
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_text, value)))}}}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(sorted(f'{_text(key)}: {_text(one)}' for key, one in value.items()))}}}"
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        return _text(value.tolist())
+    if isinstance(value, Tensor | np.ndarray):  # numbers that a module keeps without saying so to torch
+        numbers = _bytes(value) if isinstance(value, Tensor) else value.tobytes()
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(numbers).hexdigest()}"
+    if isinstance(value, partial):
+        return _text([value.func, value.args, value.keywords])
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value).__qualname__ + _text({one.name: getattr(value, one.name, None) for one in fields(value)})
+    name = getattr(value, "__qualname__", None)
+    if isinstance(name, str):  # a function or a class
+        return f"{getattr(value, '__module__', '')}.{name} {'' if _of_torch(value) else _source(value)}"
+    return type(value).__qualname__

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -109,11 +109,11 @@ class Engine:
         found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
         self._candidates, self.notes = found.backends, found.notes
         self._processor, self._asked, self._images, self._largest = machine.name, backend, images, 0
-        self._job, self._eager = self._ready(machine)
+        self._job, self._eager = self._ready(machine, precision)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
         self._aside: Choice | None = None
         self._insisted = precision != "auto"
-        self._sure = self._job.precision == "float32" or own_config(model.network) is not None
+        self._sure = self._job.precision == "float32" or self._config is not None
 
     @property
     def precision(self) -> str:
@@ -288,10 +288,9 @@ class Engine:
 
         Such a network gets an image unpadded where it gets it whole.
         """
-        network = self.model.network
-        if isinstance(network, Mirrored):
+        if self.mirrored:
             return True
-        if self.period == (1, 1) or (isinstance(network, UNet) and network.padding == "same"):
+        if self.period == (1, 1) or (self._config is not None and self._config["padding"] == "same"):
             return False
         example = self._example()
         odd = example[..., : -(self.period[0] // 2) or None, : -(self.period[1] // 2) or None]
@@ -309,30 +308,37 @@ class Engine:
     @cached_property
     def period(self) -> Pair:
         """Height and width must be multiples of this; an image that is not is padded with zeros at its far edges."""
-        network = self.model.network
-        network = network.network if isinstance(network, Mirrored) else network
-        if isinstance(network, UNet):  # known without following the graph
-            return 2**network.depth, 2**network.depth
+        if self._config is not None:
+            return 2 ** self._config["depth"], 2 ** self._config["depth"]
         return self.field.period[0], self.field.period[1]
 
     @property
     def halo(self) -> tuple[Pair, Pair]:
         """Pixels needed (before, after) a box with edges on multiples of the period, for rows and columns."""
-        if self._own is not None:
-            return self._own, self._own
+        if self._known_halo is not None:
+            return self._known_halo, self._known_halo
         rows, columns = self.field.halo()
         return rows, columns
 
     @property
     def tileable(self) -> bool:
         """Whether there is a halo with which tiles are exact."""
-        return isinstance(self.model.network, Mirrored) or self._own is not None or self.field.tileable
+        return self._known_halo is not None or self.field.tileable
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is an unpadded U-Net of ours that mirrors an image, by index, which `field` can't follow."""
+        return self._config is not None and isinstance(self.model.network, Mirrored)
 
     @cached_property
-    def _own(self) -> Pair | None:
-        """The halo of a U-Net whose arithmetic is known; to follow its graph takes two seconds."""
+    def _config(self) -> dict[str, Any] | None:
+        """Of a U-Net of ours with no layer exchanged: its arithmetic is known; to follow its graph takes seconds."""
+        return own_config(self.model.network)
+
+    @cached_property
+    def _known_halo(self) -> Pair | None:
         network = self.model.network
-        return halo(network) if isinstance(network, UNet) and own_config(network) is not None else None
+        return halo(network) if self._config is not None and isinstance(network, UNet | Mirrored) else None
 
     def affordable(self, memory: float, scratch: float, beside: float) -> int:
         """The pixels of a forward pass whose peak takes so many bytes.
@@ -351,9 +357,8 @@ class Engine:
 
         Where all pixels are held against all, as attention does, memory grows with the square of their number.
         """
-        network = self.model.network
         one, pixels = self._watched(1)
-        if isinstance(network, UNet | Mirrored):
+        if self._config is not None:
             return one / pixels, 0.0
         try:
             two, more = self._watched(2)
@@ -386,7 +391,7 @@ class Engine:
             return side
         return _CANVASES[0]  # where what it lacks is told
 
-    def _ready(self, machine: Machine) -> tuple[Job, Run]:
+    def _ready(self, machine: Machine, asked: Precision) -> tuple[Job, Run]:
         """On the machine's device; with a note on the CPU, where that can't run the network or computes otherwise."""
         try:
             return self._prepare(machine.precision)
@@ -400,7 +405,7 @@ class Engine:
                     "close what else uses it, or use the device cpu",
                 ) from error
             self.notes = (*self.notes, f"{self.device} is not used: {in_a_line(error)}")
-        instead = probe_machine("cpu")
+        instead = probe_machine("cpu", asked)
         self.device, self.reason, self._candidates = torch.device("cpu"), instead.reason, ()
         return self._prepare(instead.precision)
 

@@ -47,7 +47,7 @@ def open_image(path: Path, how: Reading = WHOLE) -> Source:
         if height * width > LARGE or how.level:
             return TiffSource(path, how.level)
         if decoded_bytes(path) > _DEEP * LARGE:
-            with suppress(DataError):  # slices, or rows stored as pages: they are read whole, or that says what to do
+            with suppress(DataError):  # such as one strip: it is read whole, or that says what to do
                 return TiffSource(path)
     image = ArraySource(read_image(path), str(path))
     if how.level:

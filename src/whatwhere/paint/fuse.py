@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def fused(network: nn.Module, example: Tensor, fusion: Fusion = ALL) -> nn.Modul
             try:
                 candidate = _packed(network, example, attempt)
                 after = candidate(example)
-            except (RuntimeError, NotImplementedError, AttributeError):  # operators that this build of torch lacks
+            except Exception:  # noqa: BLE001 (operators that torch lacks, layers called in ways of their own)
                 continue
             if _same(before.float(), after.float(), _TOLERANCE[example.dtype]):
                 return candidate
@@ -85,7 +86,8 @@ def _packed(network: nn.Module, example: Tensor, fusion: Fusion) -> nn.Module:
     candidate = copy.deepcopy(network)
     for name, size in sizes.items():
         conv = candidate.get_submodule(name)
-        activation = candidate.get_submodule(pairs[name]) if name in pairs else None
+        follower = candidate.get_submodule(pairs[name]) if name in pairs else None
+        activation = follower if type(follower) in _ACTIVATIONS else None  # a subclass may compute something else
         if isinstance(conv, nn.ConvTranspose2d):
             candidate.set_submodule(name, _PackedTransposed(conv, size))
         elif isinstance(conv, nn.Conv2d):
@@ -100,23 +102,25 @@ def _packed(network: nn.Module, example: Tensor, fusion: Fusion) -> nn.Module:
 def _input_sizes(network: nn.Module, example: Tensor) -> dict[str, list[int]]:
     """Names of the convolutions that can be packed, each with the size of its input in a tile."""
     sizes: dict[str, list[int]] = {}
+    others: set[str] = set()
     handles = []
     for name, module in network.named_modules():
         if name and isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and _plain(module):
 
-            def note(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                if not inputs or inputs[0].ndim != 4:  # called by name, or on one image alone
+            def note(_module: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any], name: str = name) -> None:
+                if len(inputs) != 1 or options or inputs[0].ndim != 4:  # with output_size, by name, on one image alone
+                    others.add(name)
                     return
                 count, channels, height, width = inputs[0].shape
                 sizes[name] = [count, channels, height * _GROWTH, width * _GROWTH]
 
-            handles.append(module.register_forward_pre_hook(note))
+            handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
     try:
         network(example)
     finally:
         for handle in handles:
             handle.remove()
-    return sizes
+    return {name: size for name, size in sizes.items() if name not in others}
 
 
 def _plain(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Journal", "sync_file", "sync_folder", "write_all"]
+__all__ = ["Journal", "read_journal", "sync_file", "sync_folder", "write_all"]
 
 
 class Journal:
@@ -28,7 +28,7 @@ class Journal:
 
     def __init__(self, path: Path, work: dict[str, Any]) -> None:
         self._path, self._work = path, work
-        found, done, length = _read(path)
+        found, done, length = read_journal(path)
         self.fits = found == work
         self.done, self._length = (done, length) if self.fits else (frozenset(), 0)
         self._handle = -1
@@ -36,7 +36,7 @@ class Journal:
     @staticmethod
     def work(path: Path) -> dict[str, Any]:
         """What an earlier run said that it did; {} if there was none."""
-        return _read(path)[0]
+        return read_journal(path)[0]
 
     def __enter__(self) -> Journal:
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -59,7 +59,7 @@ class Journal:
         os.fsync(self._handle)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], frozenset[int], int]:
+def read_journal(path: Path) -> tuple[dict[str, Any], frozenset[int], int]:
     """The work, its finished indices, and the length of the lines that are whole."""
     nothing: tuple[dict[str, Any], frozenset[int], int] = {}, frozenset(), 0
     if not path.is_file():

@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from whatwhere.paint.outputs import Names, Options
 from whatwhere.paint.sources import Source
 from whatwhere.paint.stores import TakenError, writing
 
-__all__ = ["Ledger", "Work", "work_of"]
+__all__ = ["Ledger", "Work", "without_paintings", "work_of"]
 
 _RECORD = "predictions.jsonl"
 
@@ -64,8 +66,13 @@ class Ledger:
         return name in self._sides or self._standing(name) is not None
 
     def has(self, target: Names, options: Options, work: Work) -> bool:
-        """Whether this painting is there. Raises when another one is at its place."""
-        if self._overwrite or not target.labels.exists():
+        """Whether this painting is there. Raises when another one is at its place, or a file of somebody else's."""
+        if self._overwrite:
+            return False
+        for place in target.beside(options).values():
+            if place.exists() and not self._goes_with(place):
+                raise _taken(place, "made elsewhere")
+        if not target.labels.exists():
             return False
         there = self._standing(self._name(target.labels))
         if there is None:  # perhaps another process has painted it meanwhile
@@ -73,13 +80,16 @@ class Ledger:
             there = self._standing(self._name(target.labels))
         other = "made elsewhere" if there is None else _difference(there["work"], _bare(work))
         if there is None or other:
-            raise TakenError(
-                f"{target.labels} is there already, {other}",
-                "a free place, or the same painting",
-                "choose another folder with -o, or use --overwrite",
-            )
+            raise _taken(target.labels, other)
         self.settle(target)
         return all(kind in there["beside"] and path.exists() for kind, path in target.beside(options).items())
+
+    def _goes_with(self, place: Path) -> bool:
+        """Whether a file belongs to a painting of this folder, perhaps one that another process has just made."""
+        name = self._name(place)
+        if name not in self._sides:
+            self._read()
+        return name in self._sides
 
     def begin(self, target: Names, options: Options, work: Work) -> None:
         """Notes that a painting begins."""
@@ -127,6 +137,12 @@ class Ledger:
         return path.relative_to(self._path.parent).as_posix()
 
 
+def without_paintings(paths: Iterable[Path]) -> list[Path]:
+    """Those that no folder above them knows as a painting of its own."""
+    ledger = cache(Ledger)
+    return [path for path in paths if not any(ledger(folder).made(path) for folder in path.absolute().parents)]
+
+
 def work_of(how: Work, path: Path, source: Source, options: Options) -> Work:
     """What the painting of an image is known by; ``how`` names model, precision, backend and level."""
     size, changed = state_of(path)
@@ -148,6 +164,14 @@ def _difference(there: Work, work: Work) -> str:
             return f"with {key} {before}, and this one has {key} {now}"
         return "from another model" if key == "model" else "from another image, or one that has changed since"
     return ""
+
+
+def _taken(place: Path, why: str) -> TakenError:
+    return TakenError(
+        f"{place} is there already, {why}",
+        "a free place, or the same painting",
+        "choose another folder with -o, or use --overwrite",
+    )
 
 
 def _bare(work: Work) -> Work:

@@ -6,10 +6,9 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,7 +20,7 @@ from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image
-from whatwhere.paint.ledger import Ledger, Work, work_of
+from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
@@ -177,21 +176,15 @@ def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, P
 
 def _expand(one: Path) -> list[tuple[Path, Path]]:
     if one.is_dir() and not is_image(one):
-        return [(path, bare(path.relative_to(one))) for path in _no_paintings(find_images(one))]
+        return [(path, bare(path.relative_to(one))) for path in without_paintings(find_images(one))]
     check_name(one)
     if one.exists() or one.is_symlink():
         return [(one, bare(Path(one.name)))]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))  # noqa: PTH207 (of absolute ones too)
     if not matches:
         raise DataError(f"there is no {one}", "an image, a folder or a glob that matches some", "check the path")
-    usable = _no_paintings(match for match in matches if is_image(match) or match.is_dir())
+    usable = without_paintings(match for match in matches if is_image(match) or match.is_dir())
     return [pair for match in usable for pair in _expand(match)]
-
-
-def _no_paintings(paths: Iterable[Path]) -> list[Path]:
-    """Those that no folder above them knows as a painting of its own."""
-    ledger = cache(Ledger)
-    return [path for path in paths if not any(ledger(folder).made(path) for folder in path.absolute().parents)]
 
 
 def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:

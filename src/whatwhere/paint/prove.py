@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.errors import PlanError
-from whatwhere.network import Mirrored, Model
+from whatwhere.network import Model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import INT8
 from whatwhere.paint.engine import Engine
-from whatwhere.paint.scheme import exact_halo, scheme, size_up
+from whatwhere.paint.scheme import scheme, size_up
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.work import read_tile
@@ -138,7 +138,7 @@ def _rounding(precision: str, largest: float) -> float:
 def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling:
     """Tiles of the side asked for; else such that write as much as their halo, or else less, down to one stride."""
     least = _least(engine)
-    halo = [sum(pair) for pair in exact_halo(engine)]
+    halo = [sum(pair) for pair in engine.halo]
     most = [max(2 * side, side + 2 * step) for side, step in zip(halo, engine.period)]
     between = [max(low, (low + n) // 2) for low, n in zip(least, size)]
     for height, width in [(asked, asked)] if asked else [most, between, least]:
@@ -154,8 +154,8 @@ def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling
 
 def _least(engine: Engine) -> list[int]:
     """Height and width of the smallest tiles: the halo and one stride."""
-    mirrored = isinstance(engine.model.network, Mirrored)  # reads stop short of the ends of its tiles
-    return [sum(halo) + step * (1 + mirrored) for halo, step in zip(exact_halo(engine), engine.period)]
+    ends = int(engine.mirrored)  # reads stop short of the ends of its tiles
+    return [sum(halo) + step * (1 + ends) for halo, step in zip(engine.halo, engine.period)]
 
 
 def _with_less(engine: Engine, source: Source, exact: Tiling, whole: Tensor) -> float | None:

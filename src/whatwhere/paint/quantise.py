@@ -7,6 +7,7 @@ read the image itself or write the logits stay in float: there the rounding cost
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import ModelError, in_a_line
+from whatwhere.errors import DataError, ModelError, in_a_line
 from whatwhere.judge import Judge
 from whatwhere.network import Model, versions
 from whatwhere.paint.backends import Backend, Job
@@ -75,6 +76,8 @@ def quantise(model: Model, train: ImageSet, val: ImageSet, *, progress: Progress
         network = made.read_bytes()
         content = hashlib.sha256(network).hexdigest()
         before, ways, notes = _checked(usual, provisional(made, content), val, progress)
+    if math.isnan(before.result().mean_iou):
+        raise DataError(f"{len(val)} images without one labelled pixel", "masks to check it on", "choose with --split")
     result = Int8(
         usual.digest, content, len(network), len(crops), len(val), before.pixels, before.result(), tuple(ways),
         tuple(notes), _versions(),

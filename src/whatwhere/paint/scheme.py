@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from whatwhere.errors import PlanError
-from whatwhere.network import Mirrored
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.memory import free_memory
 from whatwhere.paint.tiles import Tiling, choose_tile
 
-__all__ = ["Scheme", "exact_halo", "scheme", "size_up"]
+__all__ = ["Scheme", "scheme", "size_up"]
 
 Pair = tuple[int, int]
 
@@ -106,8 +105,8 @@ def scheme(
 
 def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align: int) -> Scheme:
     """In tiles with a halo; ``whole`` is the image in one."""
-    size, halo, short = whole.size, exact_halo(engine), (0, 0)
-    if isinstance(engine.model.network, Mirrored):
+    size, halo, short = whole.size, engine.halo, (0, 0)
+    if engine.mirrored:
         short = whole.padded[0] - size[0], whole.padded[1] - size[1]
     if asked:
         chosen = asked
@@ -128,24 +127,6 @@ def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align
             f"at least {least[0]}x{least[1]} for this network, whose halo is {halo[0][0]} to {halo[0][1]} pixels",
             "ask for larger tiles, or leave the choice to whatwhere",
         ) from error
-
-
-def exact_halo(engine: Engine) -> tuple[Pair, Pair]:
-    """Pixels needed (before, after) a box with edges on multiples of the period, for rows and columns.
-
-    An unpadded U-Net mirrors its image by index, which `field` can't follow; its own arithmetic of sizes says it.
-
-    Raises:
-        FieldError: a network that can't be tiled exactly; the error names the layer.
-    """
-    if not isinstance(engine.model.network, Mirrored):
-        return engine.halo
-    network = engine.model.network.network
-    period = 2**network.depth
-    total = network.input_size(period)
-    before = (total - network.output_size(total)) // 2
-    after = total - before - period
-    return (before, after), (before, after)
 
 
 def size_up(size: Pair, period: Pair) -> Pair:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.errors import OutputError
-from whatwhere.paint.journal import Journal, sync_file, sync_folder, write_all
+from whatwhere.paint.journal import Journal, read_journal, sync_file, sync_folder, write_all
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.work import Painted
 from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, sync_box
@@ -99,9 +99,10 @@ def discard(folder: Path) -> None:
 
 
 class Store(Protocol):
-    """Where the boxes of one painting are kept. Boxes meet at multiples of ``align``."""
+    """Where the boxes of one painting are kept. Boxes meet at multiples of ``align``; ``place`` holds their labels."""
 
     align: int
+    place: str
 
     def create(self, folder: Path) -> None:
         """Makes empty storage in an empty folder."""
@@ -134,8 +135,8 @@ class JournaledSink:
         work: what makes two runs the same work (model, image, precision ...), as JSON.
         store: what holds the boxes inside the folder.
         asked: the tile that is asked for, if any.
-        overwrite: what an interrupted run of other work, or in other tiles, has left there goes; else it is a
-            `TakenError`.
+        overwrite: what an interrupted run of other work, in other tiles or another kind of store, has left there goes;
+            else it is a `TakenError`.
     """
 
     def __init__(
@@ -170,15 +171,8 @@ class JournaledSink:
         found = Journal.work(self._path)
         return found if _bare(found) == self._work else {}
 
-    def _finished(self) -> frozenset[int]:
-        """What an earlier run has finished, of whatever work."""
-        return Journal(self._path, Journal.work(self._path)).done
-
-    def _refuse_others(self) -> None:
+    def _refuse_others(self, there: dict[str, Any]) -> None:
         """Hours of another model's work are not thrown away for a slip in a command."""
-        there = _bare(Journal.work(self._path))
-        if self._overwrite or there == self._work or not self._finished():
-            return
         image, changed = str(there.get("image")), any(there.get(key) != self._work.get(key) for key in _OF_IMAGE)
         if not Path(image).exists() or (image == self._work.get("image") and changed):
             return  # of an image that is not there any more
@@ -190,13 +184,24 @@ class JournaledSink:
         )
 
     def _refuse_other_tiles(self, earlier: dict[str, Any], tiles: dict[str, Any]) -> None:
-        """Nor are those of this work, that were finished in tiles of another size by an earlier run."""
-        first = self._goes_on is None
-        held = self._finished() if first else self._goes_on
-        if self._overwrite or not held or not earlier or earlier.get("tile") == tiles["tile"]:
+        """Nor are those of this work, that an earlier run finished in other tiles or in another kind of store."""
+        if any((self.folder / kind.place).exists() for kind in (RawStore, ZarrStore) if kind.place != self.store.place):
+            begun = "with" if self.store.place == RawStore.place else "without"
+            raise TakenError(
+                f"{self.folder} holds an interrupted painting in another kind of store, begun {begun} --cluster",
+                "the same command, which goes on with it",
+                "choose another folder with -o, or use --overwrite",
+            )
+        if all(earlier.get(key) == value for key, value in tiles.items()):
             return
         before, now = ("x".join(map(str, tile)) for tile in (earlier["tile"], tiles["tile"]))
-        if first:
+        if before == now:
+            raise TakenError(
+                f"{self.folder} holds an interrupted painting whose tiles of {before} lie in other places",
+                "the version of whatwhere that began it",
+                "choose another folder with -o, or use --overwrite",
+            )
+        if self._goes_on is None:
             raise TakenError(
                 f"{self.folder} holds an interrupted painting in tiles of {before}, and tiles of {now} are asked for",
                 "the same tiles, which go on with it",
@@ -214,10 +219,12 @@ class JournaledSink:
 
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:
         self.close()
-        self._refuse_others()
         tiles: dict[str, Any] = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
-        earlier = self._earlier()
-        self._refuse_other_tiles(earlier, tiles)
+        there, finished, _ = read_journal(self._path)
+        earlier = there if _bare(there) == self._work else {}
+        held = bool(finished) if self._goes_on is None else self._goes_on
+        if held and not self._overwrite:
+            self._refuse_other_tiles(earlier, tiles) if earlier else self._refuse_others(_bare(there))
         asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
         work = {**self._work, **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
@@ -271,19 +278,21 @@ def _bare(work: dict[str, Any]) -> dict[str, Any]:
 class RawStore:
     """Labels as ``H * W`` bytes, probabilities as ``C * H * W``, each box written to its place row by row."""
 
+    place = "labels.raw"
+
     def __init__(self, size: Size, planes: int = 0) -> None:
         self.size, self.align, self._planes = size, 1, planes
         self._labels = self._shares = -1
 
     def create(self, folder: Path) -> None:
-        (folder / "labels.raw").touch()
+        (folder / self.place).touch()
         (folder / "probabilities.raw").touch()
         self.open(folder)
         os.ftruncate(self._labels, self.size[0] * self.size[1])
         os.ftruncate(self._shares, self._planes * self.size[0] * self.size[1])
 
     def open(self, folder: Path) -> None:
-        self._labels = os.open(folder / "labels.raw", os.O_RDWR)
+        self._labels = os.open(folder / self.place, os.O_RDWR)
         self._shares = os.open(folder / "probabilities.raw", os.O_RDWR)
 
     def write(self, painted: Painted) -> None:
@@ -328,13 +337,15 @@ class RawStore:
 class ZarrStore:
     """Labels and probabilities as the chunks of the final Zarr arrays."""
 
+    place = "labels.zarr"
+
     def __init__(self, size: Size, classes: Classes, source: ZarrSource | None, *, probabilities: bool = False) -> None:
         self.size, self.align = size, CHUNK
         self._classes, self._source, self._probabilities = classes, source, probabilities
         self._arrays: tuple[Any, Any] = (None, None)
 
     def create(self, folder: Path) -> None:
-        labels = create_labels(folder / "labels.zarr", self.size, self._classes, self._source)
+        labels = create_labels(folder / self.place, self.size, self._classes, self._source)
         shares = None
         if self._probabilities:
             form = self._source.format if self._source else 3
@@ -344,7 +355,7 @@ class ZarrStore:
     def open(self, folder: Path) -> None:
         import zarr
 
-        labels = zarr.open(str(folder / "labels.zarr"), mode="r+")
+        labels = zarr.open(str(folder / self.place), mode="r+")
         shares = zarr.open(str(folder / "probabilities.zarr"), mode="r+") if self._probabilities else None
         self._arrays = labels if hasattr(labels, "shape") else labels["0"], shares
 

@@ -26,6 +26,7 @@ from whatwhere.data.tiffs import (
     open_tiff,
     resolution,
     tiff_orientation,
+    tiff_shape,
     upright,
 )
 from whatwhere.errors import DataError
@@ -52,8 +53,8 @@ _SCREEN = 1024
 class TiffSource:
     """The largest image of a TIFF file, or a smaller level of it, read by windows, upright.
 
-    Pages or planes of a stack are channels. A segment of zero bytes was left out on purpose: there
-    is no data.
+    What its axes are, is what they are for `read_image`: pages are channels, or rows of an array written without names.
+    A segment of zero bytes was left out on purpose: there is no data.
 
     Raises:
         DataError: not a TIFF, no such level, axes beyond height, width and channels, or (when read) a damaged tile or
@@ -73,23 +74,11 @@ class TiffSource:
             raise
 
     def _describe(self, path: Path, level: int) -> None:
+        tiff_shape(path, self._file)  # which refuses more axes
         series = main_series(self._file)
         pages = [page for page in series.pages if page is not None]
-        if level and pages:
+        if level:
             pages = _level(self._file, series, level, self.name)
-        extra = [f"{axis} of {n}" for axis, n in zip(series.axes, series.shape) if axis in "TZRPV" and n > 1]
-        if extra or not pages:
-            raise DataError(
-                f"{path} has axes {series.axes} of {'x'.join(map(str, series.shape))}",
-                "height, width and at most one axis of channels",
-                f"split it along {', '.join(extra) or 'its axes'}",
-            )
-        if len(pages) > 1 and channel_axis(series):  # the rows or columns of an array that was written without names
-            raise DataError(
-                f"{path} is stored as {len(pages)} pages of {'x'.join(map(str, pages[0].shape))}",
-                "a page a channel, or channels inside one page",
-                "write it again with tifffile's planarconfig='contig' for an array of H x W x C",
-            )
         self._planes = [_Plane(page, self.name) for page in pages]
         first = self._planes[0]
         there, declared = sum(plane.channels for plane in self._planes), series.size // (first.size[0] * first.size[1])
@@ -99,28 +88,44 @@ class TiffSource:
                 "a page a channel, or channels inside one page",
                 "save it as BigTIFF or OME-TIFF: of a stack of more than 4 GB ImageJ writes the first page alone",
             )
+        # of several pages, which hold a channel each or a row each: the axis of channels in (pages, rows, columns)
+        self._axis = channel_axis(series) if len(pages) > 1 else None
+        height, width = first.size
+        self.channels = first.channels
+        if self._axis is not None:
+            shape = [len(pages), height, width]
+            self.channels = shape.pop(self._axis)
+            height, width = shape
         self._turn = tiff_orientation(self._file)
-        self.size = first.size if self._turn < 5 else (first.size[1], first.size[0])
+        self.size = (height, width) if self._turn < 5 else (width, height)
         self._black = black_value(series.keyframe)
-        colormap = self._planes[0].colormap if len(pages) == 1 else None
+        colormap = first.colormap if len(pages) == 1 else None
         self._colors: Pixels | None = None
         if colormap is not None:
             self._colors = colors_of(colormap)
-        self.channels = 3 if colormap is not None else sum(plane.channels for plane in self._planes)
+            self.channels = 3
         self.dtype = np.dtype(np.uint8) if colormap is not None or first.dtype == bool else first.dtype
         self._segments = _Segments()
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         stored = _lying(box, self.size, self._turn)
-        parts = [plane.read(stored, self._remember(number)) for number, plane in enumerate(self._planes)]
-        pixels = upright(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1), self._turn)
-        pixels = as_light(pixels, self._black)
+        pixels = as_light(upright(self._read_stored(stored), self._turn), self._black)
         if self._colors is not None:
             pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
         elif pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
-        there = self._planes[0].there(stored)
+        there = None if self._axis else self._planes[0].there(stored)
         return np.ascontiguousarray(pixels), None if there is None else np.ascontiguousarray(upright(there, self._turn))
+
+    def _read_stored(self, box: Box) -> Pixels:
+        """The pixels of a box as they lie in the file, channels last."""
+        if self._axis is None:
+            return self._planes[0].read(box, self._remember(0))
+        spans = list(box)
+        spans.insert(self._axis, (0, self.channels))
+        pages, rows, columns = spans
+        parts = [self._planes[page].read((rows, columns), self._remember(page))[..., 0] for page in range(*pages)]
+        return np.moveaxis(np.stack(parts), self._axis, -1)
 
     def close(self) -> None:
         self._segments = _Segments()
@@ -279,26 +284,26 @@ class _Plane:
         height, width = self.size
         samples = 1 if self._separate else self.channels
         stored = np.dtype(self._key.parent.byteorder + self.dtype.char)
+        together = y1 - y0 if x1 - x0 == width else 1  # whole rows follow each other
         planes = []
         for plane in range(self.channels if self._separate else 1):
             out = np.empty((y1 - y0, x1 - x0, samples), stored)
-            for y in range(y0, y1):
+            for y in range(y0, y1, together):
                 place = ((plane * height + y) * width + x0) * samples * stored.itemsize
-                self._fill(out[y - y0], self._page.dataoffsets[0] + place)
+                self._fill(out[y - y0 : y - y0 + together], self._page.dataoffsets[0] + place)
             planes.append(out)
         return np.concatenate(planes, axis=-1).astype(self.dtype, copy=False)
 
-    def _fill(self, row: Pixels, place: int) -> None:
+    def _fill(self, rows: Pixels, place: int) -> None:
         handle = self._page.parent.filehandle
         try:
             handle.seek(place)
-            data = handle.read(row.nbytes)
+            found = handle.readinto(rows.view(np.uint8))
         except OSError as error:
             given = f"{self._name} can't be read ({error.strerror})"
             raise DataError(given, "a drive that answers", "try again") from error
-        if len(data) < row.nbytes:
+        if found < rows.nbytes:
             raise DataError(f"{self._name} ends within its pixels", "an image that decodes to its end", "copy it again")
-        row[...] = np.frombuffer(data, row.dtype).reshape(row.shape)
 
 
 def shrinkings(size: tuple[int, int]) -> list[int]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.sources import Source
@@ -185,8 +185,8 @@ def paint_tiles(
     def compute(work: _Batch) -> list[tuple[int, Painted]]:
         logits = engine.logits(work.input)
         return [
-            (tile.index, finish(logits[i][:, *tile.inner], tile.write, _cut(work.valid[i], tile), probabilities))
-            for i, tile in enumerate(work.tiles)
+            (tile.index, finish(logits[i][:, *tile.inner], tile.write, _cut(valid, tile), probabilities, source.name))
+            for i, (tile, valid) in enumerate(zip(work.tiles, work.valid))
         ]
 
     def write(finished: list[tuple[int, Painted]]) -> None:
@@ -201,8 +201,14 @@ def paint_tiles(
             progress(count, len(tiling))
 
 
-def finish(logits: Tensor, box: Box, valid: NDArray[np.bool_] | None, probabilities: bool) -> Painted:
-    """Logits ``(classes, h, w)`` to labels, and to probabilities if wanted."""
+def finish(logits: Tensor, box: Box, valid: NDArray[np.bool_] | None, probabilities: bool, name: str) -> Painted:
+    """Logits ``(classes, h, w)`` of the image ``name`` to labels, and to probabilities if wanted.
+
+    Raises:
+        ModelError: logits of NaN, which no label follows from.
+    """
+    if logits.amax().isnan():  # one look at all of them costs little
+        _refuse_nan(logits, box, valid, name)
     labels = (logits[1] > logits[0] if logits.shape[0] == 2 else logits.argmax(0)).to(torch.uint8).cpu().numpy()
     shares = logits.softmax(0).cpu().numpy() if probabilities else None
     if valid is not None:
@@ -210,6 +216,23 @@ def finish(logits: Tensor, box: Box, valid: NDArray[np.bool_] | None, probabilit
         if shares is not None:
             shares[:, ~valid] = 0
     return Painted(box, labels, shares)
+
+
+def _refuse_nan(logits: Tensor, box: Box, valid: NDArray[np.bool_] | None, name: str) -> None:
+    """``ModelError`` where the image has data: the painting would be all of one class, without a word.
+
+    Infinity is a number here: a network may switch a class off by it.
+    """
+    bad = logits.isnan().any(0).cpu().numpy()
+    bad = bad if valid is None else bad & valid
+    if bad.any():
+        y, x = np.unravel_index(bad.argmax(), bad.shape)
+        raise ModelError(
+            f"the network gives NaN for {name} at row {box[0][0] + y}, column {box[1][0] + x}",
+            "logits that are numbers",
+            "look for NaN or infinity in its weights and batch statistics, and whether the image's values are in the "
+            "units that it was trained on",
+        )
 
 
 def _cut(valid: NDArray[np.bool_] | None, tile: Tile) -> NDArray[np.bool_] | None:
