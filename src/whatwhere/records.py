@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["VOID", "Box", "Classes", "MaskValue", "Normalisation", "color_text", "parse_color"]
+__all__ = [
+    "VOID",
+    "Box",
+    "Classes",
+    "MaskValue",
+    "Normalisation",
+    "color_of",
+    "color_text",
+    "mask_value",
+    "parse_color",
+]
 
 VOID = 255
 """The class id of pixels that do not count, in every label array inside whatwhere (uint8)."""
@@ -41,6 +53,29 @@ def parse_color(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def color_of(parts: Iterable[Any]) -> tuple[int, int, int]:
+    """Three integers in [0, 255], of three numbers."""
+    red, green, blue = (int(part) for part in parts)
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
+        raise ValueError(f"{[red, green, blue]} is not a colour of three numbers from 0 to 255")
+    return red, green, blue
+
+
+def mask_value(item: object) -> MaskValue:
+    """A mask value as ``classes.toml``, plans and JSON write it: an integer, ``"#rrggbb"`` or ``[r, g, b]``.
+
+    >>> mask_value(7), mask_value("#0a141e"), mask_value([1, 2, 3])
+    (7, (10, 20, 30), (1, 2, 3))
+    """
+    if type(item) is int:  # which true and false are not
+        return item
+    if isinstance(item, str):
+        return parse_color(item)
+    if isinstance(item, list | tuple) and len(item) == 3 and all(type(part) is int for part in item):
+        return color_of(item)
+    raise ValueError(f"{item!r} is not a mask value (an integer, '#rrggbb' or [r, g, b])")
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes of a data set and how its mask files write them.
@@ -70,13 +105,26 @@ class Classes:
             )
         if twice := [name for name in self.names if self.names.count(name) > 1]:
             raise ValueError(f"two classes are named {twice[0]!r}; one class may have several values")
+        if odd := [name for name in self.names if any(unicodedata.category(one) == "Cc" for one in name)]:
+            raise ValueError(f"the class {odd[0]!r} has a name with line breaks, tabs or other control characters")
         if not 1 <= len(self.names) < VOID:
             raise ValueError(f"{len(self.names)} classes; 1 to {VOID - 1} are possible")
         if empty := [name for name, values in zip(self.names, self.values) if not values]:
             raise ValueError(f"the class {empty[0]!r} has no value")
-        times = Counter(value for values in (*self.values, self.void) for value in values)
+        self._check_listed([value for values in (*self.values, self.void) for value in values])
+
+    @staticmethod
+    def _check_listed(listed: list[MaskValue]) -> None:
+        """Masks can hold each value, and none is listed twice."""
+        colored = any(isinstance(value, tuple) for value in listed)
+        low, high = (0, 255) if colored else (-(2**63), 2**63 - 1)
+        if beyond := [value for value in listed if isinstance(value, int) and not low <= value <= high]:
+            beside = " beside colours" if colored else ""
+            raise ValueError(f"the value {beyond[0]} is in no mask: integers{beside} go from {low} to {high}")
+        times = Counter((value,) * 3 if colored and isinstance(value, int) else value for value in listed)
         if again := [value for value, count in times.items() if count > 1]:
-            raise ValueError(f"the value {again[0]} is listed twice")
+            beside = "; beside colours a grey value v is the colour (v, v, v)" if colored else ""
+            raise ValueError(f"the value {again[0]} is listed twice{beside}")
 
     @property
     def count(self) -> int:
@@ -87,18 +135,11 @@ class Classes:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Classes:
-        def value(item: Any) -> MaskValue:
-            if isinstance(item, int):
-                return int(item)
-            if len(item) != 3:
-                raise ValueError(f"{item} is neither an integer nor a colour of three")
-            return int(item[0]), int(item[1]), int(item[2])
-
         return cls(
             names=tuple(str(name) for name in record["names"]),
-            colors=tuple((int(r), int(g), int(b)) for r, g, b in record["colors"]),
-            values=tuple(tuple(value(item) for item in items) for items in record["values"]),
-            void=tuple(value(item) for item in record.get("void", ())),
+            colors=tuple(color_of(color) for color in record["colors"]),
+            values=tuple(tuple(mask_value(item) for item in items) for items in record["values"]),
+            void=tuple(mask_value(item) for item in record.get("void", ())),
             nearest=bool(record.get("nearest", False)),
         )
 

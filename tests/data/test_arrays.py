@@ -44,6 +44,13 @@ def test_a_mask_that_is_none_is_named_too() -> None:
         fit(IMAGES, [MASKS[0], "masks/b.png", *MASKS[2:]])
 
 
+@pytest.mark.parametrize("planes", [2, 4])
+def test_a_plane_for_each_class_is_no_mask(planes: int) -> None:
+    stacks = [np.stack([np.roll(mask, 3 * number) for number in range(planes)], -1) for mask in MASKS]
+    with pytest.raises(DataError, match=rf"mask 0 has {planes} channels"):
+        fit(IMAGES, stacks)
+
+
 def test_masks_beside_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"masks beside the folder {tmp_path}; expected a folder that holds both"):
         fit(tmp_path, MASKS)

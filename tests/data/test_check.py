@@ -1,6 +1,7 @@
 """Every finding: a folder in which it fires, and an ordinary one in which it does not."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from tiny_folders import disc, photo, save, write_folder
@@ -33,6 +35,14 @@ def unreadable_mask(root: Path) -> None:
 
 def size_mismatch(root: Path) -> None:
     save(root / "train/masks/00.png", disc()[:30])
+
+
+def bare_cube(root: Path) -> None:
+    """Of 200 bands, written without naming the axes."""
+    (root / "train/images/00.png").unlink()
+    cube = np.random.default_rng(0).integers(0, 256, (64, 64, 200), np.uint8)
+    tifffile.imwrite(root / "train/images/00.tif", cube, photometric="minisblack")
+    save(root / "train/masks/00.png", disc(size=(64, 64)))
 
 
 def swapped_sides(root: Path) -> None:
@@ -173,6 +183,26 @@ def constant_image(root: Path) -> None:
     save(root / "train/images/00.png", photo(0) * 0 + np.uint8(7))
 
 
+def _as_floats(path: Path, image: NDArray[np.float64]) -> None:
+    tifffile.imwrite(path.with_suffix(".tif"), image, photometric="minisblack", planarconfig="contig")
+    path.unlink()
+
+
+def constant_float_image(root: Path) -> None:
+    _as_floats(root / "train/images/00.png", np.full((48, 64, 3), 0.1))
+
+
+def constant_float_channel(root: Path) -> None:
+    for path in root.glob("*/images/*"):
+        image = np.asarray(Image.open(path)) / 255
+        _as_floats(path, np.dstack([image, np.full((48, 64), 0.1)]))
+
+
+def decibels(root: Path) -> None:
+    for path in root.glob("*/images/*"):
+        _as_floats(path, np.asarray(Image.open(path)) / -10)
+
+
 def black_image(root: Path) -> None:
     save(root / "train/images/00.png", photo(0) // 60)
 
@@ -261,6 +291,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     ),
     (unreadable_mask, "error", "unreadable-mask", ["1 mask cannot be used", "damaged", "train/masks/00.png"]),
     (size_mismatch, "error", "size-mismatch", ["1 mask of another size", "48 x 64, its mask 30 x 64", "-> export"]),
+    (bare_cube, "error", "size-mismatch", ["64 x 200 with 64 channels, its mask 64 x 64", "planarconfig='contig'"]),
     (swapped_sides, "error", "size-mismatch", ["48 x 64, its mask 64 x 48", "EXIF"]),
     (
         turned_photo,
@@ -294,8 +325,10 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (mostly_empty, "warning", "empty-mask", ["10 masks of background alone", "and 6 more"]),
     (void_mask, "warning", "void-mask", ["1 mask all void"]),
     (constant_image, "warning", "constant-image", ["1 image of a single value", "train/images/00.png"]),
+    (constant_float_image, "warning", "constant-image", ["1 image of a single value", "train/images/00.tif"]),
     (black_image, "warning", "black-image", ["1 image nearly black", "3 % of the brightest"]),
     (opaque_alpha, "note", "constant-channel", ["Channel 4 of 4 is constant", "alpha channel"]),
+    (constant_float_channel, "note", "constant-channel", ["Channel 4 of 4 is constant"]),
     (twelve_bits, "note", "bits-used", ["use 12 bits (largest value ", "nothing is lost"]),
     (slices_as_mask, "error", "unreadable-mask", ["3 planes", "an image and a mask each"]),
     (
@@ -326,6 +359,23 @@ def test_it_fires(good: Path, spoil: Callable[[Path], None], severity: str, code
     for word in words:
         assert word in str(finding)
     assert found.fatal or severity != "error"
+
+
+def test_nothing_below_0_is_called_black(good: Path) -> None:
+    decibels(good)
+    assert not findings(good).of("black-image")
+
+
+def test_names_that_are_no_text_are_told_in_such_as_are(good: Path) -> None:
+    for name in (b"train/images/Notiz \xfc.txt", b"test \xfc/images/a.png", b"test \xfc/masks/a.png"):
+        path = good / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = findings(good)
+    assert [item.files for item in found.of("ignored")] == [(r"train/images/Notiz \udcfc.txt",)]
+    assert [item.files for item in found.of("beside-splits")] == [(r"test \udcfc",)]
+    for text in (str(found), json.dumps(found.to_json(), ensure_ascii=False)):
+        assert text.encode("utf-8")
 
 
 def test_one_image_beside_a_val_is_not_validated_on(good: Path) -> None:

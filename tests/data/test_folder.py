@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,20 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
         find(tmp_path)
 
 
+def test_a_drive_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png")
+    look = Path.iterdir
+
+    def stale(path: Path) -> Iterator[Path]:
+        if path.name == "masks":
+            raise OSError(116, "Stale file handle", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "iterdir", stale)
+    with pytest.raises(DataError, match=r"masks cannot be opened \(Stale file handle\); expected a readable folder"):
+        find(tmp_path)
+
+
 def test_links_to_what_is_not_there_are_told_and_not_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "masks/a.png", "masks/b.png", "images/c.png")
     (tmp_path / "images/b.png").symlink_to("/nas/b.png")
@@ -159,6 +174,20 @@ def test_classes_toml_is_read(good: Path) -> None:
     classes = find(good).classes
     assert classes is not None
     assert classes.names == ("class 0", "disc")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_classes_toml_of_a_split_counts_for_all(good: Path, split: str) -> None:
+    text = "void = [1]\n[[class]]\nvalue = 0\n"
+    (good / split / "classes.toml").write_text(text)
+    classes = find(good).classes
+    assert classes is not None
+    assert classes.void == (1,)
+    (good / "classes.toml").write_text(text)
+    assert find(good).classes == classes
+    (good / "classes.toml").write_text("[[class]]\nvalues = [0, 1]\n")
+    with pytest.raises(DataError, match=rf"good/classes.toml and \S+{split}/classes.toml list different"):
+        find(good)
 
 
 @pytest.mark.parametrize(

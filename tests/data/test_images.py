@@ -112,6 +112,14 @@ def test_many_channels_come_last(tmp_path: Path, count: int, layout: str) -> Non
     assert image_size(path) == (20, 31)
 
 
+def test_pages_are_channels_however_many(tmp_path: Path) -> None:
+    pages = RANDOM.integers(0, 256, (40, 12, 17), np.uint8)
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), np.moveaxis(pages, 0, -1))
+    assert image_size(tmp_path / "a.tif") == (12, 17)
+
+
 def test_big_endian_and_float_tiffs(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "big.tif", DEEP, byteorder=">")
     got = read_image(tmp_path / "big.tif")
@@ -156,6 +164,32 @@ def test_alpha_is_a_channel_of_an_image_and_dropped_from_a_mask(tmp_path: Path) 
     Image.fromarray(rgba).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), rgba)
     assert np.array_equal(read_mask(tmp_path / "a.png"), RGB)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_no_plane_of_a_mask_is_lost_but_alpha_and_what_is_constant(tmp_path: Path, planar: str, count: int) -> None:
+    planes = RANDOM.integers(0, 2, (12, 17, count), np.uint8)
+    left = planes[:, :, 0] if count == 2 else planes[:, :, :3]
+    path = tmp_path / "a.tif"
+
+    def write(array: NDArray[Any], **tags: Any) -> None:
+        stored = array if planar == "contig" else np.moveaxis(array, -1, 0)
+        tifffile.imwrite(path, stored, photometric="minisblack", planarconfig=planar, **tags)
+
+    write(planes)
+    with pytest.raises(DataError, match=rf"a.tif has {count} channels; expected a mask of one channel .*argmax"):
+        read_mask(path)
+    write(planes, extrasamples=[0] * (count - 2) + [2])
+    assert np.array_equal(read_mask(path), left)
+    planes[:, :, -1] = 255
+    write(planes)
+    assert np.array_equal(read_mask(path), left)
+
+
+def test_alpha_of_a_tiff_is_dropped_from_a_mask(tmp_path: Path) -> None:
+    Image.fromarray(np.concatenate([RGB, GRAY[:, :, None]], 2)).save(tmp_path / "a.tif")
+    assert np.array_equal(read_mask(tmp_path / "a.tif"), RGB)
 
 
 def test_gray_stored_as_color_is_a_gray_mask(tmp_path: Path) -> None:

@@ -122,6 +122,15 @@ def test_a_division_that_one_move_cannot_mend() -> None:
         assert sides(split(folder, seen, seed=seed))[1] == {"001"}
 
 
+def test_a_division_of_many_is_mended_where_something_is_left_out() -> None:
+    few = [(False, True, False, True), (False, True, True, True), (True, False, True, True)]
+    for seed in range(6):
+        folder, seen = _survey([(False, False, False, True)] * 1000 + few, [b""] * 1003)
+        train, val = sides(split(folder, seen, seed=seed))
+        assert "1001" in val
+        assert {"1000", "1002"} <= train
+
+
 def test_rare_classes_are_shared_out_in_proportion() -> None:
     presence = [(True, k < 10) for k in range(100)]
     folder, seen = _survey(presence, [b""] * 100)

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 from scipy import ndimage
-from tiny_folders import disc, photo, save, write_folder
+from tiny_folders import Pair, disc, photo, save, write_folder
 
 from whatwhere.data.facts import Quantiles
 from whatwhere.data.folder import find
@@ -68,6 +68,39 @@ def test_normalisation_of_deep_and_of_constant_channels(tmp_path: Path) -> None:
     assert result.mean == pytest.approx((deep[:, :, 0].mean(), 7))
     assert result.std == pytest.approx((deep[:, :, 0].std(), 1))
     assert result.dtype == "uint16"
+
+
+def test_a_channel_of_one_value_has_deviation_1_however_that_is_rounded(tmp_path: Path) -> None:
+    values = np.array([0.1, 0.3, 1e6 / 3])
+    rng = np.random.default_rng(0)
+    for number, (height, width) in enumerate([(20, 31), (23, 29), (37, 53)]):
+        image = np.concatenate([rng.random((height, width, 1)), np.tile(values, (height, width, 1))], 2)
+        for part in ("images", "masks"):
+            (tmp_path / part).mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / f"images/{number}.tif", image, photometric="minisblack", planarconfig="contig")
+        save(tmp_path / f"masks/{number}.png", disc(10, 10, 4, (height, width)))
+    result = survey(find(tmp_path)).normalisation()
+    assert result.mean[1:] == pytest.approx(values)
+    assert result.std[1:] == (1, 1, 1)
+    assert result.std[0] < 1
+
+
+def test_a_band_of_one_value_has_deviation_1_whatever_the_sizes(tmp_path: Path) -> None:
+    sizes = [(20 + k, 31 + 5 * k) for k in range(8)]
+    pairs: dict[str, Pair] = {}
+    for number, size in enumerate(sizes):
+        image = photo(number, size).copy()
+        image[:, :, 2] = 255
+        pairs[f"{number}"] = (image, disc(10, 10, 4, size))
+    assert survey(find(write_folder(tmp_path, pairs))).normalisation().std[2] == 1
+
+
+def test_pixels_that_training_sees_are_of_usable_files(good: Path) -> None:
+    whole = survey(find(good))
+    assert whole.training_pixels == whole.class_pixels("train")
+    (good / "train/images/00.png").write_text("no image")
+    lost = np.bincount(disc(12, 20).ravel())
+    assert survey(find(good)).training_pixels == tuple((np.array(whole.training_pixels) - lost).tolist())
 
 
 def test_facts_of_the_files(good: Path) -> None:

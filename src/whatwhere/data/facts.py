@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from whatwhere.data.folder import Folder
-from whatwhere.data.images import opaque
+from whatwhere.data.images import in_utf8, opaque
 from whatwhere.data.likeness import uprightness
 from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces
 from whatwhere.data.shapes import ClassShape
@@ -53,6 +53,11 @@ class ImageFacts:
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+    @property
+    def constant(self) -> tuple[bool, ...]:
+        """Which channels hold a single value; rounding may leave them a deviation."""
+        return tuple(low == high for low, high in zip(self.minimum, self.maximum))
 
     @property
     def opaque(self) -> bool:
@@ -178,11 +183,12 @@ class Survey:
 
     def class_pixels(self, split: str | None = None) -> tuple[int, ...]:
         """Pixels of each class, in one split or all."""
-        total = np.zeros(self.classes.count if self.classes else 0, np.int64)
-        for file in self.files:
-            if file.mask and file.mask.shapes and split in (None, file.split):
-                total += [shape.pixels for shape in file.mask.shapes]
-        return tuple(total.tolist())
+        return self._pixels(file for file in self.files if split in (None, file.split))
+
+    @cached_property
+    def training_pixels(self) -> tuple[int, ...]:
+        """Pixels of each class that training sees."""
+        return self._pixels(self.training)
 
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of all training pixels, in the units of the files.
@@ -200,11 +206,14 @@ class Survey:
         facts = [fact for fact in facts if (self.channels(fact), fact.dtype) == (channels, dtype)]
         weights = np.array([fact.pixels for fact in facts], np.float64)
         weights /= weights.sum()
-        means, stds = (np.array([getattr(fact, key)[:channels] for fact in facts]) for key in ("mean", "std"))
+        low, high, means, stds = (
+            np.array([getattr(fact, key)[:channels] for fact in facts]) for key in ("minimum", "maximum", "mean", "std")
+        )
         mean = weights @ means
         # the variance of a union: within the parts, and between their means
         std = np.sqrt(weights @ (stds**2 + (means - mean) ** 2))
-        return Normalisation(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std), dtype)
+        varies = (high.max(0) > low.min(0)) & (std > 0)
+        return Normalisation(tuple(mean.tolist()), tuple(np.where(varies, std, 1.0).tolist()), dtype)
 
     def image_sides(self) -> tuple[Quantiles | None, Quantiles | None]:
         """Heights and widths of all readable images."""
@@ -256,10 +265,17 @@ class Survey:
         ]
         return replace(self, files=(*files, *by_path.values()))
 
+    def _pixels(self, files: Iterable[FileSurvey]) -> tuple[int, ...]:
+        total = np.zeros(self.classes.count if self.classes else 0, np.int64)
+        for file in files:
+            if file.mask and file.mask.shapes:
+                total += [shape.pixels for shape in file.mask.shapes]
+        return tuple(total.tolist())
+
     def _shapes(self, class_id: int) -> Iterator[ClassShape]:
         return (file.mask.shapes[class_id] for file in self.files if file.mask and file.mask.shapes)
 
 
 def relative(path: Path, root: Path) -> str:
-    """A path below the root, with forward slashes."""
-    return path.relative_to(root).as_posix()
+    """A path below the root, with forward slashes, as it can be written down."""
+    return in_utf8(path.relative_to(root).as_posix())

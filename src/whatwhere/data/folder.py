@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,18 +132,19 @@ def find(root: str | Path) -> Folder:
             hold such a pair, or with ``images/train/``, ``masks/train/`` and so on. Subfolders of images are mirrored
             in masks. Stems are equal; where one is not, ``a_mask.png`` is taken for ``a.jpg``; where none is, what
             differs among the names of the images and of the masks: ``21_manual1.gif`` for ``21_training.tif``.
+            ``classes.toml`` lies in the folder, or in its splits if all say the same.
 
     Raises:
-        DataError: no such folder, one that can't be read, nothing in it, no pair in it, two folders of masks, or two
-            images of one name.
+        DataError: no such folder, one that can't be read, nothing in it, no pair in it, two folders of masks, two
+            images of one name, or two lists of classes.
     """
     try:
         return _find(Path(root))
-    except PermissionError as error:
+    except OSError as error:
         raise DataError(
             f"{error.filename or root} cannot be opened ({error.strerror})",
             "a readable folder",
-            "change its permissions",
+            "change its permissions, or see whether its drive is there",
         ) from error
 
 
@@ -151,13 +152,13 @@ def _find(root: Path) -> Folder:
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}", f"a folder with {LAYOUT}", "check the path")
-    classes_file = root / "classes.toml"
-    classes = read_classes(classes_file) if classes_file.is_file() else None
     splits: dict[str, tuple[Sample, ...]] = {}
     lone: list[Path] = []
     ignored: list[Path] = []
     named: list[Path] = []
-    for split, images, masks in _pair_folders(root):
+    triples = _pair_folders(root)
+    classes = _classes_in([root, *(place.parent for _, *pair in triples for place in pair)])
+    for split, images, masks in triples:
         image_files, other = _files(images)
         mask_files, other_masks = _files(masks)
         samples, left = _pair(image_files, mask_files)
@@ -173,6 +174,15 @@ def _find(root: Path) -> Folder:
     if not any(folder.pairs(split) for split in splits):
         raise _no_pairs(folder)
     return folder
+
+
+def _classes_in(places: Iterable[Path]) -> Classes | None:
+    """What their ``classes.toml`` says: of the root, or of splits that have their own."""
+    found = {path: read_classes(path) for place in places if (path := place / "classes.toml").is_file()}
+    if len(set(found.values())) > 1:
+        files = " and ".join(map(str, found))
+        raise DataError(f"{files} list different classes", "one list for all splits", "keep the one that is right")
+    return next(iter(found.values()), None)
 
 
 def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
@@ -247,7 +257,7 @@ def _beside(root: Path) -> tuple[Path, ...]:
 
 
 def _holds_a_pair(place: Path) -> bool:
-    with suppress(DataError, PermissionError):
+    with suppress(DataError, OSError):
         return _pair_in(place) is not None
     return True
 
@@ -255,7 +265,7 @@ def _holds_a_pair(place: Path) -> bool:
 def _others(place: Path, pair: tuple[Path, Path]) -> Iterator[Path]:
     """Folders beside a pair that hold images too: other masks, or images that nobody took."""
     for name in _folders(place):
-        with suppress(PermissionError):  # what can't be looked into is not meant
+        with suppress(OSError):  # what can't be looked into is not meant
             if place / name not in pair and any(_is_image(path) for path in (place / name).iterdir()):
                 yield place / name
 

@@ -23,6 +23,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugi
 
 from whatwhere.data.tiffs import (
     TIFF_SUFFIXES,
+    alpha_last,
     as_light,
     black_value,
     channel_axis,
@@ -44,13 +45,14 @@ __all__ = [
     "decoded_bytes",
     "filled",
     "image_size",
+    "in_utf8",
     "opaque",
     "pixel_digest",
     "read_image",
+    "read_image_and_tags",
     "read_image_and_valid",
     "read_mask",
     "read_mask_and_palette",
-    "stored_orientation",
     "with_data",
     "without_alpha",
 ]
@@ -98,6 +100,8 @@ class _Pixels:
     palette: Palette | None
     no_data: float | None = None  # the value that means it, where the file names one
     stacked: bool = False  # its planes are slices, moments or pages, not colours
+    alpha: bool = True  # what comes after one channel or three is opacity
+    orientation: int = 1  # how the file asked for its pixels to be turned
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
@@ -121,6 +125,13 @@ def read_image_and_valid(
     path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """`read_image`, and ``HxW`` where there is data; None if everywhere."""
+    return read_image_and_tags(path, max_pixels=max_pixels)[:2]
+
+
+def read_image_and_tags(
+    path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None, int]:
+    """`read_image_and_valid`, and how the file asked for its pixels to be turned: 1 (not at all) to 8."""
     path = Path(path)
     pixels = _decode(path, max_pixels)
     array = pixels.array if pixels.palette is None else pixels.palette[np.minimum(pixels.array, 255)]
@@ -131,7 +142,7 @@ def read_image_and_valid(
     if valid is not None and not valid.all():
         array = filled(array, valid)
     _refuse_not_finite(path, array)
-    return np.ascontiguousarray(array), valid
+    return np.ascontiguousarray(array), valid, pixels.orientation
 
 
 def with_data(array: NDArray[Any], value: float) -> NDArray[np.bool_]:
@@ -166,9 +177,9 @@ def without_alpha(array: NDArray[Any], channels: int) -> NDArray[Any]:
 def read_mask(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
     """Read a mask file, upright, as ``HxW`` integers or, for a colour mask, ``HxWx3`` uint8.
 
-    Palette files give the palette's *indices* (what they mean says `mapping.as_classes_are`), alpha is dropped, a
-    colour mask whose channels are equal gives grey values, 1-bit masks give 0 and 255, whole numbers stored as floats
-    become integers.
+    Palette files give the palette's *indices* (what they mean says `mapping.as_classes_are`), alpha is dropped (a last
+    channel of a TIFF only if it says that it is that, or holds one value), a colour mask whose channels are equal gives
+    grey values, 1-bit masks give 0 and 255, whole numbers stored as floats become integers.
 
     Raises:
         DataError: as `read_image`, and for fractions or for channels that are neither grey nor colour.
@@ -190,17 +201,17 @@ def read_mask_and_palette(
             array = np.where(np.isnan(array), -1, array)  # which no class has
         array = _whole_numbers(path, array)
     channels = 1 if array.ndim == 2 else array.shape[2]
-    if channels > 4 or (channels > 1 and pixels.stacked):
+    if channels in (2, 4) and not pixels.stacked and (pixels.alpha or np.ptp(array[..., -1]) == 0):
+        array, channels = array[..., :-1], channels - 1
+    if channels not in (1, 3) or (channels > 1 and pixels.stacked):
         raise DataError(
             f"{path} has {channels} {'planes' if pixels.stacked else 'channels'}",
             "a mask of one channel (class ids) or of RGB colours",
-            "write one class id a pixel: of a stack of one plane a class, numpy's argmax over the planes; of slices or "
-            "moments, an image and a mask each",
+            "write one class id a pixel: of a stack of one plane a class (the background is one too), numpy's argmax "
+            "over the planes; of slices or moments, an image and a mask each",
         )
-    if array.ndim == 3 and channels >= 3:
-        array = _flat_colors(array[:, :, :3])
-    elif array.ndim == 3:
-        array = array[:, :, 0]
+    if array.ndim == 3:
+        array = _flat_colors(array) if channels == 3 else array[:, :, 0]
     return np.ascontiguousarray(array), palette
 
 
@@ -224,9 +235,14 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return (width, height) if _orientation(picture) >= 5 else (height, width)
 
 
+def in_utf8(name: str) -> str:
+    """A file's name as it can be printed and written down: what is no UTF-8 in it is escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def check_text(name: str, where: str) -> None:
     """``DataError`` for a file's name that is no UTF-8, and so can't stand in a report or a ledger."""
-    shown = name.encode("utf-8", "backslashreplace").decode()
+    shown = in_utf8(name)
     if shown != name:
         raise DataError(f"{where} a file whose name can't be written down: {shown}", "a name in UTF-8", "rename it")
 
@@ -299,7 +315,8 @@ def _decode_picture(path: Path, max_pixels: int) -> _Pixels:
         else:
             array = np.array(picture if picture.mode in _PLAIN_MODES else picture.convert("RGB"))
             palette = _padded(picture.getpalette("RGB")) if picture.mode == "P" else None
-        return _Pixels(upright(array, _orientation(picture)), palette)
+        orientation = _orientation(picture)
+        return _Pixels(upright(array, orientation), palette, orientation=orientation)
 
 
 def _is_deep_color_png(path: Path) -> bool:
@@ -315,17 +332,6 @@ def _orientation(picture: ImageFile.ImageFile) -> int:
         return int(picture.getexif().get(0x0112, 1))
     except _DECODE_ERRORS:  # damaged EXIF beside whole pixels
         return 1
-
-
-def stored_orientation(path: str | Path) -> int:
-    """How a picture's EXIF asks for it to be turned: 1 (not at all) to 8."""
-    path = Path(path)
-    with _reading(path):
-        if _magic(path) in _TIFF:
-            with open_tiff(path) as tif:
-                return tiff_orientation(tif)
-        with _open(path) as picture:
-            return _orientation(picture)
 
 
 def _padded(colors: list[int] | None) -> Palette:
@@ -359,7 +365,9 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
             palette = _padded(colors_of(colormap).ravel().tolist())
         no_data = no_data_value(tif, array.dtype)
         no_data = black - no_data if black and no_data is not None else no_data
-        return _Pixels(upright(array, tiff_orientation(tif)), palette, no_data, stacked(series))
+        orientation = tiff_orientation(tif)
+        pixels = upright(array, orientation)
+        return _Pixels(pixels, palette, no_data, stacked(series), alpha_last(series), orientation)
 
 
 def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:

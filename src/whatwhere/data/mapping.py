@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from whatwhere.data.values import LAST_ID, SOLID, ValueCount, code_of, codes_of, count_values, soft_values, value_of
 from whatwhere.errors import DataError
-from whatwhere.records import VOID, Classes, MaskValue, color_text, parse_color
+from whatwhere.records import VOID, Classes, MaskValue, color_of, color_text, mask_value, parse_color
 
 __all__ = [
     "as_classes_are",
@@ -71,7 +71,7 @@ def _parse_classes(record: dict[str, Any]) -> Classes:
         raise ValueError(f"unknown key {unknown[0]!r}")
     if bad := [table for table in tables if ("value" in table) == ("values" in table)]:
         raise ValueError(f"the class {bad[0].get('name', '')!r} has not one of value and values")
-    values = tuple(_mask_values(t, "values") if "values" in t else (_mask_value(t["value"]),) for t in tables)
+    values = tuple(_mask_values(t, "values") if "values" in t else (mask_value(t["value"]),) for t in tables)
     void = _mask_values(record, "void")
     nearest = record.get("nearest", False)
     if not isinstance(nearest, bool):
@@ -133,7 +133,7 @@ def infer_classes(
     values = tuple((value,) for value in kept)
     colors = class_colors(values)
     if palette is not None and not colored:
-        own = [_rgb(palette[v]) if isinstance(v, int) and v < 256 else c for v, c in zip(kept, colors)]
+        own = [color_of(palette[v]) if isinstance(v, int) and v < 256 else c for v, c in zip(kept, colors)]
         colors = tuple(own) if len(set(own)) == len(own) else colors
     return Classes(_names(kept), colors, values, void, nearest=bool(soft))
 
@@ -272,7 +272,7 @@ def _need_colors(masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[st
         used = [count.value for count in masks[name] if isinstance(count.value, int) and count.value < 256]
         if all((palette[value] == value).all() for value in used):
             continue  # a ramp of greys is what programs write that were given no palette
-        if any(meant.setdefault(value, _rgb(palette[value])) != _rgb(palette[value]) for value in used):
+        if any(meant.setdefault(value, color_of(palette[value])) != color_of(palette[value]) for value in used):
             return True
     return False
 
@@ -280,7 +280,7 @@ def _need_colors(masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[st
 def _colored(name: str, counts: Sequence[ValueCount], palette: NDArray[np.uint8] | None) -> Sequence[ValueCount]:
     if palette is None:
         return counts
-    colors = [_rgb(palette[min(c.value, 255)]) if isinstance(c.value, int) else c.value for c in counts]
+    colors = [color_of(palette[min(c.value, 255)]) if isinstance(c.value, int) else c.value for c in counts]
     if len(set(colors)) < len(colors):
         twice = next(color for color in colors if colors.count(color) > 1)
         raise DataError(
@@ -298,7 +298,7 @@ def _colors_of_void(
     used = {value for name in palettes for value in (count.value for count in masks[name])}
     if VOID not in used or len(used) < 3 or not _are_ids(sorted(used - {VOID})):
         return set()
-    return {_rgb(palette[VOID]) for name, palette in palettes.items() if any(c.value == VOID for c in masks[name])}
+    return {color_of(palette[VOID]) for name, palette in palettes.items() if any(c.value == VOID for c in masks[name])}
 
 
 _NO_DATA = (2**16 - 1, 2**31 - 1, 2**32 - 1)
@@ -372,15 +372,8 @@ def _listing(classes: Classes) -> str:
     return ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
 
 
-def _rgb(item: Sequence[int] | NDArray[np.uint8]) -> tuple[int, int, int]:
-    red, green, blue = (int(part) for part in item)
-    if not all(0 <= part <= 255 for part in (red, green, blue)):
-        raise ValueError(f"{list(item)} is not a colour of three numbers from 0 to 255")
-    return red, green, blue
-
-
 def _color(item: Any) -> tuple[int, int, int]:
-    return parse_color(item) if isinstance(item, str) else _rgb(item)
+    return parse_color(item) if isinstance(item, str) else color_of(item)
 
 
 def _mask_values(record: Mapping[str, Any], key: str) -> tuple[MaskValue, ...]:
@@ -388,15 +381,4 @@ def _mask_values(record: Mapping[str, Any], key: str) -> tuple[MaskValue, ...]:
     items = record.get(key, [])
     if not isinstance(items, list):
         raise ValueError(f"{key} = {items!r} is no list; write {key} = [{items!r}]")
-    return tuple(map(_mask_value, items))
-
-
-def _mask_value(item: Any) -> MaskValue:
-    """A mask value as ``classes.toml`` writes it."""
-    if isinstance(item, int) and not isinstance(item, bool):
-        return item
-    if isinstance(item, str):
-        return parse_color(item)
-    if isinstance(item, list) and len(item) == 3 and all(isinstance(part, int) for part in item):
-        return _rgb(item)
-    raise ValueError(f"{item!r} is not a mask value (an integer, '#rrggbb' or [r, g, b])")
+    return tuple(map(mask_value, items))

@@ -5,8 +5,7 @@ Works on a survey's facts; opens no file. The same folder and seed give the same
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +22,7 @@ _ENOUGH_FOLDERS = 5
 """Of which each goes to one side: with fewer, too little would be left of one side or the other."""
 
 _MENDED = 200
-"""Units that are tried; with more, chance has shown every class on both sides long before."""
+"""Units of which each and every two are tried at once, those first that show what is left out: more take memory."""
 
 
 def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0.2) -> Folder:
@@ -178,27 +177,35 @@ def _show_everywhere(side: NDArray[np.int_], shows: NDArray[np.bool_]) -> None:
 def _mend(side: NDArray[np.int_], shows: NDArray[np.bool_]) -> None:
     """Where moving one unit after another left a class out, the best of moves and exchanges until none shows more.
 
-    Of equally good ones that which leaves the sides' sizes nearest to what they are.
+    Of equally good ones that which leaves the sides' sizes nearest to what they are. A change moves one unit, or two,
+    or all of them.
     """
-    size = int(side.sum())
-    while any(left_out := _left_out(side, shows)):
-        better = min(_changes(side), key=lambda moved: (_left_out(moved, shows), abs(int(moved.sum()) - size)))
-        if _left_out(better, shows) >= left_out:  # as with three images that show two of three classes each
+    size, spread = int(side.sum()), shows.sum(0)
+    while True:
+        val, step = shows[side == 1].sum(0), 1 - 2 * side
+        common, lone = _left_out(val, spread)
+        concerned = shows[:, common | lone].any(1)
+        if not concerned.any():
             return
-        side[:] = better
+        few = np.sort(np.argsort(~concerned, kind="stable")[:_MENDED])
+        one, other = few[np.stack(np.triu_indices(len(few)))]
+        two = one != other
+        gain = shows * step[:, None]
+        vals = np.vstack([val + gain[one] + gain[other] * two[:, None], spread - val])
+        sizes = np.append(side.sum() + step[one] + step[other] * two, len(side) - side.sum())
+        commons, lones = (left.sum(1) for left in _left_out(vals, spread))
+        best = int(np.lexsort((np.append(two, True), np.abs(sizes - size), lones, commons))[0])
+        if (commons[best], lones[best]) >= (common.sum(), lone.sum()):
+            return  # as with three images that show two of three classes each
+        side[[one[best], other[best]] if best < len(one) else slice(None)] ^= 1
 
 
-def _left_out(side: NDArray[np.int_], shows: NDArray[np.bool_]) -> tuple[int, int]:
-    """How many classes that two units show are on one side only; how many that one unit shows are not trained on."""
-    train, val, spread = shows[side == 0].any(0), shows[side == 1].any(0), shows.sum(0)
-    return int(((spread > 1) & ~(train & val)).sum()), int(((spread == 1) & ~train).sum())
+def _left_out(val: NDArray[np.int_], spread: NDArray[np.int_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The classes of two units or more that are on one side only, and those of one unit that are not trained on.
 
-
-def _changes(side: NDArray[np.int_]) -> Iterator[NDArray[np.int_]]:
-    """Every division in which one unit has changed sides, every one in which two have, and the mirrored one."""
-    few = range(min(len(side), _MENDED))
-    for places in itertools.chain(itertools.combinations(few, 1), itertools.combinations(few, 2)):
-        moved = side.copy()
-        moved[list(places)] ^= 1
-        yield moved
-    yield side ^ 1
+    Args:
+        val: how many units show each class there; classes come last.
+        spread: how many do on both sides.
+    """
+    untaught = val == spread
+    return (spread > 1) & (untaught | (val == 0)), (spread == 1) & untaught

@@ -22,10 +22,10 @@ from whatwhere.data.images import (
     Palette,
     decoded_bytes,
     image_size,
+    in_utf8,
     pixel_digest,
-    read_image_and_valid,
+    read_image_and_tags,
     read_mask_and_palette,
-    stored_orientation,
 )
 from whatwhere.data.likeness import fingerprint
 from whatwhere.data.mapping import as_classes_are, encode_mask, infer_classes
@@ -73,7 +73,7 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         read = pool.map(lambda job: _survey_file(folder.root, job[0], job[1], classes, cut=job[2]), jobs)
         files = tuple(_counted(read, total, progress, len(masks)))
     return Survey(
-        root=str(folder.root),
+        root=in_utf8(str(folder.root)),
         files=files,
         classes=classes,
         mapping_error=problem,
@@ -133,8 +133,8 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
     if sample.mask is None:  # left out: neither of use, nor in the way
         return FileSurvey(sample.name, split, relative(sample.image, root), None)
     try:
-        pixels, valid = read_image_and_valid(sample.image)
-        image = replace(_image_facts(pixels, valid), orientation=stored_orientation(sample.image))
+        pixels, valid, orientation = read_image_and_tags(sample.image)
+        image = replace(_image_facts(pixels, valid), orientation=orientation)
     except DataError as error:
         image_error, image_remedy = error.given, error.remedy
     try:

@@ -176,22 +176,22 @@ def few(survey: Survey) -> Iterator[Finding]:
 def dark(survey: Survey) -> Iterator[Finding]:
     """Constant and nearly black images, constant channels."""
     read = [(f, f.image) for f in survey.files if f.image]
-    constant = [f for f, image in read if not any(image.std)]
+    constant = [f for f, image in read if all(image.constant)]
     if constant:
         message = f"{many(len(constant), 'image')} of a single value"
         yield Finding("warning", "constant-image", message, _images(constant), "see whether the export failed")
     brightest = max((max(image.maximum) for _, image in read), default=0)
-    black = [f for f, image in read if any(image.std) and max(image.maximum) < BLACK * brightest]
-    if black:
+    varied = [(f, image) for f, image in read if not all(image.constant)]
+    black = [f for f, image in varied if max(image.maximum) < BLACK * brightest]
+    if black and all(min(image.minimum) >= 0 for _, image in read):  # not in decibels or degrees
         message = f"{many(len(black), 'image')} nearly black: no value above {percent(BLACK)} of the brightest"
         yield Finding("warning", "black-image", message, _images(black), "see whether the exposure failed")
-    usable = [image for _, image in read if any(image.std)]
-    channels = min((image.channels for image in usable), default=0)
-    flat = [c for c in range(channels) if all(image.std[c] == 0 for image in usable)]
+    channels = min((image.channels for _, image in varied), default=0)
+    flat = [c for c in range(channels) if all(image.constant[c] for _, image in varied)]
     if flat:
         message = f"Channel {', '.join(str(c + 1) for c in flat)} of {channels} is constant in every image"
         remedy = "export without it to save time; it tells nothing"
-        if flat == [channels - 1] and all(image.opaque for image in usable):
+        if flat == [channels - 1] and all(image.opaque for _, image in varied):
             message, remedy = f"{message}: an alpha channel that hides nothing, and is left out", ""
         yield Finding("note", "constant-channel", message, (), remedy)
 

@@ -5,9 +5,10 @@ Each function takes a survey and yields findings.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from whatwhere.data.facts import FileSurvey, Survey
+from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
 from whatwhere.data.values import soft_values
 from whatwhere.records import MaskValue, color_text
@@ -70,9 +71,21 @@ def size_mismatch(survey: Survey) -> Iterator[Finding]:
     remedy = "export the masks at the size of their images, without smoothing"
     if all(f.image and f.mask and f.image.size == f.mask.size[::-1] for f in files):
         remedy = "height and width are swapped, as when a photo's EXIF turn was ignored in labelling: turn the masks"
-    example = f"{files[0].name} is {size_text(image.size)}, its mask {size_text(mask.size)}"
+    told = size_text(image.size)
+    if all(f.image and f.mask and _took_another_axis(f.image, f.mask) for f in files):
+        told += f" with {many(image.channels, 'channel')}"
+        remedy = (
+            "of three axes without names the shortest was taken for the channels: write the images anew, by tifffile "
+            "with planarconfig='contig' where channels come last, with metadata={'axes': 'CYX'} where they come first"
+        )
+    example = f"{files[0].name} is {told}, its mask {size_text(mask.size)}"
     message = f"{many(len(files), 'mask')} of another size than the image: {example}"
     yield Finding("error", "size-mismatch", message, _paths(files), remedy)
+
+
+def _took_another_axis(image: ImageFacts, mask: MaskFacts) -> bool:
+    """Whether the channels are as many as a side of the mask is long: then that was the image's side too."""
+    return image.channels in mask.size and not Counter(mask.size) - Counter((*image.size, image.channels))
 
 
 def turned(survey: Survey) -> Iterator[Finding]:
@@ -100,7 +113,7 @@ def nothing_to_learn(survey: Survey) -> Iterator[Finding]:
         message = "No training image can be used together with its mask"
         yield Finding("error", "no-usable", message, (), "correct the errors above, or add images with masks")
     elif survey.classes:
-        seen = [name for name, n in zip(survey.classes.names, _training_pixels(survey)) if n]
+        seen = [name for name, n in zip(survey.classes.names, survey.training_pixels) if n]
         if len(seen) < 2:
             shown = ", ".join(seen) or "all is void"
             message = f"The training masks show a single class ({shown}): nothing to tell apart"
@@ -190,7 +203,7 @@ def rare_classes(survey: Survey) -> Iterator[Finding]:
     """Classes with few pixels or images."""
     if not survey.classes or not survey.training:
         return
-    pixels = _training_pixels(survey)
+    pixels = survey.training_pixels
     rare = []
     for place, name in enumerate(survey.classes.names):
         share = pixels[place] / max(1, sum(pixels))
@@ -254,11 +267,6 @@ def objects(survey: Survey) -> Iterator[Finding]:
             rows.append(f"  {name:<{width}}  {row}{thin}")
     if rows:
         yield Finding("note", "objects", "\n".join(["Objects, by class (connected areas; pixels):", *rows]))
-
-
-def _training_pixels(survey: Survey) -> tuple[int, ...]:
-    columns = zip(*([shape.pixels for shape in f.mask.shapes] for f in survey.training if f.mask))
-    return tuple(sum(column) for column in columns)
 
 
 def _only(file: FileSurvey, place: int) -> bool:

@@ -17,6 +17,7 @@ from whatwhere.errors import DataError
 
 __all__ = [
     "TIFF_SUFFIXES",
+    "alpha_last",
     "as_light",
     "black_value",
     "channel_axis",
@@ -89,13 +90,15 @@ def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
     """Which axis of a TIFF's image holds the channels; None where there is none."""
     if series.ndim == 2:
         return None
-    unnamed = set(series.axes) - set("YXSC")
     # tifffile names the axes of a bare numpy array by position: there the shortest is the channels
-    return (
-        int(np.argmin(series.shape))
-        if unnamed & set("QI")
-        else min(series.axes.find(a) for a in series.axes if a not in "YX")
-    )
+    if "Q" in series.axes:
+        return int(np.argmin(series.shape))
+    return min(series.axes.find(axis) for axis in series.axes if axis not in "YX")
+
+
+def alpha_last(series: tifffile.TiffPageSeries) -> bool:
+    """Whether its last channel is opacity, as ExtraSamples says (tag 338: 1 or 2)."""
+    return bool({1, 2} & set(series.keyframe.extrasamples[-1:]))
 
 
 def stacked(series: tifffile.TiffPageSeries) -> bool:
