@@ -7,7 +7,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,12 +50,29 @@ def test_a_full_disk_ends_what_tensorboard_gets_and_not_the_training(
     shown.stepped(0.1, entry)
     monkeypatch.setattr(record_writer.RecordWriter, "write", full)
     for step in range(2, 60):
-        shown.stepped(0.1, entry | {"step": step})
+        shown.stepped(step / 60, entry | {"step": step})
         time.sleep(0.01)
     shown.close()
     assert len(view.said) == 1
     assert "no more numbers for TensorBoard: " in view.said[0]
     assert "No space left on device" in view.said[0]
+
+
+def test_of_many_steps_as_many_are_written_as_the_history_tells_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A step of a GPU may take less time than to write its numbers."""
+    view, written = Heard(), []
+    monkeypatch.setattr(board.Board, "_writer", SimpleNamespace(add_scalar=lambda *given: written.append(given)))
+    shown = board.Board(view, tmp_path / "tensorboard")
+    for step in range(1, 2001):
+        shown.stepped(step / 2000, {"step": step, "loss": 1 / step})
+    assert view.steps == list(range(1, 2001))
+    assert all(name == "training/loss" and value == 1 / step for name, value, step in written)
+    steps = [step for _, _, step in written]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 101
+    assert (steps[0], steps[-1]) == (1, 2000)
 
 
 class Breaks:
@@ -97,6 +114,10 @@ def test_a_tensorboard_that_is_broken_ends_no_training(
 class Heard(SilentView):
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.steps: list[int] = []
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def stepped(self, progress: float, entry: dict[str, Any]) -> None:  # noqa: ARG002 (as the view has it)
+        self.steps.append(entry["step"])

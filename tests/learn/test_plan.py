@@ -100,10 +100,12 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("[network]", "network = 5\n[netw]", r"unknown key 'netw'"),
         ('color = "#', 'color = "blue', r"\[\[classes\.class\]\] is not right.*name, color '#rrggbb' and values"),
         ("void = []", "void = [255]", r"is not right.*the value 255 is listed twice"),
-        ("void = []", "void = [[255]]", r"is not right.*\[255\] is neither an integer nor a colour of three"),
+        ("void = []", "void = [[255]]", r"is not right.*\[255\] is not a mask value"),
         ("values = [0]", "values = [0, 255]", r"is not right.*the value 255 is listed twice"),
         ("values = [0]", "values = []", r"is not right.*the class 'background' has no value"),
-        ("values = [0]", "values = [[1, 2]]", r"is not right.*\[1, 2\] is neither an integer nor a colour of three"),
+        ("values = [0]", "values = [true]", r"is not right.*True is not a mask value"),
+        ("values = [0]", "values = [[300, 0, 0]]", r"is not right.*\[300, 0, 0\] is not a colour"),
+        ("values = [0]", "values = [[1, 2]]", r"is not right.*\[1, 2\] is not a mask value"),
         ("std = [", "std = [0.0, ", r"\[normalisation\] is not right"),
         ("mean = [", "mittel = [", r"unknown key 'mittel' in \[normalisation\]"),
         ("[split]", "[split]\nheld = []", r"unknown key 'held' in \[split\]"),
@@ -524,6 +526,19 @@ def test_where_time_is_short_crops_are_as_small_as_objects_allow(tmp_path: Path,
     assert (hurried.network.width, hurried.training.crop, usual.training.crop) == (8, crop, 256)
     assert hurried.training.batch == usual.training.batch == 8, "so a step of a small crop is a quick one"
     assert ("time for too few" in hurried.reasons["training.crop"]) == (crop < 256)
+
+
+def test_where_time_is_short_for_many_classes_crops_are_small_and_the_network_is_not_the_narrowest(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((400, 400), np.uint8)
+    for number in range(1, 6):
+        mask[70 * number - 50 : 70 * number, 20:380:80] = mask[70 * number - 50 : 70 * number, 20:60] = number
+    images = [rng.integers(0, 255, mask.shape, np.uint8) for _ in range(6)]
+    root = segmenter.write_arrays(images, [mask] * 6, tmp_path)
+    hurried = segmenter.plan(root, time="1s", device="cpu")
+    assert (hurried.network.width, hurried.training.crop, hurried.training.batch) == (16, 128, 8)
 
 
 @pytest.mark.skipif(pretrained_file() is None, reason="the ImageNet weights are not installed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import random
 import shutil
 import signal
@@ -236,6 +237,30 @@ def test_a_time_without_a_step_is_an_error_and_leaves_no_model(disc_plan: Plan, 
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
+def test_after_a_time_without_a_step_the_folder_takes_a_longer_one(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a checkpoint was written: by Ctrl-C before the first step was good."""
+
+    def pressed(*_: Any, **__: Any) -> StepResult:
+        signal.raise_signal(signal.SIGINT)
+        return StepResult(math.inf, 0.0, 0.0, finite=False)
+
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="60s", epochs=0.0))
+    longer = replace(disc_plan, training=replace(disc_plan.training, epochs=0.2))
+    with pytest.raises(TrainingError, match="give it more --time"):
+        train(timed, sets, tmp_path / "first", started=time.perf_counter() - 600)
+    train(longer, sets, tmp_path / "first")
+    with monkeypatch.context() as context:
+        context.setattr(training, "train_step", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            train(timed, sets, tmp_path / "second")
+    assert (tmp_path / "second" / "checkpoint.safetensors").is_file()
+    with pytest.raises(TrainingError, match="give it more --time"):
+        train(timed, sets, tmp_path / "second", resume=True, started=time.perf_counter() - 600)
+    train(longer, sets, tmp_path / "second")
+
+
 def test_training_gets_most_of_a_time_whatever_there_is_to_judge(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
     told = Told()
     timed = replace(disc_plan, training=replace(disc_plan.training, time="6s", epochs=0.0))
@@ -260,6 +285,17 @@ def test_an_unpadded_network_trains(disc_plan: Plan, sets: Any, tmp_path: Path) 
 def test_a_run_is_not_written_over(disc_run: Path, disc_plan: Plan, sets: Any) -> None:
     with pytest.raises(TrainingError, match=r"already holds a run; expected a new folder; go on with --resume"):
         train(disc_plan, sets, disc_run)
+
+
+def test_what_others_write_into_the_folder_or_below_is_left_alone(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    own = [".checkpoint.safetensors.77.partial", "previews/.step-000004.png.77.partial"]
+    others = [".thesis.tex.77.partial", "fold2/.checkpoint.safetensors.78.partial", "fold2/previews/.a.png.78.partial"]
+    for name in (*own, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    train(replace(disc_plan, training=replace(disc_plan.training, epochs=0.2)), sets, tmp_path)
+    assert not any((tmp_path / name).exists() for name in own)
+    assert all((tmp_path / name).exists() for name in others)
 
 
 def test_there_is_nothing_to_resume(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
@@ -395,12 +431,56 @@ def test_a_checkpoint_that_is_none(damage: str, sets: Any, uninterrupted: Path, 
     elif damage == "of another program":
         save_file({"a": torch.zeros(1)}, file)
     else:
-        with safe_open(file, "pt") as opened:
-            counters = json.loads(opened.metadata()["counters"]) | {"moon": 3}
-        held = {name: tensor.clone() for name, tensor in load_file(file).items()}  # the file itself is mapped
-        save_file(held, file, metadata={"counters": json.dumps(counters)})
+        with_counters(file, moon=3)
     with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is not a checkpoint of this plan"):
         train(read_plan(out / "plan.toml"), sets, out, resume=True)
+
+
+def with_counters(checkpoint: Path, **changed: Any) -> None:
+    with safe_open(checkpoint, "pt") as opened:
+        counters = json.loads(opened.metadata()["counters"]) | changed
+    held = {name: tensor.clone() for name, tensor in load_file(checkpoint).items()}  # the file itself is mapped
+    save_file(held, checkpoint, metadata={"counters": json.dumps(counters)})
+
+
+def test_a_best_model_that_was_lost_costs_nothing_else(sets: Any, uninterrupted: Path, tmp_path: Path) -> None:
+    """As by a power cut, which leaves an empty file; and nothing after it is as good."""
+    with pytest.raises(KeyboardInterrupt):
+        train(read_plan(uninterrupted / "plan.toml"), sets, tmp_path / "run", view=Told(interrupt_at=5))
+    folder, told = RunFolder(tmp_path / "run"), Told()
+    folder.model.write_bytes(b"")
+    with_counters(folder.checkpoint, best_score=2.0)
+    record = train(read_plan(folder.plan), sets, folder.root, resume=True, view=told)
+    assert sum("the best weights so far are lost, and the last ones are kept" in line for line in told.said) == 1
+    assert same(load_file(folder.model), load_file(folder.last))
+    assert load_model(folder.root).training["mean_iou"] == record.mean_iou
+
+
+def test_what_a_checkpoint_counts_on_is_on_the_disk_before_it(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing renamed over the model is still to be written; so no power cut leaves an empty one."""
+    synced: set[tuple[int, int]] = set()
+    honest, found, run = os.fsync, [], RunFolder(tmp_path / "run")
+
+    def fsync(number: int) -> None:
+        state = os.fstat(number)
+        synced.add((state.st_ino, state.st_size))
+        honest(number)
+
+    def save(state: Any, path: Path) -> None:
+        models = [file.stat() for file in (run.model, run.last) if file.is_file()]
+        found.append([(model.st_ino, model.st_size) in synced for model in models])
+        keep_state(state, path)
+
+    keep_state = training.State.save
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(training.State, "save", save)
+    short = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5))
+    train(short, sets, run.root, checkpoint_seconds=0)
+    assert [True] in found, "judged before the end"
+    assert found[-1] == [True, True]
+    assert all(all(models) for models in found)
 
 
 @pytest.mark.parametrize("step", [3, 8])

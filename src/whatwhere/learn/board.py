@@ -22,6 +22,7 @@ class Board:
 
     def __init__(self, view: TrainingView, folder: Path) -> None:
         self._view, self._folder, self._failed = view, folder, False
+        self._told = -1  # the hundredth of the run that was written last
 
     @cached_property
     def _writer(self) -> SummaryWriter:
@@ -35,7 +36,9 @@ class Board:
 
     def stepped(self, progress: float, entry: dict[str, Any]) -> None:
         self._view.stepped(progress, entry)
-        self._write("training", entry, entry["step"])
+        if int(100 * progress) != self._told:  # as many as the history tells of
+            self._told = int(100 * progress)
+            self._write("training", entry, entry["step"])
 
     def validated(self, progress: float, entry: dict[str, Any]) -> None:
         self._view.validated(progress, entry)

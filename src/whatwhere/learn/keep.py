@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from whatwhere.data.sets import Facts, ImageSet
+from whatwhere.errors import ModelError, in_a_line
 from whatwhere.judge import Scores
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.run_folder import RunFolder
@@ -105,23 +106,32 @@ class Keeper:
         draw_preview(engine, self._images, self._judged[0], self._folder.preview(counters.step))
         if scores.mean_iou > counters.best_score:
             counters.best_score, counters.best_step = scores.mean_iou, counters.step
-            save_model(model, self._folder.model)
+            save_model(model, self._folder.model, durable=True)  # as the checkpoint is, which remembers the score
         return entry
 
     def finish(self, state: State) -> dict[str, Any]:
         """Keeps the last weights, or earlier ones if they were better, judged on every image if there is time."""
         last = best = self._model(state)
-        known = state.counters.best_score
-        if known >= 0 and known > validate(self._engine(last), self._images, self._judged).mean_iou:
-            best = load_model(self._folder.model, state.average.network if self._plan.network.module else None)
-        engine = self._engine(best)
+        save_model(last, self._folder.last, durable=True)
+        engine, known = self._engine(last), state.counters.best_score
+        if known >= 0 and known > validate(engine, self._images, self._judged).mean_iou:
+            earlier = self._best(state)
+            if earlier is not None:
+                best, engine = earlier, self._engine(earlier)
         scores = validate(engine, self._images, self._last)
         entry = self._noted(scores, state, best.training["step"])
         draw_preview(engine, self._images, self._judged[0], self._folder.preview(entry["step"]))
         best.training |= {key: entry[key] for key in ("mean_iou", "iou", "validated")}
-        save_model(best, self._folder.model)
-        save_model(last, self._folder.last)
+        save_model(best, self._folder.model, durable=True)
         return entry
+
+    def _best(self, state: State) -> Model | None:
+        """The best weights so far; None, and a line that says so, if their file is not there or not whole."""
+        try:
+            return load_model(self._folder.model, state.average.network if self._plan.network.module else None)
+        except ModelError as error:
+            self._say(f"the best weights so far are lost, and the last ones are kept instead: {in_a_line(error)}")
+            return None
 
     def _noted(self, scores: Scores, state: State, step: int) -> dict[str, Any]:
         """The history's entry of the weights after a step, which may be an earlier one than the last."""

@@ -353,7 +353,8 @@ def _width(
     passes = _PASSES_WANTED * _pixels(survey) / crop**2
     wanted = round(min(_CROPS_WANTED, max(_CROPS_LEAST, passes)))
     seen = 0.0
-    for width in _WIDTHS if survey.classes.count <= _FEW_CLASSES else _WIDTHS[:-1]:
+    widths = _WIDTHS if survey.classes.count <= _FEW_CLASSES else _WIDTHS[:-1]
+    for width in widths:
         network = UNet(channels, survey.classes.count, width=width, depth=depth, max_width=512)
         work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
         seen = seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
@@ -361,7 +362,7 @@ def _width(
             break
     few = f" (enough for few images: all pixels {_PASSES_WANTED} times)" if wanted < _CROPS_WANTED else ""
     what = f"the widest that sees {wanted:,} crops{few} in time" if seen >= wanted else "the narrowest"
-    return (width, f"{what}; it will see about {seen:,.0f} of {crop} px"), width == _WIDTHS[-1] and seen < _CROPS_LEAST
+    return (width, f"{what}; it will see about {seen:,.0f} of {crop} px"), width == widths[-1] and seen < _CROPS_LEAST
 
 
 def _warmup(
@@ -385,7 +386,7 @@ def _pixels(survey: Survey) -> int:
 
 def _class_shares(survey: Survey) -> list[float]:
     """Of the pixels that count in training, each class's share."""
-    pixels = survey.class_pixels("train") if "train" in survey.splits else survey.class_pixels()
+    pixels = survey.training_pixels
     return [count / max(1, sum(pixels)) for count in pixels]
 
 

@@ -87,9 +87,16 @@ class RunFolder:
             raise OutputError(f"{self.root} can't be written ({error.strerror})", "a writable place", "") from error
 
     def tidy(self) -> None:
-        """Removes what a killed process was writing."""
-        for left in self.root.rglob(".*.partial"):
-            left.unlink(missing_ok=True)
+        """Removes what a killed process was writing of this run; what else is written here or below is not its own."""
+        files = (self.plan, self.history, self.checkpoint, self.model, self.last, self.summary)
+        for path in (*files, self.root / "previews" / "step-*.png"):
+            for left in path.parent.glob(f".{path.name}.[0-9]*.partial"):
+                left.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Of a run that made no step there is nothing to go on with: the folder can be used again."""
+        for path in (self.checkpoint, self.plan):  # by its plan a folder is known to hold a run
+            path.unlink(missing_ok=True)
 
     def refuse(self) -> None:
         """``TrainingError`` if a run is there already."""

@@ -401,6 +401,8 @@ class _Trainer:
     def _finish(self) -> RunRecord:
         entry: dict[str, Any] = {"mean_iou": math.nan, "iou": {}, "validated": 0}
         if not self.state.counters.step:
+            if self.world.leads:
+                self.folder.abandon()
             raise TrainingError(
                 f"no step was made in {self.plan.training.time}: reading the images and preparing took "
                 f"{self.state.counters.begun:.0f} s, and judging at the end takes {self.reserve:.0f} s",
