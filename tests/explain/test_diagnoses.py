@@ -89,6 +89,9 @@ def test_sees_too_little() -> None:
     assert one.numbers["window"] < 30
     assert one.found, one.words
     assert "cannot tell what it paints" in one.words
+    of_two = found(model, toys(2, start=1000, hidden=True))["sees too little"]
+    assert of_two.words.startswith("An output pixel sees")
+    assert not of_two.found, "two images are too few for a verdict"
 
 
 def test_collapsed_skip(healthy: Model) -> None:

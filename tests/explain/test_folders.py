@@ -14,7 +14,7 @@ from whatwhere.explain import explain
 from whatwhere.explain.cases import Case, fellow, held_together
 from whatwhere.explain.levels import painting_probes
 from whatwhere.explain.presence import measure_presence
-from whatwhere.explain.stages import prepare, study_of
+from whatwhere.explain.stages import levels_of, prepare, study_of
 from whatwhere.explain.study import CELLS
 from whatwhere.network import Model
 
@@ -70,8 +70,26 @@ def test_what_only_names_the_folder_tells_nothing_of_another() -> None:
     assert together is not None
     assert alone.accuracy["a"].value == 1.0
     assert together.accuracy["a"].value < 0.75  # type: ignore[operator]
-    assert "-fold over folders of images" in together.accuracy["a"].method
+    assert "5-fold over images" in alone.accuracy["a"].method
+    assert "5-fold over folders of images" in together.accuracy["a"].method
+    three = measure_presence({"a": features}, list(counts), 2, 0, folder // 2)
+    assert three is not None
+    assert "3-fold over folders of images" in three.accuracy["a"].method
     assert "at least 0.5 % of the pixels" in together.accuracy["a"].method
+
+
+@pytest.mark.parametrize(("folders", "over"), [
+    ("abcdef", "5-fold over images"), ("abc", "3-fold over images"), ("aabb", "2-fold over folders of images"),
+    ("a", "4-fold over quarters of the image"),
+])  # fmt: skip
+def test_each_value_tells_how_many_folds_there_were_and_of_what(folders: str, over: str, healthy: Model) -> None:
+    bench = prepare(healthy, in_folders(folders), len(folders), 0, None, lambda _what, _share: None)
+    found = levels_of(bench, study_of(bench))
+    assert found is not None
+    for one in found.readings:
+        assert one.what.method.endswith(over)
+        assert one.side.method.endswith(over.partition("-")[2])  # edges may lie in fewer quarters than insides do
+        assert one.where.method.endswith("up to 3-fold over squares of 32 px of each image alone")
 
 
 @pytest.mark.parametrize(("folders", "said"), [

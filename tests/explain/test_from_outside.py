@@ -19,6 +19,8 @@ from whatwhere import Segmenter
 from whatwhere.errors import DataError
 from whatwhere.explain import Explanation, draw_levels, draw_paintings, draw_presence, draw_sight, draw_skips
 from whatwhere.explain.figures import TOKENS
+from whatwhere.explain.measured import Measured
+from whatwhere.explain.presence import Presence
 from whatwhere.explain.report import inline_svg
 from whatwhere.network import Model
 from whatwhere.records import Classes
@@ -92,6 +94,25 @@ def test_the_figures_for_notebooks_show_what_was_measured(explanation: Explanati
     if explanation.presence is not None:
         others.append(draw_presence(explanation.presence, explanation.layers, explanation.levels))
     assert all(isinstance(figure, Figure) for figure in others)
+
+
+@pytest.mark.parametrize("kind", ["what", "where", "side", "untrained_what", "untrained_where"])
+def test_values_below_chance_are_on_the_chart(kind: str, explanation: Explanation) -> None:
+    assert explanation.levels is not None
+    poor = Measured(0.1, 0.05, 0.2, images=8, pixels=100, method="", seed=0)
+    readings = tuple(replace(one, **{kind: poor}) for one in explanation.levels.readings)
+    levels = replace(explanation.levels, readings=readings)
+    assert draw_levels(levels).axes[0].get_ylim()[0] < (0.05 if kind in ("what", "where") else 0.1)
+
+
+def test_values_below_chance_are_on_the_chart_of_yes_and_no(explanation: Explanation) -> None:
+    assert explanation.levels is not None
+    poor, zero = (Measured(value, 0.0, 0.4, images=8, pixels=100, method="", seed=0) for value in (0.1, 0.2))
+    readings = tuple(replace(one, where=poor) for one in explanation.levels.readings)
+    levels = replace(explanation.levels, readings=readings)
+    for accuracy, lowest in ((explanation.levels.readings[0].what, 0.1), (zero, 0.0)):
+        presence = Presence("image", (1,), {layer.name: accuracy for layer in explanation.layers})
+        assert draw_presence(presence, explanation.layers, levels).axes[0].get_ylim()[0] < lowest
 
 
 def test_an_image_as_every_level_paints_it(explanation: Explanation) -> None:

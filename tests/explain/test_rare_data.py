@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from explain_toys import as_set, toys
+from explain_toys import Pair, as_set, toys
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import nn
 
@@ -15,13 +16,22 @@ from whatwhere.data.sets import from_arrays
 from whatwhere.explain import Explanation, explain, levels, words
 from whatwhere.explain.anatomy import Layer, untrained_like
 from whatwhere.explain.graph_anatomy import GraphAnatomy
-from whatwhere.explain.levels import Samples, ahead, measure_levels, painting_probes
+from whatwhere.explain.levels import Levels, Samples, ahead, measure_levels, painting_probes
 from whatwhere.explain.pixels import Spots
 from whatwhere.explain.presence import measure_presence, region_features
+from whatwhere.explain.stages import levels_of, prepare, study_of
 from whatwhere.explain.study import CELLS, pooled
 from whatwhere.judge.boundaries import band
 from whatwhere.network import Mirrored, Model, UNet
 from whatwhere.records import VOID
+
+
+def measured(model: Model, pairs: Sequence[Pair]) -> tuple[Levels, list[str]]:
+    """What and where alone, and the notes on them."""
+    bench = prepare(model, as_set(pairs), len(pairs), 0, None, lambda _what, _share: None)
+    found = levels_of(bench, study_of(bench))
+    assert found is not None
+    return found, bench.notes
 
 
 def test_one_small_object_in_a_corner_of_the_only_image(healthy: Model) -> None:
@@ -34,6 +44,12 @@ def test_one_small_object_in_a_corner_of_the_only_image(healthy: Model) -> None:
     sides = [one.side for one in told.levels.readings]
     assert all(one.value is None and one.pixels == 0 for one in sides)  # both sides lie in one part of the image
     assert "–" in str(told)
+    for said in (
+        "What was not measured: all insides of 'apple' lie in one held-out fold of the quarters of the image.",
+        "Where was not measured: no image shows both sides of an edge in several squares of 32 px.",
+    ):
+        assert said in told.notes
+    assert "no two classes meet" not in " ".join(words.levels(told))
 
 
 def test_edges_in_one_image_of_many(healthy: Model) -> None:
@@ -87,6 +103,42 @@ def test_insides_in_one_image_alone_leave_what_unmeasured(healthy: Model) -> Non
     assert told.levels["decoder.0"].what.value is None
     assert told.levels["decoder.0"].where.value > 0.8  # type: ignore[operator]
     assert "What was not measured: one image or part of one alone has labelled insides." in told.notes
+
+
+@pytest.mark.parametrize(("common", "said", "what"), [
+    ((0,), "What was not measured: all insides of 'apple' or 'plum'", False),
+    ((0, 1), "What was not measured of every class: all insides of 'plum'", True),
+])  # fmt: skip
+def test_classes_of_one_image_alone_are_not_asked_and_said_to_be(
+    common: tuple[int, ...], said: str, what: bool, healthy: Model
+) -> None:
+    """A probe that was not shown a lesion is not asked of it; of what is left alone its recall would be near 1."""
+    pairs = toys(6, start=1000)
+    pairs[1:] = [(image, np.where(np.isin(labels, common), labels, 0).astype(np.uint8)) for image, labels in pairs[1:]]
+    found, notes = measured(healthy, pairs)
+    assert f"{said} lie in one held-out fold of the images." in notes
+    for value in [found.answer_what, *(one.what for one in found.readings), *(one.shuffled for one in found.readings)]:
+        assert (value.value is not None) == what
+    assert all(one.where.value is not None for one in found.readings)
+
+
+@pytest.mark.parametrize(("stride", "origin", "units"), [(64, 0, 4), (32, 16, 7), (24, 0, 11), (32, 0, 6)])
+def test_no_unit_is_both_fitted_and_scored_on(stride: int, origin: int, units: int) -> None:
+    """Features that only name the unit would give the label away; the last ones end before the image of 256 px."""
+    layer, rng = Layer("a", "encoder", 0, "", stride, units**2, (origin, origin)), np.random.default_rng(0)
+    row, column = rng.integers(0, 256, (2, 600))
+    down, across = layer.units(row, column, (units, units))
+    label = rng.integers(0, 2, (units, units))[down, across]
+    spots, nothing = Spots(row * 0, row, column, label, 1 - label), Spots(*(np.zeros(0, int) for _ in range(5)))
+    features = {"a": np.zeros((0, units**2))}, {"a": np.eye(units**2)[units * down + across]}
+    corners = {"a": layer.corners(row, column, (units, units))}
+    samples = Samples((nothing, spots), features, (row[:0], row * 0), corners)
+    answers = np.zeros((0, 2)), np.eye(2)[label]
+    found = measure_levels([layer], samples, samples, answers, classes=2, distance=1, seed=0, progress=lambda _: None)
+    where = found.readings[0].where
+    assert where.value is not None
+    assert where.value < 0.6
+    assert f"squares of {max(32, stride)} px" in where.method
 
 
 def striped(count: int, low: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -162,7 +214,8 @@ def _samples(images: int, held: dict[int, tuple[int, ...]]) -> Samples:
     label = np.concatenate([np.resize(held.get(one, (0,)), 20) for one in range(images)])
     spots = Spots(image, image * 0, image * 0, label, label * 0 + VOID)
     nothing = Spots(*(np.zeros(0, int) for _ in range(5)))
-    return Samples((spots, nothing), ({"a": image[:, None] * 1.0}, {"a": np.zeros((0, 1))}), (image, image[:0]))
+    features = {"a": image[:, None] * 1.0}, {"a": np.zeros((0, 1))}
+    return Samples((spots, nothing), features, (image, image[:0]), {"a": np.zeros((0, 2), int)})
 
 
 def test_images_are_painted_by_probes_of_others_and_the_rich_ones_are_shared_out() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from whatwhere.explain import Explanation, words
 from whatwhere.explain.measured import Measured
+from whatwhere.explain.objects import ObjectSize
 from whatwhere.explain.presence import Presence
 
 
@@ -60,6 +61,23 @@ def test_the_end_of_the_decoder_is_held_against_the_least_that_was_measured(expl
     assert said.endswith("more of both than where each is least (bottleneck, encoder 1).")
     worse = words.levels(as_if(explanation, what=what, where=where | {"decoder.0": 0.55}))[2]
     assert "more of both" not in worse
+
+
+@pytest.mark.parametrize(("images", "ending"), [
+    (5, "at most 90 px: on average the evidence comes from a smaller square than that."), (4, "at most 90 px."),
+])  # fmt: skip
+def test_few_images_give_no_verdict_on_how_far_evidence_lies(
+    images: int, ending: str, explanation: Explanation
+) -> None:
+    large = ObjectSize(1, "apple", objects=9, typical=80.0, largest=90, share=0.1, fills=False)
+    seen = [replace(one, most=Measured(20.0, 15.0, 25.0, images, images, "", 0)) for one in explanation.sights.sights]
+    told = replace(explanation, sights=replace(explanation.sights, sights=tuple(seen)), objects=(large,))
+    assert any(sentence.endswith(ending) for sentence in words.sight(told))
+
+
+def test_of_a_single_image_a_part_was_never_seen(explanation: Explanation) -> None:
+    assert "in an image never seen" in words.levels(explanation)[1]
+    assert "in a quarter of the image never seen" in words.levels(replace(explanation, images=("toy-0",)))[1]
 
 
 def test_of_yes_or_no_the_probe_is_told_and_no_network_that_was_not_there(explanation: Explanation) -> None:

@@ -14,6 +14,7 @@ from whatwhere.explain.anatomy import UNetAnatomy
 from whatwhere.explain.pixels import regions
 from whatwhere.explain.skips import Tally, _sampled_orders, measure_skips, shapley_matrix
 from whatwhere.judge import Judge
+from whatwhere.judge.boundaries import contour
 from whatwhere.network import Model, UNet
 
 
@@ -52,7 +53,7 @@ def test_sampled_orders_add_up_and_come_near() -> None:
     assert np.abs(found - shapley_matrix(players) @ values).max() < 0.2 * found.max()
 
 
-def measured(model: Model, count: int = 3, *, alike: bool = False):
+def measured(model: Model, count: int = 3, *, alike: bool = False, edges: bool = True):
     pairs = toys(1, start=500) * count if alike else toys(count, start=500)
     assert isinstance(model.network, UNet)
     network = model.network.requires_grad_(False)
@@ -61,7 +62,7 @@ def measured(model: Model, count: int = 3, *, alike: bool = False):
     means = [torch.cat(of).mean((0, 2, 3), keepdim=True) for of in zip(*carried)]
     images = [(case.image, case.truth) for case in cases]
     worths = measure_skips(
-        anatomy, images, means, CLASSES, distance=3, seed=0, precision="float32", progress=lambda _: None
+        anatomy, images, means, CLASSES, distance=3, seed=0, precision="float32", progress=lambda _: None, edges=edges
     )
     return worths, anatomy, cases, means
 
@@ -80,6 +81,12 @@ def test_every_score_is_shared_out_completely(healthy: Model) -> None:
             assert one.shapley.low <= one.shapley.value + 1e-9
             assert one.shapley.images == 3
             assert "coalitions" in one.shapley.method
+
+
+def test_without_whole_edges_the_other_scores_are_the_same(healthy: Model) -> None:
+    (full, *_), (quick, *_) = measured(healthy), measured(healthy, edges=False)
+    assert set(full.worth) - set(quick.worth) == {"Boundary F1"}
+    assert all(quick.worth[score] == full.worth[score] for score in quick.worth)
 
 
 def test_sampled_orders_widen_the_intervals(healthy: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +140,8 @@ def test_an_edge_in_one_image_alone_is_of_one_image() -> None:
     for truth in (*[flat] * 6, disc):
         logits = torch.from_numpy(np.eye(3)[truth]).permute(2, 0, 1)[None].float()
         tally.add(logits, truth, regions(truth, 2))
+    assert tally.pixels("Boundary F1") == 2 * int(contour(disc).sum()), "of the truth, and of the painting"
+    assert tally.pixels("mean IoU") == 7 * 24 * 24
     held = tally.images()
     assert (held["Boundary F1"], held["boundary accuracy"], held["interior accuracy"]) == (1, 1, 7)
     assert (held["IoU of ground"], held["IoU of apple"]) == (7, 1)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -72,6 +73,18 @@ class Layer:
         places = zip((rows, columns), self.origin, self.cell)
         down, across = ((at - origin) // side for at, origin, side in places)
         return down.clip(0, grid[-2] - 1), across.clip(0, grid[-1] - 1)
+
+    def corners(self, rows: Array, columns: Array, grid: Sequence[int]) -> Array:
+        """The first pixel ``(n, 2)`` of the cells of those units; before the image where a cell begins there.
+
+        >>> import numpy as np
+        >>> Layer("a", "encoder", 3, "", 8, 64, (3, 0)).corners(np.array([0, 12, 40]), np.array([0, 7, 9]), (4, 4))
+        array([[ 3,  0],
+               [11,  0],
+               [27,  8]])
+        """
+        found: Array = np.stack(self.units(rows, columns, grid), 1) * self.cell + self.origin
+        return found
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from whatwhere.explain.diagnosis import Diagnosis, Observed
 from whatwhere.judge.boundaries import contour
+from whatwhere.judge.comparison import ENOUGH
 from whatwhere.records import VOID
 
 __all__ = ["CHECKS"]
@@ -127,7 +128,8 @@ def short_sighted(seen: Observed) -> Diagnosis:
         f"An output pixel sees {window} px; a typical {name!r} is {typical:.0f} px. Inside, {what:.2f} of the pixels "
         f"get their class (mean over classes); at edges {where:.2f} fall on the right side"
     )
-    sharp = found.where.low is not None and found.where.low > 0.65  # else it is bad at everything
+    # else it is bad at everything, or nobody knows
+    sharp = found.where.low is not None and found.where.low > 0.65 and found.where.images >= ENOUGH
     if window >= typical or what >= 0.85 or what - found.chance > where - 0.5 + 0.35 or not sharp:
         return Diagnosis("sees too little", False, f"{said}.", "", numbers)
     return Diagnosis(

@@ -69,6 +69,16 @@ def _errors(values: Sequence[Measured]) -> tuple[list[float], list[list[float]]]
     return centre, [low, high]
 
 
+def _lows(values: Sequence[Measured]) -> list[float | None]:
+    """How far down each is drawn: to the end of its bar, or where there is none to its value."""
+    return [one.value if one.low is None else one.low for one in values]
+
+
+def _bottom(drawn: Sequence[float | None], margin: float) -> float:
+    """Where an axis of shares begins, so that nothing that is drawn lies below it."""
+    return max(-0.02, min(one for one in drawn if one is not None and not np.isnan(one)) - margin)
+
+
 def _label(layer: Layer) -> str:
     return {"pixel": "raw\npixel", "bottleneck": "bottle-\nneck"}.get(layer.role, f"{layer.role}\n{layer.level}")
 
@@ -79,6 +89,7 @@ def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
     axes = figure.subplots()
     _plain(axes, palette)
     places = np.arange(len(levels.readings) + 1)
+    drawn: list[float | None] = [levels.chance, 0.5]
     series = (
         ("what (interior pixels)", palette.what, "o", "what", levels.answer_what, levels.chance),
         ("where (boundary pixels)", palette.where, "s", "where", levels.answer_where, 0.5),
@@ -93,6 +104,7 @@ def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
         pairs = [
             (place, one.value) for place, one in zip(places, untrained) if one is not None and one.value is not None
         ]
+        drawn += [*_lows(values), *(value for _, value in pairs)]
         if pairs:
             axes.plot(*zip(*pairs), color=colour, ls=(0, (1, 2)), lw=1.2, label=f"{name.split()[0]}, untrained")
         axes.axhline(chance, color=colour, lw=0.8, ls=(0, (6, 4)), alpha=0.6)
@@ -101,13 +113,12 @@ def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
         )
     sides = [np.nan if one.side.value is None else one.side.value for one in levels.readings]
     axes.plot(places[:-1], sides, color=palette.where, marker="s", mfc="none", ms=5, lw=1.2, ls=(0, (5, 2)),
-              label="which side, image unseen")  # fmt: skip
+              label="which side, unseen")  # fmt: skip
     down = sum(one.layer.role in ("pixel", "encoder") for one in levels.readings)
     axes.axvspan(down - 0.5, down + 0.5, color=palette.line, alpha=0.35, lw=0)
     axes.set_xticks(places, [_label(one.layer) for one in levels.readings] + ["the\nanswer"])
     axes.set_xlim(-0.5, places[-1] + 0.5)
-    lowest = min(levels.chance, 0.5)
-    axes.set_ylim(max(0, lowest - 0.08), 1.02)
+    axes.set_ylim(_bottom([*drawn, *sides], 0.08), 1.02)
     axes.set_ylabel("balanced accuracy", color=palette.quiet, fontsize=9)
     _legend(axes, palette, 3)
     return figure
@@ -234,19 +245,20 @@ def draw_presence(
     axes = figure.subplots()
     _plain(axes, palette)
     places = np.arange(len(layers))
-    centre, errors = _errors([presence.accuracy[layer.name] for layer in layers])
+    values = [presence.accuracy[layer.name] for layer in layers]
+    drawn, (centre, errors) = [0.45, *_lows(values)], _errors(values)
     axes.errorbar(places, centre, errors, color=palette.third, marker="^", ms=6, lw=2.2, elinewidth=1.2,
                   label=f"is it there? (pooled over the {presence.region})")  # fmt: skip
     if levels is not None:
         where, _ = _errors([one.where for one in levels.readings])
+        drawn += where
         axes.plot(
             places, where, color=palette.where, marker="s", ms=4, lw=1.2, ls=(0, (4, 2)), label="where is its edge?"
         )
     axes.axhline(0.5, color=palette.third, lw=0.8, ls=(0, (6, 4)), alpha=0.6)
     axes.set_xticks(places, [_label(layer) for layer in layers])
     axes.set_xlim(-0.5, len(layers) - 0.5)
-    lowest = min(value.low or value.value or 0.0 for value in presence.accuracy.values())
-    axes.set_ylim(min(0.42, lowest - 0.03), 1.02)
+    axes.set_ylim(_bottom(drawn, 0.03), 1.02)
     axes.set_ylabel("balanced accuracy", color=palette.quiet, fontsize=9)
     _legend(axes, palette, 2)
     return figure

@@ -21,7 +21,7 @@ from torch import Tensor
 from whatwhere.explain.anatomy import Layer
 from whatwhere.explain.measured import Measured, as_json, balanced_accuracy, measured_accuracy, sides_accuracy
 from whatwhere.explain.pixels import BOUNDARY_WIDTH, Spots
-from whatwhere.explain.probes import FOLDS, STRENGTH, Probe, fit_probe, held_out_logits, projected
+from whatwhere.explain.probes import STRENGTH, Probe, fit_probe, folds_over, held_out_logits, projected
 
 __all__ = [
     "NOBODY",
@@ -31,18 +31,21 @@ __all__ = [
     "Reading",
     "Samples",
     "ahead",
+    "asked_of",
     "gather",
     "measure_answers",
     "measure_levels",
     "paint_by_probe",
     "painting_probes",
+    "square_side",
 ]
 
 NOT_MEASURED = "What and where were not measured:"
 """How a note begins that says why."""
 
 _BLOCK, _PARTS = 32, 3
-"""Of one image, squares of 32 px are held out together, a third of them at a time; of images that are painted, too."""
+"""Of one image, squares of 32 px, or as large as the largest cell, are held out together, a third of them at a time; of
+images that are painted, too."""
 
 Array = NDArray[Any]
 Progress = Callable[[float], None]
@@ -54,10 +57,10 @@ class Reading:
 
     Attributes:
         layer: where.
-        what: balanced accuracy on interior pixels of held-out images; without a value where fewer than two classes
-            have any.
+        what: balanced accuracy on interior pixels of held-out images, or quarters of a single one; without a value
+            where probes can be asked of fewer than two classes.
         where: on boundary pixels, by probes fitted on other parts of the same image.
-        side: on boundary pixels of held-out images.
+        side: on boundary pixels of held-out images, or quarters of a single one.
         shuffled: *what* of a probe fitted on shuffled labels: chance.
         untrained_what, untrained_where: the same layer of an untrained network; None for the raw pixel.
         equal_what, equal_where: with as many random projections at each level as the narrowest level has features.
@@ -119,11 +122,13 @@ class Samples:
         spots: interior and boundary pixels.
         features: for each of the two, by layer name.
         groups: for each of the two, what is held out together: images, those of a folder, or parts of a single one.
+        corners: of boundary pixels, by layer name, the first pixel ``(n, 2)`` of the cell of the unit that answers.
     """
 
     spots: tuple[Spots, Spots]
     features: tuple[Mapping[str, Array], Mapping[str, Array]]
     groups: tuple[Array, Array]
+    corners: Mapping[str, Array]
 
 
 def gather(layer: Layer, features: Tensor, rows: Array, columns: Array) -> Array:
@@ -154,9 +159,9 @@ def measure_levels(
     count = min(hidden)
     readings = []
     for place, layer in enumerate(layers):
-        readings.append(_read(layer, samples, untrained, count, classes, distance, seed))
+        readings.append(_read(layer, samples, untrained, count, square_side(layers), classes, distance, seed))
         progress((place + 1) / len(layers))
-    asked = _asked(samples, classes)
+    asked = asked_of(layers, samples, classes)
     interior, boundary = (spots.take(rows) for spots, rows in zip(samples.spots, asked))
     answers = answers[0][asked[0]], answers[1][asked[1]]
     answer_what, answer_where = measure_answers(
@@ -173,14 +178,15 @@ def measure_levels(
     )
 
 
-def _asked(samples: Samples, classes: int) -> tuple[Array, Array]:
-    """The interior and boundary spots that probes are scored on: those of classes that others of their part show.
+def asked_of(layers: Sequence[Layer], samples: Samples, classes: int) -> tuple[Array, Array]:
+    """The interior and boundary spots that probes are scored on: those of classes that what they are fitted on shows.
 
     A probe that is shown nothing has an answer for the same ones.
     """
     interior, boundary = samples.spots
     logits = held_out_logits(np.zeros((len(interior), 1)), interior.label, samples.groups[0], classes)
-    within, scored = _within_images(np.zeros((len(boundary), 1)), boundary, classes)
+    squares = _squares(np.stack([boundary.row, boundary.column], 1), square_side(layers))
+    within, scored = _within_images(np.zeros((len(boundary), 1)), boundary, squares, classes)
     own, rival = (within[np.arange(len(boundary)), side] for side in (boundary.label, boundary.rival))
     known = _known(within, own, rival)
     return _known(logits, logits[np.arange(len(interior)), interior.label]), known[scored[known]]
@@ -196,33 +202,34 @@ def measure_answers(
 
 
 def _read(
-    layer: Layer, samples: Samples, untrained: Samples, count: int, classes: int, distance: int, seed: int
+    layer: Layer, samples: Samples, untrained: Samples, count: int, block: int, classes: int, distance: int, seed: int
 ) -> Reading:
     interior, boundary = samples.spots
-    probe, over = f"linear probe (logistic regression, C={STRENGTH}), {{}}-fold over", _held_out(samples)
+    probe, squares = f"linear probe (logistic regression, C={STRENGTH})", _squares(samples.corners[layer.name], block)
+    inside, across = (folds_over(groups, spots.image) for groups, spots in zip(samples.groups, samples.spots))
 
     def what(source: Samples, how: str, equal: bool = False, shuffle: bool = False) -> Measured:
         x = source.features[0][layer.name]
         x = projected(x, count, seed) if equal else x
         logits = held_out_logits(x, interior.label, source.groups[0], classes, seed if shuffle else None)
-        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe.format(FOLDS)} {over}{how}", seed)
+        return _score_what(logits, interior, classes, f"{_what(distance)}; {probe}, {inside}{how}", seed)
 
     def where(source: Samples, how: str, equal: bool = False) -> Measured:
         x = source.features[1][layer.name]
         x = projected(x, count, seed) if equal else x
-        logits, scored = _within_images(x, boundary, classes)
-        method = f"{_where(layer)}; {probe.format(_PARTS)} squares of {_BLOCK} px of each image alone{how}"
+        logits, scored = _within_images(x, boundary, squares, classes)
+        method = f"{_where(layer)}; {probe}, up to {_PARTS}-fold over squares of {block} px of each image alone{how}"
         return _score_where(logits[scored], boundary.take(scored), classes, method, seed)
 
     hidden, wide = layer.role != "pixel", layer.channels > count
     fresh, same = "; untrained network", f"; {count} random projections of the features"
     plain_what, plain_where = what(samples, ""), where(samples, "")
-    across = held_out_logits(samples.features[1][layer.name], boundary.label, samples.groups[1], classes)
+    sides = held_out_logits(samples.features[1][layer.name], boundary.label, samples.groups[1], classes)
     return Reading(
         layer=layer,
         what=plain_what,
         where=plain_where,
-        side=_score_where(across, boundary, classes, f"{_where(layer)}; {probe.format(FOLDS)} {over}", seed),
+        side=_score_where(sides, boundary, classes, f"{_where(layer)}; {probe}, {across}", seed),
         shuffled=what(samples, "; labels shuffled", shuffle=True),
         untrained_what=what(untrained, fresh) if hidden else None,
         untrained_where=where(untrained, fresh) if hidden else None,
@@ -231,14 +238,24 @@ def _read(
     )
 
 
-def _within_images(features: Array, spots: Spots, classes: int) -> tuple[Array, Array]:
+def square_side(layers: Sequence[Layer]) -> int:
+    """The side in px of the squares of an image that are held out together, for all layers the same."""
+    return max([_BLOCK, *(max(layer.cell) for layer in layers)])
+
+
+def _squares(corners: Array, side: int) -> Array:
+    """The number of the square that a cell begins in: no unit is both fitted on and scored on."""
+    found: Array = corners[:, 0] // side * 10_000 + corners[:, 1] // side
+    return found
+
+
+def _within_images(features: Array, spots: Spots, squares: Array, classes: int) -> tuple[Array, Array]:
     """Logits of each spot by a probe fitted on other squares of its image, and for which spots there are any."""
     logits, scored = np.zeros((len(spots), classes)), np.zeros(len(spots), bool)
     for image in np.unique(spots.image):
         at = np.flatnonzero(spots.image == image)
-        squares = spots.row[at] // _BLOCK * 10_000 + spots.column[at] // _BLOCK
-        if len(np.unique(squares)) > 1:
-            logits[at] = held_out_logits(features[at], spots.label[at], squares, classes, folds=_PARTS)
+        if len(np.unique(squares[at])) > 1:
+            logits[at] = held_out_logits(features[at], spots.label[at], squares[at], classes, folds=_PARTS)
             scored[at] = True
     return logits, scored
 
@@ -261,15 +278,9 @@ def _where(layer: Layer | None = None) -> str:
     )
 
 
-def _held_out(samples: Samples) -> str:
-    """What a probe is scored on whole."""
-    of_folders = len(np.unique(samples.groups[0])) < len(np.unique(samples.spots[0].image))
-    return "folders of images" if of_folders else "images"
-
-
 def _score_what(logits: Array, spots: Spots, classes: int, method: str, seed: int) -> Measured:
     known = _known(logits, logits[np.arange(len(spots)), spots.label])
-    if len(np.unique(spots.label)) < 2:
+    if len(np.unique(spots.label[known])) < 2:
         known = known[:0]  # of one class alone nothing is asked
     return _tally(logits[known].argmax(1) == spots.label[known], spots.take(known), classes, method, seed)
 

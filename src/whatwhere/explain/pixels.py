@@ -107,10 +107,6 @@ class Spots:
     def __len__(self) -> int:
         return len(self.image)
 
-    @classmethod
-    def join(cls, one: Spots, other: Spots) -> Spots:
-        return cls(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in cls.__annotations__))
-
     def take(self, chosen: Array) -> Spots:
         return Spots(*(getattr(self, name)[chosen] for name in Spots.__annotations__))
 

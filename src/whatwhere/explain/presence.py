@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.explain.measured import Measured, measured_accuracy
-from whatwhere.explain.probes import FOLDS, held_out_logits
+from whatwhere.explain.probes import folds_over, held_out_logits
 from whatwhere.records import VOID
 
 __all__ = ["VISIBLE", "Presence", "cell_counts", "measure_presence", "region_features"]
@@ -136,11 +136,10 @@ def _ask(
             asked_of = answer == truth
             right.append(np.bincount(images, weights=asked_of & (said == truth), minlength=len(features)))
             total.append(np.bincount(images, weights=asked_of, minlength=len(features)))
-    over = "folders of images" if len(np.unique(groups)) < len(groups) else "images"
     method = (
         f"share of {region}s rightly told to hold a class (at least {100 * VISIBLE:g} % of the pixels) or not, mean "
-        f"over yes and no and over classes; linear probe on features averaged over the {region}, {FOLDS}-fold over "
-        f"{over}; pixels counts {region}s"
+        f"over yes and no and over classes; linear probe on features averaged over the {region}, "
+        f"{folds_over(groups[images], images)}; pixels counts {region}s"
     )
     found = measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed)
     return replace(found, pixels=len(x))

@@ -18,7 +18,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["FOLDS", "STRENGTH", "Probe", "fit_probe", "held_out_logits", "projected", "softmax"]
+__all__ = [
+    "FOLDS",
+    "STRENGTH",
+    "Probe",
+    "fit_probe",
+    "folds_over",
+    "held_out_logits",
+    "projected",
+    "softmax",
+    "unit_of",
+]
 
 FOLDS = 5
 STRENGTH = 0.01
@@ -93,6 +103,21 @@ def held_out_logits(
         shown = labels[fitted] if rng is None else rng.permutation(labels[fitted])
         found[held_out] = fit_probe(features[fitted], shown, classes).logits(features[held_out])
     return found
+
+
+def unit_of(groups: Array, images: Array) -> str:
+    """What rows of these images share that are held out together: an image, a folder, or a quarter of the only one."""
+    parts, shown = len(np.unique(groups)), len(np.unique(images))
+    return "images" if parts == shown else "folders of images" if parts < shown else "quarters of the image"
+
+
+def folds_over(groups: Array, images: Array) -> str:
+    """How `held_out_logits` holds out rows of these images, in words.
+
+    >>> folds_over(np.array([0, 0, 1]), np.array([0, 1, 2]))
+    '2-fold over folders of images'
+    """
+    return f"{min(FOLDS, len(np.unique(groups)))}-fold over {unit_of(groups, images)}"
 
 
 def projected(features: Array, count: int, seed: int) -> Array:

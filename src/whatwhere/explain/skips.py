@@ -54,6 +54,9 @@ TOLERANCE = 1.0
 
 _ORDERS = 12
 
+_COUNTED = {"Boundary F1": "; pixels counts those of contours, in the labels and as the whole network paints them"}
+"""What is said of scores that are not of all labelled pixels."""
+
 Array = NDArray[Any]
 Labels = NDArray[np.uint8]
 Progress = Callable[[float], None]
@@ -190,37 +193,40 @@ class Tally:
     def __init__(self, classes: Classes, *, edges: bool = True) -> None:
         self.judge = Judge(classes, tolerance=TOLERANCE, boundary=edges, contours_only=True)
         self.classes = classes.count
-        self.hits: list[Array] = []
+        self.inside: list[Array] = []
+        self.edges: list[Array] = []
 
     def add(self, logits: Tensor, truth: Labels, found: Regions) -> None:
         logits = logits[0]
         prediction = logits.argmax(0).to(torch.uint8).cpu().numpy()
-        self.judge.add(str(len(self.hits)), truth, prediction)
+        self.judge.add(str(len(self)), truth, prediction)
         at = np.flatnonzero(found.boundary)
         own, rival = truth.ravel()[at].astype(int), found.rival.ravel()[at].astype(int)
-        flat = logits.flatten(1).cpu().numpy()
-        right = [(prediction == truth)[found.interior], ahead(flat[own, at], flat[rival, at])]
-        rows = []
-        for labels, hit in zip((truth[found.interior], sides_of(own, rival, self.classes)), right):
-            rows += [
-                np.bincount(labels, weights=hit, minlength=self.classes**2),
-                np.bincount(labels, minlength=self.classes**2),
-            ]
-        self.hits.append(np.stack(rows))
+        flat, sides = logits.flatten(1).cpu().numpy(), sides_of(own, rival, self.classes)
+        self.inside.append(_counted(truth[found.interior], (prediction == truth)[found.interior], self.classes))
+        self.edges.append(_counted(sides, ahead(flat[own, at], flat[rival, at]), self.classes**2))
+
+    def __len__(self) -> int:
+        return len(self.inside)
 
     def pixels(self, score: str) -> int:
-        """How many pixels a score is of."""
-        row = {"interior accuracy": 1, "boundary accuracy": 3}.get(score)
-        return int(self.judge.result().confusion.sum() if row is None else np.stack(self.hits)[:, row].sum())
+        """How many pixels a score is of; of Boundary F1 those of contours, in the truth and in the painting."""
+        counts = self.judge.result().counts
+        of = {
+            "interior accuracy": np.stack(self.inside)[:, 1],
+            "boundary accuracy": np.stack(self.edges)[:, 1],
+            "Boundary F1": counts.contour[:, [0, 2]],
+        }
+        return int(of.get(score, counts.confusion).sum())
 
     def classes_inside(self) -> int:
         """How many classes have interior pixels."""
-        return int((np.stack(self.hits)[:, 1].sum(0) > 0).sum())
+        return int((np.stack(self.inside)[:, 1].sum(0) > 0).sum())
 
     def images(self) -> dict[str, int]:
         """How many images hold what a score is of, where that may be fewer than all."""
         held = images_of_scores((self.judge.result().counts,), self.judge.classes.names)
-        inner, edge = ((np.stack(self.hits)[:, row].sum(1) > 0).sum() for row in (1, 3))
+        inner, edge = ((np.stack(of)[:, 1].sum(1) > 0).sum() for of in (self.inside, self.edges))
         scores = {"interior accuracy": int(inner), "boundary accuracy": int(edge)}
         scores |= {"Boundary F1": held["mean_boundary_f1"]}
         return scores | {f"IoU of {name}": held[f"iou/{name}"] for name in self.judge.classes.names}
@@ -230,14 +236,19 @@ class Tally:
         names = self.judge.classes.names
         counts: Counts = self.judge.result().counts
         pooled = measures(counts.weighted(weights), names)
-        inner, inner_all, edge, edge_all = np.moveaxis(np.tensordot(weights, np.stack(self.hits), 1), 1, 0)
+        inner, edge = (np.moveaxis(np.tensordot(weights, np.stack(of), 1), 1, 0) for of in (self.inside, self.edges))
         return {
-            "interior accuracy": balanced_accuracy(inner, inner_all),
-            "boundary accuracy": sides_accuracy(edge, edge_all),
+            "interior accuracy": balanced_accuracy(*inner),
+            "boundary accuracy": sides_accuracy(*edge),
             "mean IoU": pooled["mean_iou"],
             "Boundary F1": pooled["mean_boundary_f1"],
             **{f"IoU of {name}": pooled[f"iou/{name}"] for name in names},
         }
+
+
+def _counted(labels: Array, right: Array, count: int) -> Array:
+    """Of each of ``count`` labels how many are right, and how many there are: ``(2, count)``."""
+    return np.stack([np.bincount(labels, weights=right, minlength=count), np.bincount(labels, minlength=count)])
 
 
 Cut = int | Path
@@ -255,6 +266,7 @@ def measure_skips(
     seed: int,
     precision: str,
     progress: Progress,
+    edges: bool = True,
 ) -> Worths:
     """Decode every coalition of every image once and share out each score.
 
@@ -262,6 +274,7 @@ def measure_skips(
         images: ``(1, C, H, W)`` network input and ``H x W`` class ids of each.
         means: for each path its data-set mean, ``(1, channels, 1, 1)``.
         precision: what the caller lets decoders compute in, to be said with every value.
+        edges: as of `Tally`.
     """
     players = len(anatomy.paths)
     whole = 2**players - 1
@@ -275,7 +288,7 @@ def measure_skips(
         answer = anatomy.decode(carried, (image.shape[-2], image.shape[-1])).float()
         for cut, given in _cuts(anatomy, coalitions, carried, means, before):
             logits = anatomy.decode(given, (image.shape[-2], image.shape[-1])).float()
-            tallies.setdefault(cut, Tally(classes)).add(logits, truth, found)
+            tallies.setdefault(cut, Tally(classes, edges=edges)).add(logits, truth, found)
             if isinstance(cut, int) and (whole & ~cut).bit_count() == 1:
                 response[(whole & ~cut).bit_length() - 1] += _moved(logits, answer) / len(images)
         before = carried if before is not None else None
@@ -320,10 +333,10 @@ def _share_out(
     precision: str,
 ) -> Worths:
     whole = 2 ** len(paths) - 1
-    images = len(tallies[whole].hits)
+    images = len(tallies[whole])
     weights = _as_seen_and_resampled(images, seed)
     drawn = _as_seen_and_resampled(len(matrices), seed + 1)  # not as the images are, however many there are
-    scores = {cut: tally.scores(weights) for cut, tally in tallies.items() if len(tally.hits) == images}
+    scores = {cut: tally.scores(weights) for cut, tally in tallies.items() if len(tally) == images}
     # a class that only some ways to cut paint where there is none has an IoU there, and none elsewhere
     names = [name for name in scores[whole] if all(np.isfinite(scores[cut][name][0]) for cut in {*met, whole, 0})]
     if tallies[whole].classes_inside() < 2:  # of one class alone it says nothing of what
@@ -336,7 +349,8 @@ def _share_out(
         of = told.get(name, images)
         low, high = interval(samples[1:]) if of > 1 else (None, None)
         found = float(samples[0]) if np.isfinite(samples[0]) else None
-        return Measured(found, low, high, of, pixels[name], f"{how}; decoders in {precision}", seed)
+        method = f"{how}{_COUNTED.get(name, '')}; decoders in {precision}"
+        return Measured(found, low, high, of, pixels[name], method, seed)
 
     worth, ways = {}, _orders(len(paths))
     for name in names:

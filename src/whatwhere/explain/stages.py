@@ -27,13 +27,15 @@ from whatwhere.explain.levels import (
     NOT_MEASURED,
     Levels,
     Painters,
+    asked_of,
     measure_levels,
     paint_by_probe,
     painting_probes,
+    square_side,
 )
 from whatwhere.explain.pixel import PixelStory, tell_pixel
 from whatwhere.explain.pixels import BOUNDARY_WIDTH, interior_distance, regions, sample_spots
-from whatwhere.explain.probes import Probe
+from whatwhere.explain.probes import Probe, unit_of
 from whatwhere.explain.sight import Sights, measure_sight
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
@@ -42,6 +44,7 @@ from whatwhere.records import VOID
 
 __all__ = ["Bench", "Progress", "levels_of", "pictures_of", "prepare", "sights_of", "skips_of", "study_of"]
 
+Array = NDArray[Any]
 Progress = Callable[[str, float], None]
 """Told what is being measured, and the share of the whole that is done, in [0, 1]."""
 
@@ -112,15 +115,16 @@ def study_of(bench: Bench) -> Study:
 
 
 def levels_of(bench: Bench, study: Study) -> Levels | None:
-    """What and where; without what the labels do not ask, of which a note says why, and None if they ask neither."""
-    no_what, no_where = _unasked(bench, study)
-    if no_what and no_where:
+    """What and where; without what cannot be asked, of which a note says why, and None if the labels ask neither."""
+    inside, edges = asked_of(bench.anatomy.layers, study.samples, bench.model.classes.count)
+    no_what, no_where = _no_what(bench, study, inside), _no_where(bench, study, edges)
+    if no_what and not len(study.samples.spots[1]):
         bench.notes.append(f"{NOT_MEASURED} {no_what}.")
         return None
     if no_what:
         bench.notes.append(f"What was not measured: {no_what}.")
-    elif thin := _too_thin(bench, study):
-        bench.notes.append(f"What was not measured of every class: {thin}.")
+    elif some := _left_out(bench, study, inside):
+        bench.notes.append(f"What was not measured of every class: {some}.")
     if no_where:
         bench.notes.append(f"Where was not measured: {no_where}.")
     return measure_levels(
@@ -129,25 +133,39 @@ def levels_of(bench: Bench, study: Study) -> Levels | None:
     )  # fmt: skip
 
 
-def _unasked(bench: Bench, study: Study) -> tuple[str, str]:
-    """Why the labels do not ask what, and why not where; empty if they do."""
-    interior, boundary = study.samples.spots
-    no_where = "" if len(boundary) else f"no two classes meet within {BOUNDARY_WIDTH} px of each other"
+def _no_what(bench: Bench, study: Study, inside: Array) -> str:
+    """Why what cannot be asked; empty if it can. ``inside`` are the interior spots that probes can be asked of."""
+    interior = study.samples.spots[0]
     if len(_held(bench)) < 2:
-        return "the labels of these images hold fewer than two classes", no_where
-    if len(np.unique(interior.label)) < 2:
-        return _too_thin(bench, study), no_where
-    if len(np.unique(study.samples.groups[0])) < 2:
+        return "the labels of these images hold fewer than two classes"
+    if len(np.unique(interior.label)) > 1 and len(np.unique(study.samples.groups[0])) < 2:
         alone = "one image or part of one" if len(np.unique(interior.image)) < 2 else "one folder of images"
-        return f"{alone} alone has labelled insides", no_where
-    return "", no_where
+        return f"{alone} alone has labelled insides"
+    return _left_out(bench, study, inside) if len(np.unique(interior.label[inside])) < 2 else ""
 
 
-def _too_thin(bench: Bench, study: Study) -> str:
-    """Of which classes what cannot be asked, in words; empty if there are none."""
-    thin = sorted(_held(bench) - set(study.samples.spots[0].label.tolist()))
-    names = " or ".join(repr(bench.model.classes.names[class_id]) for class_id in thin)
-    return f"no pixel of {names} lies farther than {bench.distance} px from a label edge" if thin else ""
+def _no_where(bench: Bench, study: Study, edges: Array) -> str:
+    """Why where cannot be asked; empty if it can. ``edges`` are the boundary spots that probes can be asked of."""
+    if not len(study.samples.spots[1]):
+        return f"no two classes meet within {BOUNDARY_WIDTH} px of each other"
+    side = square_side(bench.anatomy.layers)
+    return "" if len(edges) else f"no image shows both sides of an edge in several squares of {side} px"
+
+
+def _left_out(bench: Bench, study: Study, inside: Array) -> str:
+    """Of which classes what cannot be asked, and why, in words; empty if there are none."""
+    interior, reasons = study.samples.spots[0], []
+    sampled, asked = set(interior.label.tolist()), set(interior.label[inside].tolist())
+
+    def named(classes: set[int]) -> str:
+        return " or ".join(repr(bench.model.classes.names[class_id]) for class_id in sorted(classes))
+
+    if thin := _held(bench) - sampled:
+        reasons.append(f"no pixel of {named(thin)} lies farther than {bench.distance} px from a label edge")
+    if lone := sampled - asked:
+        unit = unit_of(study.samples.groups[0], interior.image)
+        reasons.append(f"all insides of {named(lone)} lie in one held-out fold of the {unit}")
+    return "; ".join(reasons)
 
 
 def _held(bench: Bench) -> set[int]:

@@ -72,8 +72,8 @@ def look(
         progress((index + 1) / len(cases))
     groups = _groups(spots, cases)
     return Study(
-        Samples(spots, trained.features(), groups),
-        Samples(spots, fresh.features(), groups),
+        trained.samples(groups),
+        fresh.samples(groups),
         (np.concatenate(trained.logits[0]), np.concatenate(trained.logits[1])),
         {name: np.stack(of) for name, of in cells.items()},
         *sums.result(),
@@ -94,24 +94,29 @@ class _Collector:
 
     def __init__(self, anatomy: Anatomy, spots: tuple[Spots, Spots]) -> None:
         self.anatomy, self.spots = anatomy, spots
-        self.order: tuple[list[Array], list[Array]] = ([], [])
         self.found: tuple[dict[str, list[Array]], dict[str, list[Array]]] = ({}, {})
+        self.corners: dict[str, list[Array]] = {}
         self.logits: tuple[list[Array], list[Array]] = ([], [])
 
     def read(self, index: int, image: Tensor) -> dict[str, Tensor]:
         logits, features = self.anatomy.read(image)
-        for spots, order, found, answers in zip(self.spots, self.order, self.found, self.logits):
+        for spots, found, answers in zip(self.spots, self.found, self.logits):
             at = np.flatnonzero(spots.image == index)
             rows, columns = spots.row[at], spots.column[at]
-            order.append(at)
             answers.append(logits[0, :, rows, columns].T.float().cpu().numpy())
             for layer in self.anatomy.layers:
                 found.setdefault(layer.name, []).append(gather(layer, features[layer.name], rows, columns))
+        edge = self.spots[1].take(self.spots[1].image == index)
+        for layer in self.anatomy.layers:
+            corners = layer.corners(edge.row, edge.column, features[layer.name].shape)
+            self.corners.setdefault(layer.name, []).append(corners)
         return features
 
-    def features(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        interior, boundary = ({name: np.concatenate(rows) for name, rows in found.items()} for found in self.found)
-        return interior, boundary
+    def samples(self, groups: tuple[Array, Array]) -> Samples:
+        interior, boundary, corners = (
+            {name: np.concatenate(rows) for name, rows in found.items()} for found in (*self.found, self.corners)
+        )
+        return Samples(self.spots, (interior, boundary), groups, corners)
 
 
 class _PathSums:

@@ -14,7 +14,7 @@ from whatwhere.explain.measured import Measured
 from whatwhere.explain.presence import VISIBLE
 from whatwhere.judge.comparison import ENOUGH
 
-__all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips"]
+__all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips", "unseen"]
 
 
 def answers(e: Explanation) -> dict[str, list[str]]:
@@ -39,13 +39,18 @@ def aim(e: Explanation) -> str:
     return "truth" if e.truth else "own answer"
 
 
+def unseen(e: Explanation) -> str:
+    """What was held out where it is asked which side is which."""
+    return "an image never seen" if len(e.images) > 1 else "a quarter of the image never seen"
+
+
 def levels(e: Explanation) -> list[str]:
     """What rises and where falls down the U, or does not."""
     if e.levels is None:
         return [note for note in e.notes if note.startswith(NOT_MEASURED)]
     found = e.levels
     top, bottom = _top(found), found["bottleneck"]
-    said = [_what_sentence(top, bottom), _where_sentence(top, bottom)]
+    said = [_what_sentence(top, bottom), _where_sentence(top, bottom, unseen(e))]
     if found.readings[-1].layer.role == "decoder":
         said.append(_decoder_sentence(found))
     if bottom.what.value is None:
@@ -86,7 +91,7 @@ def _least(readings: list[Reading], asked: str) -> Reading:
 
 def _what_sentence(top: Reading, bottom: Reading) -> str:
     if top.what.value is None and bottom.what.value is None:
-        return "What was not measured: too little lies far enough from every edge; the notes say more."
+        return "What was not measured; the notes say why."
     step, fresh, fresh_top = _surely(bottom.what, top.what), bottom.untrained_what, top.untrained_what
     start = (
         f"What: inside objects, a probe on single units of {top.layer.title} tells classes with a balanced accuracy of "
@@ -109,9 +114,9 @@ def _what_sentence(top: Reading, bottom: Reading) -> str:
     return start + _undecided(top.what, bottom.what)
 
 
-def _where_sentence(top: Reading, bottom: Reading) -> str:
+def _where_sentence(top: Reading, bottom: Reading, held_out: str) -> str:
     if top.where.value is None and bottom.where.value is None:
-        return "Where was not measured: in these labels no two classes meet."
+        return "Where was not measured; the notes say why."
     step = _surely(bottom.where, top.where)
     start = (
         f"Where: at edges, {top.layer.title} tells the two sides apart with a balanced accuracy of {top.where}, the "
@@ -123,7 +128,7 @@ def _where_sentence(top: Reading, bottom: Reading) -> str:
             f"There each unit gives its whole cell of {height}x{width} px one answer: what its channels may say of "
             "places inside the cell is not counted, though the decoder may read some of it. "
         )
-    end = f" Which side is which, in an image never seen, takes some what too: {top.side} and {bottom.side}."
+    end = f" Which side is which, in {held_out}, takes some what too: {top.side} and {bottom.side}."
     if step < 0:
         return start + _lost(top, bottom) + end
     if step > 0:
@@ -190,7 +195,7 @@ def sight(e: Explanation) -> list[str]:
 
 
 def _beside_objects(most: Measured, typical: float) -> str:
-    if most.low is None or most.high is None or most.low <= typical <= most.high:
+    if most.low is None or most.high is None or most.low <= typical <= most.high or most.images < ENOUGH:
         return "."
     return f": on average the evidence comes from a {'larger' if most.low > typical else 'smaller'} square than that."
 
