@@ -137,7 +137,28 @@ def test_predict_evaluate_compare(discs: Path, disc_run: Path, tmp_path: Path, r
         assert sheet.width > 100
     done = run_cli("compare", disc_run, disc_run / "last.safetensors", discs, "--json", tmp_path / "differences.json")
     assert done.code == 0, done.err
-    assert json.loads((tmp_path / "differences.json").read_text())
+    assert json.loads((tmp_path / "differences.json").read_text())["versions"]["whatwhere"] == whatwhere.__version__
+
+
+def test_scores_are_kept_whatever_the_screen_can_show(discs: Path, disc_run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "whatwhere", "evaluate", disc_run, discs, "--json", "s.json", "--no-picture"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "foreground" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+    done = subprocess.run(
+        [*command[:-2], "again.json", "--no-picture"], cwd=tmp_path, stdout=closed_pipe(), stderr=subprocess.DEVNULL,
+        check=False,
+    )  # fmt: skip
+    assert (tmp_path / "again.json").exists(), "though nobody reads"
+
+
+def closed_pipe() -> int:
+    """Where nothing can be written, as whoever read it has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
 
 
 def test_images_with_two_folders_of_masks_are_explored_as_images(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tiny import Cli, disc_picture
 from whatwhere import Normalisation, Segmenter
 from whatwhere.errors import DataError, ModelError, OutputError
 from whatwhere.network import Model
+from whatwhere.paint import Engine
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -56,6 +59,64 @@ def test_constants_for_images_from_0_to_1_are_taken_with_their_dtype() -> None:
     assert model.predict(picture(9, 9, dtype="float32") / 4).shape == (9, 9)
 
 
+def _learn(network: nn.Module) -> None:
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.5)
+    network(torch.randn(1, 3, 32, 32)).square().mean().backward()
+    optimiser.step()
+
+
+def _average(network: nn.Module) -> None:
+    """As many keep a mean of the weights: what writes into ``.data`` is counted nowhere."""
+    for weight in network.parameters():
+        weight.data.copy_(-weight.data)
+
+
+CHANGES: dict[str, Callable[[nn.Module], object]] = {
+    "an optimiser": _learn,
+    "other weights": lambda network: network.load_state_dict(unet(seed=1).state_dict()),
+    "a mean of them": _average,
+    "another layer": lambda network: setattr(network, "head", nn.Conv2d(4, 3, 1)),
+    "batch norm's means": lambda network: network.train()(torch.randn(8, 3, 32, 32) + 5),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_network_that_was_changed_paints_as_it_is_now(how: str) -> None:
+    network, image = unet(), picture(60, 70)
+    model = Segmenter.from_module(network, 3, ([100.0] * 3, [50.0] * 3))
+    before = model.predict(image)
+    torch.manual_seed(3)
+    CHANGES[how](network)
+    after = model.predict(image)
+    assert (after != before).any()
+    np.testing.assert_array_equal(after, Segmenter(model.model).predict(image))
+
+
+class _Counting(nn.Module):
+    """Notes in a buffer how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(3, 2, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        found: torch.Tensor = self.inner(x)
+        return found
+
+
+def test_a_network_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Engine] = []
+    monkeypatch.setattr("whatwhere.segmenter.Engine", lambda *of, **how: made.append(Engine(*of, **how)) or made[-1])
+    model = Segmenter.from_module(_Counting(), 2, ([100.0] * 3, [50.0] * 3))
+    for side in (9, 20):
+        model.predict(picture(side, side))
+    model.model.network.train()
+    model.predict(picture(9, 9))
+    assert len(made) == 1
+
+
 def test_files_of_every_kind_are_painted_as_by_predict(tmp_path: Path) -> None:
     zarr, tifffile = pytest.importorskip("zarr"), pytest.importorskip("tifffile")
     model, image = Segmenter(model_of(unet())), picture(60, 70)
@@ -80,6 +141,15 @@ def test_two_models_in_memory_are_compared(disc_model: Model, discs: Path) -> No
     assert whatwhere.evaluate(Segmenter(disc_model), discs).mean_iou == whatwhere.evaluate(disc_model, discs).mean_iou
 
 
+def test_a_model_of_other_images_is_told_before_anything_is_painted(
+    disc_model: Model, discs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = replace(model_of(unet(channels=1, classes=2), 1, 2), classes=disc_model.classes)
+    monkeypatch.setattr("whatwhere.segmenter.score", lambda *_: pytest.fail("painted"))
+    with pytest.raises(ModelError, match="3 channels"):
+        whatwhere.compare(disc_model, grey, discs)
+
+
 def test_scores_are_not_lost_with_the_picture_of_the_worst(
     disc_model: Model, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +167,7 @@ def test_fit_takes_an_encoder_by_name() -> None:
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
     model = Segmenter.fit(images, masks, epochs=0.1, encoder="plain", width=4, depth=2, device="cpu")
     assert model.model.plan["network"]["encoder"] == "plain"
+    assert model.model.source is None, "its file has gone with the folder it was trained in"
 
 
 def test_colours_may_be_of_any_integer_type() -> None:

@@ -12,11 +12,12 @@ from PIL import Image
 
 from tiny import disc_picture, tiny, write_discs
 from whatwhere import segmenter
-from whatwhere.chosen import open_sets, truth_of
+from whatwhere.chosen import images_of, open_sets, truth_of, with_image
 from whatwhere.data import find
 from whatwhere.data.sets import untold
 from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.network import Model, UNet, load_model
+from whatwhere.paint import predict
 from whatwhere.records import Classes, Normalisation
 from whatwhere.segmenter import check, explain, plan, train
 
@@ -76,6 +77,20 @@ def test_a_model_that_does_not_remember_pixels_goes_by_names(numbered: tuple[Pat
     ):  # before pixels counted, and before names did
         old = Model(model.network, model.classes, model.normalisation, model.plan, training)
         assert set(truth_of(old, data).names) == set(model.plan["split"]["val"])
+
+
+def test_images_that_were_learnt_from_are_left_out_of_a_test_that_was_made_later(
+    numbered: tuple[Path, Model], tmp_path: Path
+) -> None:
+    _, model = numbered
+    train, val = model.plan["split"]["train"], model.plan["split"]["val"]
+    number = {name: int(name) for name in (*train, *val)}
+    moved = {f"test/*/{name}": number[name] for name in (*train[:2], *val[:1])}
+    rest = {f"train/*/{name}": number[name] for name in (*train[2:], *val[1:])}
+    assert truth_of(model, write(tmp_path / "divided", moved | rest)).names == tuple(val[:1])
+    others = {f"test/*/{name}": 100 + number[name] for name in (*train[:2], *val[:1])}
+    chosen = truth_of(model, write(tmp_path / "other", others | rest))
+    assert (chosen.part, len(chosen.names)) == ("test", 3), "equal names of other images"
 
 
 def test_two_models_are_compared_on_images_new_to_both(numbered: tuple[Path, Model], tmp_path: Path) -> None:
@@ -147,6 +162,15 @@ def test_a_single_image_is_learnt_from_and_judged_on(tmp_path: Path) -> None:
     assert train(data, tmp_path / "run", plan=made).images == 1
 
 
+def test_a_name_that_breaks_its_line_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    data = write(tmp_path, {"*/a": 1, "*/b": 2})
+    (data / "classes.toml").write_text(
+        '[[class]]\nname = """one\nof two"""\nvalue = 0\n[[class]]\nname = "two"\nvalue = 255\n'
+    )
+    with pytest.raises(DataError, match="control characters"):
+        plan(data, epochs=1)
+
+
 def test_images_without_a_mask_are_in_nobody_s_way(tmp_path: Path) -> None:
     data = write(tmp_path, {f"*/{k:03}": k for k in range(10)})
     Image.fromarray(disc_picture(99)[0][:9, :9, 0]).save(data / "images/tiny grey.png")
@@ -190,6 +214,21 @@ def test_the_image_that_is_named_is_the_one_explained(disc_model: Model, discs: 
     assert told.pixel.image == name
     with pytest.raises(DataError, match=r"there is no image .*nowhere.png"):
         explain(disc_model, discs, image=tmp_path / "nowhere.png", pixel=(5, 5))
+
+
+def test_an_image_is_named_though_another_one_s_drive_is_not_there(
+    disc_model: Model, discs: Path, tmp_path: Path
+) -> None:
+    images = truth_of(disc_model, discs)
+    gone = replace(images, paths=(tmp_path / "gone.png", *images.paths[1:]))
+    assert with_image(disc_model, gone, images.paths[1])[0] == images.names[1]
+
+
+def test_paintings_are_not_explained_as_images(disc_model: Model, tmp_path: Path) -> None:
+    for number in range(3):
+        Image.fromarray(disc_picture(number)[0]).save(tmp_path / f"{number}.png")
+    predict(disc_model, tmp_path, tmp_path / "painted", overlay=True)
+    assert images_of(disc_model, tmp_path, None).names == ("0", "1", "2")
 
 
 def test_images_without_masks_have_names_of_their_own(tmp_path: Path) -> None:

@@ -86,3 +86,16 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text("utf-8")
     assert json.loads(text, parse_constant=pytest.fail) == {"iou": {"cat": None, "Küche": 0.5}, "sizes": [1, None]}
     assert "Küche" in text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """Who may write into /dev would lose /dev/null to a picture."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="it is no file"):
+        check_place(pipe)
+    with pytest.raises(OutputError, match="it is no file"):
+        write_json(pipe, {})
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert names(tmp_path) == ["pipe"]

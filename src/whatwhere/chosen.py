@@ -21,6 +21,7 @@ from whatwhere.learn.parallel import processes_here
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, probe_machine
 from whatwhere.paint.files import find_images
+from whatwhere.paint.ledger import without_paintings
 from whatwhere.records import Classes
 
 __all__ = ["images_of", "open_sets", "truth_of", "with_image"]
@@ -110,7 +111,7 @@ def images_of(model: Model, data: Path | str, split: str | None) -> ImageSet:
     if Path(data).is_dir() and not _has_masks(Path(data)):
         if split is not None:
             raise DataError(f"split {split!r} of {data}, which has no masks", "no split", "leave out --split")
-        return untold(find_images(Path(data)), Path(data), channels=model.normalisation.channels)
+        return untold(without_paintings(find_images(Path(data))), Path(data), channels=model.normalisation.channels)
     return truth_of(model, data, split)
 
 
@@ -127,7 +128,7 @@ def with_image(model: Model, images: ImageSet, path: Path) -> tuple[str, ImageSe
     if not path.is_file():
         raise DataError(f"there is no image {path}", "an image file", "check --image")
     for name, known in zip(images.names, images.paths):
-        if known.samefile(path):
+        if known.exists() and known.samefile(path):  # no link to a drive that is not there
             return name, images
     extra = untold([path], channels=model.normalisation.channels)
     name = extra.names[0] if extra.names[0] not in images.names else str(path)
@@ -146,8 +147,10 @@ def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Samp
 def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
     """The images that say most of what the models do with new ones, and which these are."""
     for name in ("test", "val"):
-        if folder.pairs(name):
-            return name, folder.pairs(name)
+        samples = folder.pairs(name)
+        learnt = {one for model in models for one in _learnt(samples, model)}
+        if new := tuple(sample for sample in samples if sample.name not in learnt):
+            return name, new
     everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
     trained = {name for model in models for name in _division(folder, model).get("train", ())}
     unseen = tuple(sample for sample in everything if sample.name not in trained)
@@ -174,14 +177,29 @@ def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
 
     Some of the images that were trained on are known by their pixels; one of them has to be here.
     """
-    seen = model.training.get("seen")
-    if not isinstance(seen, Mapping):  # an older model: by names
-        seen = {}
+    seen = _seen(model)
     here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
     division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
     channels = model.normalisation.channels
     known = not seen or any(_is_as_seen(sample, seen[sample.name], channels) for sample in here)
     return division if known else {}
+
+
+def _learnt(samples: Sequence[Sample], model: Model) -> set[str]:
+    """Names of those in a part that training learnt from, if its folder has been divided since: known by pixels.
+
+    Images of train/ and of test/ may both count from 001, and one be in both by mistake: so all must be as seen.
+    """
+    seen = _seen(model)
+    here = [sample for sample in samples if sample.name in seen]
+    divided = here and all(_is_as_seen(one, seen[one.name], model.normalisation.channels) for one in here)
+    return set(model.plan.get("split", {}).get("train", ())) if divided else set()
+
+
+def _seen(model: Model) -> Mapping[str, str]:
+    """Names and pixels of some images that it was trained on; none of an older model, which goes by names."""
+    seen = model.training.get("seen")
+    return seen if isinstance(seen, Mapping) else {}
 
 
 def _is_as_seen(sample: Sample, digest: str, channels: int) -> bool:

@@ -8,6 +8,7 @@ Exit codes: 0 all went well; 1 some of the work failed, or a folder can't be tra
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -80,9 +81,8 @@ def check(
     check_place(json_file)
     with _progress("reading", quiet) as advance:
         findings = segmenter.check(data, seed=seed, progress=advance)
+    _keep(findings, json_file)
     _out.print(str(findings), markup=False)
-    if json_file is not None:
-        write_json(json_file, findings.to_json())
     if findings.fatal:
         raise typer.Exit(1)
 
@@ -241,26 +241,25 @@ def evaluate(
     tolerance: Annotated[float, typer.Option(help="Pixels within which an edge counts as found.")] = 2.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores here.")] = None,
     picture: Annotated[Path, typer.Option(help="Picture of the worst images; replaced.")] = Path("worst.png"),
+    no_picture: Annotated[bool, typer.Option("--no-picture", help="Make no picture.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a model on images with masks: a table, a picture of the worst images, and JSON on request."""
     from whatwhere import segmenter
 
+    worst = None if no_picture else picture
     check_place(json_file)
-    check_place(picture, "name another place with --picture")
+    check_place(worst, "name another place with --picture, or --no-picture")
 
     def tell(scores: Scores) -> None:
+        _keep(scores, json_file)
         _out.print(scores)
-        if json_file is not None:
-            from whatwhere.network import versions
-
-            write_json(json_file, scores.to_json() | {"versions": versions()})
 
     with _progress("painting", quiet) as advance:
         options: dict[str, Any] = {"split": split, "tolerance": tolerance, "progress": advance}
-        scores = segmenter.evaluate(model, data, worst=picture, tell=tell, **options)
-    if scores.worst(1):
-        _out.print(f"worst images: {picture}", markup=False)
+        scores = segmenter.evaluate(model, data, worst=worst, tell=tell, **options)
+    if worst is not None and scores.worst(1):
+        _out.print(f"worst images: {worst}", markup=False)
 
 
 @app.command()
@@ -279,9 +278,8 @@ def compare(
     check_place(json_file)
     with _progress("painting", quiet) as advance:
         comparison = segmenter.compare(run_a, run_b, data, split=split, tolerance=tolerance, progress=advance)
+    _keep(comparison, json_file)
     _out.print(comparison)
-    if json_file is not None:
-        write_json(json_file, comparison.to_json())
 
 
 @app.command()
@@ -298,9 +296,8 @@ def quantise(
     check_place(json_file)
     with _progress("painting", quiet) as advance:
         made = segmenter.quantise(model, data, split=split, progress=advance)
+    _keep(made, json_file)
     _out.print(str(made), markup=False)
-    if json_file is not None:
-        write_json(json_file, made.to_json())
 
 
 @app.command()
@@ -376,6 +373,9 @@ def main() -> None:
     """Runs a verb; turns errors a person can act on into one line and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character ends nothing
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="whatwhere")
     except (WhatwhereError, PermissionError) as error:
@@ -403,6 +403,14 @@ _STARTED = time.perf_counter()
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def _keep(record: Any, json_file: Path | None) -> None:
+    """Writes what was measured, if asked for, before it is told: whoever reads a pipe may be gone."""
+    if json_file is not None:
+        from whatwhere.network import versions
+
+        write_json(json_file, {"versions": versions()} | record.to_json())
 
 
 def _tell_warnings(data: Path, found: Sequence[Findings]) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from whatwhere.chosen import images_of, open_sets, truth_of, with_image
 from whatwhere.data import Findings, Folder, find, split, survey
@@ -160,9 +161,9 @@ def train(
 
     Raises:
         DataError: images that the plan names are missing or damaged.
-        OutputError: the run folder holds another run, or can't be written.
+        OutputError: the run folder can't be written.
         PlanError: the plan is for another network, or not that of the run that is to go on.
-        TrainingError: the loss is not a number any more.
+        TrainingError: the run folder holds another run, or the loss is not a number any more.
     """
     if resume:
         check_goes_on(Path(out), plan)
@@ -245,6 +246,8 @@ def compare(
     a, b = (as_model(model) for model in (model_a, model_b))
     images = truth_of(a, data, split, beside=(b,))
     images.check_files()
+    for model in (a, b):  # before hours of painting with the first
+        model.check(images.store[0][0], images.names[0])
     scores = [score(Engine(model, images=len(images)), images, tolerance, progress) for model in (a, b)]
     named = [
         str(given) if isinstance(given, str | Path) else which
@@ -324,6 +327,7 @@ class Segmenter:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._engines: dict[str, Engine] = {}
+        self._weights: list[Tensor] = []
 
     @classmethod
     def fit(
@@ -372,7 +376,8 @@ class Segmenter:
                 made = replace(made, network=replace(made.network, **{"skips": levels, **network}))
             run = Path(out or Path(temporary) / "run")
             record = train(root, run, plan=made, module=module, view=view, started=started)
-            return cls(load_model(record.folder, module))
+            model = load_model(record.folder, module)
+            return cls(model if out else replace(model, source=None))  # its file goes with the temporary folder
 
     @classmethod
     def load(cls, path: PathLike, module: nn.Module | None = None) -> Segmenter:
@@ -429,15 +434,23 @@ class Segmenter:
 
     def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False, backend: str = "auto") -> Painting:
         """Like :meth:`predict`, with the probabilities on request and a report of how it was done."""
-        if backend not in self._engines:
-            self._engines[backend] = Engine(self.model, backend=backend)
-        engine = self._engines[backend]
+        engine = self._engine(backend)
         if not isinstance(image, str | Path):
             array = np.asarray(image)
             array = without_alpha(array, self.model.normalisation.channels) if array.ndim == 3 else array
             return paint(engine, array, probabilities=probabilities)
         with closing(fitted(open_image(Path(image)), self.model.normalisation.channels)) as source:
             return paint(engine, source, probabilities=probabilities)
+
+    def _engine(self, backend: str) -> Engine:
+        """The model made ready, once until its weights change: an engine works on a copy of them."""
+        network = self.model.network
+        now = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+        if not _equal(now, self._weights):
+            self._engines, self._weights = {}, [tensor.clone() for tensor in now]
+        if backend not in self._engines:
+            self._engines[backend] = Engine(self.model, backend=backend)
+        return self._engines[backend]
 
     def evaluate(self, data: PathLike, *, split: str | None = None) -> Scores:
         """Scores on a data folder. See :func:`evaluate`."""
@@ -465,6 +478,14 @@ def _constants(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
             "multiply both by 255; for images that are from 0 to 1 give Normalisation(mean, std, 'float32')",
         )
     return found
+
+
+def _equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """By value: not all that writes into weights counts up their version, as what writes into ``.data`` does not."""
+    return len(some) == len(others) and all(
+        one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+        for one, other in zip(some, others)
+    )
 
 
 def _divided(folder: Folder, facts: Survey, seed: int) -> tuple[Folder, Survey]:

@@ -72,6 +72,8 @@ def check_place(path: Path | str | None, remedy: str = _OTHERWISE) -> None:
 def _beside(path: Path) -> Path:
     if not path.name or os.path.isdir(path):  # noqa: PTH112 (a Path's own raises where one may not look)
         raise OutputError(f"{path} can't be written (it is a folder)", "the name of a file", "name a file in it")
+    if path.exists() and not path.is_file():  # a device, whose place in /dev a rename would take
+        raise OutputError(f"{path} can't be written (it is no file)", "the name of a file", _OTHERWISE)
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 

@@ -92,7 +92,7 @@ class Comparison:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Comparison:
         differences = tuple(Difference(**found) for found in record["differences"])
-        return cls(**{**record, "differences": differences})
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__} | {"differences": differences})
 
 
 def compare(
