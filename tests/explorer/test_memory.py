@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from desks import labelled
 from painting import model_of, unet
@@ -47,6 +48,16 @@ def test_windows_of_many_sizes_are_not_all_kept(monkeypatch: pytest.MonkeyPatch)
             extents.add(lens.windows(size).extent("output"))
             assert 0 < len(lens.anatomy.windows._found) <= 2  # type: ignore[attr-defined]
     assert len(extents) == 1
+
+
+def test_a_cut_keeps_nothing_of_the_rest() -> None:
+    """Also where it is as wide as the whole, so that its rows lie together in memory."""
+    raw, mask = np.zeros((40, 8, 3), np.uint8), np.zeros((40, 8), np.uint8)
+    shown = cut_to_size("i0", "line scan", raw, mask, side=10)
+    assert shown.size == (10, 8)
+    assert shown.truth is not None
+    assert shown.raw.base is None
+    assert shown.truth.base is None
 
 
 def _resident() -> float:

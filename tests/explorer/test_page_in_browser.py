@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from desks import labelled
 from PIL import Image
 
 from tiny import disc_picture
@@ -300,6 +303,35 @@ def test_tours_say_what_is_shown_and_no_more(visit: Open) -> None:
         words_of(page, said)
 
 
+def test_void_does_not_count_as_disagreement(visit: Open, disc_run: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [disc_picture(seed, SIDE) for seed in range(300, 306)]
+    masks = [np.where(rng.random(mask.shape) < 0.6, 255, mask > 0).astype(np.uint8) for _, mask in pictures]
+    data = from_arrays([image for image, _ in pictures], masks, [f"{at}.png" for at in range(6)])
+    with served(Desk([("discs", load_model(disc_run))], (), data)) as there:
+        page = visit("#tour=presence,0", at=there)
+        said = re.search(r"alone, (\S+) % of the pixels are as in the mask", words_of(page, "as in the mask"))
+        levels = page.request.get(f"{there}api/models/m0/images/i0/levels").json()["layers"]
+    assert said
+    packed = next(level["painting"] for level in levels if level["name"] == "bottleneck")
+    painted = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8).reshape(SIDE, SIDE)
+    counts = masks[0] != 255
+    assert float(said[1]) / 100 == pytest.approx((painted == masks[0])[counts].mean(), abs=0.006)
+
+
+def test_where_one_class_alone_has_an_interior_nothing_is_said_of_what(visit: Open, disc_run: Path) -> None:
+    lines = np.zeros((SIDE, SIDE), np.uint8)
+    lines[:, ::20] = 1
+    data = from_arrays([disc_picture(0, SIDE)[0]], [lines], ["lines.png"])
+    with served(Desk([("discs", load_model(disc_run))], (), data)) as there:
+        page = visit("#tour=skips,0", at=there)
+        interior = page.locator(".scores .bar-row").first
+        assert interior.locator(".number").inner_text() == "–"
+        assert "at most one class" in interior.get_attribute("title")
+        page.locator(".tour .primary").click()
+        assert "nterior" not in words_of(page, "Boundary accuracy goes from")
+
+
 def test_an_image_that_can_not_be_had_leaves_nothing_of_the_last(visit: Open) -> None:
     refusal = {"error": {"given": "it is damaged", "expected": "an image", "remedy": "take another"}}
 
@@ -325,6 +357,23 @@ def test_an_image_that_can_not_be_had_leaves_nothing_of_the_last(visit: Open) ->
     assert page.locator('.network[data-slot="0"] .node').count() == 5
 
 
+@pytest.mark.parametrize(
+    ("status", "given"), [(None, "the explorer does not answer"), (410, "the explorer was started anew")]
+)
+def test_a_picture_that_can_not_be_had_is_no_fault_of_the_page(visit: Open, status: int | None, given: str) -> None:
+    def answer(route: Any) -> None:
+        if status is None:
+            route.abort()
+        else:
+            route.fulfill(status=status, json={"error": {"given": given, "expected": "", "remedy": "reload the page"}})
+
+    page = visit()
+    page.route("**/api/images/i1/picture.png*", answer)
+    page.keyboard.press("]")
+    assert given in page.locator(".notice").inner_text().lower()
+    page.wait_for_selector(".failed")
+
+
 def test_two_networks_beside_each_other_share_the_pointer_and_not_the_skips(visit: Open) -> None:
     page = visit()
     page.locator("#other").select_option(index=2)
@@ -340,6 +389,24 @@ def test_two_networks_beside_each_other_share_the_pointer_and_not_the_skips(visi
     until(lambda: "paths2=bottleneck:mean" in hash_of(page), "the second network's path is not in the address")
     assert valve(page, "bottleneck", 0).get_attribute("data-hold") == "pass"
     assert "Nothing yet" in changed(page, 0)
+
+
+def test_the_chosen_image_stays_in_sight_among_many(visit: Open, disc_run: Path) -> None:
+    with served(Desk([("discs", load_model(disc_run))], (), labelled(12, SIDE))) as there:
+        page = visit(at=there)
+        strip, chosen = page.locator("#images"), page.locator(".thumb:has(:checked)")
+
+        def in_sight() -> bool:
+            whole, one = strip.bounding_box(), chosen.bounding_box()
+            return bool(whole["x"] <= one["x"] and one["x"] + one["width"] <= whole["x"] + whole["width"])
+
+        assert strip.evaluate("one => one.scrollWidth > one.clientWidth"), "all of them fit"
+        for _ in range(11):
+            page.keyboard.press("]")
+            assert in_sight()
+        page.locator("#images input").nth(9).check(force=True)
+        assert in_sight()
+        wait_until_still(page)
 
 
 def test_an_address_restores_all_that_was_seen(visit: Open) -> None:
@@ -660,6 +727,57 @@ def test_a_narrow_page_puts_its_parts_below_each_other(visit: Open, width: int) 
     image, network = (lambda: page.locator(".image-side").bounding_box()), page.locator(".u")
     until(lambda: network.bounding_box()["y"] >= image()["y"] + image()["height"], "the U stands beside the image")
     assert page.locator("html").evaluate("one => one.scrollWidth - one.clientWidth") == 0, "it is cut at the right"
+
+
+PHONE = {"width": 360, "height": 740}
+
+
+def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open) -> None:
+    page = visit()
+    page.set_viewport_size(PHONE)
+    boxes = """() => [...document.querySelectorAll(".about > *, .valve .choices label, .valve .line, .node")]
+      .map((one) => [one.textContent || one.className, one.getBoundingClientRect()])
+      .filter(([, box]) => box.width).map(([name, {left, top, right, bottom}]) => [name, left, top, right, bottom])"""
+
+    def over() -> list[tuple[str, str]]:
+        """Pairs of which one lies over another by more than the line that two choices share."""
+        found = page.evaluate(boxes)
+        return [
+            (a[0], b[0])
+            for at, a in enumerate(found)
+            for b in found[:at]
+            if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1
+        ]
+
+    until(lambda: page.locator(".u").bounding_box()["width"] < 360 and not over(), f"over each other: {over()}", 5)
+    assert page.locator("html").evaluate("one => one.scrollWidth - one.clientWidth") == 0, "it is cut at the right"
+
+
+def test_a_finger_scrolls_over_the_pictures_and_brushes_with_a_brush(visit: Open) -> None:
+    page = visit(has_touch=True)
+    page.set_viewport_size(PHONE)
+    driver = page.context.new_cdp_session(page)
+
+    def swiped(side: str) -> float:
+        """How far the page scrolls under a finger that moves up over a picture."""
+        surface(page, side).scroll_into_view_if_needed()
+        box, before = surface(page, side).bounding_box(), page.evaluate("scrollY")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        for step in range(13):
+            kind = "touchMove" if step else "touchStart"
+            driver.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y - 10 * step}]})
+        driver.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        time.sleep(0.3)
+        return float(page.evaluate("scrollY") - before)
+
+    choose(page, 3, 4)
+    assert swiped("image") > 60
+    assert swiped("painting") > 60
+    assert "pixel=3,4" in hash_of(page), "to scroll is to choose"
+    page.locator(".brush input[value=grey]").check(force=True)
+    assert swiped("image") == 0
+    until(lambda: "edits=g" in hash_of(page), "nothing is brushed")
+    assert swiped("painting") > 60, "a picture without a brush holds the page"
 
 
 def test_letters_are_as_large_as_the_browser_is_told(visit: Open) -> None:

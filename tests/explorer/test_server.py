@@ -260,9 +260,11 @@ def test_strongest_maps_are_those_that_vary_most(client: httpx.Client, desk: Des
     best = maps[0]["patches"][0]
     values = [desk.lens("m0").features(desk.image(f"i{k}"))["bottleneck"][0, order[0]].float() for k in range(6)]
     winner = int(np.argmax([value.max() for value in values]))
-    assert best["image"] == f"i{winner}"
     row, column = divmod(int(values[winner].argmax()), values[winner].shape[1])
     assert (best["y"] // 4, best["x"] // 4) == (row, column)
+    patch = np.asarray(Image.open(io.BytesIO(base64.b64decode(best["picture"].split(",")[1]))).convert("RGB"))
+    pieces = np.lib.stride_tricks.sliding_window_view(desk.image(f"i{winner}").rgb, patch.shape)
+    assert (pieces == patch).all((-3, -2, -1)).any(), "the patch is of another image"
 
 
 def test_shapley_values_add_up_to_full_less_none(client: httpx.Client) -> None:
@@ -271,6 +273,16 @@ def test_shapley_values_add_up_to_full_less_none(client: httpx.Client) -> None:
     none = ask(client, "painting", paths=dict.fromkeys(("skip 0", "skip 1", "bottleneck"), "mean"))
     total = sum(path["interior"] for path in found["paths"])
     assert total == pytest.approx(full - none["scores"]["interior"], abs=1e-6)
+
+
+def test_where_one_class_alone_has_an_interior_no_score_is_of_what() -> None:
+    lines = np.zeros((64, 64), np.uint8)
+    lines[:, ::20] = 1
+    model = model_of(unet(depth=1, classes=2), classes=2)
+    desk = Desk([("net", model)], data=from_arrays([picture(64, 64)], [lines], ["lines"]))
+    for found in (desk.painting({"model": "m0", "image": "i0"})["scores"], *desk.skips("m0", "i0")["paths"]):
+        assert found["interior"] is None
+        assert found["boundary"] is not None
 
 
 def test_an_image_of_ones_own(client: httpx.Client) -> None:
@@ -370,6 +382,12 @@ def test_a_wide_image_lies_there_as_its_middle() -> None:
     shown = cut_to_size("i", "wide", raw)
     assert shown.cropped
     assert np.array_equal(shown.raw, raw[:, 50:-50])
+
+
+def test_a_mask_of_which_nothing_that_is_shown_counts_is_none() -> None:
+    mask = np.full((40, SIDE + 100), 255, np.uint8)
+    mask[:, :30] = 1
+    assert cut_to_size("i", "wide", picture(40, SIDE + 100), mask).truth is None
 
 
 def test_two_windows_do_not_disturb_each_other(client: httpx.Client) -> None:

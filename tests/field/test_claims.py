@@ -224,6 +224,23 @@ def test_nearest_neighbours_of_a_large_axis() -> None:
         assert net(x)[0, 0, unit] == 1
 
 
+@pytest.mark.parametrize("factor", [1.1, 2.1])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_nearest_neighbours_that_are_copied_whatever_the_factor(dims: int, factor: float) -> None:
+    """To a size that is the same or double some of torch's kernels copy."""
+    net, sizes = nn.Upsample(scale_factor=factor, mode="nearest"), (9, 7, 5)[:dims]
+    rows = torch.stack(torch.meshgrid(*(torch.arange(float(size)) for size in sizes), indexing="ij"))
+    image = rows.repeat_interleave(4, 0)[None]  # a unit tells what it read; with few channels runs another kernel
+    found = field(net, image.shape[dims < 3 :])  # in three dimensions with its batch axis, or else it has two
+    layouts = [torch.contiguous_format, *{2: [torch.channels_last], 3: [torch.channels_last_3d]}.get(dims, [])]
+    for layout in layouts:
+        told = net(image.contiguous(memory_format=layout))[0, ::4]
+        for place in range(told.shape[1]):
+            unit = tuple(min(place, size - 1) for size in told.shape[1:])
+            window = found.receptive_field("output", unit)
+            assert all(start <= told[axis][unit] < stop for axis, (start, stop) in enumerate(window)), (layout, unit)
+
+
 def test_writing_into_a_piece_is_seen_in_the_whole() -> None:
     class Piece(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -336,14 +336,13 @@ class Desk:
             worths = measure_skips(
                 Stepwise(lens.anatomy, step), [(lens.input(shown), shown.truth)], lens.means, classes,
                 distance=interior_distance([shown.truth], classes.count), seed=0, precision=str(lens.dtype),
-                progress=lambda _share: None,
+                progress=lambda _share: None, edges=False,
             )  # fmt: skip
         paths = []
         for place, path in enumerate(worths.paths):
             of = {name: worth[place].shapley.value for name, worth in worths.worth.items()}
             paths.append({
                 "name": path.name, "interior": of.get("interior accuracy"), "boundary": of.get("boundary accuracy"),
-                "iou": of.get("mean IoU"),
             })  # fmt: skip
         return {"paths": paths, "note": "One image: no interval."}
 

@@ -61,4 +61,4 @@ def _best(peaks: list[tuple[float, Shown, int, int]]) -> list[tuple[float, Shown
 def _patch(shown: Shown, row: int, column: int, side: int) -> dict[str, Any]:
     top, left = (int(np.clip(at - side // 2, 0, max(0, n - side))) for at, n in zip((row, column), shown.size))
     piece = np.ascontiguousarray(shown.rgb[top : top + side, left : left + side])
-    return {"image": shown.id, "x": column, "y": row, "picture": data_url(piece)}
+    return {"x": column, "y": row, "picture": data_url(piece)}

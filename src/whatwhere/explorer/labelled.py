@@ -43,8 +43,7 @@ class Labelled:
     def _at(self, place: int, key: str) -> Shown:
         assert self._data is not None
         name, (raw, labels) = self._names[place], self._data.store[place]
-        shown = cut_to_size(key, name, raw, None if (labels == VOID).all() else labels)
-        return replace(shown, source=name)
+        return replace(cut_to_size(key, name, raw, labels), source=name)
 
     def by_name(self, shown: Shown) -> Shown | None:
         """What an image is among these: that of the same name, if it has the same pixels."""

@@ -196,7 +196,10 @@ class Lens:
         return given
 
     def scores(self, logits: Tensor, shown: Shown) -> dict[str, Any] | None:
-        """Interior and boundary accuracy and IoU on this image; None without a mask in the model's classes."""
+        """Interior and boundary accuracy and IoU on this image; None without a mask in the model's classes.
+
+        Where one class alone has an interior there is no interior accuracy: it would not tell *what*.
+        """
         classes, truth = self.model.classes, shown.truth
         if truth is None or (truth[truth != VOID] >= classes.count).any():
             return None
@@ -206,7 +209,7 @@ class Lens:
         found = {name: float(value[0]) for name, value in tally.scores(np.ones((1, 1), int)).items()}
         said = {name: None if np.isnan(value) else value for name, value in found.items()}
         return {
-            "interior": said["interior accuracy"],
+            "interior": said["interior accuracy"] if tally.classes_inside() > 1 else None,
             "boundary": said["boundary accuracy"],
             "iou": {str(k): said[f"IoU of {name}"] for k, name in enumerate(classes.names)},
         }

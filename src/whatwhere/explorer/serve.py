@@ -21,6 +21,7 @@ from whatwhere.explorer.desk import Desk
 from whatwhere.explorer.names import apart
 from whatwhere.network import Holder, Model, as_model, load_model
 from whatwhere.paint.files import check_name, find_images
+from whatwhere.paint.ledger import without_paintings
 
 __all__ = ["explore", "listen", "models_in"]
 
@@ -85,7 +86,7 @@ def explore(
     if isinstance(data, str | Path):
         data = truth_of(held[0][1], data, beside=[model for _, model in held[1:]])
     places = list(map(Path, images))
-    inside = {path: find_images(path) for path in places if path.is_dir()}
+    inside = {path: without_paintings(find_images(path)) for path in places if path.is_dir()}
     files = [file for path in places for file in inside.get(path, [path])]
     for file in files:
         check_name(file)

@@ -17,6 +17,7 @@ from whatwhere.explorer.errors import RefusalError
 from whatwhere.explorer.pictures import png, thumbnail
 from whatwhere.judge import to_display
 from whatwhere.paint.files import fitted, open_image
+from whatwhere.records import VOID
 
 __all__ = ["SIDE", "Shown", "cut_to_size", "open_shown"]
 
@@ -71,12 +72,16 @@ class Shown:
 def cut_to_size(
     key: str, name: str, raw: NDArray[Any], truth: NDArray[np.uint8] | None = None, side: int = SIDE
 ) -> Shown:
-    """An image as it lies on the desk: at most ``side`` pixels high and wide, from the middle of a larger one."""
+    """An image as it lies on the desk: at most ``side`` pixels high and wide, from the middle of a larger one.
+
+    A mask of which no pixel that is shown counts is none.
+    """
     raw = raw if raw.ndim == 3 else raw[..., None]
     top, left = (max(0, (n - side) // 2) for n in raw.shape[:2])
     cut = np.s_[top : top + side, left : left + side]
-    piece = np.ascontiguousarray(raw[cut])
-    return Shown(key, name, piece, None if truth is None else truth[cut].copy(), piece.shape[:2] != raw.shape[:2])
+    piece = raw[cut].copy()  # or else a cut would keep the whole image in memory
+    labels = None if truth is None or (truth[cut] == VOID).all() else truth[cut].copy()
+    return Shown(key, name, piece, labels, piece.shape[:2] != raw.shape[:2])
 
 
 def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pixels: int | None = None) -> Shown:

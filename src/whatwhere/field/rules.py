@@ -133,14 +133,17 @@ def interpolation(step: Step, spans: Spans) -> Iterator[Read]:
     source, kind, count = _resized(step)
     corners = bool(step.arguments.get("align_corners"))
 
-    def one(span: Span, size: int, scale: Fraction) -> Span:
+    def one(span: Span, size: int, made: int, scale: Fraction) -> Span:
         if kind.endswith("_aa"):
             return smooth(span, size, scale, support=1 if "linear" in kind else 2)
         if kind.startswith("nearest"):
-            return nearest(span, size, scale, centred="exact" in kind)
+            read = nearest(span, size, scale, centred="exact" in kind)
+            # to these sizes some of torch's kernels copy whatever factor they are given, and others heed it
+            copied = "exact" not in kind and made in (size, 2 * size)
+            return read.hull(nearest(span, size, Fraction(size, made))) if copied else read
         return (cubic if "cubic" in kind else linear)(span, size, scale, corners)
 
-    axes = zip(spans[-count:], source.shape[-count:], _scales(step, count, source))
+    axes = zip(spans[-count:], source.shape[-count:], step.shape[-count:], _scales(step, count, source))
     yield source, (*spans[:-count], *(one(*axis) for axis in axes))
 
 

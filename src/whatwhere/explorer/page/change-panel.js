@@ -77,7 +77,8 @@ export class ChangePanel {
     const most = [...ious].sort((one, other) => moved(other) - moved(one)).slice(0, MOST_CLASSES); // what changed most, first
     const more = ious.length - most.length;
     fill(this.scores,
-      row(h("span", { class: "score-name what", text: "interior" }), now.interior, full.interior, "what", "accuracy far from label edges: what"),
+      row(h("span", { class: "score-name what", text: "interior" }), now.interior, full.interior, "what",
+        full.interior === null ? "not scored, as at most one class has pixels far from label edges here" : "accuracy far from label edges: what"),
       row(h("span", { class: "score-name where", text: "boundary" }), now.boundary, full.boundary, "where", "accuracy at label edges: where"));
     fill(this.ious, ...most.map((one) => row(chip(looks, one.look.id), one.now, one.full, "", `IoU of ${one.look.name}`)),
       more ? h("p", { class: "small quiet", text: `and ${more} more ${more === 1 ? "class" : "classes"}` }) : null);

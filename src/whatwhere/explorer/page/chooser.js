@@ -106,6 +106,6 @@ export class Chooser {
 
 /** Scrolls the strip only, never the page. @param {HTMLElement} strip @param {HTMLElement} thumb */
 function keepInSight(strip, thumb) {
-  const left = thumb.offsetLeft - strip.offsetLeft;
+  const left = thumb.offsetLeft; // in the strip
   if (left < strip.scrollLeft || left + thumb.offsetWidth > strip.scrollLeft + strip.clientWidth) strip.scrollLeft = left - strip.clientWidth / 2;
 }

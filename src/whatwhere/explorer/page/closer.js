@@ -124,17 +124,17 @@ function worthTable(found) {
 /** @param {number | null} value */
 const signed = (value) => (value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
 
-/** @param {{classes: {id: number, name: string, probability: number, present: boolean | null}[], region: string, visible: number, score: any}} found @param {import("./colours.js").ClassLook[]} looks */
+/** @param {{classes: {id: number, name: string, probability: number, present: boolean | null}[], region: string, visible: number, score: import("./types.js").Measured}} found @param {import("./colours.js").ClassLook[]} looks */
 function presenceTable(found, looks) {
   const rows = found.classes.map((one) => h("div", { class: "bar-row" }, chip(looks, one.id),
     h("span", { class: "bar" }, h("i", { style: { width: `${100 * one.probability}%`, background: looks[one.id].color } })),
     h("span", { class: "number", text: figure(one.probability) }),
     h("span", { class: "verdict", text: one.present === null ? "" : one.present ? "is there" : "is not" })));
-  const score = typeof found.score === "number" ? found.score : found.score?.value;
   const asked = found.region === "image" ? "averaged over the whole image, all place thrown away: is there a …?"
     : `averaged over each ${found.region} of the image: is there a … in the likeliest one?`;
+  const score = found.score.value;
   const counts = `A class counts as there from ${figure(100 * found.visible, 1)} % of the pixels.`;
   return h("div", {}, h("p", { class: "small", text: `Read from the bottleneck's features ${asked}` }),
     h("div", { class: "bars" }, ...rows),
-    h("p", { class: "small quiet", text: score === null || score === undefined ? counts : `${counts} Balanced accuracy ${figure(score)}: the mean of yes and no over ${found.region}s of images never seen (chance 0.50).` }));
+    h("p", { class: "small quiet", text: score === null ? counts : `${counts} Balanced accuracy ${figure(score)}: the mean of yes and no over ${found.region}s of images never seen (chance 0.50).` }));
 }

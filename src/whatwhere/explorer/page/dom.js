@@ -75,6 +75,9 @@ export function figure(value, digits = 2) {
   return value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(digits);
 }
 
+/** The step of a grid on the image, across first where the axes differ: "8", "4 × 8". @param {[number, number]} stride  down, across */
+export const stepOf = ([down, across]) => (down === across ? `${across}` : `${across} × ${down}`);
+
 /** @param {number} share of 1 */
 export function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";

@@ -37,7 +37,7 @@ export class PicturePanel {
 
   listen() {
     const { surface, says } = this;
-    let stroking = false;
+    let stroking = false, brushed = false;
     surface.addEventListener("pointermove", (event) => {
       const at = this.pixelAt(event);
       says.point(at);
@@ -46,11 +46,10 @@ export class PicturePanel {
     surface.addEventListener("pointerleave", () => { if (!stroking) says.point(null); });
     surface.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
-      const at = this.pixelAt(event);
-      stroking = says.stroke?.(at, true) ?? false;
+      stroking = brushed = says.stroke?.(this.pixelAt(event), true) ?? false;
       if (stroking) surface.setPointerCapture(event.pointerId);
-      else says.choose(at);
     });
+    surface.addEventListener("click", (event) => { if (!brushed) says.choose(this.pixelAt(event)); }); // not when a finger scrolls
     const end = () => { stroking = false; };
     surface.addEventListener("pointerup", end);
     surface.addEventListener("pointercancel", end);

@@ -1,4 +1,5 @@
 /** Pictures to be shown, and numbers of which there is one a pixel. */
+import { VOID } from "./colours.js";
 
 /** @param {string} address `data:` or a path @returns {Promise<HTMLImageElement>} */
 export async function loadImage(address) {
@@ -27,9 +28,13 @@ export function shares(labels) {
   return new Map(found.map(([id, count]) => [id, count / labels.length]));
 }
 
-/** Share of the pixels with equal labels. @param {Uint8Array} one @param {Uint8Array} other */
-export function agreement(one, other) {
-  let same = 0;
-  for (let at = 0; at < one.length; at++) if (one[at] === other[at]) same++;
-  return same / one.length;
+/** Share of the pixels that count with equal labels. @param {Uint8Array} labels @param {Uint8Array} answer where void counts for nothing */
+export function agreement(labels, answer) {
+  let same = 0, counted = 0;
+  for (let at = 0; at < answer.length; at++) {
+    if (answer[at] === VOID) continue;
+    counted++;
+    if (labels[at] === answer[at]) same++;
+  }
+  return same / counted;
 }

@@ -37,7 +37,7 @@ export class Seen {
     const seen = new Seen(await askOnce(`/api/models/${modelId}`), image);
     const [geometry, picture, truth, untouched] = await Promise.all([
       askOnce(`/api/models/${modelId}/images/${image.id}`),
-      loadImage(addressed(`/api/images/${image.id}/picture.png`)),
+      pictureOf(image),
       image.truth ? askOnce(`/api/images/${image.id}/truth`).then((found) => unpack(found.labels)) : null,
       seen.paint({}, []),
     ]);
@@ -117,6 +117,13 @@ export class Seen {
     const truth = this.truth ? this.truth[index] : null;
     return { x, y, label: this.painted.labels[index], probability: this.painted.certainty[index] / 255, truth };
   }
+}
+
+/** An address that holds no picture says why, when it is asked.
+ * @param {import("./types.js").ImageRecord} image @returns {Promise<HTMLImageElement>} */
+function pictureOf(image) {
+  const path = `/api/images/${image.id}/picture.png`;
+  return loadImage(addressed(path)).catch(() => ask(path));
 }
 
 /** @typedef {import("./state.js").State} State */

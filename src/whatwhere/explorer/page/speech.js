@@ -1,5 +1,5 @@
 /** The pictures in words, for those who hear the page: what the pixel is, what each level sees and reads there. */
-import { figure, percent, afterPause, find } from "./dom.js";
+import { capital, figure, percent, afterPause, find } from "./dom.js";
 
 /** @param {import("./seen.js").Seen} seen @param {{x: number, y: number}} pixel */
 export function pixelSentence(seen, pixel) {
@@ -22,8 +22,14 @@ export function windowsSentence(seen, pixel) {
 export function changeSentence(seen) {
   if (seen.painted === seen.untouched) return "";
   const { scores, full_scores: full, changed } = seen.painted.record;
-  const moved = scores && full ? ` Interior accuracy ${figure(full.interior)} to ${figure(scores.interior)}, boundary accuracy ${figure(full.boundary)} to ${figure(scores.boundary)}.` : "";
-  return `${percent(changed)} of the pixels changed.${moved}`;
+  return [`${percent(changed)} of the pixels changed.`, scores && full ? scoresSentence(scores, full) : ""].filter(Boolean).join(" ");
+}
+
+/** How the scores moved that this image has. @param {import("./types.js").Scores} now @param {import("./types.js").Scores} full */
+export function scoresSentence(now, full) {
+  const told = /** @type {const} */ (["interior", "boundary"]).filter((kind) => full[kind] !== null)
+    .map((kind) => `${kind} accuracy goes from ${figure(full[kind])} to ${figure(now[kind])}`);
+  return told.length ? `${capital(told.join(", "))}.` : "";
 }
 
 /** Says the last thing asked for once it is quiet; never a queue of old news. */

@@ -6,7 +6,8 @@
  *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at
  * @typedef {{id: string, question: string, steps: Step[]}} Tour
  */
-import { capital, figure, percent } from "./dom.js";
+import { capital, figure, percent, stepOf } from "./dom.js";
+import { scoresSentence } from "./speech.js";
 import { needsContext, needsPlace, telling, finestSkip, first, agrees } from "./places.js";
 
 /** Where every step begins, so that steps can be walked in any order. */
@@ -42,8 +43,7 @@ const painted = ({ seen, store }) => {
 /** @param {Scene} scene */
 function scores({ seen }) {
   const { scores: now, full_scores: full, changed } = seen.painted.record;
-  if (!now || !full) return `${percent(changed)} of the pixels changed their label.`;
-  return `Interior accuracy goes from ${figure(full.interior)} to ${figure(now.interior)}, boundary accuracy from ${figure(full.boundary)} to ${figure(now.boundary)}.`;
+  return (now && full && scoresSentence(now, full)) || `${percent(changed)} of the pixels changed their label.`;
 }
 
 /** Names of all skips, each silent. @param {Scene} scene */
@@ -95,9 +95,9 @@ export const TOURS = [
       { show: (scene) => node(first(scene.seen)), set: (scene) => ({ ...STILL, layer: first(scene.seen) }),
         say: (scene) => `The filters of the first level see ${sees(scene, first(scene.seen))}. Nothing outside the small frame can reach this unit: its receptive field. Move the pointer over the image; the frames follow.` },
       { show: () => part(".u"), set: (scene) => ({ ...STILL, layer: middleLayer(scene) }),
-        say: (scene) => `Every pooling halves the grid, and a step on the coarser grid is twice as wide on the image. ${capital(layer(scene, middleLayer(scene)).title)} stands once in ${layer(scene, middleLayer(scene)).stride[1]} pixels and sees ${sees(scene, middleLayer(scene))}.` },
+        say: (scene) => `Every pooling halves the grid, and a step on the coarser grid is twice as wide on the image. ${capital(layer(scene, middleLayer(scene)).title)} stands once in ${stepOf(layer(scene, middleLayer(scene)).stride)} pixels and sees ${sees(scene, middleLayer(scene))}.` },
       { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${layer(scene, "bottleneck").stride[1]} pixels: the white cell on its picture, for all of which it gives one answer.` },
+        say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${stepOf(layer(scene, "bottleneck").stride)} pixels: the white cell on its picture, for all of which it gives one answer.` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, tool: "grey", edits: corner(scene), look: "difference" }),
         say: (scene) => `A grey dab in the corner. ${border(scene)} Take the brush and try to change a pixel outside.` },
       { show: () => part(".pixel-panel"), set: () => ({ ...STILL, evidence: true }),

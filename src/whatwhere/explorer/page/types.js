@@ -32,6 +32,6 @@
  * @typedef {{value: number | null, low: number | null, high: number | null}} Measured
  * @typedef {{ready: boolean, share: number, levels: Record<string, {what: Measured, where: Measured}> | null,
  *   why: string | null}} ProbesRecord
- * @typedef {{channel: number, picture: string, patches: {image: string, x: number, y: number, picture: string}[]}} FeatureMap
+ * @typedef {{channel: number, picture: string, patches: {x: number, y: number, picture: string}[]}} FeatureMap
  */
 export {};

@@ -4,7 +4,7 @@
  * A skip is drawn as its slider: how far the line is filled is how much of the features goes through. Knows one model
  * and what it is told; asks nothing of the server.
  */
-import { h, s, fill, place, percent, figure, capital } from "./dom.js";
+import { h, s, fill, place, percent, figure, capital, stepOf } from "./dom.js";
 import { layoutU } from "./u-layout.js";
 import { paintLabels } from "./colours.js";
 import { agreement } from "./pictures.js";
@@ -152,7 +152,7 @@ export class UView {
       const node = this.nodes.get(layer.name);
       const grid = windows.layers[layer.name]?.grid;
       if (node && grid) fill(/** @type {Element} */ (node.text.querySelector(".grid")), `${grid[1]} × ${grid[0]} · ${layer.channels} ch.`);
-      if (node) node.text.title = `stride ${layer.stride[1]}: one unit every ${layer.stride[1]} px; ${layer.channels} features a unit`;
+      if (node) node.text.title = `stride ${stepOf(layer.stride)}: one unit every ${stepOf(layer.stride)} px; ${layer.channels} features a unit`;
     }
     this.arrange();
   }
@@ -190,7 +190,7 @@ export class UView {
     const node = this.nodes.get(layer.name);
     const grid = this.windows?.layers[layer.name]?.grid ?? ["?", "?"];
     const sees = layer.field ? `sees ${layer.field[1]} by ${layer.field[0]} pixels` : "sees the whole image";
-    node?.button.setAttribute("aria-label", `${capital(layer.title)}: ${grid[1]} by ${grid[0]} units, stride ${layer.stride[1]}, `
+    node?.button.setAttribute("aria-label", `${capital(layer.title)}: ${grid[1]} by ${grid[0]} units, stride ${stepOf(layer.stride)}, `
       + `${layer.channels} channels, ${sees}; ${node.button.dataset.paints ?? ""}${reads ? `; here it reads ${reads}` : ""}`);
   }
 
