@@ -99,3 +99,9 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
         write_json(pipe, {})
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert names(tmp_path) == ["pipe"]
+
+
+def test_a_name_that_is_no_utf_8_comes_back_from_json(tmp_path: Path) -> None:
+    record = {"root": "Zellen-\udcfc", "image": "grün"}
+    write_json(tmp_path / "a.json", record)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == record

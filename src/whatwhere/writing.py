@@ -92,7 +92,8 @@ def _remove(partial: Path) -> None:
 def write_json(path: Path | str, record: Any) -> None:
     """Writes a record of dictionaries, lists, texts and numbers; what is not a finite number is null."""
     with whole_file(path) as partial:
-        partial.write_text(to_json(record, indent=1), encoding="utf-8")
+        # of names that are no UTF-8, Python's escapes are JSON's
+        partial.write_text(to_json(record, indent=1), encoding="utf-8", errors="backslashreplace")
 
 
 def to_json(record: Any, indent: int | None = None) -> str:

@@ -204,7 +204,7 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
 
 def has_pairs(root: Path) -> bool:
     """Whether it is laid out as a data folder, and plain which of its folders hold the masks."""
-    with suppress(DataError):
+    with suppress(DataError, OSError):  # what is wrong says whoever reads it
         return root.is_dir() and bool(_pair_folders(root))
     return False
 

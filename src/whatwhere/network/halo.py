@@ -26,7 +26,7 @@ def halo(network: UNet | Mirrored) -> tuple[int, int] | None:
     >>> halo(UNet(depth=4)), halo(UNet(depth=4, encoder="efficientnet-lite0")), halo(UNet(padding="valid"))
     ((96, 96), (192, 208), None)
     >>> halo(Mirrored(UNet(depth=4, padding="valid")))
-    (92, 92)
+    (92, 96)
     """
     if isinstance(network, Mirrored):
         return _lost(network.network)
