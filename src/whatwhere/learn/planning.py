@@ -31,7 +31,7 @@ _LEAST_SIDE = 96
 _WIDTHS = (64, 32, 16, 8)
 """Matrix units work in blocks of 32 channels: 24 cost nearly as much as 32, and 48 as 64; others in blocks of 8."""
 _FEW_CLASSES = 4
-"""More classes than these are told apart less well by the narrowest network than by the next."""
+"""More classes than these are told apart less well by the narrowest network than by the next, if that sees enough."""
 _NARROW_SPEED = 0.5
 """The share of their speed that processors reach with the narrowest."""
 _CROPS_WANTED = 15000
@@ -349,17 +349,20 @@ def _width(
         return (32, "the usual width, as no time is set"), False
     speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
     speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
-    channels = survey.normalisation().channels
+    channels, count = survey.normalisation().channels, survey.classes.count
     passes = _PASSES_WANTED * _pixels(survey) / crop**2
     wanted = round(min(_CROPS_WANTED, max(_CROPS_LEAST, passes)))
-    seen = 0.0
-    widths = _WIDTHS if survey.classes.count <= _FEW_CLASSES else _WIDTHS[:-1]
-    for width in widths:
-        network = UNet(channels, survey.classes.count, width=width, depth=depth, max_width=512)
+
+    def seen_by(width: int) -> float:
+        """The crops that a network of this width sees in the time."""
+        network = UNet(channels, count, width=width, depth=depth, max_width=512)
         work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
-        seen = seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
-        if seen >= wanted:
-            break
+        return seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
+
+    enough = count > _FEW_CLASSES and seen_by(_WIDTHS[-2]) >= _CROPS_LEAST / 2
+    widths = _WIDTHS[:-1] if enough else _WIDTHS
+    width = next((one for one in widths if seen_by(one) >= wanted), widths[-1])
+    seen = seen_by(width)
     few = f" (enough for few images: all pixels {_PASSES_WANTED} times)" if wanted < _CROPS_WANTED else ""
     what = f"the widest that sees {wanted:,} crops{few} in time" if seen >= wanted else "the narrowest"
     return (width, f"{what}; it will see about {seen:,.0f} of {crop} px"), width == widths[-1] and seen < _CROPS_LEAST
