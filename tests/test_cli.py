@@ -147,18 +147,12 @@ def test_scores_are_kept_whatever_the_screen_can_show(discs: Path, disc_run: Pat
     assert done.returncode == 0, done.stderr
     assert "foreground" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
-    done = subprocess.run(
-        [*command[:-2], "again.json", "--no-picture"], cwd=tmp_path, stdout=closed_pipe(), stderr=subprocess.DEVNULL,
-        check=False,
-    )  # fmt: skip
-    assert (tmp_path / "again.json").exists(), "though nobody reads"
-
-
-def closed_pipe() -> int:
-    """Where nothing can be written, as whoever read it has gone."""
     reading, writing = os.pipe()
     os.close(reading)
-    return writing
+    again = [*command[:-2], "again.json", "--no-picture"]
+    with os.fdopen(writing, "wb") as gone:
+        subprocess.run(again, cwd=tmp_path, stdout=gone, stderr=subprocess.DEVNULL, check=False)
+    assert (tmp_path / "again.json").exists(), "though nobody reads"
 
 
 def test_images_with_two_folders_of_masks_are_explored_as_images(

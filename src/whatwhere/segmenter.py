@@ -246,8 +246,9 @@ def compare(
     a, b = (as_model(model) for model in (model_a, model_b))
     images = truth_of(a, data, split, beside=(b,))
     images.check_files()
-    for model in (a, b):  # before hours of painting with the first
-        model.check(images.store[0][0], images.names[0])
+    first, _ = images.store[0]
+    for model in (a, b):  # before hours of painting with one
+        model.check(first, images.names[0])
     scores = [score(Engine(model, images=len(images)), images, tolerance, progress) for model in (a, b)]
     named = [
         str(given) if isinstance(given, str | Path) else which

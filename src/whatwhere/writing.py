@@ -12,7 +12,7 @@ from typing import Any
 
 from whatwhere.errors import OutputError, in_a_line
 
-__all__ = ["check_place", "to_json", "whole_file", "write_json"]
+__all__ = ["check_place", "left_behind", "to_json", "whole_file", "write_json"]
 
 _OTHERWISE = "choose another place"
 
@@ -75,6 +75,11 @@ def _beside(path: Path) -> Path:
     if path.exists() and not path.is_file():  # a device, whose place in /dev a rename would take
         raise OutputError(f"{path} can't be written (it is no file)", "the name of a file", _OTHERWISE)
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def left_behind(path: Path) -> list[Path]:
+    """What killed processes were writing to take the place of a file, whose name may be a pattern."""
+    return list(path.parent.glob(f".{path.name}.[0-9]*.partial"))
 
 
 def _failed(path: Path, error: Exception, remedy: str = _OTHERWISE) -> OutputError:

@@ -246,6 +246,18 @@ def test_what_bfloat16_loses_as_a_rule_is_no_reason_against_it(make: Callable[[]
     assert (engine.precision, engine.notes) == ("bfloat16", ())
 
 
+def test_a_device_that_fails_leaves_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(device: str, precision: str = "auto") -> Machine:
+        found = probe_machine("cpu", "bfloat16" if precision == "auto" else precision)
+        return found if device == "cpu" else replace(found, device="mps")
+
+    monkeypatch.setattr("whatwhere.paint.engine.probe_machine", probe)
+    for asked, used in (("float32", "float32"), ("auto", "bfloat16")):
+        engine = Engine(model_of(unet()), asked)
+        assert (engine.device.type, engine.precision) == ("cpu", used)
+        assert engine.notes[0].startswith("mps is not used: ")
+
+
 # --- PyTorch's own, fused ---
 
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 from whatwhere.data.augment import Augmentation
@@ -353,6 +354,7 @@ def _width(
     passes = _PASSES_WANTED * _pixels(survey) / crop**2
     wanted = round(min(_CROPS_WANTED, max(_CROPS_LEAST, passes)))
 
+    @cache
     def seen_by(width: int) -> float:
         """The crops that a network of this width sees in the time."""
         network = UNet(channels, count, width=width, depth=depth, max_width=512)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.errors import OutputError, TrainingError, in_a_line
-from whatwhere.writing import to_json, whole_file
+from whatwhere.writing import left_behind, to_json, whole_file
 
 __all__ = ["RunFolder", "RunRecord"]
 
@@ -90,7 +90,7 @@ class RunFolder:
         """Removes what a killed process was writing of this run; what else is written here or below is not its own."""
         files = (self.plan, self.history, self.checkpoint, self.model, self.last, self.summary)
         for path in (*files, self.root / "previews" / "step-*.png"):
-            for left in path.parent.glob(f".{path.name}.[0-9]*.partial"):
+            for left in left_behind(path):
                 left.unlink(missing_ok=True)
 
     def abandon(self) -> None:

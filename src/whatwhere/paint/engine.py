@@ -395,7 +395,7 @@ class Engine:
         """On the machine's device; with a note on the CPU, where that can't run the network or computes otherwise."""
         try:
             return self._prepare(machine.precision)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             if self.device.type == "cpu":
                 raise
             if is_out_of_memory(error):
@@ -425,7 +425,7 @@ class Engine:
         job = Job(network, example, precision, self.device)
         try:
             run, logits = self._begun(job)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             if job.precision == "float32":
                 raise
             lacks = "the network has operators that bfloat16 lacks"

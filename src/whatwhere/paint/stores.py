@@ -223,8 +223,10 @@ class JournaledSink:
         there, finished, _ = read_journal(self._path)
         earlier = there if _bare(there) == self._work else {}
         held = bool(finished) if self._goes_on is None else self._goes_on
-        if held and not self._overwrite:
-            self._refuse_other_tiles(earlier, tiles) if earlier else self._refuse_others(_bare(there))
+        if held and not self._overwrite and earlier:
+            self._refuse_other_tiles(earlier, tiles)
+        elif held and not self._overwrite:
+            self._refuse_others(_bare(there))
         asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
         work = {**self._work, **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
