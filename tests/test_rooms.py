@@ -15,8 +15,9 @@ HEIGHT = {
     room: height
     for height, rooms in enumerate(
         (
-            ("errors",), ("records", "writing", "cuda_graph"), ("data", "field"), ("network",), ("judge",), ("paint",),
-            ("learn",), ("explain",), ("chosen",), ("segmenter",), ("cli", "demo", "explorer", "__main__"),
+            ("errors",), ("records", "writing", "cuda_graph", "plain_torch"), ("data", "field"), ("network",),
+            ("judge",), ("paint",), ("learn",), ("explain",), ("chosen",), ("segmenter",),
+            ("cli", "demo", "explorer", "__main__"),
         )
     )
     for room in rooms

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,3 +216,158 @@ def test_a_plan_is_not_overwritten(discs: Path, run_cli: Cli) -> None:
     assert "plan.toml is there, perhaps with your changes" in " ".join(again.err.split())
     assert "# mine" in Path("plan.toml").read_text()
     assert run_cli(*arguments, "--overwrite").code == 0
+
+
+def _fitted(**options: Any) -> Segmenter:
+    """A network that has learnt from two discs for a step or two."""
+    images, masks = zip(*(disc_picture(number, 48) for number in (3, 4)))
+    options = {"encoder": "plain", "width": 4, "depth": 2} | options
+    return Segmenter.fit(images, masks, epochs=0.1, device="cpu", **options)
+
+
+def _fitted_module(module: nn.Module) -> Segmenter:
+    images, masks = zip(*(disc_picture(number, 48) for number in (3, 4)))
+    return Segmenter.fit(images, masks, epochs=0.1, device="cpu", module=module)
+
+
+def _same_weights(one: Segmenter, other: Segmenter) -> bool:
+    mine, its = (model.model.network.state_dict() for model in (one, other))
+    return all(torch.equal(value, its[name]) for name, value in mine.items())
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+SWITCHES: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
+    "float64": _float64,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "another device": lambda: torch.device("meta"),
+}
+
+
+@pytest.fixture(scope="module")
+def usual(disc_run: Path) -> tuple[Segmenter, np.ndarray[Any, Any]]:
+    """What is fitted, and what the discs' network answers, where nothing is switched."""
+    found = Segmenter.load(disc_run).paint(disc_picture(3)[0], probabilities=True).probabilities
+    assert found is not None
+    return _fitted(), found
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_what_a_caller_has_switched_in_torch_changes_nothing(
+    name: str, disc_run: Path, usual: tuple[Segmenter, np.ndarray[Any, Any]]
+) -> None:
+    with SWITCHES[name]():
+        before = torch.ones(1).dtype, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        found = Segmenter.load(disc_run).paint(disc_picture(3)[0], probabilities=True)
+        fitted = _fitted()
+        assert before == (torch.ones(1).dtype, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
+    np.testing.assert_array_equal(found.probabilities, usual[1])
+    assert _same_weights(fitted, usual[0])
+
+
+def test_a_network_is_explained_whatever_a_caller_has_switched(disc_model: Model, discs: Path) -> None:
+    expected = Segmenter(disc_model).explain(discs, images=2)
+    with torch.inference_mode(), _float64():
+        told = Segmenter(disc_model).explain(discs, images=2)
+    assert str(told.skips) == str(expected.skips)
+    assert str(told.sights) == str(expected.sights)
+
+
+def _seed(number: int) -> None:
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number)
+
+
+def _draw() -> tuple[Any, ...]:
+    return torch.rand(2).tolist(), random.random(), np.random.rand()
+
+
+def test_a_caller_s_random_numbers_go_on_as_they_would_have(disc_run: Path) -> None:
+    module = unet(classes=2)
+    _seed(7)
+    expected = _draw()
+    works: tuple[Callable[[], Segmenter], ...] = (
+        _fitted,
+        lambda: _fitted_module(module),
+        lambda: Segmenter.load(disc_run),
+    )
+    for work in works:
+        _seed(7)
+        work()
+        assert _draw() == expected
+
+
+def test_a_caller_s_random_numbers_are_not_learnt_from(usual: tuple[Segmenter, np.ndarray[Any, Any]]) -> None:
+    _seed(8)
+    assert _same_weights(_fitted(), usual[0])
+    assert not _same_weights(_fitted(seed=1), usual[0])
+
+
+def test_a_model_that_has_painted_goes_to_other_processes(disc_model: Model) -> None:
+    images = [disc_picture(number)[0] for number in (3, 4)]
+    model = Segmenter(disc_model)
+    expected = [model.predict(image) for image in images]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(images[0]), expected[0])  # noqa: S301
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map(model.predict, images)
+        pool.close()
+        pool.join()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_tensors_are_painted_as_arrays(disc_model: Model) -> None:
+    model = Segmenter.from_module(disc_model.network, 2, Normalisation((80.0,) * 3, (60.0,) * 3, "float32"))
+    image = disc_picture(3)[0].astype("float32")
+    np.testing.assert_array_equal(model.predict(torch.from_numpy(image).requires_grad_()), model.predict(image))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((9, 9), "a"),
+        np.zeros((9, 9, 3), complex),
+        [[1, 2], [3]],
+        torch.zeros(9, 9, 3, dtype=torch.bfloat16),
+        None,
+        b"a.png",
+    ],
+    ids=["words", "complex", "ragged", "bfloat16", "nothing", "bytes"],
+)
+def test_what_is_no_array_of_numbers_is_not_painted(image: Any, disc_model: Model) -> None:
+    with pytest.raises(DataError, match="expected an array of numbers, HxW or HxWxC"):
+        Segmenter(disc_model).predict(image)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_masked_pixels_have_no_data(dtype: str, disc_model: Model) -> None:
+    model = replace(disc_model, normalisation=replace(disc_model.normalisation, dtype=dtype))
+    image = disc_picture(3)[0].astype(dtype)
+    mask = np.zeros(image.shape, bool)
+    mask[:9, :, 1] = True  # of one channel
+    if dtype == "float32":
+        image[mask] = np.nan
+    labels = Segmenter(model).predict(np.ma.masked_array(image, mask))
+    assert (labels[:9] == 255).all()
+    assert (labels[9:] != 255).all()
+    whole = Segmenter(model).predict(np.ma.masked_array(image[9:], mask[9:]))
+    np.testing.assert_array_equal(whole, Segmenter(model).predict(image[9:]))
+
+
+def test_what_was_learnt_from_as_arrays_is_known_in_files(
+    tmp_path: Path, usual: tuple[Segmenter, np.ndarray[Any, Any]]
+) -> None:
+    for number in (3, 4):
+        for kind, array in zip(("images", "masks"), disc_picture(number, 48)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / kind / f"disc {number}.png")
+    assert "was trained on them" in usual[0].evaluate(tmp_path).part

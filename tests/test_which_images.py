@@ -155,6 +155,27 @@ def test_a_folder_of_equal_names_and_other_pixels_is_told_so(numbered: tuple[Pat
     assert truth_of(model, there).part == "all; named like images that it was trained on, with other pixels"
 
 
+def test_images_that_were_learnt_from_are_known_under_other_names(
+    numbered: tuple[Path, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model = numbered
+    renamed = write(tmp_path / "renamed", {f"*/cell {k}": k for k in range(10)})
+    assert "was trained on them, or on some of them, under other names" in truth_of(model, renamed).part
+    with pytest.raises(DataError, match="images that a model was trained on, under other names"):
+        segmenter.compare(model, model, renamed)
+    told = explain(model, renamed, images=1)
+    assert any("images that the network was trained on" in note for note in told.notes)
+    new = write(tmp_path / "new", {f"*/cell {k}": 100 + k for k in range(10)})
+    assert truth_of(model, new).part == "not trained on", "it remembers all that it was trained on"
+    known = dict(list(model.training["seen"].items())[:3])
+    forgetful = replace(model, training={**model.training, "seen": known})
+    assert truth_of(forgetful, new).part == "none known to have been trained on"
+    assert truth_of(replace(model, training={}), new).part == "none known to have been trained on"
+    assert truth_of(forgetful, data).part == "not trained on"
+    monkeypatch.setattr("whatwhere.chosen._LOOKED_AT", 4)
+    assert truth_of(model, new).part == "none known to have been trained on", "not all were looked at"
+
+
 def test_a_single_image_is_learnt_from_and_judged_on(tmp_path: Path) -> None:
     data = write(tmp_path / "data", {"*/a": 1})
     made = tiny(plan(data, epochs=1))

@@ -26,6 +26,9 @@ from whatwhere.records import Classes
 
 __all__ = ["images_of", "open_sets", "truth_of", "with_image"]
 
+_LOOKED_AT = 200
+"""Images of a folder whose names say nothing, that are read to find out whether a model was trained on it."""
+
 
 def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
     """The images that a plan's split names, out of a folder."""
@@ -152,23 +155,30 @@ def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample,
         if new := tuple(sample for sample in samples if sample.name not in learnt):
             return name, new
     everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
-    trained = {name for model in models for name in _division(folder, model).get("train", ())}
-    unseen = tuple(sample for sample in everything if sample.name not in trained)
-    if not unseen and len(models) > 1:
+    names = {sample.name for sample in everything}
+    trained = [names.intersection(_division(folder, model).get("train", ())) for model in models]
+    unseen = tuple(sample for sample in everything if not any(sample.name in learnt for learnt in trained))
+    strangers = [model for model, learnt in zip(models, trained) if not learnt]
+    met = any(_met(everything, model) for model in strangers)
+    if (met or not unseen) and len(models) > 1:
+        why = "images that a model was trained on, under other names" if met else ""
         raise DataError(
-            f"{folder.root} has no image that no model was trained on",
+            f"{folder.root} has {why or 'no image that no model was trained on'}",
             "images that are new to all",
             "use other images, or train both on one division: train --plan PLAN of the first",
         )
     if not unseen:
         return "all, and the model was trained on them", everything
+    if met:
+        return "all; the model was trained on them, or on some of them, under other names", unseen
     if not all(model.plan for model in models):
         return "all; which the model was trained on is not known", unseen
-    names = {sample.name for sample in everything}
-    if not trained and any(
+    if len(strangers) == len(models) and any(
         len(names.intersection(model.plan.get("split", {}).get("train", ()))) > 1 for model in models
     ):
         return "all; named like images that it was trained on, with other pixels", unseen
+    if len(everything) > _LOOKED_AT or not all(_remembers_all(model) for model in strangers):
+        return "none known to have been trained on", unseen
     return "not trained on", unseen
 
 
@@ -181,7 +191,7 @@ def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
     here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
     division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
     channels = model.normalisation.channels
-    known = not seen or any(_is_as_seen(sample, seen[sample.name], channels) for sample in here)
+    known = not seen or any(_digest(sample, channels) == seen[sample.name] for sample in here)
     return division if known else {}
 
 
@@ -192,8 +202,20 @@ def _learnt(samples: Sequence[Sample], model: Model) -> set[str]:
     """
     seen = _seen(model)
     here = [sample for sample in samples if sample.name in seen]
-    divided = here and all(_is_as_seen(one, seen[one.name], model.normalisation.channels) for one in here)
+    divided = here and all(_digest(one, model.normalisation.channels) == seen[one.name] for one in here)
     return set(model.plan.get("split", {}).get("train", ())) if divided else set()
+
+
+def _met(samples: Sequence[Sample], model: Model) -> bool:
+    """Whether one of so many is an image that the model is known to have been trained on, whatever it is called."""
+    remembered = _seen(model).values()
+    few = samples[:: -(-len(samples) // _LOOKED_AT) or 1] if remembered else ()
+    return any(_digest(sample, model.normalisation.channels) in remembered for sample in few)
+
+
+def _remembers_all(model: Model) -> bool:
+    """Whether its training had so few images that it knows all their pixels."""
+    return 0 < len(model.plan.get("split", {}).get("train", ())) <= len(_seen(model))
 
 
 def _seen(model: Model) -> Mapping[str, str]:
@@ -202,8 +224,8 @@ def _seen(model: Model) -> Mapping[str, str]:
     return seen if isinstance(seen, Mapping) else {}
 
 
-def _is_as_seen(sample: Sample, digest: str, channels: int) -> bool:
+def _digest(sample: Sample, channels: int) -> str:
     try:
-        return pixel_digest(without_alpha(read_image(sample.image), channels)) == digest
+        return pixel_digest(without_alpha(read_image(sample.image), channels))
     except DataError:  # damaged by now: another one will do
-        return False
+        return ""

@@ -29,7 +29,7 @@ from whatwhere.data.findings import many
 from whatwhere.data.images import without_alpha
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet
-from whatwhere.errors import DataError, ModelError, PlanError, WhatwhereError
+from whatwhere.errors import DataError, ModelError, PlanError, WhatwhereError, in_a_line
 from whatwhere.explain import Explanation
 from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Scores
@@ -48,6 +48,7 @@ from whatwhere.paint import Engine, Painting, paint
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.kept import Int8
 from whatwhere.paint.quantise import quantise as quantise_sets
+from whatwhere.plain_torch import kept_random, plain_torch
 from whatwhere.records import Classes, Normalisation
 from whatwhere.writing import check_place, whole_file
 
@@ -74,6 +75,8 @@ def check(data: PathLike, *, seed: int = 0, progress: Progress | None = None) ->
     return findings_of(_divided(folder, survey(folder, progress=progress), seed)[1])
 
 
+@plain_torch()
+@kept_random()
 def plan(
     data: PathLike,
     *,
@@ -139,6 +142,7 @@ def _untrainable(findings: Findings) -> DataError:
     return DataError(worst.message.splitlines()[0].rstrip(".") + named + more, expected, worst.remedy)
 
 
+@plain_torch()
 def train(
     data: PathLike,
     out: PathLike,
@@ -175,6 +179,7 @@ def train(
     return record
 
 
+@plain_torch()
 def evaluate(
     model: ModelLike,
     data: PathLike,
@@ -218,10 +223,11 @@ def evaluate(
     except WhatwhereError as error:
         if tell:
             raise
-        warnings.warn(str(error), stacklevel=2)
+        warnings.warn(str(error), stacklevel=3)
     return scores
 
 
+@plain_torch()
 def compare(
     model_a: ModelLike,
     model_b: ModelLike,
@@ -257,6 +263,7 @@ def compare(
     return compare_scores(scores[0], scores[1], names=(named[0], named[1]))
 
 
+@plain_torch()
 def explain(
     model: ModelLike,
     data: PathLike,
@@ -299,6 +306,7 @@ def explain(
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
 
 
+@plain_torch()
 def quantise(model: ModelLike, data: PathLike, *, split: str = "val", progress: Progress | None = None) -> Int8:
     """The model in integers of 8 bits, kept beside its file if it paints as well. See ``paint.quantise``.
 
@@ -330,7 +338,12 @@ class Segmenter:
         self._engines: dict[str, Engine] = {}
         self._weights: list[Tensor] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The model alone: what was made ready of it belongs to this process, and is made anew in another."""
+        return {**vars(self), "_engines": {}, "_weights": []}
+
     @classmethod
+    @plain_torch()
     def fit(
         cls,
         data: PathLike | Sequence[NDArray[Any]],
@@ -348,6 +361,8 @@ class Segmenter:
         **network: Any,
     ) -> Segmenter:
         """Plans and trains.
+
+        The caller's random generators stay as they were; cuDNN is left deterministic, without TF32.
 
         Args:
             data: a data folder, or images as arrays (``HxW`` or ``HxWxC``, one dtype and number of channels). Errors
@@ -426,20 +441,19 @@ class Segmenter:
     def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
         """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.
 
-        Where a file has no data it is 255; a GeoTIFF needs the extra ``geo``. What is painted has to fit into memory;
-        :func:`whatwhere.predict` paints files of any size into files.
+        Where a file has no data, or a masked array is masked, it is 255; a GeoTIFF needs the extra ``geo``. What is
+        painted has to fit into memory; :func:`whatwhere.predict` paints files of any size into files.
 
         ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"``.
         """
         return self.paint(image, backend=backend).labels
 
+    @plain_torch()
     def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False, backend: str = "auto") -> Painting:
         """Like :meth:`predict`, with the probabilities on request and a report of how it was done."""
         engine = self._engine(backend)
         if not isinstance(image, str | Path):
-            array = np.asarray(image)
-            array = without_alpha(array, self.model.normalisation.channels) if array.ndim == 3 else array
-            return paint(engine, array, probabilities=probabilities)
+            return paint(engine, _pixels(image, self.model.normalisation.channels), probabilities=probabilities)
         with closing(fitted(open_image(Path(image)), self.model.normalisation.channels)) as source:
             return paint(engine, source, probabilities=probabilities)
 
@@ -479,6 +493,20 @@ def _constants(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
             "multiply both by 255; for images that are from 0 to 1 give Normalisation(mean, std, 'float32')",
         )
     return found
+
+
+def _pixels(image: Any, channels: int) -> NDArray[Any]:
+    """What numpy makes an array of, as one that can be painted; a tensor may be on a GPU or have a gradient."""
+    wanted, remedy = "an array of numbers, HxW or HxWxC", "make it one by numpy.asarray, or give the path of a file"
+    try:
+        given = image.detach().cpu() if isinstance(image, Tensor) else image
+        array = given if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths, a tensor of bfloat16
+        raise DataError(f"the image is no array ({in_a_line(error)})", wanted, remedy) from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"the image has shape {array.shape} and dtype {array.dtype}", wanted, remedy)
+    whole = array.ndim != 3 or isinstance(array, np.ma.MaskedArray)  # an alpha channel beside a mask would be odd
+    return array if whole else without_alpha(array, channels)
 
 
 def _equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from tiny_folders import disc, photo, save, write_folder
+from tiny_folders import Pair, disc, photo, save, write_folder
 
 from whatwhere.data import Findings, check, find, split, survey
 
@@ -119,6 +119,14 @@ def object_numbers(root: Path) -> None:
         save(path, mask)
 
 
+def few_object_numbers(root: Path) -> None:
+    for k, path in enumerate(sorted(root.glob("*/masks/*"))):
+        mask = np.zeros((48, 64), np.uint8)
+        for number in range(4 + k % 3):
+            mask[6 * number : 6 * number + 4, 10:20] = number + 1
+        save(path, mask)
+
+
 def missing_class(root: Path) -> None:
     save(root / "train/masks/00.png", disc() * np.uint8(2))
 
@@ -132,6 +140,27 @@ def rare_class(root: Path) -> None:
         mask = np.array(Image.open(path))
         mask[0, :4] = 2
         save(path, mask)
+
+
+def erased_stroke(root: Path) -> None:
+    rgba = np.zeros((48, 64, 4), np.uint8)
+    rgba[disc() > 0] = 255, 0, 0, 255
+    rgba[:5, :5] = 255, 0, 0, 0
+    save(root / "train/masks/00.png", rgba)
+
+
+def labels_in_alpha(root: Path) -> None:
+    for path in root.glob("*/masks/*"):
+        white = np.full((48, 64, 3), 255, np.uint8)
+        save(path, np.dstack([white, np.asarray(Image.open(path)) * np.uint8(255)]))
+
+
+def inverted_mask(root: Path) -> None:
+    for path in sorted(root.glob("*/masks/*")):
+        mask = np.asarray(Image.open(path)) * np.uint8(255)
+        save(path, mask)
+    path.unlink()
+    tifffile.imwrite(path.with_suffix(".tif"), mask, photometric="miniswhite")
 
 
 def copy_across(root: Path) -> None:
@@ -312,7 +341,16 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (no_usable, "error", "no-usable", ["No training image can be used together with its mask"]),
     (one_class, "error", "one-class", ["a single class (class 0)", "nothing to tell apart"]),
     (object_numbers, "warning", "object-numbers", ["12 mask values look like numbers of single objects", "(mask > 0)"]),
-    (missing_class, "warning", "class-missing", ["Missing from val: class 2; cannot be scored there"]),
+    (few_object_numbers, "warning", "object-numbers", ["The 7 mask values look like numbers of single objects"]),
+    (
+        missing_class,
+        "warning",
+        "class-missing",
+        ["Missing from val: class 2; cannot be scored there", "-> move images that show them to val/"],
+    ),
+    (erased_stroke, "warning", "transparent-mask", ["1 mask with a colour that is transparent", "train/masks/00.png"]),
+    (labels_in_alpha, "error", "one-class", ["a single class (class 255)", "by alpha", "-> save the masks without"]),
+    (inverted_mask, "warning", "inverted-mask", ["1 mask in which 0 is white", "15 in which", "val/masks/15.tif and"]),
     (unused_class, "warning", "class-unused", ["No mask shows moon"]),
     (rare_class, "warning", "rare-class", ["Rare in training: class 2 (0.13 % of the pixels, in 12 images)"]),
     (copy_across, "warning", "duplicate-across-splits", ["1 image also in another split", "val/images/12.png"]),
@@ -359,6 +397,34 @@ def test_it_fires(good: Path, spoil: Callable[[Path], None], severity: str, code
     for word in words:
         assert word in str(finding)
     assert found.fatal or severity != "error"
+
+
+def test_classes_of_one_area_each_are_no_numbers_of_objects(good: Path) -> None:
+    """Organs: as many in each image, or one without the one before it."""
+    for lacking in ((), (1,)):
+        for k, path in enumerate(sorted(good.glob("*/masks/*"))):
+            mask = np.zeros((48, 64), np.uint8)
+            for number in range(1, 5):
+                mask[10 * number : 10 * number + 6, 10:20] = number if k or number not in lacking else 0
+            save(path, mask)
+        assert not findings(good).of("object-numbers")
+
+
+def test_images_of_8_bits_are_not_called_black_beside_deeper_ones(good: Path) -> None:
+    depth_differs(good)
+    found = findings(good)
+    assert found.of("depth-differs")
+    assert not found.of("black-image")
+
+
+def test_what_a_division_by_whatwhere_leaves_out_cannot_be_moved(tmp_path: Path) -> None:
+    pairs: dict[str, Pair] = {f"{k}": (photo(k), disc(12 + k)) for k in range(8)}
+    pairs["0"] = (photo(0), disc() * np.uint8(2))
+    folder = find(write_folder(tmp_path, pairs))
+    seen = survey(folder)
+    (finding,) = check(seen.divided(split(folder, seen))).of("class-missing")
+    assert "Missing from val: class 2" in finding.message
+    assert finding.remedy == "add images that show them; whatwhere divided the folder"
 
 
 def test_nothing_below_0_is_called_black(good: Path) -> None:

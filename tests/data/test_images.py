@@ -24,6 +24,7 @@ from whatwhere.data.images import (
     read_image_and_valid,
     read_mask,
     read_mask_and_palette,
+    read_mask_and_tags,
 )
 from whatwhere.data.label_images import write_label_image
 from whatwhere.data.sets import read_pair
@@ -143,6 +144,29 @@ def test_palette_png_is_rgb_as_image_and_indices_as_mask(tmp_path: Path) -> None
     assert np.array_equal(colors[:4], palette)
 
 
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2), (0, 2), (2,), (0, 255), (0, 128, 255), (3, 7)])
+def test_a_grey_gif_is_the_greys_that_it_shows(tmp_path: Path, values: tuple[int, ...]) -> None:
+    """Whatever indices it was given: programs leave out those that a file does not use."""
+    gray = RANDOM.choice(np.array(values, np.uint8), (20, 30))
+    Image.fromarray(gray).save(tmp_path / "a.gif")
+    mask, palette = read_mask_and_palette(tmp_path / "a.gif")
+    assert np.array_equal(mask, gray)
+    assert palette is None
+    assert np.array_equal(read_image(tmp_path / "a.gif"), gray[..., None])
+
+
+def test_a_coloured_gif_is_its_colours_and_one_of_their_greys_alone_is_grey(tmp_path: Path) -> None:
+    colors = np.array([[255, 255, 255], [255, 0, 0], [128, 128, 128]], np.uint8)
+    for name, ids in {"all": RANDOM.integers(0, 3, (20, 30), np.uint8), "one": np.zeros((20, 30), np.uint8)}.items():
+        picture = Image.fromarray(ids)
+        picture.putpalette(colors.tobytes())
+        picture.save(tmp_path / f"{name}.gif")
+        mask, palette = read_mask_and_palette(tmp_path / f"{name}.gif")
+        assert palette is None
+        assert np.array_equal(mask, colors[ids] if name == "all" else colors[ids][..., 0])
+    assert read_image(tmp_path / "all.gif").shape == (20, 30, 3)
+
+
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_one_bit_is_black_and_white(tmp_path: Path, ending: str) -> None:
     bits = RANDOM.random((7, 9)) < 0.5
@@ -164,6 +188,33 @@ def test_alpha_is_a_channel_of_an_image_and_dropped_from_a_mask(tmp_path: Path) 
     Image.fromarray(rgba).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), rgba)
     assert np.array_equal(read_mask(tmp_path / "a.png"), RGB)
+
+
+def _stroke(color: tuple[int, ...], below: tuple[int, ...], *, alpha: int = 255) -> NDArray[np.uint8]:
+    """A stroke with a soft end on nothing, and an erased one of another colour."""
+    rgba = np.zeros((20, 30, 4), np.uint8)
+    rgba[5:9, 5:20], rgba[5:9, 20], rgba[12:15] = (*color, alpha), (*color, 90), (*below, 0)
+    return rgba
+
+
+@pytest.mark.parametrize(
+    ("rgba", "hides"),
+    [
+        (_stroke((255, 0, 0), (0, 0, 0)), False),
+        (_stroke((255, 0, 0), (255, 0, 0)), True),
+        (_stroke((0, 0, 0), (0, 0, 0)), True),
+        (_stroke((255, 0, 0), (0, 0, 255)), False),
+        (_stroke((255, 0, 0), (255, 0, 0)) | np.uint8([0, 0, 0, 255]), False),
+    ],
+    ids=["plain", "erased", "black", "another", "opaque"],
+)
+def test_where_alpha_tells_apart_what_colour_does_not_is_said(
+    tmp_path: Path, rgba: NDArray[np.uint8], hides: bool
+) -> None:
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    mask, _, tags = read_mask_and_tags(tmp_path / "a.png")
+    assert np.array_equal(mask, rgba[..., :3] if rgba[..., :3].any() else rgba[..., 0])
+    assert tags.hides == hides
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -131,6 +131,20 @@ def test_hundreds_of_colors_are_refused_with_count_and_file() -> None:
         infer(cells)
 
 
+def test_jpeg_of_small_coloured_objects_is_told_from_photographs(tmp_path: Path) -> None:
+    """4:2:0 halves the colours' resolution: most pixels of small objects blur."""
+    colors, rng = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8), np.random.default_rng(0)
+    masks = {}
+    for name in ("0.jpg", "1.jpg"):
+        ids = np.zeros((128, 128), np.uint8)
+        for y, x, radius, number in rng.integers((0, 0, 5, 1), (128, 128, 14, 3), (6, 4)):
+            ids[disc(y, x, radius, (128, 128)) > 0] = number
+        Image.fromarray(colors[ids]).save(tmp_path / name, quality=85)
+        masks[name] = count_values(read_mask(tmp_path / name))
+    with pytest.raises(DataError, match=r"as JPEG and smoothing leave masks.*as PNG.*classes.toml with nearest = true"):
+        infer_classes(masks)
+
+
 def test_one_bad_mask_among_good_ones_is_not_taken_for_edges() -> None:
     colors = np.array([[0, 0, 0], [250, 0, 0]], np.uint8)[disc()]
     scattered = colors.copy()

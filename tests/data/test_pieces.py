@@ -86,6 +86,18 @@ def test_the_plan_takes_no_deeper_network_than_filled_shapes_need(tmp_path: Path
     assert "the rest takes context" in outlined.reasons["network.depth"]
 
 
+def test_of_few_images_more_places_are_tried(tmp_path: Path) -> None:
+    found = survey(find(folder_of(squares(True, count=4, side=14), tmp_path))).piece_test
+    assert found is not None
+    assert (found.classes, found.accuracy > 0.95) == ((0, 1), True)
+
+
+def test_a_single_image_has_none_to_compare_with(tmp_path: Path) -> None:
+    told = plan(folder_of(squares(True, count=1), tmp_path), epochs=1).reasons["network.depth"]
+    assert "not known: a single image has no other to compare with" in told
+    assert "the largest object, the only one of 'foreground', has 60 px" in told
+
+
 def test_thin_structures_leave_the_question_open(tmp_path: Path) -> None:
     pairs = []
     for image, _ in squares(True):
@@ -94,7 +106,8 @@ def test_thin_structures_leave_the_question_open(tmp_path: Path) -> None:
         pairs.append((image, labels))
     root = folder_of(pairs, tmp_path)
     assert survey(find(root)).piece_test is None
-    assert "not known" in plan(root, epochs=1).reasons["network.depth"]
+    told = plan(root, epochs=1).reasons["network.depth"]
+    assert "not known: too few images, or insides of 9 px of two classes, to compare" in told
 
 
 def test_classes_that_could_not_be_asked_count_too(tmp_path: Path) -> None:

@@ -95,6 +95,20 @@ def test_a_band_of_one_value_has_deviation_1_whatever_the_sizes(tmp_path: Path) 
     assert survey(find(write_folder(tmp_path, pairs))).normalisation().std[2] == 1
 
 
+def test_class_ids_in_gifs_are_not_exchanged(tmp_path: Path) -> None:
+    """Of masks that do not show class 1, and beside PNG."""
+    total = np.zeros(3, int)
+    for number in range(6):
+        mask = disc(12 + number) * np.uint8(2)
+        mask[:3] = number % 2
+        total += np.bincount(mask.ravel(), minlength=3)
+        save(tmp_path / f"images/{number}.png", photo(number))
+        save(tmp_path / f"masks/{number}.{'png' if number == 5 else 'gif'}", mask)
+    seen = survey(find(tmp_path))
+    assert seen.classes is not None
+    assert (seen.classes.values, seen.class_pixels()) == (((0,), (1,), (2,)), tuple(total.tolist()))
+
+
 def test_pixels_that_training_sees_are_of_usable_files(good: Path) -> None:
     whole = survey(find(good))
     assert whole.training_pixels == whole.class_pixels("train")

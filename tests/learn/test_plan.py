@@ -514,6 +514,20 @@ def test_objects_larger_than_a_crop_are_told(tmp_path: Path) -> None:
     assert "shrunk by 2.7" in said
 
 
+def test_reasons_name_both_sides_of_strips_and_small_figures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (17, 900), np.uint8) for _ in range(4)]
+    mask = np.zeros((17, 900), np.uint8)
+    mask[5, 7:9] = 1
+    root = segmenter.write_arrays(images, [mask, *[mask * 0] * 3], tmp_path)
+    told = segmenter.plan(root, epochs=1, device="cpu").reasons
+    assert told["training.crop"].startswith("pieces of 17 x 900 px; ")
+    assert "images are 17 x 900 px" in told["network.depth"]
+    assert told["training.batch"] == "about 8 thousand pixels a step"
+    assert told["training.class_aware"] == "the rarest class has 0.0044 % of the pixels"
+    assert "mean and deviation of 3 training images" in told["normalisation"]
+
+
 @pytest.mark.parametrize(("cell", "crop"), [(40, 128), (150, 160), (300, 256)])
 def test_where_time_is_short_crops_are_as_small_as_objects_allow(tmp_path: Path, cell: int, crop: int) -> None:
     rng = np.random.default_rng(0)
@@ -538,6 +552,21 @@ def test_many_classes_take_small_crops_and_the_narrowest_network_only_where_time
     plans = [segmenter.plan(root, time=f"{2**power}s", device="cpu") for power in range(0, 24)]
     found = [(plan.network.width, plan.training.crop) for plan in plans]
     assert list(dict.fromkeys(found)) == [(8, 128), (16, 128), (16, 256), (32, 256), (64, 256)]
+
+
+@pytest.mark.skipif(pretrained_file() is None, reason="the ImageNet weights are not installed")
+def test_where_time_is_short_imagenet_weights_get_a_lower_rate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (300, 300, 3), np.uint8) for _ in range(4)]
+    root = segmenter.write_arrays(images, [image[..., 0] > 128 for image in images], tmp_path)
+    rates = {
+        (encoder, time): segmenter.plan(root, time=time, device="cpu", encoder=encoder).training.learning_rate
+        for encoder in ("efficientnet-lite0", "plain")
+        for time in ("1s", "1000h")
+    }
+    short = rates.pop(("efficientnet-lite0", "1s"))
+    assert short < min(rates.values())
+    assert len(set(rates.values())) == 1
 
 
 @pytest.mark.skipif(pretrained_file() is None, reason="the ImageNet weights are not installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,7 @@ from whatwhere.judge import Judge
 from whatwhere.learn import keep, pilot
 from whatwhere.learn import train as training
 from whatwhere.learn.interrupt import patient
-from whatwhere.learn.pilot import fly_pilot
+from whatwhere.learn.pilot import Pilot, fly_pilot
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
@@ -759,16 +760,7 @@ def test_the_pilot_flies_where_the_network_is(disc_plan: Plan, sets: Any, monkey
 
     monkeypatch.setattr(pilot, "train_step", step)
     machine = replace(probe_machine("cpu"), device="meta")
-    images = sets["train"]
-    crops = Crops(
-        images.store,
-        tuple(one.present for one in images.facts()),
-        disc_plan.normalisation,
-        32,
-        disc_plan.augmentation,
-        0.5,
-        disc_plan.seed,
-    )
+    crops = replace(crops_of(sets["train"], disc_plan), crop=32)
     fly_pilot(build(disc_plan.network_config).to("meta"), crops, disc_plan, machine)
     assert given[0] == {"meta"}
 
@@ -779,6 +771,38 @@ def test_the_pilot_stops_a_rate_of_zero(disc_plan: Plan, sets: Any, tmp_path: Pa
         train(dead, sets, tmp_path / "run")
     assert not (tmp_path / "run" / "plan.toml").exists(), "the folder can be used again"
     train(replace(disc_plan, training=replace(disc_plan.training, epochs=0.2)), sets, tmp_path / "run")
+
+
+def test_the_pilot_of_many_classes_goes_on_while_it_learns(monkeypatch: pytest.MonkeyPatch, disc_plan: Plan) -> None:
+    falling = iter(4.0 * 0.995**step for step in range(1000))  # 60 steps bring it to 74 %
+    flown = flown_with(monkeypatch, disc_plan, lambda: next(falling))
+    assert flown.learnt
+    assert flown.after < 0.6 * flown.before
+    assert flown.steps > 100
+
+
+def test_the_pilot_takes_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch, disc_plan: Plan) -> None:
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="60s", epochs=0.0))
+    now = itertools.count(0, 5.0)  # a step takes as long as the clock is looked at
+    monkeypatch.setattr(pilot.time, "perf_counter", lambda: next(now))
+    flown = flown_with(monkeypatch, timed, lambda: 1.0)
+    assert not flown.learnt
+    assert flown.steps == 3
+    assert str(flown).startswith("pilot: there was time for 3 steps on 2 crops of 32 px (")
+
+
+def flown_with(monkeypatch: pytest.MonkeyPatch, plan: Plan, loss: Callable[[], float]) -> Pilot:
+    """The pilot of steps that end in such losses."""
+    monkeypatch.setattr(pilot, "train_step", lambda *_args, **_named: StepResult(loss(), 0.0, 0.0, True))
+    images = made([np.arange(120 * 120 * 3, dtype=np.uint8).reshape(120, 120, 3)], [np.eye(120, dtype=np.uint8)])
+    crops = crops_of(images["train"], plan)
+    return fly_pilot(build(plan.network_config), crops, plan, probe_machine("cpu"))
+
+
+def crops_of(images: ImageSet, plan: Plan) -> Crops:
+    present = tuple(one.present for one in images.facts())
+    crop = plan.training.crop
+    return Crops(images.store, present, plan.normalisation, crop, plan.augmentation, 0.5, plan.seed)
 
 
 def of_floats(plan: Plan) -> Plan:
@@ -833,15 +857,7 @@ def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureReques
     plan = segmenter.plan(tmp_path / "few", epochs=1, device="cpu")
     small = replace(plan, network=replace(plan.network, width=8))
     images = open_sets(find(tmp_path / "few"), small)["train"]
-    crops = Crops(
-        images.store,
-        tuple(one.present for one in images.facts()),
-        small.normalisation,
-        small.training.crop,
-        small.augmentation,
-        0.5,
-        small.seed,
-    )
+    crops = crops_of(images, small)
     torch.manual_seed(0)
     pilot = fly_pilot(build(small.network_config), crops, small, probe_machine("cpu"))
     assert pilot.after < 0.6 * pilot.before

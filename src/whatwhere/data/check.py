@@ -25,6 +25,8 @@ _CHECKS = (
     images.named,
     images.missing_data,
     masks.soft_masks,
+    masks.transparent,
+    masks.inverted,
     masks.blurred_ids,
     masks.object_numbers,
     masks.missing_classes,

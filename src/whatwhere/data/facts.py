@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from whatwhere.data.folder import Folder
-from whatwhere.data.images import in_utf8, opaque
+from whatwhere.data.images import MaskTags, in_utf8, opaque
 from whatwhere.data.likeness import uprightness
 from whatwhere.data.pieces import Pieces, PieceTest, judge_pieces
 from whatwhere.data.shapes import ClassShape
@@ -76,6 +76,7 @@ class MaskFacts:
         void: pixels that do not count.
         digest: equal for masks of equal labels.
         pieces: of the image under the mask; only of some images, and where the classes are known.
+        tags: what the file says of its values.
     """
 
     size: tuple[int, int]
@@ -84,6 +85,7 @@ class MaskFacts:
     void: int = 0
     digest: str = ""
     pieces: Pieces | None = field(default=None, compare=False, repr=False)
+    tags: MaskTags = field(default_factory=MaskTags)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Survey:
         mapping_error: why they could not be.
         declared: whether the classes come from ``classes.toml``.
         lone_masks, ignored, beside, named: as in `Folder`, relative to the root.
+        parted: the folder did not come divided into train and val.
     """
 
     root: str
@@ -163,6 +166,7 @@ class Survey:
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
+    parted: bool = False
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -263,7 +267,9 @@ class Survey:
             for sample in samples
             if (path := relative(sample.image, folder.root)) in by_path
         ]
-        return replace(self, files=(*files, *by_path.values()))
+        before = {file.image_path: file.split for file in self.files}
+        parted = any(before[file.image_path] != file.split for file in files)
+        return replace(self, files=(*files, *by_path.values()), parted=parted)
 
     def _pixels(self, files: Iterable[FileSurvey]) -> tuple[int, ...]:
         total = np.zeros(self.classes.count if self.classes else 0, np.int64)

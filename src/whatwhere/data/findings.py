@@ -91,7 +91,13 @@ def many(count: int, what: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as text, two digits at least."""
+    """A share as text, two digits at least; nothing but all is 100 %.
+
+    >>> percent(0.99996)
+    '>99.9 %'
+    """
+    if 0.9995 <= share < 1:
+        return ">99.9 %"
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.1f} %"
 
 

@@ -36,11 +36,13 @@ from whatwhere.data.tiffs import (
     tiff_shape,
     upright,
 )
+from whatwhere.data.values import codes_of
 from whatwhere.errors import DataError
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
+    "MaskTags",
     "check_text",
     "decoded_bytes",
     "filled",
@@ -53,6 +55,7 @@ __all__ = [
     "read_image_and_valid",
     "read_mask",
     "read_mask_and_palette",
+    "read_mask_and_tags",
     "with_data",
     "without_alpha",
 ]
@@ -102,14 +105,28 @@ class _Pixels:
     stacked: bool = False  # its planes are slices, moments or pages, not colours
     alpha: bool = True  # what comes after one channel or three is opacity
     orientation: int = 1  # how the file asked for its pixels to be turned
+    inverted: bool = False  # 0 was white
+
+
+@dataclass(frozen=True)
+class MaskTags:
+    """What a mask's file says of its values beside them.
+
+    Attributes:
+        inverted: in the file 0 is white (as TIFFs may say); the values are those of its brightness.
+        hides: a colour is transparent in some pixels and opaque in others; alpha, which tells them apart, is not read.
+    """
+
+    inverted: bool = False
+    hides: bool = False
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
     """Read an image file, upright, as ``HxWxC`` in the file's own dtype and units.
 
-    Grey images have one channel, palettes become RGB, alpha stays a channel, 1-bit images become 0 and 255,
-    and the pages or planes of a TIFF stack become channels. Where a TIFF says that it has no data, there is the mean of
-    the rest.
+    Grey images have one channel, palettes become RGB (a GIF's of greys alone grey), alpha stays a channel, 1-bit images
+    become 0 and 255, and the pages or planes of a TIFF stack become channels. Where a TIFF says that it has no data,
+    there is the mean of the rest.
 
     Args:
         path: a PNG, JPEG, TIFF, WebP, BMP or GIF (first frame).
@@ -177,9 +194,10 @@ def without_alpha(array: NDArray[Any], channels: int) -> NDArray[Any]:
 def read_mask(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
     """Read a mask file, upright, as ``HxW`` integers or, for a colour mask, ``HxWx3`` uint8.
 
-    Palette files give the palette's *indices* (what they mean says `mapping.as_classes_are`), alpha is dropped (a last
-    channel of a TIFF only if it says that it is that, or holds one value), a colour mask whose channels are equal gives
-    grey values, 1-bit masks give 0 and 255, whole numbers stored as floats become integers.
+    Palette files give the palette's *indices* (what they mean says `mapping.as_classes_are`), GIFs what these show, as
+    programs number them anew in each file. Alpha is dropped (a last channel of a TIFF only if it says that it is that,
+    or holds one value), a colour mask whose channels are equal gives grey values, 1-bit masks give 0 and 255, whole
+    numbers stored as floats become integers.
 
     Raises:
         DataError: as `read_image`, and for fractions or for channels that are neither grey nor colour.
@@ -191,6 +209,13 @@ def read_mask_and_palette(
     path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> tuple[NDArray[Any], Palette | None]:
     """`read_mask`, and the file's palette of ``(256, 3)`` colours if it has one."""
+    return read_mask_and_tags(path, max_pixels=max_pixels)[:2]
+
+
+def read_mask_and_tags(
+    path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[NDArray[Any], Palette | None, MaskTags]:
+    """`read_mask_and_palette`, and what else the file says of its values."""
     path = Path(path)
     pixels = _decode(path, max_pixels)
     array, palette = pixels.array, pixels.palette
@@ -200,9 +225,9 @@ def read_mask_and_palette(
         if pixels.no_data is not None and np.isnan(pixels.no_data):
             array = np.where(np.isnan(array), -1, array)  # which no class has
         array = _whole_numbers(path, array)
-    channels = 1 if array.ndim == 2 else array.shape[2]
+    channels, alpha = 1 if array.ndim == 2 else array.shape[2], None
     if channels in (2, 4) and not pixels.stacked and (pixels.alpha or np.ptp(array[..., -1]) == 0):
-        array, channels = array[..., :-1], channels - 1
+        array, alpha, channels = array[..., :-1], array[..., -1], channels - 1
     if channels not in (1, 3) or (channels > 1 and pixels.stacked):
         raise DataError(
             f"{path} has {channels} {'planes' if pixels.stacked else 'channels'}",
@@ -212,7 +237,16 @@ def read_mask_and_palette(
         )
     if array.ndim == 3:
         array = _flat_colors(array) if channels == 3 else array[:, :, 0]
-    return np.ascontiguousarray(array), palette
+    tags = MaskTags(pixels.inverted, hides=alpha is not None and _hides(array, alpha))
+    return np.ascontiguousarray(array), palette, tags
+
+
+def _hides(mask: NDArray[Any], alpha: NDArray[Any]) -> bool:
+    """Whether a value is transparent in some pixels and opaque in others."""
+    if alpha.min() == alpha.max():
+        return False
+    codes = codes_of(mask)
+    return bool(np.isin(codes[alpha == alpha.max()], np.unique(codes[alpha == 0])).any())
 
 
 def pixel_digest(array: NDArray[Any]) -> str:
@@ -315,6 +349,9 @@ def _decode_picture(path: Path, max_pixels: int) -> _Pixels:
         else:
             array = np.array(picture if picture.mode in _PLAIN_MODES else picture.convert("RGB"))
             palette = _padded(picture.getpalette("RGB")) if picture.mode == "P" else None
+            if palette is not None and picture.format == "GIF":
+                gray = bool((palette == palette[:, :1]).all())
+                array, palette = (palette[:, 0] if gray else palette)[array], None
         orientation = _orientation(picture)
         return _Pixels(upright(array, orientation), palette, orientation=orientation)
 
@@ -367,7 +404,7 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
         no_data = black - no_data if black and no_data is not None else no_data
         orientation = tiff_orientation(tif)
         pixels = upright(array, orientation)
-        return _Pixels(pixels, palette, no_data, stacked(series), alpha_last(series), orientation)
+        return _Pixels(pixels, palette, no_data, stacked(series), alpha_last(series), orientation, bool(black))
 
 
 def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:

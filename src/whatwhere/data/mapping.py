@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.data.values import LAST_ID, SOLID, ValueCount, code_of, codes_of, count_values, soft_values, value_of
+from whatwhere.data.values import (
+    LAST_ID,
+    NEAR,
+    SOLID,
+    ValueCount,
+    code_of,
+    codes_of,
+    count_values,
+    soft_values,
+    value_of,
+)
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes, MaskValue, color_of, color_text, mask_value, parse_color
 
@@ -33,6 +43,9 @@ MOST_COLORS = 100
 
 _PHOTOGRAPH = 0.02
 """Different colours for each pixel of what is no mask; JPEG of a mask leaves fewer."""
+
+_FEW_COLORS = 4
+"""Near so many lie most pixels of a mask that JPEG or smoothing has changed."""
 
 _CLASS_KEYS = ("value", "values", "name", "color")
 _UNKNOWN = VOID - 1  # class ids end below it
@@ -343,6 +356,14 @@ def _share(counts: Sequence[ValueCount], values: frozenset[MaskValue], colored: 
 
 def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) -> DataError:
     name = max(masks, key=lambda key: len(masks[key]))
+    given = f"the masks hold {count:,} different {what}, {len(masks[name]):,} of them in {name}"
+    if what == "colours" and _near_few(masks[name]):
+        return DataError(
+            f"{given}, where most pixels lie near few of these, as JPEG and smoothing leave masks",
+            f"masks that paint each class in one colour, at most {MOST_COLORS} in all",
+            "save the masks as PNG without smoothing, or list the colours of the classes in classes.toml with "
+            "nearest = true; if these are the images, the two folders are swapped",
+        )
     if what == "colours" and all(len(held) > _PHOTOGRAPH * sum(c.pixels for c in held) for held in masks.values()):
         return DataError(
             f"the masks look like photographs: {name} has {len(masks[name]):,} different colours",
@@ -350,11 +371,21 @@ def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) 
             "see whether the folders of images and of masks are swapped",
         )
     return DataError(
-        f"the masks hold {count:,} different {what}, {len(masks[name]):,} of them in {name}",
+        given,
         f"one value a class, at most {MOST_COLORS if what == 'colours' else VOID - 1}",
         "list the true classes in classes.toml; if the values number single objects, write (mask > 0) instead; if JPEG "
         "or smoothing blurred two values, (mask > 127)",
     )
+
+
+def _near_few(counts: Sequence[ValueCount]) -> bool:
+    """Whether most of a mask's pixels lie near the few colours that it holds most of."""
+    colors = np.array([value_of(code_of(count.value, True), True) for count in counts])
+    left = np.array([count.pixels for count in counts])
+    most = left.sum() / 2
+    for _ in range(_FEW_COLORS):
+        left[np.abs(colors - colors[left.argmax()]).max(axis=1) <= NEAR] = 0
+    return bool(left.sum() < most)
 
 
 def _names(values: Sequence[MaskValue]) -> tuple[str, ...]:

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["SIDE", "PieceTest", "Pieces", "judge_pieces", "sample_pieces"]
+__all__ = ["SIDE", "PieceTest", "Pieces", "judge_pieces", "places_tried", "sample_pieces"]
 
 SIDE = 9
 """px; pieces are squares of this side that lie wholly in one class."""
 
 _TRIED = 64
-"""Places tried for each class of an image; those near an edge of the class give no piece."""
+"""Places tried for each class of an image, where there are many; those near an edge of the class give no piece."""
 _MOST, _FEWEST = 600, 50
 """Pieces of a class in each half of the images."""
 _NEIGHBOURS = 15
@@ -58,7 +58,12 @@ class PieceTest:
     pieces: int
 
 
-def sample_pieces(image: NDArray[Any], labels: NDArray[np.uint8], classes: int) -> Pieces:
+def places_tried(images: int) -> int:
+    """For each class of an image: the fewer images there are, the more."""
+    return max(_TRIED, 2 * _MOST // max(1, images))
+
+
+def sample_pieces(image: NDArray[Any], labels: NDArray[np.uint8], classes: int, *, tried: int = _TRIED) -> Pieces:
     """Pieces of every class of an image ``H x W x C`` with class ids ``H x W``; the same each time.
 
     >>> pieces = sample_pieces(np.zeros((20, 20, 1)), np.repeat(np.uint8([[0, 1]]), 10, axis=1).repeat(20, axis=0), 2)
@@ -73,7 +78,7 @@ def sample_pieces(image: NDArray[Any], labels: NDArray[np.uint8], classes: int) 
         for class_id in range(classes):
             there = np.flatnonzero(middles == class_id)
             if len(there):
-                rows, columns = np.divmod(there[rng.integers(len(there), size=_TRIED)], middles.shape[1])
+                rows, columns = np.divmod(there[rng.integers(len(there), size=tried)], middles.shape[1])
                 inside = (around[rows, columns] == class_id).all((1, 2))
                 seen = views[rows[inside], columns[inside]].astype(np.float64)
                 features.append(np.concatenate([seen.mean((2, 3)), seen.std((2, 3))], 1).astype(np.float32))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from whatwhere.records import VOID
 
@@ -44,6 +43,8 @@ def class_shapes(labels: NDArray[np.uint8], count: int) -> tuple[ClassShape, ...
     >>> class_shapes(line, 2)[1]
     ClassShape(pixels=7, extents=(7,), areas=(7,), thickness={1: 7})
     """
+    from scipy import ndimage  # slow to import, and only surveys need it
+
     pixels = np.bincount(labels.ravel(), minlength=count)
     thick = _thickness(labels)
     boxes = ndimage.find_objects(labels.astype(np.int16) + 1, max_label=count)
@@ -62,6 +63,8 @@ def class_shapes(labels: NDArray[np.uint8], count: int) -> tuple[ClassShape, ...
 
 
 def _objects(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    from scipy import ndimage
+
     parts, count = ndimage.label(mask, _EIGHT)
     areas = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     extents = [max(y.stop - y.start, x.stop - x.start) for y, x in ndimage.find_objects(parts)]
@@ -70,6 +73,8 @@ def _objects(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 def _thickness(labels: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Thickness in pixels on the middle lines of structures, 0 elsewhere."""
+    from scipy import ndimage
+
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         a = labels.swapaxes(0, axis)

@@ -26,10 +26,11 @@ from whatwhere.data.images import (
     pixel_digest,
     read_image_and_tags,
     read_mask_and_palette,
+    read_mask_and_tags,
 )
 from whatwhere.data.likeness import fingerprint
 from whatwhere.data.mapping import as_classes_are, encode_mask, infer_classes
-from whatwhere.data.pieces import sample_pieces
+from whatwhere.data.pieces import places_tried, sample_pieces
 from whatwhere.data.shapes import class_shapes
 from whatwhere.data.values import ValueCount, count_values
 from whatwhere.errors import DataError
@@ -69,8 +70,9 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
             found = _counted(pool.map(_values_and_palette, masks), total, progress)
             classes, problem = _infer(folder.root, zip(masks, found))
         every = -(-len(samples) // _IMAGES_CUT)
-        jobs = ((*sample, place % every == 0) for place, sample in enumerate(samples))
-        read = pool.map(lambda job: _survey_file(folder.root, job[0], job[1], classes, cut=job[2]), jobs)
+        tried = places_tried(len(samples[::every]))
+        jobs = ((*sample, 0 if place % every else tried) for place, sample in enumerate(samples))
+        read = pool.map(lambda job: _survey_file(folder.root, job[0], job[1], classes, tried=job[2]), jobs)
         files = tuple(_counted(read, total, progress, len(masks)))
     return Survey(
         root=in_utf8(str(folder.root)),
@@ -127,7 +129,8 @@ def _values_and_palette(path: Path) -> tuple[tuple[ValueCount, ...], Palette | N
     return count_values(mask), palette
 
 
-def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None, *, cut: bool) -> FileSurvey:
+def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None, *, tried: int) -> FileSurvey:
+    """The facts of a sample; of its image as many pieces as places are tried for each class."""
     image, mask, pixels, valid = None, None, None, None
     image_error, mask_error, image_remedy, mask_remedy = "", "", "", ""
     if sample.mask is None:  # left out: neither of use, nor in the way
@@ -138,17 +141,17 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
     except DataError as error:
         image_error, image_remedy = error.given, error.remedy
     try:
-        array, palette = read_mask_and_palette(sample.mask)
+        array, palette, tags = read_mask_and_tags(sample.mask)
         array = as_classes_are(array, palette, classes)
-        mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array))
+        mask = MaskFacts((array.shape[0], array.shape[1]), count_values(array), tags=tags)
         if classes:
             labels = encode_mask(array, classes, str(sample.mask))
             if valid is not None and valid.shape == labels.shape:
                 labels = np.where(valid, labels, np.uint8(VOID))
             void = int(np.count_nonzero(labels == VOID))
             mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
-            if cut and pixels is not None and pixels.shape[:2] == labels.shape:
-                mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count))
+            if tried and pixels is not None and pixels.shape[:2] == labels.shape:
+                mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count, tried=tried))
     except DataError as error:
         mask_error, mask_remedy = str(error) if mask else error.given, error.remedy
     mask_path = relative(sample.mask, root)

@@ -33,7 +33,7 @@ SMALLEST_SIDE = 16
 """Images with a shorter side hold too few pixels to learn shapes from."""
 
 BLACK = 0.03
-"""An image whose brightest value is below this share of the data set's brightest is nearly black."""
+"""An image whose brightest value is below this share of the brightest of its dtype is nearly black."""
 
 _MISSING = (-9999.0, -99999.0, -32768.0, -32767.0)
 _ABSURD = 1e30
@@ -180,9 +180,11 @@ def dark(survey: Survey) -> Iterator[Finding]:
     if constant:
         message = f"{many(len(constant), 'image')} of a single value"
         yield Finding("warning", "constant-image", message, _images(constant), "see whether the export failed")
-    brightest = max((max(image.maximum) for _, image in read), default=0)
+    brightest: dict[str, float] = {}
+    for _, image in read:
+        brightest[image.dtype] = max(brightest.get(image.dtype, 0), *image.maximum)
     varied = [(f, image) for f, image in read if not all(image.constant)]
-    black = [f for f, image in varied if max(image.maximum) < BLACK * brightest]
+    black = [f for f, image in varied if max(image.maximum) < BLACK * brightest[image.dtype]]
     if black and all(min(image.minimum) >= 0 for _, image in read):  # not in decibels or degrees
         message = f"{many(len(black), 'image')} nearly black: no value above {percent(BLACK)} of the brightest"
         yield Finding("warning", "black-image", message, _images(black), "see whether the exposure failed")

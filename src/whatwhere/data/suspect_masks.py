@@ -17,6 +17,7 @@ __all__ = [
     "blurred_ids",
     "classes",
     "empty_masks",
+    "inverted",
     "mapping_failed",
     "missing_classes",
     "nothing_to_learn",
@@ -25,6 +26,7 @@ __all__ = [
     "rare_classes",
     "size_mismatch",
     "soft_masks",
+    "transparent",
     "turned",
     "unknown_values",
 ]
@@ -38,8 +40,15 @@ _LINE = 1.5
 MANY_CLASSES = 40
 """More classes than this, each one connected area in each mask, number objects, if not from 1 up: so tracking does."""
 
+_NUMBERED_MASKS = 4
+"""Fewer masks tell too little of a handful of values to call them numbers of objects."""
+
 RARE_FILES = 5
 """A class that fewer training images show is called rare, where there are at least four times as many images."""
+
+_WITHOUT_ALPHA = (
+    "save the masks without transparency, with a colour of its own for each class and for where nothing is painted"
+)
 
 
 def mapping_failed(survey: Survey) -> Iterator[Finding]:
@@ -117,7 +126,38 @@ def nothing_to_learn(survey: Survey) -> Iterator[Finding]:
         if len(seen) < 2:
             shown = ", ".join(seen) or "all is void"
             message = f"The training masks show a single class ({shown}): nothing to tell apart"
-            yield Finding("error", "one-class", message, (), "check that the masks are the right files")
+            remedy = "check that the masks are the right files"
+            if any(f.mask and f.mask.tags.hides for f in survey.training):
+                message += " but by alpha, which is not read"
+                remedy = _WITHOUT_ALPHA
+            yield Finding("error", "one-class", message, (), remedy)
+
+
+def transparent(survey: Survey) -> Iterator[Finding]:
+    """Masks in which alpha tells pixels apart that have one colour: erased strokes, black ones on nothing."""
+    files = [f for f in survey.files if f.mask and f.mask.tags.hides]
+    if files:
+        message = (
+            f"{many(len(files), 'mask')} with a colour that is transparent in some pixels and opaque in others; "
+            "alpha is not read, so both are one class"
+        )
+        yield Finding("warning", "transparent-mask", message, _paths(files), _WITHOUT_ALPHA)
+
+
+def inverted(survey: Survey) -> Iterator[Finding]:
+    """Masks in which 0 is white, beside others: what reads them by their numbers would not see them so."""
+    files = [(f, f.mask.tags.inverted) for f in survey.files if f.mask]
+    white, black = ([f for f, found in files if found == is_white] for is_white in (True, False))
+    if white and black:
+        yield Finding(
+            "warning",
+            "inverted-mask",
+            f"{many(len(white), 'mask')} in which 0 is white, as their TIFF tags say, and {len(black):,} in which it "
+            "is black; they are read by their brightness, so 0 in the one is the largest value in the other",
+            _paths(white),
+            f"look at one of each ({white[0].mask_path} and {black[0].mask_path}): if what is white is not the same in "
+            "both, save the masks anew in one way",
+        )
 
 
 def soft_masks(survey: Survey) -> Iterator[Finding]:
@@ -160,14 +200,18 @@ def blurred_ids(survey: Survey) -> Iterator[Finding]:
 
 def object_numbers(survey: Survey) -> Iterator[Finding]:
     """Masks that number objects."""
-    if not survey.classes or survey.declared or survey.classes.count < 8:
+    if not survey.classes or survey.declared or survey.classes.count < 4:  # two values: a thing and its part
         return
     masks = [f.mask for f in survey.files if f.mask and f.mask.shapes]
     shown = [[place for place, shape in enumerate(m.shapes) if shape.pixels and place] for m in masks]
     single = [len(m.shapes[place].extents) == 1 for m, places in zip(masks, shown) for place in places]
     in_a_row = [places == list(range(1, len(places) + 1)) for places in shown if places]
     from_one = sum(in_a_row) > 0.8 * len(in_a_row)
-    if single and sum(single) > 0.9 * len(single) and (from_one or survey.classes.count > MANY_CLASSES):
+    told = sum(single) > 0.9 * len(single) and (from_one or survey.classes.count > MANY_CLASSES)
+    if survey.classes.count < 8:  # as many as there may be classes: nothing may speak for these
+        numbers = Counter(len(places) for places in shown if places)
+        told = all(single) and all(in_a_row) and len(numbers) > 1 and numbers.total() >= _NUMBERED_MASKS
+    if single and told:
         how = "in each mask they run from 1 up, and each is one connected area" if from_one else "each is one area"
         yield Finding(
             "warning",
@@ -192,6 +236,8 @@ def missing_classes(survey: Survey) -> Iterator[Finding]:
             effect = "cannot be learnt" if split == "train" else "cannot be scored there"
             message = f"Missing from {split}: {', '.join(missing)}; {effect}"
             remedy = f"move images that show them to {split}/"
+            if survey.parted and split in ("train", "val"):
+                remedy = "add images that show them; whatwhere divided the folder"
             yield Finding("warning", "class-missing", message, (), remedy)
     unused = [name for name, n in zip(survey.classes.names, everywhere) if not n]
     if unused:

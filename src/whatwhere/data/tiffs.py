@@ -5,6 +5,7 @@ Knows nothing of pixels' meaning; reads no pixels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ _ORIENT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
 """What each EXIF orientation asks for to stand upright (TIFF 6.0, tag 274)."""
+
+
+def _is_ours_to_tell(record: logging.LogRecord) -> bool:
+    """Not that a no-data value can't be held by a pixel: ArcGIS's usual one can, and is warned of as well."""
+    return "parsing GDAL_NODATA tag" not in record.getMessage()
+
+
+logging.getLogger("tifffile").addFilter(_is_ours_to_tell)  # `no_data_value` reads the tag itself
 
 
 def open_tiff(path: Path) -> tifffile.TiffFile:

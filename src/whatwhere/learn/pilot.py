@@ -6,13 +6,16 @@ A network that can't has a plan that can't work: a rate of zero, images that hol
 from __future__ import annotations
 
 import copy
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from whatwhere.data.crops import Crops
+from whatwhere.data.findings import many
 from whatwhere.errors import TrainingError
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.step import class_weights, make_optimizer, train_step
@@ -22,6 +25,12 @@ from whatwhere.records import VOID
 __all__ = ["Pilot", "fly_pilot", "pilot_side"]
 
 _STEPS = 60
+_MOST_STEPS = 4 * _STEPS
+"""As long as the loss still falls: of many classes a narrow network takes longer to learn any."""
+_WINDOW, _FALLS = 10, 0.97
+"""It falls where the mean of so many steps is below this share of the mean of as many before."""
+_SHARE = 0.2
+"""Of a run's time the pilot may take; what it has not found out by then, it leaves open."""
 _CROPS = 2
 _SIDE = 96
 _ENOUGH = 0.6
@@ -32,20 +41,23 @@ _LOW = 0.5
 
 @dataclass(frozen=True)
 class Pilot:
-    """What the pilot measured: the loss before and after ``steps`` on ``crops`` crops of ``side`` pixels."""
+    """What the pilot measured: the loss before and after ``steps`` on ``crops`` crops of ``side`` pixels.
+
+    ``learnt`` is False where its time ran out before anything could be said.
+    """
 
     before: float
     after: float
     steps: int
     seconds: float
+    learnt: bool = True
     crops: int = _CROPS
     side: int = _SIDE
 
     def __str__(self) -> str:
-        return (
-            f"pilot: {self.crops} crops of {self.side} px learnt by heart in {self.steps} steps "
-            f"({self.seconds:.1f} s): loss {self.before:.2f} to {self.after:.2f}"
-        )
+        crops, steps = f"{self.crops} crops of {self.side} px", many(self.steps, "step")
+        told = f"{crops} learnt by heart in {steps}" if self.learnt else f"there was time for {steps} on {crops}"
+        return f"pilot: {told} ({self.seconds:.1f} s): loss {self.before:.2f} to {self.after:.2f}"
 
 
 def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) -> Pilot:
@@ -60,8 +72,10 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
     images, target = images.to(machine.device), target.to(machine.device)
     learner = copy.deepcopy(network).train()
     optimizer = make_optimizer(learner, plan.training)
+    most_seconds = _SHARE * (plan.training.seconds or math.inf)
     losses: list[float] = []
-    while len(losses) < _STEPS:
+    out_of_time = False
+    while not _learnt(losses, 0.5 * _ENOUGH) and _goes_on(losses) and not out_of_time:
         result = train_step(
             learner, optimizer, images, target,
             machine=machine, weights=class_weights(plan.training, machine), dice_weight=plan.training.dice_weight,
@@ -73,16 +87,29 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
                 "a loss that falls",
                 f"lower learning_rate (it is {plan.training.learning_rate:g}) or use precision = 'float32'",
             )
-        if losses[-1] < 0.5 * _ENOUGH * losses[0]:
-            break
-    if losses[-1] > max(_LOW, _ENOUGH * losses[0]):
+        out_of_time = time.perf_counter() - started > most_seconds
+    learnt = losses[-1] <= _LOW or _learnt(losses, _ENOUGH)
+    if not learnt and not out_of_time:
         raise TrainingError(
-            f"the pilot could not learn {_CROPS} crops by heart: loss {losses[0]:.3f} to {losses[-1]:.3f} in {_STEPS} "
-            "steps",
+            f"the pilot could not learn {_CROPS} crops by heart: loss {losses[0]:.3f} to {losses[-1]:.3f} in "
+            f"{len(losses)} steps",
             f"a fall below {_ENOUGH:.0%}",
             f"check that images show what masks say, and learning_rate ({plan.training.learning_rate:g})",
         )
-    return Pilot(losses[0], losses[-1], len(losses), time.perf_counter() - started, side=pilot_side(plan))
+    seconds = time.perf_counter() - started
+    return Pilot(losses[0], losses[-1], len(losses), seconds, learnt, side=pilot_side(plan))
+
+
+def _learnt(losses: Sequence[float], share: float) -> bool:
+    return len(losses) > 1 and losses[-1] < share * losses[0]
+
+
+def _goes_on(losses: Sequence[float]) -> bool:
+    """Whether there are steps left: as many as most need, and more while the loss falls and is not low enough."""
+    if len(losses) < _STEPS:
+        return True
+    recent, before = (sum(losses[at : at + _WINDOW]) for at in (len(losses) - _WINDOW, len(losses) - 2 * _WINDOW))
+    return len(losses) < _MOST_STEPS and not _learnt(losses, _ENOUGH) and recent < _FALLS * before
 
 
 def pilot_side(plan: Plan) -> int:

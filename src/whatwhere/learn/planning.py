@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from whatwhere.data.augment import Augmentation
 from whatwhere.data.facts import Survey
+from whatwhere.data.findings import many, percent
 from whatwhere.data.pieces import SIDE
 from whatwhere.data.split import folders_of
 from whatwhere.errors import DataError, PlanError
@@ -54,6 +55,7 @@ _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
 _WHOLE_DEPTH = 5, "down to stride 32, as the encoder goes"
 _RATE = 3e-3, "AdamW with batch norm; what learnt most in a short time"
+_HURRIED_RATE = 1e-3, "a third of the usual: in few steps ImageNet's features come through sooner"
 _COOLDOWN = 0.33, "the rate stays level before: networks learn most while it is high"
 _AVERAGE = 0.999, "the mean of about the last tenth of the steps so far, at most a thousand; of fewer as the rate falls"
 _SPEED = {
@@ -103,8 +105,9 @@ def make_plan(
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
     kind, pretrained = choices.take("network.encoder", _encoder(survey, encoder))
     depth = choices.take("network.depth", _depth(survey) if kind == "plain" else _WHOLE_DEPTH)
-    sizes = _sizes(survey, machine, depth, max(2**depth, step), seconds, kind)
+    sizes, hurried = _sizes(survey, machine, depth, max(2**depth, step), seconds, kind)
     width, crop, batch = map(choices.take, ("network.width", "training.crop", "training.batch"), sizes)
+    rate = choices.take("training.learning_rate", _HURRIED_RATE if pretrained and hurried else _RATE)
     levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
     if skips is not None:
         choices.reasons["network.skips"] = "as asked"
@@ -115,7 +118,7 @@ def make_plan(
         classes=choices.take("classes", _classes(survey)),
         normalisation=choices.take("normalisation", normalisation),
         network=NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained),
-        training=_training(survey, machine, choices, seconds, epochs, crop, batch),
+        training=_training(survey, machine, choices, seconds, epochs, crop, batch, rate),
         augmentation=_augmentation(survey, normalisation[0], choices.reasons),
         split=choices.take("split", _split(survey)),
         reasons=choices.reasons,
@@ -141,13 +144,14 @@ def _training(
     epochs: float | None,
     crop: int,
     batch: int,
+    rate: float,
 ) -> TrainingPlan:
     return TrainingPlan(
         time=duration_text(seconds) if seconds is not None and epochs is None else "",
         epochs=epochs or 0.0,
         crop=crop,
         batch=batch,
-        learning_rate=choices.take("training.learning_rate", _RATE),
+        learning_rate=rate,
         warmup=choices.take("training.warmup", _warmup(survey, machine, seconds, epochs, crop, batch)),
         cooldown=choices.take("training.cooldown", _COOLDOWN),
         class_aware=choices.take("training.class_aware", _class_aware(survey)),
@@ -227,7 +231,8 @@ def _normalisation(survey: Survey, weights: str) -> Reasoned[Normalisation]:
     constants = constants_of(weights)
     if constants is not None:
         return constants, "the constants that the encoder's ImageNet weights were trained with"
-    return survey.normalisation(), f"mean and deviation of {len(survey.training)} training images, never of one image"
+    seen = many(len(survey.training), "training image")
+    return survey.normalisation(), f"mean and deviation of {seen}, the same for every image"
 
 
 def _depth(survey: Survey) -> Reasoned[int]:
@@ -246,7 +251,7 @@ def _depth(survey: Survey) -> Reasoned[int]:
     deepest = max(2, min(6, math.floor(math.log2(max(side, 8) / 8))))
     for depth in range(2, deepest + 1):
         if receptive_field(depth) >= 1.6 * extent or depth == deepest:
-            return depth, f"sees {receptive_field(depth)} px; {what}; images are {side} px"
+            return depth, f"sees {receptive_field(depth)} px; {what}; images are {_sides_text(survey)}"
     raise AssertionError("unreachable")
 
 
@@ -254,7 +259,10 @@ def _told_by_pieces(survey: Survey) -> Reasoned[tuple[int, ...]]:
     """The classes that small pieces alone tell apart: their objects are filled, and ask for little context."""
     found = survey.piece_test
     if found is None:
-        return (), f"whether less would do is not known: no two classes have insides of {SIDE} px to compare"
+        cause = f"too few images, or insides of {SIDE} px of two classes, to compare"
+        if len(survey.training) == 1:
+            cause = "a single image has no other to compare with"
+        return (), f"whether less would do is not known: {cause}"
     assert survey.classes is not None
     told = f"{found.accuracy:.0%} of pieces of {SIDE} px alone tell their class (chance {found.chance:.0%})"
     if len(found.classes) < survey.classes.count:
@@ -270,18 +278,21 @@ def receptive_field(depth: int) -> int:
 def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned[float]:
     """The extent of the typical object: not of what fills the image, nor of thin nets, which need little context."""
     assert survey.classes is not None
-    found: list[tuple[float, str]] = []
+    found: list[tuple[float, str, bool]] = []
     for class_id in asked:
         name = survey.classes.names[class_id]
-        extents, thickness = survey.object_extents(class_id, by_area=True), survey.thickness(class_id)
-        if extents is None or extents.median >= 0.9 * side:
+        each, extents = (survey.object_extents(class_id, by_area=by_area) for by_area in (False, True))
+        thickness = survey.thickness(class_id)
+        if each is None or extents is None or extents.median >= 0.9 * side:
             continue
         if thickness is not None and thickness.median < extents.median / 15:
             continue
-        found.append((extents.median, name))
+        found.append((extents.median, name, each.count > 1))
     if not found:
         return side / 4, _NO_OBJECTS
-    extent, name = max(found)
+    extent, name, recurs = max(found)
+    if not recurs:
+        return extent, f"the largest object, the only one of {name!r}, has {extent:.0f} px"
     return extent, f"the largest objects that recur are {name!r}, typically {extent:.0f} px"
 
 
@@ -290,30 +301,46 @@ def _recurring_extent(survey: Survey) -> Reasoned[float]:
     return _telling_extent(survey, _typical_side(survey), range(survey.classes.count if survey.classes else 0))
 
 
-def _typical_side(survey: Survey) -> int:
+def _typical_sides(survey: Survey) -> tuple[int, int]:
     heights, widths = survey.image_sides()
     assert heights is not None
     assert widths is not None
-    return int(min(heights.median, widths.median))
+    return int(heights.median), int(widths.median)
+
+
+def _typical_side(survey: Survey) -> int:
+    return min(_typical_sides(survey))
+
+
+def _sides_text(survey: Survey) -> str:
+    """Both sides where they differ: of strips the shorter alone says little."""
+    height, width = _typical_sides(survey)
+    return f"{height} px" if height == width else f"{height} x {width} px"
 
 
 def _sizes(
     survey: Survey, machine: Machine, depth: int, step: int, seconds: float | None, encoder: str
-) -> tuple[Reasoned[int], Reasoned[int], Reasoned[int]]:
-    """Width, crop and batch: where even the narrowest network would see far too few crops, smaller ones."""
+) -> tuple[tuple[Reasoned[int], Reasoned[int], Reasoned[int]], bool]:
+    """Width, crop and batch; whether even the narrowest network would see far too few crops: then they are smaller.
+
+    Not with weights from elsewhere, which were learnt on whole photographs.
+    """
     crop = _crop(survey, step)
     batch = _batch(crop[0])
     width, hurried = _width(survey, machine, depth, crop[0], seconds, encoder)
-    if hurried:
+    if hurried and encoder == "plain":
         crop = _small_crop(survey, step, crop)
-    return width, crop, (batch, f"about {batch * crop[0] ** 2 / 1e6:.1f} million pixels a step")
+    pixels = batch * crop[0] ** 2
+    said = f"{pixels / 1e6:.1f} million" if pixels >= 1e5 else f"{pixels / 1e3:.0f} thousand"
+    return (width, crop, (batch, f"about {said} pixels a step")), hurried
 
 
 def _crop(survey: Survey, step: int) -> Reasoned[int]:
     """Large enough to hold context, a size that the network halves evenly."""
     side = _typical_side(survey)
     crop = max(step, min(256, side // step * step))
-    said = f"{'nearly whole images' if crop > 0.7 * side else 'pieces'} of {side} px; a multiple of {step}"
+    whole = crop > 0.7 * max(_typical_sides(survey))
+    said = f"{'nearly whole images' if whole else 'pieces'} of {_sides_text(survey)}; a multiple of {step}"
     extent, what = _recurring_extent(survey)
     if what != _NO_OBJECTS and extent > 1.5 * crop:
         said += (
@@ -328,7 +355,7 @@ def _small_crop(survey: Survey, step: int, usual: Reasoned[int]) -> Reasoned[int
     crop = math.ceil(max(_SMALL_CROP, extent) / step) * step
     if crop >= usual[0]:
         return usual
-    said = f"pieces of {_typical_side(survey)} px; there is time for too few of {usual[0]} px"
+    said = f"pieces of {_sides_text(survey)}; there is time for too few of {usual[0]} px"
     return crop, f"{said}; {what}; a multiple of {step}"
 
 
@@ -344,10 +371,11 @@ def _width(
 ) -> tuple[Reasoned[int], bool]:
     """The widest network that still sees enough crops in the time; whether even the narrowest sees far too few."""
     assert survey.classes is not None
+    usual = (32, "the usual width, as no time is set")
     if encoder != "plain":
-        return (16, "what the encoder knows needs no wide decoder"), False
+        usual = (16, "what the encoder knows needs no wide decoder")
     if seconds is None:
-        return (32, "the usual width, as no time is set"), False
+        return usual, False
     speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
     speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
     channels, count = survey.normalisation().channels, survey.classes.count
@@ -357,10 +385,12 @@ def _width(
     @cache
     def seen_by(width: int) -> float:
         """The crops that a network of this width sees in the time."""
-        network = UNet(channels, count, width=width, depth=depth, max_width=512)
+        network = UNet(channels, count, width=width, depth=depth, max_width=512, encoder=encoder)
         work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
         return seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
 
+    if encoder != "plain":
+        return usual, seen_by(usual[0]) < _CROPS_LEAST
     enough = count > _FEW_CLASSES and seen_by(_WIDTHS[-2]) >= _CROPS_LEAST / 2
     widths = _WIDTHS[:-1] if enough else _WIDTHS
     width = next((one for one in widths if seen_by(one) >= wanted), widths[-1])
@@ -399,7 +429,7 @@ def _class_aware(survey: Survey) -> Reasoned[float]:
     """More crops by class where a class is rare."""
     rarest = min(share for share in _class_shares(survey) if share)
     share = 0.25 if rarest > 0.1 else 0.33 if rarest > 0.01 else 0.5
-    return share, f"the rarest class has {rarest:.1%} of the pixels"
+    return share, f"the rarest class has {percent(rarest)} of the pixels"
 
 
 def _class_weights(survey: Survey) -> Reasoned[tuple[float, ...]]:

@@ -40,6 +40,8 @@ from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimiz
 from whatwhere.learn.view import SilentView, TrainingView
 from whatwhere.network import (
     Machine,
+    UNet,
+    balance,
     load_pretrained,
     prepare_torch,
     pretrained_parameters,
@@ -47,17 +49,22 @@ from whatwhere.network import (
     versions,
 )
 from whatwhere.network.machine import layout
+from whatwhere.plain_torch import kept_random, plain_torch
 from whatwhere.writing import write_json
 
 __all__ = ["train"]
 
 _MOST_REWINDS = 5
+_BALANCED = 8
+"""Crops on which a network that begins with weights from elsewhere is balanced."""
 _FEW_STEPS = 50
 """A run by the clock that made fewer steps than this is told to be too short."""
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
 
 
+@plain_torch()
+@kept_random()
 def train(
     plan: Plan,
     sets: Mapping[str, ImageSet],
@@ -70,6 +77,9 @@ def train(
     checkpoint_seconds: float = 60.0,
 ) -> RunRecord:
     """Trains a network by a plan and leaves a run folder.
+
+    What is random comes from the plan's seed alone, and leaves the caller's generators as they were. cuDNN is left
+    deterministic, without TF32 (see `prepare_torch`).
 
     Args:
         plan: what to do; when resuming, the plan in the run folder is the one that counts.
@@ -208,7 +218,11 @@ class _Trainer:
     def _begin(self) -> None:
         """From random weights, or those that the plan names; the plan is written once the pilot has flown."""
         if self.plan.network.pretrained:
-            load_pretrained(self.state.network)
+            network = self.state.network
+            load_pretrained(network)
+            assert isinstance(network, UNet)
+            few = torch.stack([self.crops.crop_number(number)[0] for number in range(_BALANCED)])
+            balance(network, few.to(self.machine.device))
             self.state.average.network.load_state_dict(self.state.network.state_dict())
             self._hold()
         if self.world.leads:

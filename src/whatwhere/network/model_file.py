@@ -23,6 +23,7 @@ from torch import nn
 from whatwhere.errors import ModelError, in_a_line
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.unet import UNet
+from whatwhere.plain_torch import kept_random, plain_torch
 from whatwhere.records import Classes, Normalisation
 from whatwhere.writing import to_json, whole_file
 
@@ -196,6 +197,8 @@ def state_of(network: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
+@plain_torch()
+@kept_random()  # a new network draws its first weights
 def load_model(path: Path | str, module: nn.Module | None = None) -> Model:
     """Reads a model file; ``ModelError`` if it is missing, damaged, not ours or of a newer format.
 

@@ -1,0 +1,65 @@
+"""Torch as a new process has it, and randomness that leaves no trace: for what a notebook or another program calls.
+
+Knows nothing of models or images.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+__all__ = ["kept_random", "plain_torch"]
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """In which torch is as it comes, whatever the caller has switched; also a decorator.
+
+    Gradients can be had, new numbers are float32 and on the CPU, and nothing is cast on its way.
+
+    >>> with torch.inference_mode(), plain_torch():
+    ...     torch.ones(1, requires_grad=True).exp().requires_grad
+    True
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as plain:
+        plain.enter_context(torch.inference_mode(False))
+        plain.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                plain.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            plain.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def kept_random() -> Iterator[None]:
+    """After which torch, Python and numpy draw what they would have drawn without it; also a decorator.
+
+    >>> torch.manual_seed(1).initial_seed(), random.seed(1)
+    (1, None)
+    >>> with kept_random():
+    ...     _ = torch.manual_seed(0), random.seed(0)
+    >>> (torch.rand(1).item() == torch.rand(1, generator=torch.Generator().manual_seed(1)).item(),
+    ...  random.random() == random.Random(1).random())
+    (True, True)
+    """
+    python, numpys = random.getstate(), np.random.get_state()
+    # where CUDA has not begun there is no state yet, and to ask for it would begin it
+    begun: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count() if begun else 0)
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpys)
