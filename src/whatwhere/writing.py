@@ -12,7 +12,7 @@ from typing import Any
 
 from whatwhere.errors import OutputError, in_a_line
 
-__all__ = ["check_place", "left_behind", "to_json", "whole_file", "write_json"]
+__all__ = ["check_place", "is_abandoned", "left_behind", "to_json", "whole_file", "write_json"]
 
 _OTHERWISE = "choose another place"
 
@@ -80,6 +80,20 @@ def _beside(path: Path) -> Path:
 def left_behind(path: Path) -> list[Path]:
     """What killed processes were writing to take the place of a file, whose name may be a pattern."""
     return list(path.parent.glob(f".{path.name}.[0-9]*.partial"))
+
+
+def is_abandoned(left: Path) -> bool:
+    """Whether nobody on this machine is writing one of `left_behind` any more."""
+    number = left.name.split(".")[-2]
+    if os.name != "posix" or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)  # which only asks
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # somebody else's; or no process has such a number
+        return False
+    return False
 
 
 def _failed(path: Path, error: Exception, remedy: str = _OTHERWISE) -> OutputError:

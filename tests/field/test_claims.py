@@ -71,6 +71,44 @@ class Resized(nn.Module):
         return F.interpolate(x, size=(x.shape[-2] + 12, x.shape[-1] + 12), mode="bilinear")
 
 
+def first_row_written(y: Tensor, _: Tensor) -> Tensor:
+    last = y.permute(0, 2, 3, 1).contiguous()
+    last[:, 0] = 0
+    return last.permute(0, 3, 1, 2)
+
+
+def last_row_written(y: Tensor, _: Tensor) -> Tensor:
+    last = y.permute(0, 2, 3, 1).contiguous()
+    last[:, -1] = 0
+    return last.permute(0, 3, 1, 2)
+
+
+class Sized(nn.Module):
+    """Filters of its own for small images."""
+
+    def __init__(self, small: nn.Module, large: nn.Module) -> None:
+        super().__init__()
+        self.small, self.large = small, large
+
+    def forward(self, x: Tensor) -> Tensor:
+        filters = self.small if x.shape[-1] < 200 else self.large
+        return filters(x)  # type: ignore[no-any-return]
+
+
+def pooled_by_size(y: Tensor, x: Tensor) -> Tensor:
+    side = min(x.shape[-1] // 16 * 2 + 1, 15)
+    return F.avg_pool2d(y, side, 1, side // 2)
+
+
+def places_of_maxima(y: Tensor, _: Tensor) -> Tensor:
+    most, places = F.max_pool2d(y, 3, 1, 1, return_indices=True)
+    return torch.cat([most, places % 7], 1)
+
+
+def brightest_channel(y: Tensor, _: Tensor) -> Tensor:
+    return torch.zeros_like(y).scatter(1, y.argmax(1, keepdim=True), 1.0) * y.topk(1, 1).values
+
+
 def channels_written(y: Tensor, _: Tensor) -> Tensor:
     z = y.clone()
     z[:, :1] = 0
@@ -111,6 +149,20 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     "another tensor of it": (Net(lambda y, x: y / torch.tensor(x.shape[-1] / 64)), "depends on the image's size"),
     "and another": (Net(lambda y, x: y * (torch.ones(1) * (64 / x.shape[-1]))), "depends on the image's size"),
     "rows in another order": (Net(rows_halved), "places counted from the image's rim"),
+    "the first row": (Net(first_row_written), "places counted from the image's rim"),
+    "the last row": (Net(last_row_written), "places counted from the image's rim"),
+    "a number of a size": (Net(lambda y, x: y * (1.0 if x.shape[-1] < 200 else 2.0)), "depends on the image's size"),
+    "a number up to a size": (Net(lambda y, x: y * min(1, x.shape[-1] / 1000)), "depends on the image's size"),
+    "a tensor up to a size": (
+        Net(lambda y, x: y * torch.full_like(y, min(1, x.shape[-1] / 1000))), "depends on the image's size"
+    ),
+    "a pool up to a size": (Net(pooled_by_size), "avg_pool2d in the network's own forward is given a number"),
+    "gaps of a size": (
+        Sized(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding=4, dilation=4)), "depends on the image's size"
+    ),
+    "few weights of a size": (Sized(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding=1)), "a constant that"),
+    "weights of a size": (Sized(nn.Conv2d(1, 9, 3, padding=1), nn.Conv2d(1, 9, 3, padding=1)), "a constant that"),
+    "places of maxima": (Net(places_of_maxima), "counted from the image's corner"),
     "back after many": (
         nn.Sequential(*(nn.Conv2d(1, 1, 3) for _ in range(6)), Net(lambda y, _: y), Resized()), "factor that depends"
     ),
@@ -137,6 +189,8 @@ LOCAL: dict[str, nn.Module] = {
     "channels written over": Net(channels_written),
     "where": Net(lambda y, _: torch.where(y > 0, y, 0.0)),
     "as the type of a larger one": Net(lambda y, x: y.type_as(F.interpolate(x, scale_factor=2))),
+    "channels picked": Net(lambda y, _: y.gather(1, y.argmax(1, keepdim=True))),
+    "channels sorted out": Net(brightest_channel),
     "attention over channels": nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.PReLU(2)),
 }
 
@@ -250,6 +304,71 @@ def test_writing_into_a_piece_is_seen_in_the_whole() -> None:
             return y
 
     assert field(Piece(), (2, 16, 16)).receptive_field("output", (8, 8)) == ((7, 10), (7, 10))
+
+
+HANDED_ON: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout": lambda y: F.dropout(y, 0.1, training=False),
+    "dropout twice": lambda y: F.dropout(F.dropout2d(y, 0.1, training=False), 0.1, training=False, inplace=True),
+    "what was written before": lambda y: y.relu_(),
+    "dropout of that, written again": lambda y: F.dropout(y.relu_(), 0.1, training=False).mul_(2),
+    "a view of dropout": lambda y: F.dropout(y, 0.1, training=False).view_as(y),
+    "dropout of a view": lambda y: F.dropout(y.unsqueeze(2), 0.1, training=False).squeeze(2),
+}
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_what_is_written_under_another_name_is_seen(name: str) -> None:
+    def written(y: Tensor, _: Tensor) -> Tensor:
+        other = HANDED_ON[name](y)
+        other += F.avg_pool2d(y, 9, 1, 4)
+        return y
+
+    def read(y: Tensor, _: Tensor) -> Tensor:
+        other = HANDED_ON[name](y)
+        y += F.avg_pool2d(y, 9, 1, 4)
+        return other
+
+    for act in (written, read):
+        found = field(Net(act), (1, 48, 64))
+        assert found.extent() == (11, 11)
+        assert found.halo() == ((5, 5), (5, 5))
+
+
+def test_what_is_only_read_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes several times as long."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("taken apart")
+
+    monkeypatch.setattr("torch.export.ExportedProgram.run_decompositions", never)
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU(inplace=True)
+
+    class Halves(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            y += x
+            one, other = y.chunk(2, 1)
+            return torch.cat([other, one], 1)
+
+    assert field(Halves(*layers), (1, 48, 64)).extent() == (3, 3)
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_zeros_joined_channels_last_are_padding(rows: int) -> None:
+    def moved(y: Tensor, _: Tensor) -> Tensor:
+        last = y.permute(0, 2, 3, 1)
+        nothing = torch.zeros_like(last[:, :rows])
+        return torch.cat([nothing, last[:, rows:-rows], nothing], 1).permute(0, 3, 1, 2)
+
+    found = field(Net(moved), (1, 48, 64))
+    assert found.tileable, found.explain()
+    assert min(found.halo()[0]) >= rows
+
+
+def test_layers_for_some_sizes_only_are_told() -> None:
+    found = field(Sized(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding=1)), (1, 48, 64))
+    assert "other operators at another image size" in found.explain("small")
+    assert "small" in str(found.table(("small", "output")))
 
 
 def test_a_network_for_images_may_have_parts_for_signals() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -288,9 +290,23 @@ class Masked(nn.Module):
         return x - x[x > 0].mean()
 
 
+class Record(nn.Module):
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=x)
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit says that it is old
+        return torch.jit.script(nn.Conv2d(1, 1, 3))
+
+
 @pytest.mark.parametrize(
     ("module", "shape", "words"),
     [
+        (scripted(), (1, 8, 8), "is TorchScript or holds some.*give the module that it was made from"),
+        (nn.Sequential(scripted()), (1, 8, 8), "Sequential is TorchScript or holds some"),
+        (Record(), (1, 8, 8), "Record returns what torch.export does not know.*the logits alone"),
         (Masked(), (1, 8, 8), r"Masked decides what to run by the values it computes.*y\[y > 0\]"),
         (Decides(), (1, 8, 8), "Decides decides what to run by the values it computes.*torch.where"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import cache
 
 import pytest
 import torch
@@ -12,6 +13,12 @@ from torch import nn
 from zoo_nets import ZOO, Specimen
 
 from whatwhere.field import Field, field
+
+LARGE = (
+    "whatwhere's U-Net, bilinear", "whatwhere's U-Net, residual", "U-Net odd size", "MONAI BasicUNet instance",
+    "MONAI UNet", "MONAI UNet 3-d", "MONAI DynUNet", "MONAI SegResNet",
+)  # fmt: skip
+"""To follow them three times takes long."""
 
 
 def units_of(found: Field, layer: str, count: int, seed: int = 0) -> list[tuple[int, ...]]:
@@ -22,11 +29,17 @@ def units_of(found: Field, layer: str, count: int, seed: int = 0) -> list[tuple[
     return [*corners, *(tuple(draw.randrange(n) for n in size) for _ in range(count))]
 
 
+@cache
+def found_of(specimen: Specimen) -> Field:
+    """Whatever its weights are."""
+    return field(specimen.build().eval(), specimen.shape)
+
+
 @pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
 def test_gradients_fill_the_window(specimen: Specimen) -> None:
     torch.manual_seed(0)
     module = positive(specimen.build())
-    found = field(module, specimen.shape)
+    found = found_of(specimen)
     assert found.bounded == specimen.bounded
     image = torch.rand(1, *specimen.shape, dtype=torch.double) + 0.1
     grid = found.grid("output")
@@ -45,7 +58,10 @@ def test_gradients_fill_the_window(specimen: Specimen) -> None:
             assert high - stop <= slack, (unit, real, window)
 
 
-@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+@pytest.mark.parametrize("specimen", [
+    pytest.param(specimen, id=specimen.name, marks=[pytest.mark.slow] if specimen.name in LARGE else [])
+    for specimen in ZOO
+])  # fmt: skip
 def test_what_is_known_from_another_size_is_what_would_be_found(specimen: Specimen) -> None:
     module = specimen.build().eval()
     known = field(module, specimen.shape)
@@ -82,7 +98,7 @@ def test_an_image_that_is_large_beside_what_is_known_is_followed_anew() -> None:
 def test_gradients_of_every_level_lie_in_its_windows(specimen: Specimen) -> None:
     torch.manual_seed(0)
     module = positive(specimen.build())
-    found = field(module, specimen.shape)
+    found = found_of(specimen)
     image = torch.rand(1, *specimen.shape, dtype=torch.double) + 0.1
     for layer in found.levels[:-1]:
         grid = found.grid(layer)

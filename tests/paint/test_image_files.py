@@ -390,7 +390,8 @@ def test_a_damaged_geotiff_is_named(tmp_path: Path) -> None:
 
 ZARRS = [
     (2, (100, 130, 3), None), (3, (100, 130, 3), None), (3, (3, 100, 130), None), (2, (100, 130), None),
-    (3, (100, 3, 130), ("y", "c", "x")),
+    (3, (100, 3, 130), ("y", "c", "x")), (3, (3, 100, 130), ("band", "y", "x")),
+    (3, (100, 130, 3), ("Y", "X", "Channel")), (2, (100, 3, 130), ("y", "wavelength", "x")),
 ]  # fmt: skip
 
 
@@ -399,12 +400,23 @@ def test_zarr_arrays_are_read_by_windows(tmp_path: Path, form: Any, shape: Any, 
     image = picture(100, 130, 3 if len(shape) == 3 else 1)
     place = shape.index(3) if 3 in shape else -1
     stored = np.moveaxis(image, -1, place) if len(shape) == 3 else image[..., 0]
-    named = {"dimension_names": names} if names else {}
+    named = {"dimension_names": names} if names and form == 3 else {}
+    attributes = {"_ARRAY_DIMENSIONS": list(names)} if names and form == 2 else {}  # as xarray writes v2
     array = zarr.create_array(
-        str(tmp_path / "a.zarr"), shape=shape, chunks=(32,) * len(shape), dtype="uint8", zarr_format=form, **named
-    )
+        str(tmp_path / "a.zarr"), shape=shape, chunks=(32,) * len(shape), dtype="uint8", zarr_format=form,
+        attributes=attributes, **named,
+    )  # fmt: skip
     array[...] = stored
     windows_agree(open_image(tmp_path / "a.zarr"), image)
+
+
+def test_axes_that_are_no_channels_are_named(tmp_path: Path) -> None:
+    zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(4, 3, 8, 8), chunks=(4, 3, 8, 8), dtype="uint8",
+        dimension_names=["time", "band", "y", "x"],
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"axes time of 4, c of 3, y of 8, x of 8; .*; select one of time first"):
+        open_image(tmp_path / "a.zarr", Reading(fill_missing=True))
 
 
 def _ome(path: Path, image: np.ndarray, form: Any, names: str = "tcyx") -> None:

@@ -19,7 +19,7 @@ import zarr
 from painting import COLORS, model_of, picture, unet, whole_logits
 from PIL import Image
 
-from whatwhere.errors import DataError, ModelError, OutputError
+from whatwhere.errors import DataError, ModelError, OutputError, PlanError
 from whatwhere.network import Model, save_model
 from whatwhere.paint import Engine, predict, stores
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
@@ -283,6 +283,48 @@ def test_a_bad_image_is_reported_and_the_others_are_done(tmp_path: Path, engine:
     assert not (tmp_path / "out/grey.png").exists()
     assert "8 images: 2 done, 6 failed" in str(done)
     assert done.to_json()["items"][0]["status"] == "done"
+
+
+@pytest.mark.usefixtures("_windows")
+def test_an_image_of_which_nothing_could_be_painted_leaves_nothing_behind(tmp_path: Path, engine: Engine) -> None:
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/grey.tif", picture(90, 80, 1)[..., 0])
+    tifffile.imwrite(tmp_path / "in/deep.tif", picture(90, 80, dtype="uint16"), photometric="rgb")
+    tifffile.imwrite(tmp_path / "in/cut.tif", picture(90, 80), photometric="rgb")
+    with (tmp_path / "in/cut.tif").open("r+b") as file:
+        file.truncate(9000)
+    array = zarr.create_array(str(tmp_path / "in/cut.zarr"), shape=(90, 80, 3), chunks=(90, 80, 3), dtype="uint8")
+    array[...] = picture(90, 80)
+    (tmp_path / "in/cut.zarr/c/0/0/0").write_bytes(b"")
+    done = predict(engine, tmp_path / "in", tmp_path / "out", probabilities=True)
+    assert len(done.failed) == 4
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.jsonl"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_a_killed_run_was_writing_of_a_small_painting_goes_with_the_next(
+    tmp_path: Path, engine: Engine, finished: bool
+) -> None:
+    one, out = save(tmp_path / "a.png", picture(30, 30)), tmp_path / "out"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    out.mkdir()
+    if finished:
+        predict(engine, one, out)
+    own = [f".{name}.{ended.pid}.partial" for name in ("a.png", "a.overlay.png", "a.probabilities.tif", "a.pgw")]
+    others = [f".b.png.{ended.pid}.partial", f".a.png.{os.getppid()}.partial"]
+    for name in (*own, *others):
+        (out / name).touch()
+    assert predict(engine, one, out).items[0].status == ("skipped" if finished else "done")
+    assert sorted(path.name for path in out.iterdir() if path.name[0] == ".") == sorted(others)
+
+
+def test_tiles_and_batches_of_nothing_are_refused_also_where_all_is_painted(tmp_path: Path, engine: Engine) -> None:
+    one = save(tmp_path / "a.png", picture(30, 30))
+    predict(engine, one, tmp_path / "out")
+    for options, words in (({"tile": 0}, "tile = 0"), ({"tile": (64, -5)}, "tile = "), ({"batch": 0}, "batch = 0")):
+        with pytest.raises(PlanError, match=rf"{words}.*expected at least 1"):
+            predict(engine, one, tmp_path / "out", **options)
 
 
 def test_nothing_to_paint_is_said(tmp_path: Path, engine: Engine) -> None:

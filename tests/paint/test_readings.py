@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -27,6 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from whatwhere.data import read_image
+from whatwhere.data.images import read_image_and_valid
 from whatwhere.errors import DataError, OutputError, PlanError
 from whatwhere.network import Mirrored, Model
 from whatwhere.paint import Engine, paint, predict, prove
@@ -50,7 +52,7 @@ def engine() -> Engine:
 # -- no data -----------------------------------------------------------------------------------------------------------
 
 
-def test_tiles_that_a_file_leaves_out_hold_no_data(tmp_path: Path) -> None:
+def test_tiles_that_a_file_leaves_out_hold_no_data(tmp_path: Path, engine: Engine) -> None:
     """As scanners write slides: nothing where there is no tissue."""
     image = picture(130, 200)
     image[64:128, 64:128] = 0
@@ -76,6 +78,40 @@ def test_tiles_that_a_file_leaves_out_hold_no_data(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels, image)
         assert source.read(((0, 60), (0, 200)))[1] is None, "nothing is left out up there"
         np.testing.assert_array_equal(source.read(((60, 70), (120, 130)))[1], there[60:70, 120:130])
+    (item,) = predict(engine, tmp_path / "s.tif", tmp_path / "out").items
+    assert item.status == "done", item.error
+    np.testing.assert_array_equal(tifffile.imread(item.output) == 255, ~there)
+
+
+def test_a_tile_is_left_out_where_no_channel_has_it(tmp_path: Path) -> None:
+    """A file of planes has tiles for each channel, and programs leave out those of zeros."""
+    image = np.zeros((64, 192, 3), np.uint8)
+    image[:, :64, 0] = image[:, 64:128, 1] = 9
+    full = np.full((64, 64), 9, np.uint8)
+    tiles = (full if place in [(0, 0), (1, 1)] else None for place in np.ndindex(3, 3))
+    with tifffile.TiffWriter(tmp_path / "s.tif") as writer:
+        writer.write(
+            tiles, shape=(3, 64, 192), dtype=np.uint8, tile=(64, 64), photometric="rgb", planarconfig="separate",
+            compression="zlib", metadata=None,
+        )  # fmt: skip
+    with closing(open_image(tmp_path / "s.tif")) as source:
+        pixels, valid = source.read(((0, 64), (0, 192)))
+    np.testing.assert_array_equal(pixels, image)
+    np.testing.assert_array_equal(valid, image.any(axis=-1))
+
+
+def test_the_no_data_value_of_arcgis_is_taken_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = picture(20, 30, dtype="float32")
+    image[:5] = np.finfo(np.float32).min
+    tags = [(42113, "s", 0, "-3.4028234663852886e+38", True)]
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extratags=tags)
+    _, valid = read_image_and_valid(tmp_path / "a.tif")
+    assert valid is not None
+    assert not valid[:5].any()
+    assert valid[5:].all()
+    assert not caplog.records
+    logging.getLogger("tifffile").warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 @pytest.mark.parametrize("form", [2, 3])

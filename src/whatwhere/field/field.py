@@ -25,17 +25,13 @@ from whatwhere.errors import FieldError
 from whatwhere.field.drawing import coarser_and_coarser, draw_field
 from whatwhere.field.graph import Graph
 from whatwhere.field.grids import Canvas, Grid, common_period, grid_of
-from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle
+from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle, find_threshold
 from whatwhere.field.reach import Halo, halo_of, image_box, reach_of
 from whatwhere.field.table import FieldTable, by, make_table
 from whatwhere.field.windows import trace
 from whatwhere.records import Box
 
 __all__ = ["Field"]
-
-
-_BY_LAYOUT = frozenset({"view", "_unsafe_view", "reshape", "clone", "contiguous", "alias", "expand"})
-"""What torch takes one in place of another by the strides of a tensor, which are ambiguous where sizes are 1."""
 
 
 @dataclass(frozen=True)
@@ -233,13 +229,15 @@ class Field:
             self._place(layer)
             if self.canvases is None:
                 found: Obstacle | None = Obstacle("", "forward", self.refusal, unbounded=True)
+            elif any(layer not in canvas.graph.layers for canvas in self.canvases):
+                found = Obstacle("", "forward", "runs other operators at another image size", unbounded=True)
             else:
                 found = find_obstacle(self.canvases, layer, self.grid(layer), self.layer_period(layer))
-                found = found or self._uneven()
+                found = found or self._uneven(layer)
             self._obstacles[layer] = found
         return self._obstacles[layer]
 
-    def _uneven(self) -> Obstacle | None:
+    def _uneven(self, layer: str) -> Obstacle | None:
         """What comparing the module on images of other sizes tells beside its windows."""
         if self.rounding is None:
             why = "has sizes inside that do not grow evenly with the image's: it pads, cuts or resizes by itself"
@@ -247,11 +245,7 @@ class Field:
         assert self.canvases is not None
         if any(size % pixels for size, pixels in zip(self.image, self.period)):
             return None  # such an image may be padded first, which makes other steps
-        graphs = self.graph, self.canvases[0].graph
-        names = [[step.operator for step in graph.steps if step.operator not in _BY_LAYOUT] for graph in graphs]
-        if names[0] != names[1]:
-            return Obstacle("", "forward", "runs other operators at another image size", unbounded=True)
-        return None
+        return find_threshold(self.graph, self.canvases[0], layer)
 
     @cached_property
     def _obstacles(self) -> dict[str, Obstacle | None]:

@@ -45,7 +45,7 @@ class Constant:
     filled: bool = False
     """One value everywhere (zeros, ones), as far as can be told."""
     numbers: tuple[str, ...] = ()
-    """What it was made from, as far as that is a few numbers: two constants that differ in them are not the same."""
+    """What it was made from, few numbers or a weight's name: two constants that differ in them are not the same."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
             warnings.simplefilter("ignore")  # of torch.export's own insides
             program = torch.export.export(module, tuple(inputs), strict=False)
             if _must_take_apart(program, known):
+                _read_through_dropout(program)
                 program = program.run_decompositions(_composites(program, known))
             return _Reader(program, len(pytree.tree_leaves(list(inputs[:image])))).graph()
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
@@ -152,6 +153,18 @@ def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldEr
             "replace the Python `if` or loop over tensor values, y[y > 0], and .item() for a size, by torch.where or a "
             "fixed count",
         )
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        return FieldError(
+            f"{name} is TorchScript or holds some, whose graph torch.export does not follow",
+            "modules of Python code",
+            "give the module that it was made from by torch.jit.script or torch.jit.trace",
+        )
+    if "in output, which is not a known type" in kind:
+        return FieldError(
+            f"{name} returns what torch.export does not know ({words})",
+            "tensors, also in lists or dictionaries",
+            "wrap it in a module whose forward returns the logits alone",
+        )
     return FieldError(
         f"{name} cannot be run on an image of shape {shape} ({type(error).__name__}: {words})",
         "a module and an image shape that go together",
@@ -171,6 +184,8 @@ FILLS = frozenset({
 """What makes a tensor of one value; of a tensor given as an example only the shape counts."""
 COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "float", "double", "half", "type_as", "repeat", "tile"})
 """What hands on one value everywhere as that, beside views and what works element by element."""
+DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
+"""What does nothing where nothing is trained."""
 _NUMBERS = torch.SymInt, torch.SymFloat, torch.SymBool
 """What ``.item()`` gives, and what is computed of it: known only while the network runs, even if by weights alone."""
 
@@ -192,14 +207,46 @@ def _written(node: Node) -> Node | None:
     return node.args[0] if first is not None and first.is_write else None
 
 
-def _must_take_apart(program: ExportedProgram, known: Callable[[str], bool]) -> bool:
-    """Whether some operator is composite and has no rule, or writes into a view (then torch untangles it)."""
+def _handed_on(node: Node) -> Node | None:
+    """The tensor that dropout, when nothing is trained, gives back itself: what is written into one is in the other."""
+    if _operator(node) not in DROPOUTS or len(node.args) != 3 or node.args[2]:
+        return None
+    return node.args[0] if isinstance(node.args[0], Node) else None
+
+
+def _root(node: Node) -> Node:
+    """The tensor whose very memory a result is: what was written in place or handed on, as often as that was done."""
+    while (earlier := _written(node) or _handed_on(node)) is not None:
+        node = earlier
+    return node
+
+
+def _read_through_dropout(program: ExportedProgram) -> None:
+    """Lets all read what dropout hands on before dropout: torch, when it untangles views, takes that for a copy."""
     for node in program.graph.nodes:
+        given = _handed_on(node)
+        if given is not None:
+            node.replace_all_uses_with(given, delete_user_cb=lambda user: user.op != "output")
+    program.graph_module.recompile()
+
+
+def _may_share(node: Node) -> bool:
+    """Whether a result may be a part of its input's memory, or all of it under another shape."""
+    schema = getattr(node.target, "_schema", None)
+    told = [result.alias_info for result in schema.returns] if schema else []
+    return _operator(node) in VIEWS or any(alias is not None and not alias.is_write for alias in told)
+
+
+def _must_take_apart(program: ExportedProgram, known: Callable[[str], bool]) -> bool:
+    """Whether some operator is composite and has no rule, or a view of what is written later (torch untangles it)."""
+    written: set[Node] = set()
+    for node in reversed(program.graph.nodes):
         if node.op != "call_function":
             continue
-        written = _written(node)
-        if written is not None and any(_operator(other) in VIEWS for other in (written, *written.users)):
+        if _may_share(node) and not written.isdisjoint(map(_root, (node, *node.all_input_nodes))):
             return True
+        if _written(node) is not None:
+            written.add(_root(node))
         tags, name = getattr(node.target, "tags", ()), _operator(node)
         if (
             not known(name)
@@ -241,6 +288,11 @@ class _Reader:
             for spec in program.graph_signature.input_specs
             if spec.kind != InputKind.USER_INPUT
         }
+        self.weights = {
+            spec.arg.name: (str(spec.target),)
+            for spec in program.graph_signature.input_specs
+            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)
+        }
 
     def graph(self) -> Graph:
         output: Node | None = None
@@ -258,7 +310,7 @@ class _Reader:
         if node.name == self.image:
             self.steps.append(Step("image", {}, _shape(node.meta["val"])))
             return Source(len(self.steps) - 1, self.steps[-1].shape)
-        return _constant(node.meta.get("val"), self.tensors.get(node.name))
+        return _constant(node.meta.get("val"), self.tensors.get(node.name), made=self.weights.get(node.name, ()))
 
     def _call(self, node: Node) -> None:
         value = node.meta.get("val")
@@ -278,7 +330,7 @@ class _Reader:
             filled = name in FILLS or bool(handed_on and inputs and all(item.filled for item in inputs))
             told = arguments if pointwise or name in FILLS else ()
             made = (*(number for item in inputs for number in item.numbers), *map(repr, numbers(told)))
-            self.values[node] = _constant(value, None, filled, made[:_FEW])
+            self.values[_root(node)] = _constant(value, None, filled, made[:_FEW])
             return
         if not isinstance(value, Tensor) and not number:
             self.values[node] = None  # several results: each is read through its getitem
@@ -286,10 +338,7 @@ class _Reader:
         shape = _shape(value) if isinstance(value, Tensor) else ()
         computed = any(isinstance(given.meta.get("val"), _NUMBERS) for given in call.all_input_nodes)
         self.steps.append(Step(name, arguments, shape, part, _modules(node), pointwise, computed))
-        self.values[node] = Source(len(self.steps) - 1, shape)
-        written = _written(node)
-        if written is not None:
-            self.values[written] = self.values[node]
+        self.values[_root(node)] = Source(len(self.steps) - 1, shape)
 
     def _arguments(self, call: Node) -> dict[str, Any]:
         schema = getattr(call.target, "_schema", None)
@@ -302,7 +351,7 @@ class _Reader:
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, Node):
-            return self.values.get(value)
+            return self.values.get(_root(value))
         if isinstance(value, list | tuple):
             return [self._value(item) for item in value]
         return value

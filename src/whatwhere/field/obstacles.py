@@ -1,7 +1,7 @@
 """Why a layer sees everything, or weighs the same window differently at another place.
 
 Two windows one period apart are traced side by side; the first operator whose reading does not move along is the
-obstacle. Knows the canvases; knows nothing of the image given, of tiles or of how answers are printed.
+obstacle; or a step that is another on a small image. Knows nothing of tiles or of how answers are printed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from whatwhere.field.graph import Source, Step, constants, numbers, sources
+from whatwhere.field.graph import Graph, Source, Step, constants, numbers, sources
 from whatwhere.field.grids import Canvas, Grid, axis_strides
 from whatwhere.field.rules import Spans, has_rule, scale_factors, varies_with_position
+from whatwhere.field.rules_shape import wholes
 from whatwhere.field.spans import Span, whole
 from whatwhere.field.windows import Trace, step_reads, trace
 
-__all__ = ["Obstacle", "block_spans", "find_obstacle", "middle_block"]
+__all__ = ["Obstacle", "block_spans", "find_obstacle", "find_threshold", "middle_block"]
 
 
 @dataclass(frozen=True)
@@ -207,16 +208,37 @@ def _position(step: Step, larger: Step) -> str | None:
         if small.shape != large.shape and not (small.filled and large.filled):
             return f"brings in a tensor of shape {small.shape} made from the image's size, such as coordinates"
         if small.numbers != large.numbers:
-            return "is given a number that depends on the image's size"
+            return "is given a constant that depends on the image's size"
     told = step.operator in _SIZED or "upsample_" in step.operator or "adaptive_" in step.operator
     if not told and list(numbers(step.arguments)) != list(numbers(larger.arguments)):
         return "is given a number that depends on the image's size"
     return varies_with_position(step)
 
 
+_BY_LAYOUT = frozenset({"view", "_unsafe_view", "reshape", "clone", "contiguous", "alias", "expand"})
+"""What torch takes one in place of another by the strides of a tensor, which are ambiguous where sizes are 1."""
+
+
+def find_threshold(graph: Graph, canvas: Canvas, layer: str) -> Obstacle | None:
+    """What a module does otherwise on its image than on a canvas: other operators, numbers or weights, by a size."""
+    ours, theirs = (
+        [(at, step) for at, step in enumerate(one.steps) if step.operator not in _BY_LAYOUT]
+        for one in (graph, canvas.graph)
+    )
+    if [step.operator for _, step in ours] != [step.operator for _, step in theirs]:
+        return Obstacle("", "forward", "runs other operators at another image size", unbounded=True)
+    place = graph.layers[layer]
+    read = trace(graph, place, wholes(graph.steps[place].shape)).windows
+    for (at, step), (_, other) in zip(ours, theirs):
+        position = _position(step, other) if at in read else None
+        if position:
+            return Obstacle(step.module, step.operator, position, unbounded=False)
+    return None
+
+
 def _seams(step: Step, larger: Step) -> str | None:
     """Of pieces joined along an axis, whether several grow with the image; or if one is written to a fixed place."""
-    if step.operator == "slice_scatter":
+    if step.operator in ("slice_scatter", "select_scatter"):
         axis = int(step.arguments.get("dim", 0)) % len(step.shape)
         return "writes to places counted from the image's rim" if step.shape[axis] != larger.shape[axis] else None
     if step.operator not in ("cat", "concat", "concatenate"):

@@ -191,10 +191,10 @@ def reduction(step: Step, spans: Spans) -> Iterator[Read]:
 
 
 def along_axis(step: Step, spans: Spans) -> Iterator[Read]:
-    """Softmax and its kin: the result has the input's shape and reads one axis whole."""
-    source = next(sources(step.arguments))
-    axis = int(step.arguments.get("dim", -1)) % len(source.shape)
-    yield source, (*spans[:axis], whole(source.shape[axis]), *spans[axis + 1 :])
+    """Softmax and its kin, gather, scatter: one axis is read whole, and along the others each place is itself."""
+    for source in sources(step.arguments):
+        axis = int(step.arguments.get("dim", -1)) % len(source.shape)
+        yield source, (*spans[:axis], whole(source.shape[axis]), *spans[axis + 1 :])
 
 
 def cumulative(step: Step, spans: Spans) -> Iterator[Read]:
@@ -282,6 +282,7 @@ RULES: dict[str, Rule] = {
     **_named(reduction, "sum mean var std var_mean std_mean amax amin max min prod median argmax argmin logsumexp"),
     **_named(reduction, "linalg_vector_norm norm any all"),
     **_named(along_axis, "softmax _softmax log_softmax _log_softmax sort glu"),
+    **_named(along_axis, "topk gather scatter scatter_add scatter_reduce"),
     **_named(cumulative, "cumsum cumprod logcumsumexp"),
     **_named(linear_layer, "linear"),
     **_named(product, "mm bmm matmul addmm baddbmm"),
@@ -319,4 +320,6 @@ def varies_with_position(step: Step) -> str | None:
         source = next(sources(step.arguments))
         if any(n % m for n, m in zip(source.shape[-3:], step.shape[-3:]) if m):
             return f"adaptive pooling of {source.shape} into bins of unequal size {step.shape}"
+    if "max_pool" in step.operator and step.part == 1:
+        return "gives places counted from the image's corner"
     return None

@@ -207,8 +207,8 @@ def join(step: Step, spans: Spans) -> Iterator[Read]:
         offset += length
         if inner.stop > inner.start:
             pieces.append((item, inner))
-    # constants joined along an axis of space are padding in all but name, also where nothing else is asked for
-    pads = axis >= 2 and step.operator != "stack" and not _is_whole(span, step.shape[axis])
+    # constants that are joined are padding in all but name, also where nothing else is asked for
+    pads = step.operator != "stack" and not _is_whole(span, step.shape[axis])
     pads &= any(isinstance(item, Constant) for item, _ in pieces)
     for item, inner in pieces:
         if isinstance(item, Source) and step.operator == "stack":

@@ -15,11 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whatwhere.errors import ModelError, in_a_line, is_out_of_memory
+from whatwhere.errors import FieldError, ModelError, in_a_line, is_out_of_memory
 from whatwhere.network import Mirrored, Model, UNet, halo, own_config, prepare_torch, probe_machine
+from whatwhere.network.copied import copied
 from whatwhere.network.machine import Machine, Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
@@ -40,6 +41,9 @@ Pair = tuple[int, int]
 _CANVASES = 64, 128, 256, 512
 """Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
 pixel at the bottom of the U); grown to the total stride where that is larger."""
+
+_STEPS = 1, 2, 4, 8, 16, 32, 64
+"""By which an image is tried to be larger, where it is not known of what its sizes have to be multiples."""
 
 _FEW = 2**19
 """Pixels of a job for which nothing but PyTorch itself is looked at: two tiles of 512x512."""
@@ -197,7 +201,7 @@ class Engine:
         self.reason = f"{self._job.precision} is not used: {found}"
         self.notes = (*self.notes, self.reason)
         self._job = replace(self._job, precision="float32")
-        self._eager = EAGER.prepare(self._job)
+        self._eager, _ = self._begun(self._job)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
         vars(self).pop("_peak", None)  # float32 takes more
 
@@ -271,7 +275,7 @@ class Engine:
 
     @cached_property
     def _reference(self) -> Run:
-        network = copy.deepcopy(self.model.network).float().eval().to(self.device)
+        network = copied(self.model.network).float().eval().to(self.device)
         return lambda batch: network(batch)
 
     @cached_property
@@ -279,30 +283,53 @@ class Engine:
         """Which pixels each pixel's label depends on. Takes a second or so, once."""
         from whatwhere.field import field  # with torch.export; an image that fits in one piece needs neither
 
-        original = copy.deepcopy(self.model.network).cpu().float().eval()
+        original = copied(self.model.network).cpu().float().eval()
         return field(original, (self.model.normalisation.channels, self._canvas, self._canvas))
 
     @cached_property
-    def pads_otherwise(self) -> bool:
-        """Whether the network takes sizes beside the period's multiples, but not by zeros at the far edges.
+    def _unfollowed(self) -> str:
+        """Why the network's graph can't be followed, though it may well run; "" if it can."""
+        if self._config is None:
+            try:
+                _ = self.field
+            except FieldError as error:
+                return error.given
+        return ""
 
-        Such a network gets an image unpadded where it gets it whole.
+    @property
+    def obstacle(self) -> str:
+        """What keeps tiles from being exact, where they are not, in words."""
+        return self._unfollowed or self.field.explain()
+
+    def pads_otherwise(self, size: Pair) -> bool:
+        """Whether the network takes an image of this size as it is, and gives another painting of it padded with zeros.
+
+        Such an image is left unpadded where it passes whole. Tried on a small one that lacks as much to the period's
+        multiples: some networks take even sizes, and refuse odd ones.
         """
         if self.mirrored:
             return True
-        if self.period == (1, 1) or (self._config is not None and self._config["padding"] == "same"):
+        missing = [-side % step for side, step in zip(size, self.period)]
+        if not any(missing) or (self._config is not None and self._config["padding"] == "same"):
             return False
-        example = self._example()
-        odd = example[..., : -(self.period[0] // 2) or None, : -(self.period[1] // 2) or None]
-        height, width = odd.shape[-2:]
+        height, width = (min(side, full - less) for side, full, less in zip(size, self._example(2).shape[-2:], missing))
+        if (height, width) not in self._odd_sizes:
+            self._odd_sizes[height, width] = self._differs_padded(height, width, missing)
+        return self._odd_sizes[height, width]
+
+    @cached_property
+    def _odd_sizes(self) -> dict[Pair, bool]:
+        return {}
+
+    def _differs_padded(self, height: int, width: int, missing: list[int]) -> bool:
+        odd = self._example(2)[..., :height, :width]
         try:
             own = self._two(self._eager, odd)
+            padded = self._two(self._eager, F.pad(odd, (0, missing[1], 0, missing[0])))[..., :height, :width]
         except Exception:  # noqa: BLE001 (whatever a network says that takes multiples only)
             return False
-        if own.shape[-2:] != odd.shape[-2:]:  # what it gives back is no painting of what it got
+        if own.shape != padded.shape:  # what it gives back is no painting of what it got
             return False
-        missing = (0, example.shape[-1] - width, 0, example.shape[-2] - height)
-        padded = self._two(self._eager, F.pad(odd, missing))[..., :height, :width]
         return not torch.allclose(own, padded, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
 
     @cached_property
@@ -310,7 +337,23 @@ class Engine:
         """Height and width must be multiples of this; an image that is not is padded with zeros at its far edges."""
         if self._config is not None:
             return 2 ** self._config["depth"], 2 ** self._config["depth"]
+        if self._unfollowed:
+            return self._found_period, self._found_period
         return self.field.period[0], self.field.period[1]
+
+    @cached_property
+    def _found_period(self) -> int:
+        """Of a network that can't be followed: the smallest step, by doubling, by which an image may be larger."""
+        network = copied(self.model.network).cpu().float().eval()
+        for step in _STEPS:
+            side = self._canvas + step
+            try:
+                found = _run(network, self.model.normalisation.channels, side)
+            except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
+                continue
+            if isinstance(found, Tensor) and found.shape[2:] == (side, side):
+                return step
+        return _STEPS[-1]
 
     @property
     def halo(self) -> tuple[Pair, Pair]:
@@ -323,7 +366,7 @@ class Engine:
     @property
     def tileable(self) -> bool:
         """Whether there is a halo with which tiles are exact."""
-        return self._known_halo is not None or self.field.tileable
+        return self._known_halo is not None or (not self._unfollowed and self.field.tileable)
 
     @property
     def mirrored(self) -> bool:
@@ -381,11 +424,10 @@ class Engine:
 
     @cached_property
     def _canvas(self) -> int:
-        network = copy.deepcopy(self.model.network).cpu().float().eval()
+        network = copied(self.model.network).cpu().float().eval()
         for side in _CANVASES:
             try:
-                with torch.inference_mode():
-                    network(torch.zeros(1, self.model.normalisation.channels, side, side))
+                _run(network, self.model.normalisation.channels, side)
             except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
                 continue
             return side
@@ -413,14 +455,12 @@ class Engine:
         """The job and PyTorch's own run of it, in float32 if the network can't do it in less."""
         example = self._example()
         try:
-            network = folded(copy.deepcopy(self.model.network).cpu().float(), example)
+            network = folded(copied(self.model.network).cpu().float(), example)
         except Exception as error:  # whatever a network of the user's trips over
             raise ModelError(
                 f"the network fails on an image of shape {tuple(example.shape)} ({in_a_line(error)})",
                 f"a module that turns (N, {example.shape[1]}, H, W) into (N, {self.model.classes.count}, H, W)",
-                "wrap it in a module whose forward returns the logits alone, such as network(x)['out']"
-                if isinstance(error, NoTensorError)
-                else "check its channels and that it takes any height and width",
+                _remedy(self.model.network, error),
             ) from error
         job = Job(network, example, precision, self.device)
         try:
@@ -436,20 +476,36 @@ class Engine:
         return job, run
 
     def _begun(self, job: Job) -> tuple[Run, Tensor]:
-        """PyTorch's own run, and what it makes of the example; off the CPU, held against the CPU's."""
-        run = EAGER.prepare(job)
-        logits = self._two(run, job.example)
-        if self.device.type != "cpu":
-            self._compare(job, logits)
-        return run, logits
+        """PyTorch's own run, and what it makes of the example, which is held against the network as it is on the CPU.
+
+        In the network's own layout where it fails in the fastest, or computes something else: what is a copy in one of
+        them need not be one in the other, and it may be written into.
+        """
+        found: list[tuple[Run, Tensor]] = []
+        failures: list[RuntimeError] = []
+        for prepare in (EAGER.prepare, _in_its_layout):
+            try:
+                run = prepare(job)
+                found.append((run, self._two(run, job.example)))
+                if self._config is None or self.device.type != "cpu":
+                    self._compare(job, found[-1][1])
+            except RuntimeError as error:
+                if is_out_of_memory(error) or self._config is not None:
+                    raise
+                failures.append(error)
+            else:
+                return found[-1]
+        if found and self.device.type == "cpu":  # it never gives the same twice
+            return found[0]
+        raise failures[0]
 
     def _compare(self, job: Job, logits: Tensor) -> None:
-        """RuntimeError if logits are not those of the CPU, to what rounding does there too."""
+        """RuntimeError if logits are not those of the network as it is on the CPU, to what rounding does there too."""
         with torch.inference_mode():
             reference = self._both(job.network(job.example))
             found = agreement(reference, logits, job.precision)
             if not found.passed and job.precision != "float32":  # some networks lose more by rounding than most
-                here = EAGER.prepare(replace(job, device=torch.device("cpu")))
+                here = _in_its_layout(replace(job, device=torch.device("cpu")))
                 usual = float((self._both(here(job.example)) - reference).square().mean().sqrt())
                 found = agreement(reference, logits, job.precision, usual=usual)
         if not found.passed:
@@ -464,6 +520,28 @@ class Engine:
                 f"{(1, count, *given[2:])}, as there are {count} classes",
                 "crop or enlarge its output to the image's size, and name all its classes",
             )
+
+
+def _in_its_layout(job: Job) -> Run:
+    """The network as torch runs it, channels first."""
+    network = copy.deepcopy(job.network).to(device=job.device, dtype=job.dtype)
+    return lambda batch: network(batch.to(job.dtype).contiguous())
+
+
+def _run(network: nn.Module, channels: int, side: int) -> Any:
+    """What it makes of a black image."""
+    with torch.inference_mode():
+        return network(torch.zeros(1, channels, side, side))
+
+
+def _remedy(network: nn.Module, error: Exception) -> str:
+    """What to do about a network that fails, or gives something else than logits."""
+    if isinstance(error, NoTensorError):
+        part = "network(x)[0]" if any(f" {kind}," in str(error) for kind in ("tuple", "list")) else "network(x)['out']"
+        return f"wrap it in a module whose forward returns the logits alone, such as {part}"
+    if len({tensor.dtype for tensor in network.parameters()}) > 1:
+        return "make all its weights and casts float32, in which they are tried"
+    return "check its channels and that it takes any height and width"
 
 
 def _version(package: str) -> str:

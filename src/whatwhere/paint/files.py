@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from whatwhere.data.folder import files_below, is_broken, mask_folders
-from whatwhere.data.images import IMAGE_SUFFIXES, check_text, decoded_bytes, image_size, opaque, read_image
+from whatwhere.data.images import IMAGE_SUFFIXES, check_text, decoded_bytes, image_size, opaque, read_image_and_tags
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
 from whatwhere.paint.sources import WHOLE, ArraySource, Pixels, Reading, Source, Valid, no_level
-from whatwhere.paint.tiff import TiffSource
+from whatwhere.paint.tiff import TiffSource, leaves_out
 from whatwhere.paint.zarrs import ZarrSource, is_zarr
 from whatwhere.records import Box
 
@@ -46,10 +46,11 @@ def open_image(path: Path, how: Reading = WHOLE) -> Source:
         height, width = image_size(path)
         if height * width > LARGE or how.level:
             return TiffSource(path, how.level)
-        if decoded_bytes(path) > _DEEP * LARGE:
+        if decoded_bytes(path) > _DEEP * LARGE or leaves_out(path):
             with suppress(DataError):  # such as one strip: it is read whole, or that says what to do
                 return TiffSource(path)
-    image = ArraySource(read_image(path), str(path))
+    pixels, _, orientation = read_image_and_tags(path)
+    image = ArraySource(pixels, str(path), turned=orientation != 1)
     if how.level:
         raise no_level(image.name, how.level, [image.size])
     return image

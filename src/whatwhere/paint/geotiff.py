@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from numpy.typing import NDArray
 from whatwhere.data.label_images import palette
 from whatwhere.data.tiffs import as_light, black_value, main_series, open_tiff
 from whatwhere.errors import DataError
+from whatwhere.paint.placed import is_placed
 from whatwhere.paint.sources import Pixels, Valid, extra, no_level
-from whatwhere.paint.tiff import shrinkings
+from whatwhere.paint.tiff import Plane, plane_of, shrinkings
 from whatwhere.records import VOID, Box, Classes
 
 __all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]
@@ -23,39 +26,36 @@ __all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]
 _TIE_POINTS_AND_KEYS = (33550, 33922, 34264, 34735)  # the four tags by which a TIFF says where it lies
 _NO_DATA, _RPC = 42113, 50844  # and a satellite's, which come as the coefficients of a camera
 _BAND = 512
+_FIRST = 16
+"""Pages among which the mask of the first one is: it comes next, or after all smaller levels."""
 
 
 def is_geotiff(path: Path) -> bool:
-    """Whether a TIFF, or a file beside it, says where on Earth it lies, or the TIFF which value means no data."""
+    """Whether a TIFF, or a file beside it, says where on Earth it lies, or by a value or a mask what is no data."""
     try:
         with open_tiff(path) as file:
             tags = file.pages.first.tags
-            return any(code in tags for code in (*_TIE_POINTS_AND_KEYS, _RPC, _NO_DATA)) or _placed_beside(path)
+            if any(code in tags for code in (*_TIE_POINTS_AND_KEYS, _RPC, _NO_DATA)) or is_placed(path):
+                return True
+            pages: Any = file.pages
+            masked = any(page.is_mask for page in islice(pages, 1, _FIRST))
+            return masked or path.with_name(f"{path.name}.msk").is_file()
     except Exception:  # noqa: BLE001 (of a damaged file in many ways; who reads it says what is wrong)
         return False
 
 
-def _placed_beside(path: Path) -> bool:
-    """By a world file (``.tfw``, ``.tifw``, ``.wld``), or by what GDAL writes beside a file that it may not change."""
-    end = path.suffix
-    worlds = (f"{end[:2]}{end[-1]}w", f"{end}w", ".wld")
-    if any(path.with_suffix(spelt).is_file() for world in worlds for spelt in (world.lower(), world.upper())):
-        return True
-    beside = path.with_name(f"{path.name}.aux.xml")
-    words = beside.read_bytes() if beside.is_file() else b""  # often only of statistics
-    return b"<GeoTransform>" in words or b"<GCPList" in words
-
-
 class GeoSource:
-    """A GeoTIFF, or a level of its pyramid, by windows; pixels without data (by value, mask or alpha) are not valid."""
+    """A GeoTIFF, or a level of its pyramid, by windows; pixels without data are not valid.
+
+    There is none where a value, a mask or alpha says so; where nothing does, in tiles that the file leaves out.
+    """
 
     def __init__(self, path: Path, level: int = 0) -> None:
         os.environ.setdefault("GDAL_CACHEMAX", "192")  # MB; GDAL's own is a twentieth of all memory
         rasterio = extra("rasterio", "geo", f"{path} is a GeoTIFF")
         self.name = str(path)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with _anywhere():
                 self._file = rasterio.open(path)
                 if level:
                     self._file = _smaller(self._file, level)
@@ -63,6 +63,7 @@ class GeoSource:
             raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
         with open_tiff(path) as tif:
             self._black = black_value(main_series(tif).keyframe)
+            self._plane: Plane | None = plane_of(tif, (self._file.height, self._file.width))
         self._colors = _colors(self._file, self._black)
         self._window: Any = rasterio.windows.Window
         self._error: Any = rasterio.errors.RasterioError
@@ -76,7 +77,7 @@ class GeoSource:
         window = self._window(x0, y0, x1 - x0, y1 - y0)
         try:
             pixels = np.ascontiguousarray(self._file.read(window=window).transpose(1, 2, 0))
-            valid = None if self._complete else self._valid(window)
+            valid = self._there(box) if self._complete else self._valid(window)
             pixels = as_light(pixels, self._black)
             pixels = pixels if self._colors is None else self._colors[pixels[..., 0]]
         except self._error as error:
@@ -86,6 +87,9 @@ class GeoSource:
                 "copy or export it again",
             ) from error
         return pixels, valid
+
+    def _there(self, box: Box) -> Valid | None:
+        return None if self._plane is None else self._plane.there(box)
 
     def _valid(self, window: Any) -> Valid:
         """By the rule of `data.images.with_data`: with 8 bits where any band has data, else where all have."""
@@ -164,13 +168,22 @@ def _create(path: Path, source: GeoSource, count: int, **options: Any) -> Any:
     import rasterio
 
     height, width = source.size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with _anywhere():
         return rasterio.open(
             path, "w", driver="GTiff", height=height, width=width, count=count, dtype="uint8", tiled=True,
             blockxsize=_BAND, blockysize=_BAND, compress="deflate", bigtiff="if_safer", interleave="band",
             **source.profile, **options,
         )  # fmt: skip
+
+
+@contextmanager
+def _anywhere() -> Iterator[None]:
+    """In which rasterio does not warn of images that lie nowhere."""
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
 
 
 def _fill(file: Any, size: tuple[int, int], planes: int, read: Callable[[int, Box], NDArray[np.uint8]]) -> None:
@@ -183,7 +196,7 @@ def _read_again(path: Path, size: tuple[int, int], planes: int, read: Callable[[
     import rasterio
 
     try:
-        with rasterio.open(path) as file:
+        with _anywhere(), rasterio.open(path) as file:
             same = all(
                 np.array_equal(file.read(plane + 1, window=window), read(plane, box))
                 for plane, box, window in _bands(size, planes)

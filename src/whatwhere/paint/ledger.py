@@ -18,6 +18,7 @@ from typing import Any
 
 from whatwhere.paint.files import state_of
 from whatwhere.paint.outputs import Names, Options
+from whatwhere.paint.placed import files_of_place
 from whatwhere.paint.sources import Source
 from whatwhere.paint.stores import TakenError, writing
 
@@ -119,7 +120,8 @@ class Ledger:
             earlier = {file for entry in self._begun[name] for file in entry["beside"].values()}
             with writing(self._path):
                 for stale in earlier - set(there["beside"].values()):
-                    _remove(self._path.parent / stale)
+                    for file in (self._path.parent / stale, *files_of_place(self._path.parent / stale)):
+                        _remove(file)
 
     def _standing(self, name: str) -> dict[str, Any] | None:
         """The entry of the painting whose labels are there now; None if there are none, or made elsewhere."""

@@ -6,12 +6,13 @@
     Zarr     -> Zarr (OME-Zarr -> OME-Zarr)                probabilities -> Zarr (C, H, W)
 
 Probabilities are stored as shares of 255 (uint8): readable everywhere, off by at most 0.002.
+Files beside a picture that say where on Earth it lies come to lie beside what is painted from it.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +20,13 @@ import numpy as np
 
 from whatwhere.data.label_images import write_label_image
 from whatwhere.data.tiffs import TIFF_SUFFIXES
+from whatwhere.errors import PlanError
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import LARGE, Opaque
 from whatwhere.paint.geotiff import GeoSource, write_geotiff, write_planes_geotiff
 from whatwhere.paint.overlay import write_overlay
 from whatwhere.paint.paint import ArraySink, PaintReport, paint_source
+from whatwhere.paint.placed import Place, files_of_place, lay, notes_of, place_of
 from whatwhere.paint.scale import PixelSize, pixel_size
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, claimed, move, writing
@@ -51,6 +54,12 @@ class Names:
         """The folder of a large painting until it is finished."""
         return self.labels.with_name(self.labels.name + ".partial")
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that there may be of it."""
+        placed = *files_of_place(self.labels), *files_of_place(self.probabilities)
+        return self.labels, self.overlay, self.probabilities, *placed
+
     def beside(self, options: Options) -> dict[str, Path]:
         """What is asked for beside the labels."""
         asked = {"overlay": options.overlay, "probabilities": options.probabilities}
@@ -66,6 +75,13 @@ class Options:
     tile: int | tuple[int, int] | None = None
     batch: int = 1
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        sides = (self.tile,) if isinstance(self.tile, int) else self.tile or ()
+        if any(side < 1 for side in sides):
+            raise PlanError(f"tile = {self.tile}", "at least 1 pixel", "leave it out, and memory decides")
+        if self.batch < 1:
+            raise PlanError(f"batch = {self.batch}", "at least 1", "")
 
 
 def names(stem: Path, source: Path, size: tuple[int, int]) -> Names:
@@ -114,8 +130,10 @@ def paint_to_files(
     """
     with writing(target.labels.parent):
         target.labels.parent.mkdir(parents=True, exist_ok=True)
+    place, notes = _place_of(source)
     if is_small(source):
-        return _paint_small(engine, source, target, options, progress)
+        report = _paint_small(engine, source, target, options, place, progress)
+        return replace(report, notes=(*report.notes, *notes))
     classes, inner = engine.model.classes, _inside(source)
     store: Store = RawStore(source.size, classes.count if options.probabilities else 0)
     if isinstance(inner, ZarrSource) or painter is not None:  # chunks that several processes can write
@@ -129,15 +147,15 @@ def paint_to_files(
                 align=store.align, progress=progress,
             )  # fmt: skip
             with writing(target.labels):
-                _finish(sink, source, target, options, classes)
+                _finish(sink, source, target, options, classes, place)
         finally:
             sink.close()
         shutil.rmtree(sink.folder, ignore_errors=True)
-    return report
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def _paint_small(
-    engine: Engine, source: Source, target: Names, options: Options, progress: Progress | None
+    engine: Engine, source: Source, target: Names, options: Options, place: Place, progress: Progress | None
 ) -> PaintReport:
     classes = engine.model.classes
     sink = ArraySink(source.size, classes.count if options.probabilities else None, as_shares, np.uint8)
@@ -147,16 +165,20 @@ def _paint_small(
     )  # fmt: skip
     if sink.probabilities is not None:
         shares = sink.probabilities
+        lay(place, target.probabilities)
         with whole_file(target.probabilities) as partial:
             write_planes_tiff(partial, shares.shape, lambda plane, box: shares[plane][_slices(box)])
     if options.overlay:
         with whole_file(target.overlay) as partial:
             write_overlay(partial, source, lambda box: sink.labels[_slices(box)], classes)
+    lay(place, target.labels)
     write_label_image(target.labels, sink.labels, classes, pixel_size=_pixel_size(source))
     return report
 
 
-def _finish(sink: JournaledSink, source: Source, target: Names, options: Options, classes: Classes) -> None:
+def _finish(
+    sink: JournaledSink, source: Source, target: Names, options: Options, classes: Classes, place: Place
+) -> None:
     """Builds the final files from the store, inside its folder, and moves them to their places, labels last."""
     store, inner, folder = sink.store, _inside(source), sink.folder
     ending = ".zarr" if isinstance(inner, ZarrSource) else ".tif"
@@ -177,8 +199,29 @@ def _finish(sink: JournaledSink, source: Source, target: Names, options: Options
         write_overlay(folder / "overlay.png", source, store.labels, classes)
         move(folder / "overlay.png", target.overlay)
     if options.probabilities:
-        move(shares, target.probabilities)
-    move(labels, target.labels)
+        _bring(shares, target.probabilities, place)
+    _bring(labels, target.labels, place)
+
+
+def _bring(made: Path, target: Path, place: Place) -> None:
+    """Moves what is finished to its place, after what says beside it where on Earth it lies."""
+    if made.is_file():
+        lay(replace(place, notes=place.notes or notes_of(made)), target)
+    move(made, target)
+
+
+def _place_of(source: Source) -> tuple[Place, list[str]]:
+    """Where a picture lies on Earth by files beside it, and what is to be told of that.
+
+    A GeoTIFF has brought such files with it, and what is painted from it is a GeoTIFF.
+    """
+    inner, path = _inside(source), Path(source.name)
+    if not isinstance(inner, ArraySource) or path.suffix.lower() in TIFF_SUFFIXES:
+        return Place(), []
+    place = place_of(path)
+    if place == Place() or not inner.turned:
+        return place, []
+    return Place(), ["not placed on Earth: a file beside the image does that for its pixels as stored, not upright"]
 
 
 def _pixel_size(source: Source) -> PixelSize | None:

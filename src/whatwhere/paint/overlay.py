@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from whatwhere.data.label_images import palette
-from whatwhere.judge.pictures import to_display
 from whatwhere.paint.sources import Pixels, Source, Valid
 from whatwhere.records import VOID, Box, Classes
 
@@ -45,6 +44,8 @@ def blend(image: Picture, labels: NDArray[np.uint8], classes: Classes) -> Pictur
 
 def write_overlay(path: Path, source: Source, labels: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
     """Writes the overlay as a PNG, read band by band, so that memory holds only what is drawn."""
+    from whatwhere.judge.pictures import to_display  # the room is slow to import, and few paintings need it
+
     height, width = source.size
     step = -(-max(height, width) // _LONGEST)
     band = max(1, _BAND // step) * step

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -25,6 +25,8 @@ from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_fi
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
 from whatwhere.paint.stores import TakenError, discard
+from whatwhere.plain_torch import plain_torch
+from whatwhere.writing import is_abandoned, left_behind
 
 if TYPE_CHECKING:
     from whatwhere.paint.cluster import Workers
@@ -85,6 +87,7 @@ class Predictions:
         return asdict(self)
 
 
+@plain_torch()
 def predict(
     model: Model | Holder | Path | str | Engine,
     inputs: Path | str | Sequence[Path | str],
@@ -130,18 +133,18 @@ def predict(
         ClusterError: workers that don't answer, or that all died.
         OutputError: ``out_dir`` can't be written.
         ModelError: the model's file can't be used.
-        PlanError: a precision, device or backend that is not to be had here; a level below 0.
+        PlanError: a precision, device or backend that is not to be had here; a level, tile or batch that is none.
     """
     out_dir = Path(out_dir)
     backend = _for_workers(backend) if cluster is not None else backend
     how = Reading(level, fill_missing)
+    options = Options(overlay, probabilities, tile, batch, overwrite)
     found = find_inputs(inputs)
     engine = (
         model
         if isinstance(model, Engine)
         else Engine(as_model(model), precision, device, backend=backend, images=len(found))
     )
-    options = Options(overlay, probabilities, tile, batch, overwrite)
     images = frozenset(Path(os.path.realpath(path)) for path, _ in found)  # resolve() fails on links in a circle
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
         ledger = Ledger(out_dir, overwrite)
@@ -211,6 +214,8 @@ class _Job:
     workers: Workers | None
     places: dict[Path, str] = field(default_factory=dict)
     """Where files go, and of which image each is."""
+    left: dict[Path, list[Path]] = field(default_factory=dict)
+    """What killed runs were writing, in each folder."""
 
     def start(self, path: Path, stem: Path) -> Callable[[], Prediction]:
         """Begins an image, if others can do it meanwhile; what is returned ends it."""
@@ -272,6 +277,7 @@ class _Job:
         try:
             if self.ledger.has(target, self.options, work):
                 discard(target.partial)
+                self._sweep(target)
                 return Prediction(str(path), str(target.labels), "skipped")
             ready = fitted(source, self.engine.model.normalisation.channels)
             painter = None if self.workers is None else self.workers.painter(path, self.how, work)
@@ -289,7 +295,19 @@ class _Job:
             self.ledger.fail(target)
             raise
         self.ledger.settle(target)
+        self._sweep(target)
         return Prediction(str(path), str(target.labels), "done", report=report)
+
+    def _sweep(self, target: Names) -> None:
+        """Removes what killed runs were writing of a painting that is there."""
+        folder = target.labels.parent
+        if folder not in self.left:  # looked through once, however many paintings go there
+            self.left[folder] = [path for path in left_behind(folder / "*") if is_abandoned(path)]
+        own = tuple(f".{file.name}." for file in target.files)
+        for path in self.left[folder]:
+            if path.name.startswith(own):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
 
 def _for_workers(backend: str) -> str:

@@ -94,10 +94,10 @@ def scheme(
     if asked is None or most:
         fits = whole.tile[0] * whole.tile[1] <= pixels
     else:
-        fits = _within(whole.tile, asked) or (_within(size, asked) and engine.pads_otherwise)
+        fits = _within(whole.tile, asked) or (_within(size, asked) and engine.pads_otherwise(size))
     large = asked is None and engine.device.type == "cpu" and whole.tile[0] * whole.tile[1] > _WHOLE
     if fits and not (large and engine.tileable):
-        return Scheme(Tiling(size, size) if engine.pads_otherwise else whole, exact=True)
+        return Scheme(Tiling(size, size) if engine.pads_otherwise(size) else whole, exact=True)
     if not engine.tileable:
         return _blended(engine, size, asked if asked and not most else None, pixels)
     return _exact(engine, whole, asked if not most else None, pixels, align)
@@ -115,7 +115,7 @@ def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align
         room = pixels // _GAPS if engine.device.type == "cpu" else pixels
         chosen = choose_tile(size, wide, engine.period, pixels=min(room, _LARGEST), align=align)
     note = ""
-    if engine.pads_otherwise and whole.padded != size and short == (0, 0):
+    if whole.padded != size and short == (0, 0) and engine.pads_otherwise(size):
         height, width = whole.padded
         note = f"equal to the image padded with zeros to {height}x{width}; alone, the network pads otherwise"
     try:
@@ -166,5 +166,5 @@ def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Sch
         )
     quarter = height // 4, width // 4
     halo = ((quarter[0], quarter[0]), (quarter[1], quarter[1]))
-    note = f"approximate, in overlapping tiles that are blended: {engine.field.explain().rstrip('.')}"
+    note = f"approximate, in overlapping tiles that are blended: {engine.obstacle.rstrip('.')}"
     return Scheme(Tiling(size, (height, width), halo, engine.period), exact=False, blended=True, note=note)

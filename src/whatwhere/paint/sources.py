@@ -60,7 +60,9 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """An array ``(H, W)`` or ``(H, W, C)`` in memory.
+    """An array ``(H, W)`` or ``(H, W, C)`` in memory; where a masked array is masked, in any channel, there is no data.
+
+    ``turned`` says that it lies otherwise in its file.
 
     >>> source = ArraySource(np.arange(12).reshape(3, 4), "numbers")
     >>> source.size, source.channels
@@ -70,18 +72,23 @@ class ArraySource:
            [8, 9]])
     """
 
-    def __init__(self, image: Pixels, name: str = "the image") -> None:
+    def __init__(self, image: Pixels, name: str = "the image", *, turned: bool = False) -> None:
         if image.ndim not in (2, 3) or 0 in image.shape:
             raise DataError(f"{name} has shape {image.shape}", "HxW or HxWxC with at least one pixel", "")
-        self._image = image if image.ndim == 3 else image[..., None]
+        pixels = np.asarray(image)
+        self._image = pixels if pixels.ndim == 3 else pixels[..., None]
+        self._valid: Valid | None = None
+        if isinstance(image, np.ma.MaskedArray):
+            self._valid = np.asarray(~np.ma.getmaskarray(image).reshape(*pixels.shape[:2], -1).any(axis=2))
         self.name = name
         self.size = (image.shape[0], image.shape[1])
         self.channels = self._image.shape[2]
         self.dtype = image.dtype
+        self.turned = turned
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         (y0, y1), (x0, x1) = box
-        return self._image[y0:y1, x0:x1], None
+        return self._image[y0:y1, x0:x1], None if self._valid is None else self._valid[y0:y1, x0:x1]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -51,6 +51,8 @@ _OF_IMAGE = ("bytes", "modified")
 _LOCK = "lock"
 """A file of the partial folder; who paints there holds it."""
 
+_JOURNAL = "journal"
+
 
 class TakenError(OutputError):
     """The place of one painting is taken by something else."""
@@ -58,7 +60,10 @@ class TakenError(OutputError):
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Makes a partial folder and holds it for this process; `TakenError` if another one paints there."""
+    """Makes a partial folder and holds it for this process; `TakenError` if another one paints there.
+
+    Nothing is left of a painting of which no box is finished.
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -71,8 +76,10 @@ def claimed(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if folder.is_dir() and all(entry.name == _LOCK for entry in folder.iterdir()):  # nothing was begun
-                (folder / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # all is gone, or another process has begun there since
+                ours = os.path.samestat(os.fstat(handle), (folder / _LOCK).stat())
+                if ours and not read_journal(folder / _JOURNAL)[1]:
+                    shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(handle)
         with suppress(OSError):  # what a network drive keeps of an open file's folder
@@ -215,7 +222,7 @@ class JournaledSink:
 
     @property
     def _path(self) -> Path:
-        return self.folder / "journal"
+        return self.folder / _JOURNAL
 
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:
         self.close()

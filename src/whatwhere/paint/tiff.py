@@ -33,7 +33,7 @@ from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, no_level
 from whatwhere.records import Box, Classes
 
-__all__ = ["TiffSource", "shrinkings", "write_planes_tiff", "write_tiff"]
+__all__ = ["Plane", "TiffSource", "leaves_out", "plane_of", "shrinkings", "write_planes_tiff", "write_tiff"]
 
 _CACHE_BYTES = 192 * 2**20
 """Decoded segments kept for the next window: a row of tiles over a wide file of strips reads each strip once."""
@@ -79,7 +79,7 @@ class TiffSource:
         pages = [page for page in series.pages if page is not None]
         if level:
             pages = _level(self._file, series, level, self.name)
-        self._planes = [_Plane(page, self.name) for page in pages]
+        self._planes = [Plane(page, self.name) for page in pages]
         first = self._planes[0]
         there, declared = sum(plane.channels for plane in self._planes), series.size // (first.size[0] * first.size[1])
         if there != declared and not level:
@@ -114,8 +114,18 @@ class TiffSource:
             pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
         elif pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
-        there = None if self._axis else self._planes[0].there(stored)
+        there = self._there(stored)
         return np.ascontiguousarray(pixels), None if there is None else np.ascontiguousarray(upright(there, self._turn))
+
+    def _there(self, stored: Box) -> Valid | None:
+        """Where any of the channels is there; None if everywhere."""
+        if self._axis:  # each page is a row
+            return None
+        found = [there for plane in self._planes if (there := plane.there(stored)) is not None]
+        if len(found) < len(self._planes):
+            return None
+        anywhere: Valid = np.logical_or.reduce(found)
+        return anywhere
 
     def _read_stored(self, box: Box) -> Pixels:
         """The pixels of a box as they lie in the file, channels last."""
@@ -191,7 +201,7 @@ def _lying(box: Box, size: tuple[int, int], orientation: int) -> Box:
     return (columns, rows) if orientation >= 5 else (rows, columns)
 
 
-class _Plane:
+class Plane:
     """One page: a grid of tiles or strips."""
 
     def __init__(self, page: Any, name: str) -> None:
@@ -208,7 +218,7 @@ class _Plane:
         rows = self._key.tilelength if tiled else min(self._key.rowsperstrip, self.size[0])
         self._segment = int(rows), int(self._key.tilewidth if tiled else self.size[1])
         self._grid = tuple(-(-n // s) for n, s in zip(self.size, self._segment))
-        self._raw = bool(page.is_contiguous) and not tiled
+        self._raw = bool(page.is_contiguous) and not tiled and bool(page.dataoffsets[0])
         self._sparse = not self._raw and 0 in page.databytecounts
         each = self.dtype.itemsize * (1 if self._separate else self.channels)
         if not self._raw and self._segment[0] * self._segment[1] * each > _SEGMENT_BYTES:
@@ -236,14 +246,15 @@ class _Plane:
         return out
 
     def there(self, box: Box) -> Valid | None:
-        """``(h, w)``: False in segments that the file leaves out; None if there are none in the box."""
+        """``(h, w)``: False where the file leaves out the segments of all samples; None if nowhere in the box."""
         if not self._sparse:
             return None
         (y0, y1), (x0, x1) = box
         sy, sx = self._segment
         found = np.ones((y1 - y0, x1 - x0), bool)
         for row, column in self._met(box):
-            if not self._page.databytecounts[row * self._grid[1] + column]:
+            first, planes = row * self._grid[1] + column, self._grid[0] * self._grid[1]
+            if not any(self._page.databytecounts[first::planes]):
                 top, left = max(0, row * sy - y0), max(0, column * sx - x0)
                 found[top : (row + 1) * sy - y0, left : (column + 1) * sx - x0] = False
         return None if found.all() else found
@@ -304,6 +315,22 @@ class _Plane:
             raise DataError(given, "a drive that answers", "try again") from error
         if found < rows.nbytes:
             raise DataError(f"{self._name} ends within its pixels", "an image that decodes to its end", "copy it again")
+
+
+def leaves_out(path: Path) -> bool:
+    """Whether the image of a TIFF lacks tiles or strips, where there is no data then."""
+    try:
+        with open_tiff(path) as file:
+            return any(page is not None and 0 in page.databytecounts for page in main_series(file).pages)
+    except Exception:  # noqa: BLE001 (who reads the pixels says what is wrong with the file)
+        return False
+
+
+def plane_of(file: Any, size: tuple[int, int]) -> Plane | None:
+    """The first image or level of this height and width in a TIFF, if it lacks tiles or strips."""
+    pages = (page for page in file.pages if (page.imagelength, page.imagewidth) == size and not page.is_mask)
+    page = next(pages, None)
+    return None if page is None or 0 not in page.databytecounts else Plane(page, str(file.filename))
 
 
 def shrinkings(size: tuple[int, int]) -> list[int]:

@@ -27,6 +27,9 @@ CHUNK = 256
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 
+_CHANNELS = ("band", "bands", "channel", "channels", "wavelength", "s")
+"""What others call the axis of channels."""
+
 
 def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
@@ -57,9 +60,7 @@ class ZarrSource:
         elif how.level:
             raise DataError(f"{path} has no level {how.level}", "an OME-Zarr image with levels", "leave out --level")
         self._array = node
-        self._axes = _Axes(
-            tuple(node.shape), names or list(getattr(node.metadata, "dimension_names", None) or []), path
-        )
+        self._axes = _Axes(tuple(node.shape), names or _names(node), path)
         self.format = int(node.metadata.zarr_format)
         self.axes = self._axes.names
         self.size, self.channels = self._axes.size, self._axes.channels
@@ -96,7 +97,7 @@ class _Axes:
     def __init__(self, shape: tuple[int, ...], names: list[str], path: Path) -> None:
         if not names or len(names) != len(shape) or not {"y", "x"} <= {str(name).lower() for name in names}:
             names = _guess(shape, path)
-        self.names = [str(name).lower() for name in names]
+        self.names = _with_c([str(name).lower() for name in names], shape)
         sizes = dict(zip(self.names, shape))
         extra_axes = {name: n for name, n in sizes.items() if name not in ("y", "x", "c") and n > 1}
         if extra_axes:
@@ -116,6 +117,25 @@ class _Axes:
         kept = [name for name in self.names if name in ("y", "x", "c")]
         pixels = np.asarray(part).transpose([kept.index(name) for name in ("y", "x", "c") if name in kept])
         return np.ascontiguousarray(pixels if "c" in kept else pixels[..., None])
+
+
+def _names(array: Any) -> list[str]:
+    """What an array calls its axes: Zarr v3 by itself, v2 as xarray writes it."""
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return list(named) if isinstance(named, list | tuple) else []
+
+
+def _with_c(names: list[str], shape: tuple[int, ...]) -> list[str]:
+    """Names in which the axis of channels is ``c``.
+
+    >>> _with_c(["band", "y", "x"], (4, 30, 20)), _with_c(["time", "y", "x"], (4, 30, 20))
+    (['c', 'y', 'x'], ['time', 'y', 'x'])
+    """
+    others = [place for place, name in enumerate(names) if name in _CHANNELS]
+    if others and "c" not in names:
+        place = max(others, key=lambda place: shape[place])
+        return [*names[:place], "c", *names[place + 1 :]]
+    return names
 
 
 def _guess(shape: tuple[int, ...], path: Path) -> list[str]:
