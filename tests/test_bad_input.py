@@ -473,6 +473,16 @@ def test_the_real_program_says_the_same(tmp_path: Path) -> None:
     assert_one_clear_line(Done(done.returncode, done.stdout, done.stderr), "does not exist", "check the path")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that takes nothing")
+@pytest.mark.parametrize("quiet", [(), ("-q",)], ids=["live", "quiet"])
+def test_a_full_disk_behind_the_screen_is_no_fault_of_ours(quiet: tuple[str, ...], discs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "whatwhere", "plan", discs, "--time", "1m", "-o", tmp_path / "plan.toml", *quiet]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert_one_clear_line(Done(done.returncode, "", done.stderr), "cannot be written (No space left on device)")
+    assert (tmp_path / "plan.toml").exists(), "what was made is not lost"
+
+
 def test_a_pickle_is_no_model(tmp_path: Path, discs: Path, run_cli: Cli) -> None:
     import torch
 

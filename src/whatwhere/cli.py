@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from whatwhere import __version__
-from whatwhere.errors import OutputError, WhatwhereError, denied
+from whatwhere.errors import OutputError, WhatwhereError, refused
 from whatwhere.writing import check_place, write_json
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option(help="Paint again what is there.")] = False,
     prove: Annotated[bool, typer.Option(help="Only compare tiles with the whole, on a crop that fits.")] = False,
     tile: Annotated[
-        int | None, typer.Option(help="Side of the tiles in pixels; chosen by memory if not given.")
+        int | None, typer.Option(min=1, help="Side of the tiles in pixels; chosen by memory if not given.")
     ] = None,
     precision: PrecisionChoice = "auto",
     device: Device = "auto",
@@ -378,23 +378,30 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="whatwhere")
-    except (WhatwhereError, PermissionError) as error:
-        if debug:
-            raise
-        told = denied(error) if isinstance(error, PermissionError) else error
-        _err.print(f"error: {_one_line(told)}", markup=False)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
+        told = refused(error) if isinstance(error, OSError) else error
+        if isinstance(told, WhatwhereError):
+            _err.print(f"error: {_one_line(told)}", markup=False)
+            _forget_unwritten()
+            sys.exit(2)
         _err.print(
             f"error: {type(error).__name__}: {_one_line(error)}\nThis is a fault of whatwhere, not of your input. "
             "Run again with --debug to see where, and report it.",
             markup=False,
         )
         sys.exit(3)
+
+
+def _forget_unwritten() -> None:
+    """What a full disk behind the screen did not take would be tried again at the end, and end in a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _STARTED = time.perf_counter()

@@ -14,6 +14,8 @@ The command line prints one of these in one line and exits with code 2. Anything
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "ClusterError",
     "DataError",
@@ -23,9 +25,9 @@ __all__ = [
     "PlanError",
     "TrainingError",
     "WhatwhereError",
-    "denied",
     "in_a_line",
     "is_out_of_memory",
+    "refused",
 ]
 
 _LINE = 200
@@ -102,14 +104,26 @@ class ClusterError(WhatwhereError):
     """Workers that cannot be reached or that all died."""
 
 
-def denied(error: PermissionError) -> DataError:
-    """What is said of a file or folder that may not be opened, wherever that was found.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
-    >>> denied(PermissionError(13, "Permission denied", "/home/eve/run")).given
+
+def refused(error: OSError) -> WhatwhereError | None:
+    """What is said of a file or folder that may not be opened, or takes no more, wherever that was found.
+
+    None where the error is another.
+
+    >>> refused(PermissionError(13, "Permission denied", "/home/eve/run")).given
     '/home/eve/run cannot be opened (Permission denied)'
+    >>> refused(OSError(errno.ENOSPC, "No space left on device")).given
+    'the output cannot be written (No space left on device)'
     """
-    given = f"{error.filename or 'a file'} cannot be opened ({error.strerror})"
-    return DataError(given, "a place you may read", "change its permissions, or choose another")
+    if isinstance(error, PermissionError):
+        given = f"{error.filename or 'a file'} cannot be opened ({error.strerror})"
+        return DataError(given, "a place you may read", "change its permissions, or choose another")
+    if error.errno in _FULL:
+        given = f"{error.filename or 'the output'} cannot be written ({error.strerror})"
+        return OutputError(given, "a place with room", "free some, or choose another")
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

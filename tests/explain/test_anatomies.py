@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -171,6 +171,78 @@ def test_skips_that_add_are_skips_too() -> None:
     assert [layer.name for layer in anatomy.layers][1:] == [
         "encoder.0", "encoder.1", "bottleneck", "decoder.1", "decoder.0",
     ]  # fmt: skip
+
+
+class Gated(nn.Module):
+    """Every skip passes a gate that holds a projection of it against one of what comes from below: Attention U-Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top, self.middle = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.deep = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.of_skip, self.of_below = (nn.ModuleList(nn.Conv2d(8, 4, 1) for _ in range(2)) for _ in range(2))
+        self.gate = nn.ModuleList(nn.Conv2d(4, 1, 1) for _ in range(2))
+        self.join = nn.ModuleList(nn.Conv2d(16, 8, 3, padding=1) for _ in range(2))
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, image: Tensor, instead: Mapping[int, Tensor] | None = None) -> Tensor:
+        top = self.top(image).relu()
+        middle = self.middle(top).relu()
+        below, skips = self.deep(middle).relu(), {0: top, 1: middle} | dict(instead or {})
+        for level in (1, 0):
+            below, skip = F.interpolate(below, scale_factor=2), skips[level]
+            weight = self.gate[level]((self.of_skip[level](skip) + self.of_below[level](below)).relu()).sigmoid()
+            below = self.join[level](torch.cat([skip * weight, below], 1)).relu()
+        return self.head(below)
+
+
+def test_a_skip_through_a_gate_is_one_path_and_cut_before_the_gate_sees_it() -> None:
+    torch.manual_seed(0)
+    network = ready(Gated())
+    anatomy = GraphAnatomy(network, IMAGE.shape)
+    assert [path.name for path in anatomy.paths] == ["skip 0", "skip 1", "bottleneck"]
+    carried = list(anatomy.carried(IMAGE))
+    assert torch.allclose(anatomy.decode(carried, (48, 40)), network(IMAGE), atol=1e-5)
+    for level in (0, 1):
+        mean = carried[level].mean((2, 3), keepdim=True).expand_as(carried[level])
+        given = [mean if path == level else own for path, own in enumerate(carried)]
+        assert torch.allclose(anatomy.decode(given, (48, 40)), network(IMAGE, {level: mean}), atol=1e-5)
+
+
+def test_monai_attention_unet() -> None:
+    monai = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(0)
+    network = ready(monai.AttentionUnet(2, 3, 2, channels=(4, 8, 8), strides=(2, 2)))
+    anatomy = GraphAnatomy(network, IMAGE.shape)
+    assert [path.name for path in anatomy.paths] == ["skip 0", "skip 1", "bottleneck"]
+    assert torch.allclose(anatomy.decode(anatomy.carried(IMAGE), (48, 40)), network(IMAGE), atol=1e-5)
+
+
+class Processed(nn.Module):
+    """What a skip carries is computed beside the way down, from the one that leads on to the deeper skip too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top, self.middle = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.deep, self.path = nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        top = self.top(image).relu()
+        middle = self.middle(top).relu()
+        up = F.interpolate(self.deep(middle).relu(), scale_factor=2) + self.path(middle)
+        return self.head(F.interpolate(up, scale_factor=2) + top)
+
+
+def test_a_skip_that_is_computed_on_its_way_is_one_of_its_own() -> None:
+    torch.manual_seed(0)
+    network = ready(Processed())
+    anatomy = GraphAnatomy(network, IMAGE.shape)
+    assert [path.name for path in anatomy.paths] == ["skip 0", "skip 1", "bottleneck"]
+    given = [torch.zeros_like(own) if path == 1 else own for path, own in enumerate(anatomy.carried(IMAGE))]
+    for parameter in network.path.parameters():  # type: ignore[operator,union-attr]
+        parameter.zero_()
+    assert torch.allclose(anatomy.decode(given, (48, 40)), network(IMAGE), atol=1e-5)
 
 
 def test_a_network_without_levels() -> None:

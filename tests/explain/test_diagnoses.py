@@ -51,7 +51,7 @@ def test_a_healthy_network_is_left_alone(explanation: Explanation) -> None:
         assert not one.found, one
         assert one.words
         assert not one.remedy
-    assert len(explanation.diagnoses) == 9
+    assert len(explanation.diagnoses) == 10
 
 
 def test_class_never_painted() -> None:
@@ -112,6 +112,18 @@ def test_dead_bottleneck(healthy: Model) -> None:
     one = found(lazy)["dead bottleneck"]
     assert one.found
     assert "lazy U-Net" in one.words
+
+
+def test_an_answer_that_ignores_the_image_is_blamed_on_no_path(healthy: Model) -> None:
+    black = copy_of(healthy)
+    with torch.no_grad():
+        black.network.head.weight.zero_()  # type: ignore[union-attr]
+    seen = found(black)
+    assert seen["constant answer"].found
+    assert "the answer does not depend on the image" in seen["constant answer"].words
+    for cause in ("dead bottleneck", "collapsed skip", "blocky"):
+        assert not seen[cause].found, cause
+        assert "does not depend on the image" in seen[cause].words
 
 
 def test_one_class_starved(healthy: Model) -> None:
@@ -179,7 +191,8 @@ def test_a_network_that_knows_nothing_is_not_called_short_sighted() -> None:
 
 def test_without_masks_only_what_needs_no_truth_is_diagnosed(healthy: Model) -> None:
     blank = [(image, np.full_like(labels, VOID)) for image, labels in toys(5, start=1000)]
-    assert set(found(healthy, blank)) == {"normalisation differs", "dead bottleneck", "collapsed skip"}
+    asked = {"normalisation differs", "constant answer", "dead bottleneck", "collapsed skip"}
+    assert set(found(healthy, blank)) == asked
 
 
 def test_all_painted_as_one_class_is_no_renaming(healthy: Model) -> None:

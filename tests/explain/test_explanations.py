@@ -255,11 +255,30 @@ def test_monai_basic_unet_is_explained_like_ours(tmp_path: Path) -> None:
     assert said.levels["bottleneck"].layer.stride == 16
 
 
+def dull() -> Model:
+    network = UNet(3, 3, width=4, depth=2)
+    torch.nn.init.zeros_(network.head.weight)
+    network.head.bias.data[:] = torch.tensor([5.0, 0.0, 0.0])
+    return Model(network.eval(), CLASSES, NORMALISATION)
+
+
+def test_a_network_that_ignores_the_image_has_no_evidence_and_no_best_path(tmp_path: Path) -> None:
+    told = explain(dull(), as_set(toys(2)), out=tmp_path)
+    assert (told.pixel.half, told.pixel.most) == (None, None)
+    said = " ".join(sentence for of in words.answers(told).values() for sentence in of)
+    assert "the answer does not depend on the image" in said
+    for untrue in ("brings most", "Half of the evidence", "+0.00"):
+        assert untrue not in said, untrue
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    record = json.loads((tmp_path / "measurements.json").read_text(), parse_constant=refuse)
+    assert record["pixel"]["half"] is None
+
+
 def test_a_network_that_paints_one_class_is_explained_without_masks(tmp_path: Path) -> None:
-    dull = UNet(3, 3, width=4, depth=2)
-    torch.nn.init.zeros_(dull.head.weight)
-    dull.head.bias.data[:] = torch.tensor([5.0, 0.0, 0.0])
-    model = Model(dull.eval(), CLASSES, NORMALISATION)
+    model = dull()
     images = [image for image, _ in toys(3)]
     untold = from_arrays(images, [np.full(image.shape[:2], VOID, np.uint8) for image in images], ["a", "b", "c"])
     page = explain(model, untold, out=tmp_path / "report")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_any_module_is_explained_through_the_same_door(discs: Path) -> None:
     model = Segmenter.from_module(Plain(), classes, ((80.0,) * 3, (60.0,) * 3))
     told = model.explain(discs)
     assert [path.name for path in told.skips.paths] == ["skip 0", "bottleneck"]
-    assert told.sights["output"].theoretical == 11  # five pixels to either side, and its own
+    assert told.sights["output"].theoretical == 10  # its own, five pixels to one side and four to the other
     assert all(leak.holds for leak in told.sights.leaks)
 
 
@@ -94,6 +95,35 @@ def test_the_figures_for_notebooks_show_what_was_measured(explanation: Explanati
     if explanation.presence is not None:
         others.append(draw_presence(explanation.presence, explanation.layers, explanation.levels))
     assert all(isinstance(figure, Figure) for figure in others)
+
+
+DRAWN: tuple[Callable[[Explanation], Figure], ...] = (
+    draw_levels, draw_paintings, draw_presence, draw_sight, draw_skips,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_every_figure_is_drawn_of_the_whole_explanation(
+    draw: Callable[[Explanation], Figure], explanation: Explanation
+) -> None:
+    fair = Measured(0.7, None, None, images=8, pixels=100, method="", seed=0)
+    presence = Presence("image", (1,), {layer.name: fair for layer in explanation.layers})
+    assert draw(replace(explanation, presence=explanation.presence or presence)).axes
+
+
+def test_what_was_not_measured_is_not_drawn_and_says_why(explanation: Explanation) -> None:
+    notes = ("What and where were not measured: one class.", "Presence was not measured: no class is both.")
+    bare = replace(explanation, levels=None, presence=None, examples=(), notes=("Which images: val.", *notes))
+    for draw, note in zip((draw_levels, draw_presence), notes):
+        with pytest.raises(DataError, match=note.rstrip(".")):
+            draw(bare)
+        with pytest.raises(DataError, match="not measured"):
+            draw(None)
+    with pytest.raises(DataError, match="example 0 of 0"):
+        draw_paintings(bare)
+    with pytest.raises(DataError, match="Dice"):
+        draw_skips(explanation, ["Dice"])
+    assert draw_sight(bare).axes
 
 
 @pytest.mark.parametrize("kind", ["what", "where", "side", "untrained_what", "untrained_where"])

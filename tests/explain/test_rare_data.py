@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,20 @@ def test_the_answer_is_scored_on_the_pixels_that_probes_are_asked_of() -> None:
     assert found.answer_what.value == 1.0
     assert found.answer_what.pixels == found.readings[0].what.pixels == int((label != 2).sum())
     assert found.chance == 0.5
+
+
+def test_how_far_shuffled_labels_come_from_chance_is_tried_anew_at_every_layer() -> None:
+    """Of few images one shuffling may lead far from chance; the same for all layers, all would be told wrong alike."""
+    layers = [Layer(name, "encoder", 0, "", 1, 1) for name in "abc"]
+    alike = _samples(4, dict.fromkeys(range(4), (0, 1)))
+    label = alike.spots[0].label
+    inside = dict.fromkeys("abc", (label + np.linspace(0, 3, len(label)))[:, None])
+    features = inside, dict.fromkeys("abc", np.zeros((0, 1)))
+    samples = replace(alike, features=features, corners=dict.fromkeys("abc", alike.corners["a"]))
+    answers = np.eye(2)[label], np.zeros((0, 2))
+    found = measure_levels(layers, samples, samples, answers, classes=2, distance=1, seed=0, progress=lambda _: None)
+    assert len({one.what.value for one in found.readings}) == 1
+    assert len({one.shuffled.value for one in found.readings}) > 1
 
 
 def _samples(images: int, held: dict[int, tuple[int, ...]]) -> Samples:

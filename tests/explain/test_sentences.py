@@ -63,6 +63,60 @@ def test_the_end_of_the_decoder_is_held_against_the_least_that_was_measured(expl
     assert "more of both" not in worse
 
 
+def test_of_the_end_of_the_decoder_only_what_was_measured_is_told(explanation: Explanation) -> None:
+    assert explanation.levels is not None
+    *others, last = explanation.levels.readings
+    nothing = replace(sure(0.5), value=None, low=None, high=None, images=0)
+    for what, where, told in (
+        (nothing, nothing, []), (nothing, sure(0.9), ["At the end of the decoder where is 0.90 [0.89, 0.91]."]),
+    ):  # fmt: skip
+        readings = (*(replace(one, what=what) for one in others), replace(last, what=what, where=where))
+        said = words.levels(replace(explanation, levels=replace(explanation.levels, readings=readings)))
+        assert [one for one in said if one.startswith("At the end")] == told
+
+
+@pytest.mark.parametrize(("images", "ending"), [(8, "shows nothing;"), (4, "the range itself is uncertain;")])
+def test_shuffled_labels_say_how_far_from_chance_nothing_may_lead(
+    images: int, ending: str, explanation: Explanation
+) -> None:
+    assert explanation.levels is not None
+    readings = [
+        replace(one, shuffled=Measured(value, None, None, images, 100, "", 0))
+        for one, value in zip(explanation.levels.readings, (0.2, 0.2, 0.3, 0.3, 0.5, 0.6))
+    ]
+    told = replace(explanation, levels=replace(explanation.levels, readings=tuple(readings)))
+    (said,) = (one for one in words.levels(told) if one.startswith("Controls:"))
+    assert "score 0.20 to 0.60, 0.35 on average (chance 0.33): what was read within that range shows nothing" in said
+    assert ending in said
+
+
+@pytest.mark.parametrize(("cost", "told"), [(0.001, False), (0.02, True)])
+def test_a_path_hurts_that_costs_as_much_as_is_printed(cost: float, told: bool, explanation: Explanation) -> None:
+    first, *others = explanation.skips.worth["mean IoU"]
+    worth = replace(first, shapley=Measured(-cost, -1.1 * cost, -0.9 * cost, 8, 100, "", 0))
+    skips = replace(explanation.skips, worth=explanation.skips.worth | {"mean IoU": (worth, *others)})
+    said = " ".join(words.skips(replace(explanation, skips=skips)))
+    assert (f"{first.path.name} ({-cost:+.2f} [" in said.partition("Some paths hurt")[2]) == told
+
+
+@pytest.mark.parametrize(("accuracy", "said"), [
+    ({"pixel": (0.85, 0.79, 0.91), "bottleneck": (0.87, 0.81, 0.93)},
+     "bottleneck does best (not shown to be better than raw pixel)."),
+    ({"pixel": (0.5, 0.4, 0.6), "bottleneck": (0.87, 0.81, 0.93)}, "bottleneck does best."),
+    ({"pixel": (0.5, 0.4, 0.6), "encoder.0": (0.88, 0.8, 0.9), "bottleneck": (0.87, 0.81, 0.93)},
+     "encoder 0 does best (not shown to be better than the bottleneck)."),
+    ({"pixel": (0.5, 0.4, 0.6), "bottleneck": (0.7, 0.65, 0.75), "decoder.1": (0.85, 0.8, 0.9),
+      "decoder.0": (0.9, 0.85, 0.95)},
+     "decoder 0 does best (not shown to be better than decoder 1): the right half of the U adds to it."),
+])  # fmt: skip
+def test_the_best_reader_of_yes_or_no_is_held_against_the_next(
+    accuracy: Mapping[str, tuple[float, float, float]], said: str, explanation: Explanation
+) -> None:
+    of = {name: Measured(*value, images=8, pixels=100, method="", seed=0) for name, value in accuracy.items()}
+    told = words.presence(replace(explanation, presence=Presence("image", (1,), of)))
+    assert told[0].endswith(said)
+
+
 @pytest.mark.parametrize(("images", "ending"), [
     (5, "at most 90 px: on average the evidence comes from a smaller square than that."), (4, "at most 90 px."),
 ])  # fmt: skip

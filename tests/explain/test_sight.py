@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,17 +50,41 @@ def sights(healthy: Model) -> Sights:
 
 
 def test_nothing_is_seen_beyond_the_theoretical_window(healthy: Model, sights: Sights) -> None:
-    windows = field(healthy.network, (3, 48, 48))
+    windows = field(healthy.network, (3, 160, 160))  # no window in its middle is cut by a rim
     for sight in sights.sights:
         module = sight.layer
-        before, after = windows.reach(module)[0]
         stride = 1 if module == "output" else int(windows.stride(module)[0])
-        assert sight.theoretical == before + after + stride
+        units = range(80 // stride, 80 // stride + 4)
+        boxes = [windows.receptive_field(module, (unit, unit)) for unit in units]
+        assert sight.theoretical == max(stop - start for box in boxes for start, stop in box)
+        assert f"{sight.theoretical}x{sight.theoretical}" in sight.words
         # measured squares are centred on the cell, windows reach a little farther to one side
         assert 0 < sight.half.value <= sight.most.value <= sight.theoretical + 2 * stride
-        assert 0 < sight.share <= 1.5
+        assert 0 < sight.share <= 1
     deeper = [sights[name].most.value for name in ("encoder.0", "encoder.1", "bottleneck")]
     assert deeper == sorted(deeper)
+
+
+def test_what_can_be_seen_is_what_one_unit_can_see() -> None:
+    """Units at even and odd places see farther to one side or the other; no single one sees both."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.ConvTranspose2d(2, 2, 2, 2), nn.Conv2d(2, 2, 3, padding=1))
+    for parameter in network.parameters():
+        parameter.data = 0.1 + torch.rand_like(parameter)
+    seen = []
+    for row in range(16, 20):
+        image = torch.ones(1, 1, 32, 32, requires_grad=True)
+        network(image)[0, 0, row, 16].backward()
+        rows = image.grad[0, 0].sum(1).nonzero()
+        seen.append(int(rows.max() - rows.min()) + 1)
+    anatomy = GraphAnatomy(network.eval().requires_grad_(False), (1, 1, 32, 32))
+    found = measure_sight(anatomy, [torch.randn(1, 1, 32, 32)], seed=0, progress=lambda _: None)["output"]
+    assert found.theoretical == found.visible == max(seen)
+
+
+def test_a_square_beyond_what_the_images_show_is_all_of_it(sights: Sights) -> None:
+    out = sights["output"]
+    assert replace(out, most=replace(out.most, value=out.visible + 3.0)).share == 1
 
 
 def test_the_windows_hold_for_every_unit_tried(sights: Sights) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from whatwhere.explain import skips
 from whatwhere.explain.anatomy import UNetAnatomy
 from whatwhere.explain.pixels import regions
-from whatwhere.explain.skips import Tally, _sampled_orders, measure_skips, shapley_matrix
+from whatwhere.explain.skips import MOVED, Tally, _moved, _sampled_orders, measure_skips, shapley_matrix
 from whatwhere.judge import Judge
 from whatwhere.judge.boundaries import contour
 from whatwhere.network import Model, UNet
@@ -126,6 +126,13 @@ def test_a_path_that_nobody_listens_to_is_worth_nothing(healthy: Model) -> None:
         assert of[1].other_missing.value == 0
     assert worths.response[1] == pytest.approx(0, abs=1e-5)
     assert worths.response[0] > 0.05
+
+
+def test_one_class_everywhere_is_moved_when_it_becomes_another() -> None:
+    """An answer without place has no spread, and still depends on the image."""
+    ones = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    assert _moved(ones.flip(1), ones) > MOVED
+    assert _moved(ones, ones) == 0
 
 
 def test_one_image_has_no_other_to_borrow_from(healthy: Model) -> None:

@@ -250,6 +250,37 @@ def test_what_is_brushed_changes_within_a_border_and_can_be_undone(visit: Open) 
     assert (drawn(page, "image"), drawn(page)) == (image, whole)
 
 
+def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> None:
+    page = visit()
+    page.locator(".brush input[value=grey]").check()
+    undo = page.locator(".brush button", has_text="Undo")
+    box = surface(page).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    until(lambda: undo.is_enabled(), "nothing is brushed")
+    page.keyboard.press("]")
+    wait_until_still(page)
+    page.mouse.move(x + 60, y + 60, steps=4)
+    page.mouse.up()
+    assert undo.is_disabled(), "a stroke goes on over the next image"
+
+    held: list[Any] = []
+    page.route("**/api/painting", lambda route: held.append(route))
+    page.keyboard.press("i")
+    page.keyboard.press("]")
+    until(lambda: page.evaluate("1") and held, "no painting was asked for")
+    page.keyboard.press("Enter")
+    page.mouse.click(x, y)
+    assert undo.is_disabled(), "the next image is brushed where the last one is shown"
+    held[0].continue_()
+    wait_until_still(page)
+    page.mouse.click(x, y)
+    until(lambda: undo.is_enabled(), "nothing can be brushed any more")
+    held[-1].continue_()
+    wait_until_still(page)
+
+
 def test_every_tour_leads_through_three_to_five_steps(visit: Open) -> None:
     page = visit()
     questions = page.locator(".question")
@@ -449,6 +480,32 @@ def test_an_address_that_names_what_is_not_here_says_so(visit: Open) -> None:
     assert "model none" in notice.inner_text()
     assert "What to do" in notice.inner_text()
     assert "Nothing yet" in changed(page)
+
+
+def test_an_address_that_brushes_outside_the_image_says_so(visit: Open) -> None:
+    """A smaller image may have the name by now."""
+    refusals: list[str] = []
+
+    def note(page: Page) -> None:
+        page.on("response", lambda answer: refusals.append(answer.url) if answer.status >= 400 else None)
+
+    here = "#model=discs&image=disc+0.png&pixel=5,6"
+    page = visit(f"{here}&paths=x:cut&edits=g{SIDE},5,3~b1,1,1~p2,2,1,80,0&tour=foo,3", route=note)
+    until(lambda: hash_of(page) == f"{here}&edits=b1,1,1", f"the address is {hash_of(page)}")
+    said = " ".join(page.locator(".notice").all_inner_texts())
+    for words in ("tour foo", "path x", "a path of discs: skip 0", "in 2 of 3 places", f"its {SIDE} × {SIDE} pixels"):
+        assert words in said
+    page.evaluate(f"() => {{ location.hash = '{here}&paths=y:cut~skip+0:cut&edits=g1,{SIDE},3'; }}")
+    until(lambda: hash_of(page) == f"{here}&paths=skip+0:cut", "a changed address is not looked at")
+    wait_until_still(page)
+    assert refusals == []
+
+
+def test_an_address_past_the_end_of_a_tour_is_of_its_last_step(visit: Open) -> None:
+    page = visit("#tour=context,99")
+    assert page.locator(".tour-count").inner_text() == "4 of 4"
+    page.locator(".tour button", has_text="Back").click()
+    assert page.locator(".tour-count").inner_text() == "3 of 4"
 
 
 def test_good_and_bad_files(visit: Open, tmp_path: Path) -> None:
@@ -727,6 +784,32 @@ def test_a_narrow_page_puts_its_parts_below_each_other(visit: Open, width: int) 
     image, network = (lambda: page.locator(".image-side").bounding_box()), page.locator(".u")
     until(lambda: network.bounding_box()["y"] >= image()["y"] + image()["height"], "the U stands beside the image")
     assert page.locator("html").evaluate("one => one.scrollWidth - one.clientWidth") == 0, "it is cut at the right"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1366, 768), (1440, 900)])
+def test_on_a_laptop_no_words_are_cut_off(visit: Open, width: int, height: int) -> None:
+    page = visit()
+    page.set_viewport_size({"width": width, "height": height})
+    wide = """() => [...document.querySelectorAll("html, .tabs, .pixel-head, .pixel-head *, .change-head, .ious *")]
+      .filter((one) => one.scrollWidth > one.clientWidth && one.clientWidth)
+      .map((one) => one.className || one.tagName)"""
+
+    def nothing_is_cut() -> None:
+        until(lambda: page.evaluate(wide) == [], f"too wide for its place: {page.evaluate(wide)}", 5)
+
+    nothing_is_cut()
+    for path in ("bottleneck", "skip 0", "skip 1"):
+        valve(page, path).locator("input[value=cut]").check()
+    until(lambda: "of the pixels changed" in changed(page), "nothing changed")
+    wait_until_still(page)
+    nothing_is_cut()
+    head, said = page.locator(".pixel-head").first, set()
+    for x in range(0, SIDE, 4):  # over the ground and the disc, one of which is painted wrong
+        surface(page).hover(position=spot(page, x, 11))
+        until(lambda x=x: f"x {x}, y 11" in head.inner_text(), "the pointer is not followed")
+        nothing_is_cut()
+        said.add("the mask says" in head.inner_text())
+    assert said == {True, False}
 
 
 PHONE = {"width": 360, "height": 740}

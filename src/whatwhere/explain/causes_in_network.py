@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.explain.anatomy import Path
-from whatwhere.explain.diagnosis import Diagnosis, Observed
+from whatwhere.explain.diagnosis import CONSTANT, Diagnosis, Observed
+from whatwhere.explain.skips import MOVED
 
 __all__ = ["CHECKS"]
 
@@ -68,17 +69,38 @@ def _first_norm_shift(seen: Observed) -> tuple[float | None, float]:
     return float(shift), float(torch.maximum(ratio, 1 / ratio.clamp_min(1e-9)).median())
 
 
+def constant(seen: Observed) -> Diagnosis:
+    """An answer that is the same for every image."""
+    worths = seen.measured.skips
+    most = max(worths.response)
+    numbers = {"logits moved without one path, at most": most}
+    if not worths.constant:
+        words = f"Without one path the logits move by up to {most:.2f} of their spread."
+        return Diagnosis("constant answer", False, words, "", numbers)
+    return Diagnosis(
+        "constant answer",
+        True,
+        f"Whichever path is cut, the logits move by less than {MOVED} of their spread: the answer does not depend on "
+        "the image.",
+        "Check that these are the weights that were trained, and that the loss fell; if units died, train with a lower "
+        "learning rate.",
+        numbers,
+    )
+
+
 def dead_bottleneck(seen: Observed) -> Diagnosis:
     """The lazy U-Net: the answer does not change when the bottleneck says nothing."""
     worths = seen.measured.skips
     response = dict(zip((path.name for path in worths.paths), worths.response))
     moved = response["bottleneck"]
     numbers = {f"logits moved without {name}": value for name, value in response.items()}
+    if worths.constant:
+        return Diagnosis("dead bottleneck", False, CONSTANT, "", numbers)
     if len(worths.paths) == 1 and moved < 0.05:
         words = (
             f"Everything passes through the bottleneck, and without it the logits move by {moved:.3f} of their spread."
         )
-        return Diagnosis("dead bottleneck", False, f"{words} The answer does not depend on the image.", "", numbers)
+        return Diagnosis("dead bottleneck", False, f"{words} The answer hardly depends on the image.", "", numbers)
     if moved >= 0.05:
         words = f"Without the bottleneck the logits move by {moved:.2f} of their spread: it is used."
         return Diagnosis("dead bottleneck", False, words, "", numbers)
@@ -100,7 +122,9 @@ def collapsed_skip(seen: Observed) -> Diagnosis:
     rows = list(zip(worths.paths, worths.response, seen.study.silent))[:-1]
     numbers = {f"logits moved without {path.name}": moved for path, moved, _ in rows}
     numbers |= {f"silent channels of {path.name}": silent for path, _, silent in rows}
-    dead = [row for row in rows if (row[1] < 0.01 and not _brings(seen, row[0])) or row[2] > 0.95]
+    if worths.constant:
+        return Diagnosis("collapsed skip", False, CONSTANT, "", numbers)
+    dead = [row for row in rows if (row[1] < MOVED and not _brings(seen, row[0])) or row[2] > 0.95]
     if not dead:
         words = "Every skip carries features that change, and the answer changes without it." if rows else "No skips."
         return Diagnosis("collapsed skip", False, words, "", numbers)
@@ -112,7 +136,7 @@ def collapsed_skip(seen: Observed) -> Diagnosis:
     return Diagnosis(
         "collapsed skip",
         True,
-        f"{said}. It delivers {'nothing' if all(moved < 0.01 for _, moved, _ in dead) else 'little'}.",
+        f"{said}. It delivers {'nothing' if all(moved < MOVED for _, moved, _ in dead) else 'little'}.",
         "Leave it out (train --skips) and save its cost, or lower the learning rate if its features died.",
         numbers,
     )
@@ -125,5 +149,5 @@ def _brings(seen: Observed, path: Path) -> bool:
     return any((row.alone_missing.value or 0.0) > 0.005 for row in rows)
 
 
-CHECKS = (normalisation, dead_bottleneck, collapsed_skip)
+CHECKS = (normalisation, constant, dead_bottleneck, collapsed_skip)
 """None needs masks."""

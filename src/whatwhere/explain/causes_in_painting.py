@@ -10,7 +10,8 @@ import numpy as np
 from scipy.ndimage import gaussian_gradient_magnitude
 from scipy.optimize import linear_sum_assignment
 
-from whatwhere.explain.diagnosis import Diagnosis, Observed
+from whatwhere.explain.diagnosis import CONSTANT, Diagnosis, Observed
+from whatwhere.explain.skips import MOVED
 from whatwhere.judge.boundaries import contour
 from whatwhere.judge.comparison import ENOUGH
 from whatwhere.records import VOID
@@ -205,9 +206,11 @@ _SHARP = 0.8
 def blocky(seen: Observed) -> Diagnosis:
     """No fine skip: edges can be no finer than the finest path that reaches the decoder."""
     worths = seen.measured.skips
+    if worths.constant:
+        return Diagnosis("blocky", False, CONSTANT)
     skips = worths.paths[:-1]
     finest = min((path.level for path in worths.paths), default=0)
-    lost = [path for path, moved in zip(skips, worths.response) if moved < 0.01]
+    lost = [path for path, moved in zip(skips, worths.response) if moved < MOVED]
     alive = [path.level for path in worths.paths if path not in lost]
     finest = min(alive, default=finest)
     strict = seen.scores.pooled["mean_boundary_f1"]

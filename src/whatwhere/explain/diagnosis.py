@@ -18,7 +18,10 @@ from whatwhere.explain.study import Study
 from whatwhere.judge import Scores
 from whatwhere.network import Model
 
-__all__ = ["Diagnosis", "Measurements", "Observed"]
+__all__ = ["CONSTANT", "Diagnosis", "Measurements", "Observed"]
+
+CONSTANT = "Not asked: the answer does not depend on the image."
+"""Said of causes that are told by what changes when a path is cut, where nothing does."""
 
 Array = NDArray[Any]
 

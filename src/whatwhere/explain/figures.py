@@ -1,7 +1,7 @@
 """Charts of what was measured, as matplotlib figures: for notebooks, and, with `TOKENS` as colours, for the report.
 
 Colours are told apart with every kind of colour vision (Okabe & Ito 2008); series also differ in marker or line.
-Knows the records of this room only.
+Each takes the whole explanation, or the parts of it that it shows. Knows the records of this room only.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from whatwhere.errors import DataError
 from whatwhere.explain.anatomy import Layer
 from whatwhere.explain.explanation import Explanation
-from whatwhere.explain.levels import Levels
+from whatwhere.explain.levels import NOT_MEASURED, Levels
 from whatwhere.explain.measured import Measured
 from whatwhere.explain.objects import ObjectSize
 from whatwhere.explain.presence import Presence
@@ -24,7 +25,19 @@ from whatwhere.explain.sight import Sights
 from whatwhere.explain.skips import Worths
 from whatwhere.judge import to_display
 
-__all__ = ["LIGHT", "TOKENS", "Palette", "draw_levels", "draw_paintings", "draw_presence", "draw_sight", "draw_skips"]
+__all__ = [
+    "LIGHT",
+    "MAIN_SCORES",
+    "TOKENS",
+    "Palette",
+    "draw_levels",
+    "draw_paintings",
+    "draw_presence",
+    "draw_sight",
+    "draw_skips",
+]
+
+MAIN_SCORES = ("interior accuracy", "boundary accuracy", "mean IoU", "Boundary F1")
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,13 @@ class Palette:
 LIGHT = Palette("#1f2328", "#667079", "#d5d9de", "#0072b2", "#c8500a", "#00875f")
 TOKENS = Palette("#010203", "#020304", "#030405", "#040506", "#050607", "#060708")
 """Placeholders that the report replaces by its style sheet's colours, which change with light and dark."""
+
+
+def _not_measured(told: object, opening: str) -> DataError:
+    """Why a part is lacking, which a note says that opens so."""
+    notes = told.notes if isinstance(told, Explanation) else ()
+    note = next((one for one in notes if one.startswith(opening)), opening.rstrip(":"))
+    return DataError(note, "", "draw what was measured, or explain other images")
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -83,8 +103,15 @@ def _label(layer: Layer) -> str:
     return {"pixel": "raw\npixel", "bottleneck": "bottle-\nneck"}.get(layer.role, f"{layer.role}\n{layer.level}")
 
 
-def draw_levels(levels: Levels, palette: Palette = LIGHT) -> Figure:
-    """What and where along the U, with the controls as faint lines."""
+def draw_levels(told: Explanation | Levels | None, palette: Palette = LIGHT) -> Figure:
+    """What and where along the U, with the controls as faint lines.
+
+    Raises:
+        DataError: neither was measured.
+    """
+    levels = told.levels if isinstance(told, Explanation) else told
+    if levels is None:
+        raise _not_measured(told, NOT_MEASURED)
     figure = _figure(8.6, 4.0)
     axes = figure.subplots()
     _plain(axes, palette)
@@ -136,7 +163,13 @@ def draw_paintings(explanation: Explanation, which: int = 0, palette: Palette = 
 
     Args:
         which: of ``explanation.examples``.
+
+    Raises:
+        DataError: there is no such example.
     """
+    count = len(explanation.examples)
+    if which not in range(-count, count):
+        raise DataError(f"example {which} of {count}", "one that is there, counted from 0", "")
     example, levels = explanation.examples[which], explanation.levels
     colours = np.full((256, 3), 90, np.uint8)
     colours[: explanation.classes.count] = explanation.classes.colors
@@ -164,8 +197,12 @@ def draw_paintings(explanation: Explanation, which: int = 0, palette: Palette = 
     return figure
 
 
-def draw_sight(sights: Sights, objects: Sequence[ObjectSize], palette: Palette = LIGHT) -> Figure:
+def draw_sight(
+    told: Explanation | Sights, objects: Sequence[ObjectSize] | None = None, palette: Palette = LIGHT
+) -> Figure:
     """For each layer what it can see, and in how much of it the influence lies; objects of the data below."""
+    sights, known = (told.sights, told.objects) if isinstance(told, Explanation) else (told, ())
+    objects = known if objects is None else objects
     shown = [one for one in objects if not one.fills][:8]
     rows = len(sights.sights) + len(shown)
     figure = _figure(8.6, 0.6 + 0.34 * rows)
@@ -205,8 +242,20 @@ def draw_sight(sights: Sights, objects: Sequence[ObjectSize], palette: Palette =
     return figure
 
 
-def draw_skips(worths: Worths, scores: Sequence[str], palette: Palette = LIGHT) -> Figure:
-    """For each score a staircase from nothing to everything, one step a path (its Shapley value)."""
+def draw_skips(told: Explanation | Worths, scores: Sequence[str] | None = None, palette: Palette = LIGHT) -> Figure:
+    """For each score a staircase from nothing to everything, one step a path (its Shapley value).
+
+    Args:
+        scores: names out of ``worth``; `MAIN_SCORES`, as far as they were measured, if None.
+
+    Raises:
+        DataError: none of them was measured.
+    """
+    worths = told.skips if isinstance(told, Explanation) else told
+    scores = [name for name in MAIN_SCORES if name in worths.worth] if scores is None else scores
+    if not scores or not set(scores) <= worths.worth.keys():
+        there = ", ".join(worths.worth) or "none"
+        raise DataError(f"the scores {list(scores or MAIN_SCORES)}", f"of those that were measured ({there})", "")
     figure = _figure(8.6, 2.9)
     names = [path.name for path in worths.paths][::-1]
     for axes, score in zip(figure.subplots(1, len(scores), sharey=True, squeeze=False)[0], scores):
@@ -238,9 +287,21 @@ def draw_skips(worths: Worths, scores: Sequence[str], palette: Palette = LIGHT) 
 
 
 def draw_presence(
-    presence: Presence, layers: Sequence[Layer], levels: Levels | None, palette: Palette = LIGHT
+    told: Explanation | Presence | None,
+    layers: Sequence[Layer] = (),
+    levels: Levels | None = None,
+    palette: Palette = LIGHT,
 ) -> Figure:
-    """How well each pooled level tells whether a class is there, beside *what* of its single units."""
+    """How well each pooled level tells whether a class is there, beside *what* of its single units.
+
+    Raises:
+        DataError: it was not measured.
+    """
+    presence = told.presence if isinstance(told, Explanation) else told
+    if isinstance(told, Explanation):
+        layers, levels = told.layers, told.levels
+    if presence is None:
+        raise _not_measured(told, "Presence was not measured:")
     figure = _figure(8.6, 2.7)
     axes = figure.subplots()
     _plain(axes, palette)

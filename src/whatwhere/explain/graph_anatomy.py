@@ -174,11 +174,8 @@ class _Parts:
         coarsest = max(levels[node] for node in hidden)
         bottleneck = [node for node in hidden if levels[node] == coarsest][-1]
         before, after = _ancestors({bottleneck}), _descendants(nodes, {bottleneck})
-        skips = [
-            node
-            for node in [image, *maps]
-            if node not in after and node is not bottleneck and any(user in after for user in node.users)
-        ]
+        way_down = {image, *before.intersection(after_image)}
+        skips = _skips([node for node in (image, *maps) if node is not bottleneck], way_down, after)
         layers: dict[str, fx.Node] = {}
         for level in range(coarsest):
             found = [node for node in hidden if node in before and levels[node] == level]
@@ -190,6 +187,30 @@ class _Parts:
             if found:
                 layers[f"decoder.{level}"] = found[-1]
         return cls(halved, layers, tuple(sorted(skips, key=levels.__getitem__)), bottleneck)
+
+
+def _skips(maps: Sequence[fx.Node], way_down: set[fx.Node], after: set[fx.Node]) -> list[fx.Node]:
+    """Maps that are read after the bottleneck and not made of it.
+
+    A gate holds a projection of a skip against what comes from below: made beside the way down, of that skip alone, it
+    is cut with it and is none of its own.
+    """
+    read = [node for node in maps if node not in after and any(user in after for user in node.users)]
+    return [node for node in read if node in way_down or not _is_projection(node, set(read), way_down)]
+
+
+def _is_projection(node: fx.Node, skips: set[fx.Node], way_down: set[fx.Node]) -> bool:
+    """Whether a map is made of one skip alone, and of nothing else on the way down."""
+    met: set[fx.Node] = set()
+    seen, stack = {node}, [node]
+    while stack:
+        for source in stack.pop().all_input_nodes:
+            if source in skips or source in way_down:
+                met.add(source)
+            elif source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return len(met) == 1 and met <= skips
 
 
 def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer:

@@ -61,7 +61,8 @@ class Reading:
             where probes can be asked of fewer than two classes.
         where: on boundary pixels, by probes fitted on other parts of the same image.
         side: on boundary pixels of held-out images, or quarters of a single one.
-        shuffled: *what* of a probe fitted on shuffled labels: chance.
+        shuffled: *what* of a probe fitted on shuffled labels: chance, and how far from it one comes by accident. Each
+            layer's are shuffled in another order.
         untrained_what, untrained_where: the same layer of an untrained network; None for the raw pixel.
         equal_what, equal_where: with as many random projections at each level as the narrowest level has features.
     """
@@ -207,11 +208,12 @@ def _read(
     interior, boundary = samples.spots
     probe, squares = f"linear probe (logistic regression, C={STRENGTH})", _squares(samples.corners[layer.name], block)
     inside, across = (folds_over(groups, spots.image) for groups, spots in zip(samples.groups, samples.spots))
+    order = [seed, *layer.name.encode()]  # of one for all layers, all would be as far from chance, and to one side
 
     def what(source: Samples, how: str, equal: bool = False, shuffle: bool = False) -> Measured:
         x = source.features[0][layer.name]
         x = projected(x, count, seed) if equal else x
-        logits = held_out_logits(x, interior.label, source.groups[0], classes, seed if shuffle else None)
+        logits = held_out_logits(x, interior.label, source.groups[0], classes, order if shuffle else None)
         return _score_what(logits, interior, classes, f"{_what(distance)}; {probe}, {inside}{how}", seed)
 
     def where(source: Samples, how: str, equal: bool = False) -> Measured:
@@ -230,7 +232,7 @@ def _read(
         what=plain_what,
         where=plain_where,
         side=_score_where(sides, boundary, classes, f"{_where(layer)}; {probe}, {across}", seed),
-        shuffled=what(samples, "; labels shuffled", shuffle=True),
+        shuffled=what(samples, "; labels shuffled, of each layer in another order", shuffle=True),
         untrained_what=what(untrained, fresh) if hidden else None,
         untrained_where=where(untrained, fresh) if hidden else None,
         equal_what=what(samples, same, equal=True) if wide else plain_what,

@@ -22,7 +22,7 @@ from whatwhere.explain.anatomy import Anatomy
 from whatwhere.explain.cases import Case
 from whatwhere.explain.levels import gather
 from whatwhere.explain.probes import Probe, softmax
-from whatwhere.explain.sight import centred, containing, ring_profile
+from whatwhere.explain.sight import centred, ring_profile, side_holding
 from whatwhere.field import Field
 from whatwhere.records import Box
 
@@ -88,7 +88,8 @@ class PixelStory:
         margin, baseline: that logit difference on the image and on the image of the data-set mean.
         completeness: by how much the evidence misses ``margin - baseline``, as a share of it.
         steps: of the integration.
-        half, most: side in px of the square around the pixel with 50 and 95 % of the absolute evidence.
+        half, most: side in px of the square around the pixel with 50 and 95 % of the absolute evidence; None where
+            there is none.
     """
 
     image: str
@@ -108,8 +109,8 @@ class PixelStory:
     baseline: float
     completeness: float
     steps: int
-    half: float
-    most: float
+    half: float | None
+    most: float | None
     case: Case
     painting: NDArray[np.uint8]
 
@@ -177,8 +178,8 @@ def tell_pixel(
         baseline=at_baseline,
         completeness=completeness,
         steps=steps,
-        half=float(containing(profile, 0.5)),
-        most=float(containing(profile, 0.95)),
+        half=side_holding(profile, 0.5),
+        most=side_holding(profile, 0.95),
         case=case,
         painting=logits[0].argmax(0).to(torch.uint8).cpu().numpy(),
     )

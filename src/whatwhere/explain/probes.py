@@ -7,6 +7,7 @@ features. It is always scored on images that it was not fitted on.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -88,7 +89,12 @@ def _threads() -> ThreadpoolController:
 
 
 def held_out_logits(
-    features: Array, labels: Array, groups: Array, classes: int, seed: int | None = None, folds: int = FOLDS
+    features: Array,
+    labels: Array,
+    groups: Array,
+    classes: int,
+    seed: int | Sequence[int] | None = None,
+    folds: int = FOLDS,
 ) -> Array:
     """``(n, classes)`` logits of each row by a probe fitted on other groups (images) only; NaN if there are none.
 

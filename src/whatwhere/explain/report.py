@@ -22,14 +22,13 @@ from PIL import Image, ImageDraw
 
 from whatwhere.explain import figures, words
 from whatwhere.explain.explanation import Example, Explanation
+from whatwhere.explain.figures import MAIN_SCORES
 from whatwhere.explain.pixel import PixelStory
 from whatwhere.judge import to_display
 from whatwhere.records import Classes, color_text
 from whatwhere.writing import whole_file, write_json
 
 __all__ = ["MAIN_SCORES", "inline_svg", "write_report"]
-
-MAIN_SCORES = ("interior accuracy", "boundary accuracy", "mean IoU", "Boundary F1")
 
 Picture = NDArray[np.uint8]
 

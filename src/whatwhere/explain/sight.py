@@ -32,6 +32,7 @@ __all__ = [
     "influence_maps",
     "measure_sight",
     "ring_profile",
+    "side_holding",
 ]
 
 SHARES = (0.5, 0.95)
@@ -50,14 +51,14 @@ class Sight:
 
     Attributes:
         layer: its name, or ``"output"``.
-        theoretical: side of the window that *can* influence a unit, wherever the unit stands on the grid of the
-            layers below (a single one may see less); None where nothing bounds it.
+        theoretical: side of the largest window that *can* influence one unit, of all places that a unit can have on
+            the grid of the layers below; None where nothing bounds it.
         half, most: side of the square around the middle of the unit's cell with 50 and 95 % of the influence, by
             gradients.
         restored: side of the visible square, around a pixel of that cell, from which on 95 % of the unit's answer is
             there, by occlusion.
         visible: side of the part of the theoretical window that the images can show.
-        share: ``most`` as a share of ``visible``.
+        share: ``most`` as a share of ``visible``; at most 1, though a square around the middle may reach beyond it.
         words: the theoretical window in words.
     """
 
@@ -74,7 +75,7 @@ class Sight:
     def share(self) -> float | None:
         if self.visible is None or self.most.value is None:
             return None
-        return self.most.value / self.visible
+        return min(1.0, self.most.value / self.visible)
 
     def to_json(self) -> dict[str, Any]:
         plain = {name: value.to_json() if isinstance(value, Measured) else value for name, value in vars(self).items()}
@@ -132,7 +133,8 @@ class Sights:
         lines = [f"{'':<14}{'can see':>8}{'50 % in':>9}{'95 % in':>9}"]
         for one in self.sights:
             can = "all" if one.theoretical is None else str(one.theoretical)
-            lines.append(f"{one.title:<14}{can:>8}{one.half.value or 0:>9.0f}{one.most.value or 0:>9.0f}")
+            half, most = ("–" if of.value is None else f"{of.value:.0f}" for of in (one.half, one.most))
+            lines.append(f"{one.title:<14}{can:>8}{half:>9}{most:>9}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -182,6 +184,15 @@ def containing(profiles: Array, share: float) -> Array:
     part = np.divide(share - below, here - below, out=np.ones_like(here), where=here > below)
     sides: Array = np.where(ring == 0, part, 2 * (ring - 1) + 1 + 2 * part)
     return sides
+
+
+def side_holding(profile: Array, share: float) -> float | None:
+    """As `containing`, of one profile; None where there is no influence to hold.
+
+    >>> side_holding(np.array([1.0, 8.0]), 1.0), side_holding(np.zeros(2), 1.0)
+    (3.0, None)
+    """
+    return float(containing(profile, share)) if profile.any() else None
 
 
 def measure_sight(
@@ -359,11 +370,12 @@ def _sight(
     seed: int,
 ) -> Sight:
     module = "output" if layer is None else layer.module
-    reach = windows.reach(module)
+    reach, extent = windows.reach(module), windows.extent(module)
     cell = _cell(layer)
-    theoretical = None if reach is None else max(before + side + after for (before, after), side in zip(reach, cell))
-    # beyond the window nothing matters, so no larger square can be needed; the pixel may stand at the cell's rim
-    widest = np.minimum(sides, (theoretical or sides[-1]) + 2 * (max(cell) - 1)).tolist()
+    theoretical = None if extent is None else max(extent)
+    # beyond the windows nothing matters, so no larger square can be needed; the pixel may stand at the cell's rim
+    hull = sides[-1] if reach is None else max(before + side + after for (before, after), side in zip(reach, cell))
+    widest = np.minimum(sides, hull + 2 * (max(cell) - 1)).tolist()
     profiles = np.stack(rings) if rings else np.zeros((0, 1))
     how = "side in px of the square around a unit with {} of the absolute gradient, mean over images; one unit an image"
     seen = "side in px of the visible square from which on 95 % of a unit's answer is restored; one unit an image"

@@ -38,6 +38,7 @@ from whatwhere.records import Classes
 
 __all__ = [
     "MOST_EXACT",
+    "MOVED",
     "TOLERANCE",
     "Tally",
     "Worth",
@@ -51,6 +52,8 @@ MOST_EXACT = 7
 """Up to this many paths every coalition is measured; beyond, sampled orders."""
 TOLERANCE = 1.0
 """px, of Boundary F1."""
+MOVED = 0.01
+"""Share of their own spread from which on logits count as moved."""
 
 _ORDERS = 12
 
@@ -93,6 +96,7 @@ class Worths:
         coalitions: for each score its value for every coalition measured; bit p of the index is path p.
         exact: every coalition was measured; if not, how many random orders were.
         response: for each path, how much the logits move when it is absent, as a share of their own spread.
+        constant: nothing moves whichever path is absent: the answer does not depend on the image.
     """
 
     paths: tuple[Path, ...]
@@ -102,6 +106,10 @@ class Worths:
     coalitions: dict[str, dict[int, float]]
     exact: bool
     response: tuple[float, ...]
+
+    @property
+    def constant(self) -> bool:
+        return max(self.response) < MOVED
 
     def __str__(self) -> str:
         lines = []
@@ -316,11 +324,13 @@ def _cuts(
 def _moved(logits: Tensor, answer: Tensor) -> float:
     """Root mean square change of what decides, in units of its own spread over pixels.
 
-    What is added to all classes alike decides nothing, nor does what a class has of the answer everywhere.
+    What is added to all classes alike decides nothing, nor does what a class has of the answer everywhere. An answer
+    that is the same at every place has no spread: whatever changes there is all of it.
     """
     change, own = (one - one.mean(1, keepdim=True) for one in (logits - answer, answer))
     spread = float((own - own.mean((2, 3), keepdim=True)).square().mean().sqrt())
-    return float(change.square().mean().sqrt()) / spread if spread > 0 else 0.0
+    moved = float(change.square().mean().sqrt())
+    return moved / spread if spread > 0 else float(moved > 0)
 
 
 def _share_out(

@@ -5,7 +5,6 @@ Knows a model and its cases; nothing of how results are written.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from whatwhere.explain.sight import Sights, measure_sight
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
 from whatwhere.network import Model, UNet, measuring_machine, prepare_torch
+from whatwhere.network.copied import copied
 from whatwhere.records import VOID
 
 __all__ = ["Bench", "Progress", "levels_of", "pictures_of", "prepare", "sights_of", "skips_of", "study_of"]
@@ -88,7 +88,7 @@ def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel |
     machine = measuring_machine()
     prepare_torch()
     cases, asked, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
-    network = copy.deepcopy(model.network).to(machine.device).float().eval().requires_grad_(False)
+    network = copied(model.network).to(machine.device).float().eval().requires_grad_(False)
     anatomy = anatomy_of(network, cases[0])
     fast = torch.autocast(machine.device, machine.dtype, enabled=machine.dtype != torch.float32)
     with fast:

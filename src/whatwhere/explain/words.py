@@ -16,6 +16,9 @@ from whatwhere.judge.comparison import ENOUGH
 
 __all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips", "unseen"]
 
+_TOLD = 0.005
+"""What a path brings or costs at least, to be told: less is 0.00."""
+
 
 def answers(e: Explanation) -> dict[str, list[str]]:
     """The five questions of the report, and what the measurements answer."""
@@ -52,16 +55,13 @@ def levels(e: Explanation) -> list[str]:
     top, bottom = _top(found), found["bottleneck"]
     said = [_what_sentence(top, bottom), _where_sentence(top, bottom, unseen(e))]
     if found.readings[-1].layer.role == "decoder":
-        said.append(_decoder_sentence(found))
+        said += _decoder_sentence(found)
     if bottom.what.value is None:
         return said
     said.append(_untrained_sentence(found))
-    shuffled = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
-    mixed = f"score {min(shuffled):.2f} to {max(shuffled):.2f}" if shuffled else "could not be scored"
     said.append(
-        f"Controls: probes fitted on shuffled labels {mixed} (chance "
-        f"{found.chance:.2f}); with only {found.equal_features} random mixtures of features kept at every level, what "
-        f"at the bottleneck is {bottom.equal_what} and where {bottom.equal_where}."
+        f"Controls: {_shuffled(found)}; with only {found.equal_features} random mixtures of features kept at every "
+        f"level, what at the bottleneck is {bottom.equal_what} and where {bottom.equal_where}."
     )
     return said
 
@@ -70,13 +70,31 @@ def _top(found: Levels) -> Reading:
     return next(one for one in found.readings if one.layer.role != "pixel")
 
 
-def _decoder_sentence(found: Levels) -> str:
+def _shuffled(found: Levels) -> str:
+    """How far from chance probes come that have nothing to learn, each layer's by a shuffling of its own."""
+    scores = [one.shuffled.value for one in found.readings if one.shuffled.value is not None]
+    if not scores:
+        return f"probes fitted on shuffled labels could not be scored (chance {found.chance:.2f})"
+    mean = sum(scores) / len(scores)
+    few = min(one.shuffled.images for one in found.readings) < ENOUGH
+    return (
+        f"probes fitted on shuffled labels score {min(scores):.2f} to {max(scores):.2f}, {mean:.2f} on average (chance "
+        f"{found.chance:.2f}): what was read within that range shows nothing"
+        + (f", and of fewer than {ENOUGH} images the range itself is uncertain" if few else "")
+    )
+
+
+def _decoder_sentence(found: Levels) -> list[str]:
     last, before = found.readings[-1], [one for one in found.readings[:-1] if one.layer.role != "pixel"]
-    said = f"At the end of the decoder what is {last.what} and where {last.where}"
+    read = {"what": last.what, "where": last.where}
+    told = [f"{asked} is {value}" for asked, value in read.items() if value.value is not None]
+    if not told:
+        return []
+    said = f"At the end of the decoder {' and '.join(told)}"
     what, where = (_least(before, asked) for asked in ("what", "where"))
     if _surely(last.what, what.what) <= 0 or _surely(last.where, where.where) <= 0:
-        return f"{said}."
-    return f"{said}: more of both than where each is least ({what.layer.title}, {where.layer.title})."
+        return [f"{said}."]
+    return [f"{said}: more of both than where each is least ({what.layer.title}, {where.layer.title})."]
 
 
 def _least(readings: list[Reading], asked: str) -> Reading:
@@ -220,6 +238,8 @@ def skips(e: Explanation) -> list[str]:
     if len(e.skips.paths) == 1:
         return ["This network has no skips: everything it paints passes through the bottleneck."]
     said = []
+    if e.skips.constant:
+        said.append("Whichever path is cut, the logits stay: the answer does not depend on the image.")
     for score in ("interior accuracy", "Boundary F1"):
         if score not in e.skips.worth:  # no edge, neither painted nor true, or no two classes far from one
             said.append(f"{score} could not be measured: these images hold too little of what it counts.")
@@ -229,15 +249,15 @@ def skips(e: Explanation) -> list[str]:
         gain = (e.skips.full[score].value or 0) - (e.skips.none[score].value or 0)
         name = "the bottleneck" if first.path.name == "bottleneck" else first.path.name
         sure = len(ranked) < 2 or _surely(first.shapley, ranked[1].shapley) > 0
-        most = f"{name} brings most: {_signed(first.shapley)}"
-        if not sure:
+        most = f"; {name} brings most: {_signed(first.shapley)}" if (first.shapley.value or 0.0) >= _TOLD else ""
+        if most and not sure:
             most += f", not shown to be more than {ranked[1].path.name}"
-        said.append(f"All paths together bring {gain:.2f} of {score}; {most}.")
+        said.append(f"All paths together bring {gain:.2f} of {score}{most}.")
     hurting = [
         f"{one.path.name} ({_signed(one.shapley)} {score})"
         for score in ("mean IoU", "Boundary F1")
         for one in e.skips.worth.get(score, ())
-        if one.shapley.high is not None and one.shapley.high < 0 and one.shapley.images >= ENOUGH
+        if _surely_hurts(one.shapley)
     ]
     if hurting:
         said.append(f"Some paths hurt: {', '.join(hurting)}. This has been seen before (Wilm et al. 2024).")
@@ -255,6 +275,11 @@ def skips(e: Explanation) -> list[str]:
     return said
 
 
+def _surely_hurts(worth: Measured) -> bool:
+    """Beyond its interval, and by as much as is told."""
+    return worth.high is not None and worth.high < 0 and (worth.value or 0.0) <= -_TOLD and worth.images >= ENOUGH
+
+
 def pixel(e: Explanation) -> list[str]:
     """One pixel's answer."""
     story, names = e.pixel, e.classes.names
@@ -265,7 +290,9 @@ def pixel(e: Explanation) -> list[str]:
     said = [
         f"Pixel x={story.x}, y={story.y} of {story.image} is painted {names[story.prediction]!r} with a probability "
         f"of {story.probability:.2f}{verdict}; the runner-up is {names[story.rival]!r}.",
-        f"Half of the evidence lies in a square of {story.half:.0f} px around it, 95 % in one of {story.most:.0f} px.",
+        f"Half of the evidence lies in a square of {story.half:.0f} px around it, 95 % in one of {story.most:.0f} px."
+        if story.half is not None and story.most is not None
+        else "Nothing in the image speaks for the one or the other.",
     ]
     if story.flip is None:
         all_tried = story.tried == len(story.cuts)
@@ -287,20 +314,22 @@ def presence(e: Explanation) -> list[str]:
         return ["In these images every class is always or hardly ever there, so yes or no could not be asked."]
     names = " or ".join(repr(e.classes.names[c]) for c in e.presence.classes)
     accuracy, region = e.presence.accuracy, e.presence.region
-    best = max(accuracy, key=lambda name: accuracy[name].value or 0.0)
-    layer = next(layer for layer in e.layers if layer.name == best)
+    best, *others = sorted(accuracy, key=lambda name: accuracy[name].value or 0.0, reverse=True)
+    layers = {layer.name: layer for layer in e.layers}
     top, bottom = next(iter(accuracy.values())), accuracy["bottleneck"]
     place = "all place" if region == "image" else f"place within the {region}"
+    rivals = [name for name in others if _surely(accuracy[best], accuracy[name]) <= 0]
     ahead = ""
-    if best != "bottleneck" and _surely(accuracy[best], bottom) <= 0:
-        ahead = " (not shown to be better than the bottleneck)"
-    elif layer.role == "decoder":
-        ahead = ": the right half of the U adds to it"
+    if rivals:
+        rival = "the bottleneck" if "bottleneck" in rivals else layers[rivals[0]].title
+        ahead = f" (not shown to be better than {rival})"
+    if layers[best].role == "decoder" and "bottleneck" not in rivals:
+        ahead += ": the right half of the U adds to it"
     survives = (bottom.low or 0.0) > 0.5 and bottom.images >= ENOUGH
     return [
         f"Asked of each {region} whether it holds {names} ({100 * VISIBLE:g} % of its pixels or more), a probe on "
         f"averages of the raw pixels has a balanced accuracy of {top}, of the bottleneck {bottom} (the mean of yes and "
-        f"no; chance 0.50); {layer.title} does best{ahead}.",
+        f"no; chance 0.50); {layers[best].title} does best{ahead}.",
         f"Averaging throws {place} away, and at the bottleneck the answer survives it: for yes or no, what alone can "
         f"do. A linear probe on these features, which needs no right half of the U, has a balanced "
         f"accuracy of {bottom}."

@@ -26,7 +26,7 @@ from whatwhere.data.sets import ImageSet
 from whatwhere.data.tiffs import open_tiff
 from whatwhere.errors import DataError, ModelError, WhatwhereError
 from whatwhere.explain.pixels import interior_distance
-from whatwhere.explain.sight import centred, containing, ring_profile
+from whatwhere.explain.sight import centred, ring_profile, side_holding
 from whatwhere.explain.skips import measure_skips
 from whatwhere.explorer.asked import Hold, edits_in, holds_in, pixel_in, text_in
 from whatwhere.explorer.drawing import geometry, influenced_window, portrait, title_of
@@ -289,7 +289,7 @@ class Desk:
         shades = (128 + 127 * attribution / scale).round().clip(0, 255).astype(np.uint8)
         return {
             "evidence": packed(shades), "scale": scale, "completeness": found["completeness"],
-            "half": float(containing(profile, 0.5)), "most": float(containing(profile, 0.95)),
+            "half": side_holding(profile, 0.5), "most": side_holding(profile, 0.95),
             "prediction": found["prediction"], "rival": found["rival"],
         }  # fmt: skip
 

@@ -30,4 +30,4 @@ class NotReadyError(Exception):
 
 def missing(what: str, name: str) -> RefusalError:
     """404 for an id that nothing has."""
-    return RefusalError(404, f"there is no {what} {name[:40]!r}", f"the id of a {what}", "reload the page")
+    return RefusalError(404, f"there is no {what} {name[:40]!r}", f"an id of the explorer's {what}s", "reload the page")

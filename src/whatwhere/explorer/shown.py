@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.data.findings import many
 from whatwhere.data.images import decoded_bytes, filled, image_size
 from whatwhere.errors import DataError
 from whatwhere.explorer.errors import RefusalError
@@ -100,7 +101,7 @@ def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pi
         wanted = " or ".join(str(count) for count in channels)
         raise RefusalError(
             422,
-            f"{name} has {source.channels} channels",
+            f"{name} has {many(source.channels, 'channel')}",
             f"{wanted}, as the models take",
             "convert it, or open another",
         )

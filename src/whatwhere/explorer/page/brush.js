@@ -69,7 +69,7 @@ export class Brush {
   /** @param {{x: number, y: number}} at @param {boolean} begins @returns {boolean} whether this was for the brush */
   stroke(at, begins) {
     const { tool, radius, edits } = this.store.state;
-    if (tool === "point") return false;
+    if (tool === "point" || at.x < 0) return false; // the pixel of an image that is still awaited is none
     if (tool === "paste" && !this.source) {
       this.source = at;
       this.show();

@@ -1,12 +1,13 @@
 /** Puts the page together: asks what there is, builds the views, and keeps the address. Computes nothing itself. */
 import { h, fill, find, afterPause } from "./dom.js";
 import { ask, hold, ApiError } from "./api.js";
-import { Store, START, fromAddress, toAddress } from "./state.js";
+import { Store, START, fromAddress, strokesOn, toAddress } from "./state.js";
 import { NetworkView } from "./network-view.js";
 import { Brush } from "./brush.js";
 import { Chooser } from "./chooser.js";
 import { Closer } from "./closer.js";
 import { Guide } from "./guide.js";
+import { TOURS } from "./tours.js";
 import { followTheme } from "./theme.js";
 import { keepNumbers, keepPicture } from "./keep.js";
 import { listen } from "./shortcuts.js";
@@ -32,13 +33,17 @@ class Page {
     this.store.watch((changed) => this.react(changed));
     addEventListener("hashchange", () => {
       if (!/(^#|&)(model|image)=/.test(location.hash)) return; // not an address of this page
-      if (location.hash.slice(1) !== this.address) this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
+      if (location.hash.slice(1) !== this.address) {
+        this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
+        this.writeAddress(); // without what is not here
+      }
     });
     // one shape of panel for all images that are here, so that nothing jumps from one to the next
     const tallest = Math.min(...session.images.map((one) => one.width / one.height));
     document.body.style.setProperty("--aspect", String(Math.max(0.8, Math.min(1.6, session.images.length ? tallest : 1))));
     this.compare();
     this.load();
+    this.writeAddress();
   }
 
   /** Ids for the names that an address holds: of what is here (still).
@@ -48,13 +53,27 @@ class Page {
     const model = models.find((one) => one.name === said.model);
     const other = models.find((one) => one.name === said.other);
     const image = images.find((one) => one.name === said.image);
-    const gone = [said.model && !model && `model ${said.model}`, said.other && !other && `model ${said.other}`, said.image && !image && `image ${said.image}`].filter(Boolean);
+    const tour = TOURS.find((one) => one.id === said.tour);
+    const gone = [said.model && !model && `model ${said.model}`, said.other && !other && `model ${said.other}`, said.image && !image && `image ${said.image}`, said.tour && !tour && `tour ${said.tour}`].filter(Boolean);
     if (gone.length) {
-      trouble(new ApiError(404, { given: `the address names ${gone.join(" and ")}`, expected: "what this explorer was started with",
+      trouble(new ApiError(404, { given: `the address names ${gone.join(" and ")}`, expected: "models, images and tours that are here",
         remedy: "start whatwhere explore with the same files, or choose at the top; images that were dropped in are not kept" }));
     }
     const fits = image || !said.image ? {} : { x: -1, y: -1, edits: [] };
-    return { ...said, ...fits, model: (model ?? models[0]).id, other: other?.id ?? null, image: (image ?? images[0])?.id ?? null };
+    const found = { ...said, ...fits, model: (model ?? models[0]).id, other: other?.id ?? null, image: (image ?? images[0])?.id ?? null,
+      tour: tour?.id ?? null, step: Math.min(said.step ?? 0, (tour?.steps.length ?? 1) - 1) };
+    return { ...found, edits: this.inside(found.edits ?? [], image ?? images[0]) };
+  }
+
+  /** The strokes that lie on the image: a smaller one may have its name by now.
+   * @param {import("./types.js").Edit[]} edits @param {import("./types.js").ImageRecord | undefined} image */
+  inside(edits, image) {
+    const on = image ? strokesOn(edits, image) : [];
+    if (image && on.length < edits.length) {
+      trouble(new ApiError(422, { given: `the address brushes outside the image ${image.name}: in ${edits.length - on.length} of ${edits.length} places`,
+        expected: `places on its ${image.width} × ${image.height} pixels`, remedy: "those outside are left out; brush again where you like" }));
+    }
+    return on;
   }
 
   /** What is seen, without the `#`. It holds names: on another start the same id is of another model or image. */

@@ -5,7 +5,7 @@
  * the brush through the store, and have each their own skips.
  */
 import { h, fill, figure, afterPause, percent } from "./dom.js";
-import { Newest } from "./api.js";
+import { ApiError, Newest } from "./api.js";
 import { PicturePanel } from "./picture-panel.js";
 import { UView, levelColour, shortName } from "./u-view.js";
 import { PixelPanel } from "./pixel-panel.js";
@@ -89,6 +89,7 @@ export class NetworkView {
     const turn = ++this.turn;
     const modelId = this.modelId;
     this.gathering?.abort();
+    this.image.lift();
     this.evidenceAt = "";
     if (!modelId || !image) {
       this.seen = null; // what it waits for is not wanted
@@ -185,9 +186,20 @@ export class NetworkView {
     this.showHere();
   }
 
+  /** Paths that this network lacks, which only an address can name. @param {Seen} seen @returns {boolean} whether there were any */
+  dropUnknown(seen) {
+    const paths = seen.known(this.paths);
+    const unknown = Object.keys(this.paths).filter((name) => !Object.hasOwn(paths, name));
+    if (!unknown.length || seen.model.id !== this.modelId) return false;
+    this.says.trouble(new ApiError(404, { given: `the address names ${unknown.map((name) => `path ${name}`).join(" and ")}`,
+      expected: `a path of ${seen.model.name}: ${seen.model.paths.map((path) => path.name).join(", ")}`, remedy: "turn the valves on the U" }));
+    this.store.set(this.slot === 0 ? { paths } : { otherPaths: paths }); // and repaints
+    return true;
+  }
+
   repaint() {
     const seen = this.seen;
-    if (!seen) return;
+    if (!seen || this.dropUnknown(seen)) return;
     this.element.classList.add("painting-waits");
     this.paintings.run(async () => {
       try {

@@ -31,30 +31,34 @@ export class PicturePanel {
     this.shown = [];
     /** @type {Point | null} */
     this.at = null;
+    this.stroking = false;
     this.listen();
     new ResizeObserver(() => this.fit()).observe(this.element);
   }
 
   listen() {
     const { surface, says } = this;
-    let stroking = false, brushed = false;
+    let brushed = false;
     surface.addEventListener("pointermove", (event) => {
       const at = this.pixelAt(event);
       says.point(at);
-      if (stroking) says.stroke?.(at, false);
+      if (this.stroking) says.stroke?.(at, false);
     });
-    surface.addEventListener("pointerleave", () => { if (!stroking) says.point(null); });
+    surface.addEventListener("pointerleave", () => { if (!this.stroking) says.point(null); });
     surface.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
-      stroking = brushed = says.stroke?.(this.pixelAt(event), true) ?? false;
-      if (stroking) surface.setPointerCapture(event.pointerId);
+      this.stroking = brushed = says.stroke?.(this.pixelAt(event), true) ?? false;
+      if (this.stroking) surface.setPointerCapture(event.pointerId);
     });
     surface.addEventListener("click", (event) => { if (!brushed) says.choose(this.pixelAt(event)); }); // not when a finger scrolls
-    const end = () => { stroking = false; };
+    const end = () => this.lift();
     surface.addEventListener("pointerup", end);
     surface.addEventListener("pointercancel", end);
     surface.addEventListener("keydown", (event) => this.onKey(event));
   }
+
+  /** Ends a stroke: the brush was lifted, or another image came under it. */
+  lift() { this.stroking = false; }
 
   /** @param {KeyboardEvent} event */
   onKey(event) {

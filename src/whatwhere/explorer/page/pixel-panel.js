@@ -27,9 +27,9 @@ export class PixelPanel {
    * @param {import("./colours.js").ClassLook[]} looks
    * @param {{x: number, y: number, label: number, probability: number, truth: number | null}} pixel */
   setHead(looks, pixel) {
-    const verdict = pixel.truth === null || pixel.truth === undefined ? [] : pixel.truth === pixel.label
-      ? [h("span", { class: "quiet", text: "as in the mask" })] : [h("span", { class: "quiet", text: "the mask says" }), chip(looks, pixel.truth)];
-    fill(this.head, h("span", { class: "where-at", text: `x ${pixel.x}, y ${pixel.y}` }), chip(looks, pixel.label, figure(pixel.probability)), ...verdict);
+    const says = pixel.truth === pixel.label ? "as in the mask" : "the mask says";
+    const verdict = pixel.truth === null ? null : h("span", { class: "mask-says" }, says, pixel.truth === pixel.label ? null : chip(looks, pixel.truth));
+    fill(this.head, h("span", { class: "where-at", text: `x ${pixel.x}, y ${pixel.y}` }), chip(looks, pixel.label, figure(pixel.probability)), verdict);
   }
 
   clearStory() {
@@ -80,11 +80,12 @@ export class PixelPanel {
     paintEvidence(this.map, signed, width, height);
     this.map.hidden = false;
     const [prediction, rival] = [looks[evidence.prediction].name, looks[evidence.rival].name];
+    const [half, most] = [evidence.half, evidence.most].map((side) => side && Math.round(side));
     fill(this.words, h("b", { class: "for", text: "gold" }), ` for ${prediction}, `, h("b", { class: "against", text: "teal" }), ` for ${rival}. `,
-      `Half in a square of ${Math.round(evidence.half)} px, 95 % in one of ${Math.round(evidence.most)} px.`);
+      half ? `Half in a square of ${half} px, 95 % in one of ${most} px.` : "There is none.");
     this.words.title = `integrated gradients, all paths passing; adds up within ${figure(100 * evidence.completeness, 1)} %`;
-    this.button.setAttribute("aria-label", `Evidence map: what speaks for ${prediction} against ${rival}. Half of it lies in a square of `
-      + `${Math.round(evidence.half)} pixels, 95 percent in one of ${Math.round(evidence.most)}. Press to lay it over the image.`);
+    this.button.setAttribute("aria-label", `Evidence map: what speaks for ${prediction} against ${rival}. `
+      + `${half ? `Half of it lies in a square of ${half} pixels, 95 percent in one of ${most}.` : "There is none."} Press to lay it over the image.`);
   }
 
   /** @param {CanvasImageSource} image @param {number} width @param {number} height */

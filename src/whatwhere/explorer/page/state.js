@@ -106,6 +106,11 @@ function editsFromText(text) {
   });
 }
 
+/** Those that the explorer takes: on an image of this size, and so is what they paste.
+ * @param {import("./types.js").Edit[]} edits @param {{width: number, height: number}} image */
+export const strokesOn = (edits, { width, height }) => edits.filter(({ x, y, from = [x, y] }) =>
+  Math.min(x, y, ...from) >= 0 && Math.max(x, from[0]) < width && Math.max(y, from[1]) < height);
+
 /** @param {State} state with names for ids @returns {string} without the `#` */
 export function toAddress(state) {
   const said = new URLSearchParams();

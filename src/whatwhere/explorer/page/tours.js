@@ -186,13 +186,14 @@ function border({ seen }) {
 function evidence({ seen }) {
   const found = seen.evidence;
   if (!found) return "The evidence is being gathered.";
+  if (!found.half || !found.most) return "There is no evidence: the answer does not depend on the image.";
   return `Gold speaks for ${seen.looks[found.prediction].name}, teal for ${seen.looks[found.rival].name}. Half of it lies in a square of ${Math.round(found.half)} pixels around this one, 95 % in one of ${Math.round(found.most)}.`;
 }
 
 /** How the evidence compares with the window. @param {Scene} scene */
 function reach(scene) {
   const { seen } = scene;
-  if (!seen.evidence) return "";
+  if (!seen.evidence?.most) return "";
   const side = Math.min(Math.max(seen.width, seen.height), Math.max(...(layer(scene, "output").field ?? [Infinity])));
   return `The larger square is ${seen.evidence.most < side / 2 ? "less than" : "at least"} half as wide as what it can see of this image.`;
 }
