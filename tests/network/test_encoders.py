@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from whatwhere.explain.anatomy import UNetAnatomy, untrained_like
 from whatwhere.network import (
     PHOTOGRAPHS,
     UNet,
-    balance,
     load_model,
     load_pretrained,
     pretrained_file,
@@ -113,29 +111,6 @@ def test_it_is_the_classifier_it_claims_to_be() -> None:
         features = F.relu6(F.batch_norm(features, *norm, eps=1e-3)).mean((2, 3))
         answer = F.linear(features, weights["_fc.weight"], weights["_fc.bias"]).argmax(1)
         assert int(answer) in right, (name, int(answer))
-
-
-@installed
-@pytest.mark.parametrize("up", ["transpose", "bilinear"])
-@pytest.mark.parametrize("skips", [None, (0, 2)])
-def test_what_comes_from_below_is_as_loud_as_the_skip_beside_it(up: Any, skips: Any) -> None:
-    torch.manual_seed(0)
-    network = UNet(3, 2, width=8, depth=4, encoder=LITE0, up=up, skips=skips)
-    load_pretrained(network)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    images = torch.stack([torch.from_numpy(picture(64, 64, 3, seed=seed)).permute(2, 0, 1) for seed in range(4)])
-    images = (images.float() - 127) / 128
-    balance(network, images)
-    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {f"up.{level}.0.weight" for level in network.skips}
-    came: dict[int, torch.Tensor] = {}
-    for level in network.skips:
-        network.up[level].register_forward_hook(lambda *given, level=level: came.update({level: given[-1]}))
-    with torch.no_grad():
-        levels = network.train().encode(images)
-        network.decode(levels)
-    for level in network.skips:
-        assert float(came[level].std()) == pytest.approx(float(levels[level].std()), rel=0.1), level
 
 
 def _as_classifier_sees(photograph: np.ndarray) -> torch.Tensor:

@@ -55,7 +55,6 @@ _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
 _WHOLE_DEPTH = 5, "down to stride 32, as the encoder goes"
 _RATE = 3e-3, "AdamW with batch norm; what learnt most in a short time"
-_HURRIED_RATE = 1e-3, "a third of the usual: in few steps ImageNet's features come through sooner"
 _COOLDOWN = 0.33, "the rate stays level before: networks learn most while it is high"
 _AVERAGE = 0.999, "the mean of about the last tenth of the steps so far, at most a thousand; of fewer as the rate falls"
 _SPEED = {
@@ -105,9 +104,8 @@ def make_plan(
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
     kind, pretrained = choices.take("network.encoder", _encoder(survey, encoder))
     depth = choices.take("network.depth", _depth(survey) if kind == "plain" else _WHOLE_DEPTH)
-    sizes, hurried = _sizes(survey, machine, depth, max(2**depth, step), seconds, kind)
+    sizes = _sizes(survey, machine, depth, max(2**depth, step), seconds, kind)
     width, crop, batch = map(choices.take, ("network.width", "training.crop", "training.batch"), sizes)
-    rate = choices.take("training.learning_rate", _HURRIED_RATE if pretrained and hurried else _RATE)
     levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
     if skips is not None:
         choices.reasons["network.skips"] = "as asked"
@@ -118,7 +116,7 @@ def make_plan(
         classes=choices.take("classes", _classes(survey)),
         normalisation=choices.take("normalisation", normalisation),
         network=NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained),
-        training=_training(survey, machine, choices, seconds, epochs, crop, batch, rate),
+        training=_training(survey, machine, choices, seconds, epochs, crop, batch),
         augmentation=_augmentation(survey, normalisation[0], choices.reasons),
         split=choices.take("split", _split(survey)),
         reasons=choices.reasons,
@@ -144,14 +142,13 @@ def _training(
     epochs: float | None,
     crop: int,
     batch: int,
-    rate: float,
 ) -> TrainingPlan:
     return TrainingPlan(
         time=duration_text(seconds) if seconds is not None and epochs is None else "",
         epochs=epochs or 0.0,
         crop=crop,
         batch=batch,
-        learning_rate=rate,
+        learning_rate=choices.take("training.learning_rate", _RATE),
         warmup=choices.take("training.warmup", _warmup(survey, machine, seconds, epochs, crop, batch)),
         cooldown=choices.take("training.cooldown", _COOLDOWN),
         class_aware=choices.take("training.class_aware", _class_aware(survey)),
@@ -320,19 +317,16 @@ def _sides_text(survey: Survey) -> str:
 
 def _sizes(
     survey: Survey, machine: Machine, depth: int, step: int, seconds: float | None, encoder: str
-) -> tuple[tuple[Reasoned[int], Reasoned[int], Reasoned[int]], bool]:
-    """Width, crop and batch; whether even the narrowest network would see far too few crops: then they are smaller.
-
-    Not with weights from elsewhere, which were learnt on whole photographs.
-    """
+) -> tuple[Reasoned[int], Reasoned[int], Reasoned[int]]:
+    """Width, crop and batch: where even the narrowest network would see far too few crops, smaller ones."""
     crop = _crop(survey, step)
     batch = _batch(crop[0])
     width, hurried = _width(survey, machine, depth, crop[0], seconds, encoder)
-    if hurried and encoder == "plain":
+    if hurried:
         crop = _small_crop(survey, step, crop)
     pixels = batch * crop[0] ** 2
     said = f"{pixels / 1e6:.1f} million" if pixels >= 1e5 else f"{pixels / 1e3:.0f} thousand"
-    return (width, crop, (batch, f"about {said} pixels a step")), hurried
+    return width, crop, (batch, f"about {said} pixels a step")
 
 
 def _crop(survey: Survey, step: int) -> Reasoned[int]:
@@ -371,11 +365,10 @@ def _width(
 ) -> tuple[Reasoned[int], bool]:
     """The widest network that still sees enough crops in the time; whether even the narrowest sees far too few."""
     assert survey.classes is not None
-    usual = (32, "the usual width, as no time is set")
     if encoder != "plain":
-        usual = (16, "what the encoder knows needs no wide decoder")
+        return (16, "what the encoder knows needs no wide decoder"), False
     if seconds is None:
-        return usual, False
+        return (32, "the usual width, as no time is set"), False
     speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
     speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
     channels, count = survey.normalisation().channels, survey.classes.count
@@ -385,12 +378,10 @@ def _width(
     @cache
     def seen_by(width: int) -> float:
         """The crops that a network of this width sees in the time."""
-        network = UNet(channels, count, width=width, depth=depth, max_width=512, encoder=encoder)
+        network = UNet(channels, count, width=width, depth=depth, max_width=512)
         work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
         return seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
 
-    if encoder != "plain":
-        return usual, seen_by(usual[0]) < _CROPS_LEAST
     enough = count > _FEW_CLASSES and seen_by(_WIDTHS[-2]) >= _CROPS_LEAST / 2
     widths = _WIDTHS[:-1] if enough else _WIDTHS
     width = next((one for one in widths if seen_by(one) >= wanted), widths[-1])
