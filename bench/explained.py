@@ -8,7 +8,7 @@ from typing import Any
 
 from whatwhere.data.sets import ImageSet
 from whatwhere.explain import draw_levels, draw_paintings, draw_sight, draw_skips, explain, write_report
-from whatwhere.explain.report import MAIN_SCORES
+from whatwhere.explain.figures import MAIN_SCORES
 from whatwhere.network import Model
 
 __all__ = ["explained", "kept_json"]

@@ -105,6 +105,7 @@ class ClusterError(WhatwhereError):
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+"""What is said of a place that takes no more, or nothing at all."""
 
 
 def refused(error: OSError) -> WhatwhereError | None:

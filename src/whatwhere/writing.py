@@ -92,7 +92,7 @@ def is_abandoned(left: Path) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):  # somebody else's; or no process has such a number
-        return False
+        pass
     return False
 
 

@@ -111,20 +111,16 @@ def one_class(root: Path) -> None:
         save(path, disc() * 0)
 
 
-def object_numbers(root: Path) -> None:
+def object_numbers(root: Path, least: int = 9) -> None:
     for k, path in enumerate(sorted(root.glob("*/masks/*"))):
         mask = np.zeros((48, 64), np.uint8)
-        for number in range(9 + k % 3):
+        for number in range(least + k % 3):
             mask[4 * number : 4 * number + 3, 10:20] = number + 1
         save(path, mask)
 
 
 def few_object_numbers(root: Path) -> None:
-    for k, path in enumerate(sorted(root.glob("*/masks/*"))):
-        mask = np.zeros((48, 64), np.uint8)
-        for number in range(4 + k % 3):
-            mask[6 * number : 6 * number + 4, 10:20] = number + 1
-        save(path, mask)
+    object_numbers(root, least=4)
 
 
 def missing_class(root: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from whatwhere.explain.anatomy import Path
 from whatwhere.explain.diagnosis import CONSTANT, Diagnosis, Observed
-from whatwhere.explain.skips import MOVED
+from whatwhere.explain.skips import MOVED, TOLD
 
 __all__ = ["CHECKS"]
 
@@ -146,7 +146,7 @@ def _brings(seen: Observed, path: Path) -> bool:
     """Whether scores fall when this path alone is silent: a skip may act at thin edges only."""
     worth = seen.measured.skips.worth
     rows = [row for score in ("mean IoU", "Boundary F1") for row in worth.get(score, ()) if row.path.name == path.name]
-    return any((row.alone_missing.value or 0.0) > 0.005 for row in rows)
+    return any((row.alone_missing.value or 0.0) > TOLD for row in rows)
 
 
 CHECKS = (normalisation, constant, dead_bottleneck, collapsed_skip)

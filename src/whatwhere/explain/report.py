@@ -28,7 +28,7 @@ from whatwhere.judge import to_display
 from whatwhere.records import Classes, color_text
 from whatwhere.writing import whole_file, write_json
 
-__all__ = ["MAIN_SCORES", "inline_svg", "write_report"]
+__all__ = ["inline_svg", "write_report"]
 
 Picture = NDArray[np.uint8]
 

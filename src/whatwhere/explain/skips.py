@@ -39,6 +39,7 @@ from whatwhere.records import Classes
 __all__ = [
     "MOST_EXACT",
     "MOVED",
+    "TOLD",
     "TOLERANCE",
     "Tally",
     "Worth",
@@ -54,6 +55,8 @@ TOLERANCE = 1.0
 """px, of Boundary F1."""
 MOVED = 0.01
 """Share of their own spread from which on logits count as moved."""
+TOLD = 0.005
+"""What a path brings or costs at least, to be told: less is 0.00."""
 
 _ORDERS = 12
 

@@ -12,12 +12,10 @@ from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import NOT_MEASURED, Levels, Reading
 from whatwhere.explain.measured import Measured
 from whatwhere.explain.presence import VISIBLE
+from whatwhere.explain.skips import TOLD
 from whatwhere.judge.comparison import ENOUGH
 
 __all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips", "unseen"]
-
-_TOLD = 0.005
-"""What a path brings or costs at least, to be told: less is 0.00."""
 
 
 def answers(e: Explanation) -> dict[str, list[str]]:
@@ -249,7 +247,7 @@ def skips(e: Explanation) -> list[str]:
         gain = (e.skips.full[score].value or 0) - (e.skips.none[score].value or 0)
         name = "the bottleneck" if first.path.name == "bottleneck" else first.path.name
         sure = len(ranked) < 2 or _surely(first.shapley, ranked[1].shapley) > 0
-        most = f"; {name} brings most: {_signed(first.shapley)}" if (first.shapley.value or 0.0) >= _TOLD else ""
+        most = f"; {name} brings most: {_signed(first.shapley)}" if (first.shapley.value or 0.0) >= TOLD else ""
         if most and not sure:
             most += f", not shown to be more than {ranked[1].path.name}"
         said.append(f"All paths together bring {gain:.2f} of {score}{most}.")
@@ -277,7 +275,7 @@ def skips(e: Explanation) -> list[str]:
 
 def _surely_hurts(worth: Measured) -> bool:
     """Beyond its interval, and by as much as is told."""
-    return worth.high is not None and worth.high < 0 and (worth.value or 0.0) <= -_TOLD and worth.images >= ENOUGH
+    return worth.high is not None and worth.high < 0 and (worth.value or 0.0) <= -TOLD and worth.images >= ENOUGH
 
 
 def pixel(e: Explanation) -> list[str]:

@@ -75,7 +75,7 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
     most_seconds = _SHARE * (plan.training.seconds or math.inf)
     losses: list[float] = []
     out_of_time = False
-    while not _learnt(losses, 0.5 * _ENOUGH) and _goes_on(losses) and not out_of_time:
+    while not losses or (_goes_on(losses) and not out_of_time):
         result = train_step(
             learner, optimizer, images, target,
             machine=machine, weights=class_weights(plan.training, machine), dice_weight=plan.training.dice_weight,
@@ -88,7 +88,7 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
                 f"lower learning_rate (it is {plan.training.learning_rate:g}) or use precision = 'float32'",
             )
         out_of_time = time.perf_counter() - started > most_seconds
-    learnt = losses[-1] <= _LOW or _learnt(losses, _ENOUGH)
+    learnt = _learnt(losses)
     if not learnt and not out_of_time:
         raise TrainingError(
             f"the pilot could not learn {_CROPS} crops by heart: loss {losses[0]:.3f} to {losses[-1]:.3f} in "
@@ -100,16 +100,16 @@ def fly_pilot(network: nn.Module, crops: Crops, plan: Plan, machine: Machine) ->
     return Pilot(losses[0], losses[-1], len(losses), seconds, learnt, side=pilot_side(plan))
 
 
-def _learnt(losses: Sequence[float], share: float) -> bool:
-    return len(losses) > 1 and losses[-1] < share * losses[0]
+def _learnt(losses: Sequence[float]) -> bool:
+    return losses[-1] <= max(_LOW, _ENOUGH * losses[0])
 
 
 def _goes_on(losses: Sequence[float]) -> bool:
-    """Whether there are steps left: as many as most need, and more while the loss falls and is not low enough."""
+    """Whether to take another step: as many as most need, and more while the loss falls and is not low enough."""
     if len(losses) < _STEPS:
-        return True
-    recent, before = (sum(losses[at : at + _WINDOW]) for at in (len(losses) - _WINDOW, len(losses) - 2 * _WINDOW))
-    return len(losses) < _MOST_STEPS and not _learnt(losses, _ENOUGH) and recent < _FALLS * before
+        return losses[-1] >= 0.5 * _ENOUGH * losses[0]
+    recent, before = sum(losses[-_WINDOW:]), sum(losses[-2 * _WINDOW : -_WINDOW])
+    return len(losses) < _MOST_STEPS and not _learnt(losses) and recent < _FALLS * before
 
 
 def pilot_side(plan: Plan) -> int:

@@ -275,7 +275,7 @@ class Engine:
 
     @cached_property
     def _reference(self) -> Run:
-        network = copied(self.model.network).float().eval().to(self.device)
+        network = self._own().to(self.device)
         return lambda batch: network(batch)
 
     @cached_property
@@ -283,8 +283,11 @@ class Engine:
         """Which pixels each pixel's label depends on. Takes a second or so, once."""
         from whatwhere.field import field  # with torch.export; an image that fits in one piece needs neither
 
-        original = copied(self.model.network).cpu().float().eval()
-        return field(original, (self.model.normalisation.channels, self._canvas, self._canvas))
+        return field(self._own(), (self.model.normalisation.channels, self._canvas, self._canvas))
+
+    def _own(self) -> nn.Module:
+        """The network as it was given, on the CPU, to be tried and followed."""
+        return copied(self.model.network).cpu().float().eval()
 
     @cached_property
     def _unfollowed(self) -> str:
@@ -344,7 +347,7 @@ class Engine:
     @cached_property
     def _found_period(self) -> int:
         """Of a network that can't be followed: the smallest step, by doubling, by which an image may be larger."""
-        network = copied(self.model.network).cpu().float().eval()
+        network = self._own()
         for step in _STEPS:
             side = self._canvas + step
             try:
@@ -424,7 +427,7 @@ class Engine:
 
     @cached_property
     def _canvas(self) -> int:
-        network = copied(self.model.network).cpu().float().eval()
+        network = self._own()
         for side in _CANVASES:
             try:
                 _run(network, self.model.normalisation.channels, side)
@@ -455,7 +458,7 @@ class Engine:
         """The job and PyTorch's own run of it, in float32 if the network can't do it in less."""
         example = self._example()
         try:
-            network = folded(copied(self.model.network).cpu().float(), example)
+            network = folded(self._own(), example)
         except Exception as error:  # whatever a network of the user's trips over
             raise ModelError(
                 f"the network fails on an image of shape {tuple(example.shape)} ({in_a_line(error)})",
