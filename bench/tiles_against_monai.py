@@ -51,7 +51,7 @@ def main() -> None:
         engines["whatwhere, int8"] = Engine(model, backend="int8")
     for engine in engines.values():
         paint(engine, rows(256).permute(1, 2, 0).numpy())  # warms up, and finds the halo, once a model
-        engine.halo  # noqa: B018
+        engine.geometry.halo  # noqa: B018
     for size in options.sizes:
         _compare(size, model.network, engines, options.only, options.rounds)
 

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _line(engine: Engine, proof: Proof) -> list[object]:
-    tiling = Tiling(proof.size, proof.tile, proof.halo, engine.period)
+    tiling = Tiling(proof.size, proof.tile, proof.halo, engine.geometry.period)
     return [
         proof.tile[0], len(tiling), f"{proof.halo[0][0]}+{proof.halo[0][1]}", proof.largest, proof.difference,
         proof.changed, proof.unexplained, proof.less or 0.0,

@@ -21,7 +21,7 @@ from whatwhere.field import field
 from whatwhere.learn.changes import changed
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
 from whatwhere.learn.plan_file import read_plan, write_plan
-from whatwhere.learn.planning import receptive_field
+from whatwhere.learn.sizes import receptive_field
 from whatwhere.network import PHOTOGRAPHS, Machine, UNet, encoders, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
@@ -231,7 +231,7 @@ def test_of_few_images_a_wider_network_soon_has_seen_enough(discs: Path, monkeyp
 
     few = plans()
     assert "sees 8,000 crops (enough for few images: all pixels 100 times) in time" in few[-1].reasons["network.width"]
-    monkeypatch.setattr("whatwhere.learn.planning._PASSES_WANTED", 10**6)
+    monkeypatch.setattr("whatwhere.learn.sizes._PASSES_WANTED", 10**6)
     many = plans()
     assert "few images" not in many[-1].reasons["network.width"]
     widths = [(one.network.width, other.network.width) for one, other in zip(few, many)]

@@ -28,6 +28,7 @@ from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fuse import ALL, Fusion, fused
+from whatwhere.paint.geometry import Geometry
 from whatwhere.paint.paint import PaintReport, paint_source
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.sources import ArraySource
@@ -344,7 +345,7 @@ def test_no_more_than_three_maps_of_the_finest_level_are_alive() -> None:
     """Those of a convolution, its input and what is left of a skip; a fourth, kept for nothing, was a third more."""
     engine = Engine(model_of(unet(width=16)), "float32", backend="eager")
     image, each = 3 * 4, 16 * 4
-    assert 2**20 / engine.affordable(2**20, 1.0, 0.0) < 2 * image + 3 * each
+    assert 2**20 / engine.footprint.affordable(2**20, 1.0, 0.0) < 2 * image + 3 * each
 
 
 class _Attentive(nn.Module):
@@ -364,10 +365,10 @@ class _Attentive(nn.Module):
 
 def test_memory_that_grows_with_the_square_of_the_pixels_is_foreseen() -> None:
     engine = Engine(model_of(_Attentive()), "float32", backend="eager")
-    pixels = engine.affordable(2**30, 1.0, 0.0)
+    pixels = engine.footprint.affordable(2**30, 1.0, 0.0)
     tokens = pixels / 16
     assert 2 * 4 * tokens**2 == pytest.approx(2**30, rel=0.5), "two maps of all pairs, in float32"
-    assert engine.affordable(2**30, 1.5, 50.0) < pixels
+    assert engine.footprint.affordable(2**30, 1.5, 50.0) < pixels
 
 
 class _Picky(nn.Module):
@@ -404,7 +405,7 @@ def _scene(eager_delay: float = 0.0, *, pixels: int = 10**12, tile: Tensor | Non
         time.sleep(eager_delay)
         return engine._eager(batch)
 
-    return Scene(engine._job, eager, engine._reference, sample, engine.period, pixels, "key")
+    return Scene(engine._job, eager, engine._reference, sample, engine.geometry.period, pixels, "key")
 
 
 def _backend(change: Callable[[Tensor], Tensor], *, delay: float = 0.0, name: str = "other") -> Backend:
@@ -740,8 +741,8 @@ def test_a_proof_that_fails_is_told_by_the_exit_code(
     Image.fromarray(picture(220, 230)).save(tmp_path / "a.png")
     assert run_cli(*arguments, "--tile", 96).code == 0
 
-    rows, columns = Engine(model_of(unet()), "float32", "cpu").halo
-    monkeypatch.setattr(Engine, "halo", ((rows[0] - 4, rows[1]), columns))
+    rows, columns = Engine(model_of(unet()), "float32", "cpu").geometry.halo
+    monkeypatch.setattr(Geometry, "halo", ((rows[0] - 4, rows[1]), columns))
     differs = run_cli(*arguments, "--tile", 96)
     assert "TILES DIFFER" in differs.out
     assert differs.code == 1

@@ -43,9 +43,9 @@ def _case(engine: Engine, number: int) -> None:
     draw = np.random.default_rng(number)
     height, width = (int(n) for n in draw.integers(1, 700, size=2))
     image = picture(height, width, seed=number)
-    least = Tiling((height, width), (10**4, 10**4), engine.halo, engine.period).smallest
+    least = Tiling((height, width), (10**4, 10**4), engine.geometry.halo, engine.geometry.period).smallest
     tile = tuple(int(side + draw.integers(32, 200)) for side in least)
-    tiling = Tiling((height, width), tile, engine.halo, engine.period)
+    tiling = Tiling((height, width), tile, engine.geometry.halo, engine.geometry.period)
     tiled = tiled_logits(engine, ArraySource(image), tiling)
     np.testing.assert_allclose(tiled.numpy(), whole_logits(engine.model, image).numpy(), atol=1e-4, err_msg=f"{tiling}")
 
@@ -243,7 +243,7 @@ def test_a_network_that_refuses_small_images_is_watched_on_larger_ones() -> None
     torch.manual_seed(0)
     model = model_of(_Deep())
     engine = Engine(model, "float32")
-    assert engine.period == (64, 64)
+    assert engine.geometry.period == (64, 64)
     image = picture(192, 256)
     truth = whole_logits(model, image).argmax(0).numpy()
     assert (paint(engine, image).labels == truth).mean() > 0.999
@@ -465,7 +465,7 @@ def test_a_large_image_is_cut_though_it_would_fit_and_one_that_cannot_be_cut_is_
 ])  # fmt: skip
 def test_the_halo_of_our_own_networks_is_what_their_graph_says(options: dict[str, Any]) -> None:
     engine = Engine(model_of(unet(**{"width": 2, **options})), "float32", backend="eager")
-    assert engine.halo == engine.field.halo()
+    assert engine.geometry.halo == engine.geometry.field.halo()
 
 
 def test_our_own_networks_are_not_followed_through_their_graph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,12 +483,12 @@ def test_a_network_of_ours_with_another_layer_is_followed() -> None:
     network = unet()
     network.encoder.get_submodule("0.0")[1] = nn.InstanceNorm2d(4, affine=True)
     engine = Engine(model_of(network), "float32", backend="eager")
-    assert not engine.tileable
+    assert not engine.geometry.tileable
     assert not paint(engine, picture(150, 170), tile=64).report.exact
     wider = unet()
     wider.encoder.get_submodule("0.0")[0] = nn.Conv2d(3, 4, 9, padding=4, bias=False)
     engine = Engine(model_of(wider), "float32", backend="eager")
-    assert engine.halo == engine.field.halo() != Engine(model_of(unet()), "float32").halo
+    assert engine.geometry.halo == engine.geometry.field.halo() != Engine(model_of(unet()), "float32").geometry.halo
 
 
 def _lower(network: UNet, **up: Any) -> UNet:
@@ -503,7 +503,7 @@ def _lower(network: UNet, **up: Any) -> UNet:
 @pytest.mark.parametrize("up", [{}, {"mode": "bilinear"}])
 def test_a_network_of_ours_that_goes_deeper_has_the_period_of_its_graph(up: dict[str, Any]) -> None:
     engine = Engine(model_of(_lower(unet(), **up)), "float32", backend="eager")
-    assert engine.period == (8, 8)
+    assert engine.geometry.period == (8, 8)
     image = picture(121, 139)
     padded = nn.functional.pad(engine.model.normalise(image), (0, 5, 0, 7))
     with torch.inference_mode():
@@ -517,7 +517,7 @@ def test_an_unpadded_network_of_ours_that_sees_everything_is_not_called_exact() 
     network = unet(padding="valid")
     network.encoder.get_submodule("0.0")[1] = nn.InstanceNorm2d(4, affine=True)
     engine = Engine(model_of(Mirrored(network).eval()), "float32", backend="eager")
-    assert not engine.tileable
+    assert not engine.geometry.tileable
     assert not paint(engine, picture(150, 170), tile=128).report.exact
 
 
@@ -601,7 +601,7 @@ class _Coarse(nn.Module):
 def test_a_network_that_refuses_small_images_gets_others_as_they_are() -> None:
     torch.manual_seed(0)
     engine = Engine(model_of(_Coarse()), "float32")
-    assert engine.period == (128, 128)
+    assert engine.geometry.period == (128, 128)
     image, small = picture(160, 200), picture(100, 90)
     np.testing.assert_array_equal(paint(engine, image).labels, whole_logits(engine.model, image).argmax(0).numpy())
     assert paint(engine, small).labels.shape == (100, 90)
@@ -738,7 +738,7 @@ def test_a_network_that_can_not_be_followed_is_whole_when_it_fits_and_blended_wh
 ) -> None:
     torch.manual_seed(0)
     engine, image = Engine(model_of(make()), "float32", "cpu", backend="eager"), picture(75, 93)
-    assert engine.period == (period, period)
+    assert engine.geometry.period == (period, period)
     padded = nn.functional.pad(engine.model.normalise(image), (0, -93 % period, 0, -75 % period))
     with torch.inference_mode():
         truth = engine.model.network(padded[None])[0, :, :75, :93].argmax(0).numpy()

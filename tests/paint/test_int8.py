@@ -192,8 +192,8 @@ def test_it_paints_the_same_labels_and_tiles_are_exact(copied: Path, name: str) 
     assert (proof.backend, proof.precision) == (name, "int8")
     assert proof.changed <= 0.0005 * image[..., 0].size  # rounding of what stays float may move a number by a step
     source, size = ArraySource(image), (160, 160)
-    whole_image = tiled_logits(engine, source, Tiling(size, size, period=engine.period))
-    short = tiled_logits(engine, source, Tiling(size, (80, 80), ((4, 4), (4, 4)), engine.period))
+    whole_image = tiled_logits(engine, source, Tiling(size, size, period=engine.geometry.period))
+    short = tiled_logits(engine, source, Tiling(size, (80, 80), ((4, 4), (4, 4)), engine.geometry.period))
     assert not torch.equal(short, whole_image)  # the proof would have seen a halo that is too small
 
 

@@ -330,7 +330,7 @@ def test_two_processes_never_paint_at_one_place(tmp_path: Path) -> None:
 
 
 def test_a_proof_takes_several_tiles_or_says_that_it_can_t(engine: Engine) -> None:
-    halo = engine.halo[0]
+    halo = engine.geometry.halo[0]
     least = sum(halo) + 4
     proof = prove(engine, picture(least + 1, 20))
     assert proof.passed

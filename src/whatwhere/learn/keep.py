@@ -156,5 +156,5 @@ class Keeper:
             model, self._plan.training.precision, self._machine.device, backend="eager", field=self._field
         )  # fmt: skip
         if self._plan.network.module:
-            self._field = engine.field
+            self._field = engine.geometry.field
         return engine

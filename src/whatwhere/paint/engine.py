@@ -7,27 +7,25 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from whatwhere.errors import FieldError, ModelError, in_a_line, is_out_of_memory
-from whatwhere.network import Mirrored, Model, UNet, halo, own_config, prepare_torch, probe_machine
-from whatwhere.network.copied import copied
+from whatwhere.errors import ModelError, in_a_line, is_out_of_memory
+from whatwhere.network import Model, prepare_torch, probe_machine
 from whatwhere.network.machine import Machine, Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist, middle
 from whatwhere.paint.digest import digest_of
 from whatwhere.paint.fold import NoTensorError, folded
-from whatwhere.paint.memory import peak_bytes
+from whatwhere.paint.geometry import Geometry, Pair
+from whatwhere.paint.memory import Footprint, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
 from whatwhere.paint.verify import agreement
 
@@ -35,15 +33,6 @@ if TYPE_CHECKING:
     from whatwhere.field import Field
 
 __all__ = ["BackendFailure", "Engine"]
-
-Pair = tuple[int, int]
-
-_CANVASES = 64, 128, 256, 512
-"""Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
-pixel at the bottom of the U); grown to the total stride where that is larger."""
-
-_STEPS = 1, 2, 4, 8, 16, 32, 64
-"""By which an image is tried to be larger, where it is not known of what its sizes have to be multiples."""
 
 _FEW = 2**19
 """Pixels of a job for which nothing but PyTorch itself is looked at: two tiles of 512x512."""
@@ -60,9 +49,6 @@ and segmentation_models.pytorch with random weights, unless they get raw numbers
 
 _PACKAGES = ("whatwhere", "torch", "openvino", "onnxruntime", "onnx", "triton")
 """On whose versions it depends how fast a backend is, and whether it runs."""
-
-_GROWS = 0.1
-"""Bytes for all pairs of pixels of a small image, as a share of those for its pixels, from which on they are a law."""
 
 
 class BackendFailure(RuntimeError):  # noqa: N818 (not for users: painting goes on without the backend)
@@ -83,6 +69,7 @@ class Engine:
 
     Attributes:
         model: the model as given.
+        geometry: which sizes it takes, its halo and period.
         precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``: what the network computes in.
         reason: why the machine's precision, in words.
         device: where it runs.
@@ -103,11 +90,9 @@ class Engine:
         images: int = 1,
         field: Field | None = None,
     ) -> None:
-        if field is not None:
-            self.field = field
         machine = probe_machine(device, precision)
         prepare_torch()
-        self.model = model
+        self.model, self.geometry = model, Geometry(model, field)
         self.device = torch.device(machine.device)
         self.reason = machine.reason
         found = candidates(backend, self.device.type, precision, model, lambda: self.digest)
@@ -117,7 +102,7 @@ class Engine:
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
         self._aside: Choice | None = None
         self._insisted = precision != "auto"
-        self._sure = self._job.precision == "float32" or self._config is not None
+        self._sure = self._job.precision == "float32" or self.geometry.config is not None
 
     @property
     def precision(self) -> str:
@@ -184,7 +169,7 @@ class Engine:
 
         Raw numbers of 16 bits lie closer together than bfloat16's, and what such a network normalises is not known.
         """
-        piece = middle(tile(), self.period, _SMALL, _SMALL)
+        piece = middle(tile(), self.geometry.period, _SMALL, _SMALL)
         try:
             with torch.inference_mode():
                 reference = self._both(self._job.network(piece))
@@ -203,7 +188,7 @@ class Engine:
         self._job = replace(self._job, precision="float32")
         self._eager, _ = self._begun(self._job)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
-        vars(self).pop("_peak", None)  # float32 takes more
+        vars(self).pop("footprint", None)  # float32 takes more
 
     def _go_on(self, begun: str, work: int, tile: Callable[[], Tensor]) -> None:
         """With what has painted a part of the image already, though another may be thought faster by now."""
@@ -222,7 +207,7 @@ class Engine:
 
     def _scene(self, work: int, tile: Callable[[], Tensor]) -> Scene:
         sample = tile().to(self.device)
-        return Scene(self._job, self._eager, self._reference, sample, self.period, work, self._key(sample))
+        return Scene(self._job, self._eager, self._reference, sample, self.geometry.period, work, self._key(sample))
 
     def fall_back(self, failure: BackendFailure) -> None:
         """Goes on with PyTorch itself."""
@@ -275,166 +260,27 @@ class Engine:
 
     @cached_property
     def _reference(self) -> Run:
-        network = self._own().to(self.device)
+        network = self.geometry.own().to(self.device)
         return lambda batch: network(batch)
 
-    @cached_property
-    def field(self) -> Field:
-        """Which pixels each pixel's label depends on. Takes a second or so, once."""
-        from whatwhere.field import field  # with torch.export; an image that fits in one piece needs neither
-
-        return field(self._own(), (self.model.normalisation.channels, self._canvas, self._canvas))
-
-    def _own(self) -> nn.Module:
-        """The network as it was given, on the CPU, to be tried and followed."""
-        return copied(self.model.network).cpu().float().eval()
-
-    @cached_property
-    def _unfollowed(self) -> str:
-        """Why the network's graph can't be followed, though it may well run; "" if it can."""
-        if self._config is None:
-            try:
-                _ = self.field
-            except FieldError as error:
-                return error.given
-        return ""
-
-    @property
-    def obstacle(self) -> str:
-        """What keeps tiles from being exact, where they are not, in words."""
-        return self._unfollowed or self.field.explain()
-
     def pads_otherwise(self, size: Pair) -> bool:
-        """Whether the network takes an image of this size as it is, and gives another painting of it padded with zeros.
-
-        Such an image is left unpadded where it passes whole. Tried on a small one that lacks as much to the period's
-        multiples: some networks take even sizes, and refuse odd ones.
-        """
-        if self.mirrored:
-            return True
-        missing = [-side % step for side, step in zip(size, self.period)]
-        if not any(missing) or (self._config is not None and self._config["padding"] == "same"):
-            return False
-        height, width = (min(side, full - less) for side, full, less in zip(size, self._example(2).shape[-2:], missing))
-        if (height, width) not in self._odd_sizes:
-            self._odd_sizes[height, width] = self._differs_padded(height, width, missing)
-        return self._odd_sizes[height, width]
+        """See :meth:`Geometry.pads_otherwise`."""
+        return self.geometry.pads_otherwise(size, lambda batch: self._two(self._eager, batch))
 
     @cached_property
-    def _odd_sizes(self) -> dict[Pair, bool]:
-        return {}
-
-    def _differs_padded(self, height: int, width: int, missing: list[int]) -> bool:
-        odd = self._example(2)[..., :height, :width]
-        try:
-            own = self._two(self._eager, odd)
-            padded = self._two(self._eager, F.pad(odd, (0, missing[1], 0, missing[0])))[..., :height, :width]
-        except Exception:  # noqa: BLE001 (whatever a network says that takes multiples only)
-            return False
-        if own.shape != padded.shape:  # what it gives back is no painting of what it got
-            return False
-        return not torch.allclose(own, padded, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
-
-    @cached_property
-    def period(self) -> Pair:
-        """Height and width must be multiples of this; an image that is not is padded with zeros at its far edges."""
-        if self._config is not None:
-            return 2 ** self._config["depth"], 2 ** self._config["depth"]
-        if self._unfollowed:
-            return self._found_period, self._found_period
-        return self.field.period[0], self.field.period[1]
-
-    @cached_property
-    def _found_period(self) -> int:
-        """Of a network that can't be followed: the smallest step, by doubling, by which an image may be larger."""
-        network = self._own()
-        for step in _STEPS:
-            side = self._canvas + step
+    def footprint(self) -> Footprint:
+        """The memory that a forward pass takes."""
+        found: list[tuple[int, int]] = []
+        for times in (1,) if self.geometry.config is not None else (1, 2):
+            example = self.geometry.example(times)
             try:
-                found = _run(network, self.model.normalisation.channels, side)
-            except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
-                continue
-            if isinstance(found, Tensor) and found.shape[2:] == (side, side):
-                return step
-        return _STEPS[-1]
-
-    @property
-    def halo(self) -> tuple[Pair, Pair]:
-        """Pixels needed (before, after) a box with edges on multiples of the period, for rows and columns."""
-        if self._known_halo is not None:
-            return self._known_halo, self._known_halo
-        rows, columns = self.field.halo()
-        return rows, columns
-
-    @property
-    def tileable(self) -> bool:
-        """Whether there is a halo with which tiles are exact."""
-        return self._known_halo is not None or (not self._unfollowed and self.field.tileable)
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether it is an unpadded U-Net of ours that mirrors an image, by index, which `field` can't follow."""
-        return self._config is not None and isinstance(self.model.network, Mirrored)
-
-    @cached_property
-    def _config(self) -> dict[str, Any] | None:
-        """Of a U-Net of ours with no layer exchanged: its arithmetic is known; to follow its graph takes seconds."""
-        return own_config(self.model.network)
-
-    @cached_property
-    def _known_halo(self) -> Pair | None:
-        network = self.model.network
-        return halo(network) if self._config is not None and isinstance(network, UNet | Mirrored) else None
-
-    def affordable(self, memory: float, scratch: float, beside: float) -> int:
-        """The pixels of a forward pass whose peak takes so many bytes.
-
-        Args:
-            scratch: what operators take beside tensors, as a factor on these.
-            beside: bytes for each pixel that wait beside the pass.
-        """
-        each, pair = (scratch * bytes_ for bytes_ in self._peak)
-        each += beside
-        return int(memory / each if not pair else (math.sqrt(each**2 + 4 * pair * memory) - each) / (2 * pair))
-
-    @cached_property
-    def _peak(self) -> tuple[float, float]:
-        """Peak bytes of a forward pass for each pixel and for each pair of pixels, watched on small images.
-
-        Where all pixels are held against all, as attention does, memory grows with the square of their number.
-        """
-        one, pixels = self._watched(1)
-        if self._config is not None:
-            return one / pixels, 0.0
-        try:
-            two, more = self._watched(2)
-        except Exception:  # noqa: BLE001 (a network for one size)
-            return one / pixels, 0.0
-        pair = (two / more - one / pixels) / (more - pixels)
-        each = one / pixels - pair * pixels
-        return (each, pair) if pair * more > _GROWS * each else (max(one / pixels, two / more), 0.0)
-
-    def _watched(self, times: int) -> tuple[int, int]:
-        """Peak bytes of a forward pass of a small image, so many times as large a side, and its pixels."""
-        example = self._example(times)
-        peak = peak_bytes(lambda batch: self._two(self._eager, batch), example.to(self.device))
-        return peak, example.shape[-2] * example.shape[-1]
-
-    def _example(self, times: int = 1) -> Tensor:
-        height, width = (-(-self._canvas // p) * p * times for p in self.period)
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(1, self.model.normalisation.channels, height, width, generator=generator)
-
-    @cached_property
-    def _canvas(self) -> int:
-        network = self._own()
-        for side in _CANVASES:
-            try:
-                _run(network, self.model.normalisation.channels, side)
-            except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
-                continue
-            return side
-        return _CANVASES[0]  # where what it lacks is told
+                peak = peak_bytes(lambda batch: self._two(self._eager, batch), example.to(self.device))
+            except Exception:
+                if not found:
+                    raise
+                break  # a network for one size
+            found.append((peak, example.shape[-2] * example.shape[-1]))
+        return Footprint.of(found)
 
     def _ready(self, machine: Machine, asked: Precision) -> tuple[Job, Run]:
         """On the machine's device; with a note on the CPU, where that can't run the network or computes otherwise."""
@@ -456,9 +302,9 @@ class Engine:
 
     def _prepare(self, precision: str) -> tuple[Job, Run]:
         """The job and PyTorch's own run of it, in float32 if the network can't do it in less."""
-        example = self._example()
+        example = self.geometry.example()
         try:
-            network = folded(self._own(), example)
+            network = folded(self.geometry.own(), example)
         except Exception as error:  # whatever a network of the user's trips over
             raise ModelError(
                 f"the network fails on an image of shape {tuple(example.shape)} ({in_a_line(error)})",
@@ -490,10 +336,10 @@ class Engine:
             try:
                 run = prepare(job)
                 found.append((run, self._two(run, job.example)))
-                if self._config is None or self.device.type != "cpu":
+                if self.geometry.config is None or self.device.type != "cpu":
                     self._compare(job, found[-1][1])
             except RuntimeError as error:
-                if is_out_of_memory(error) or self._config is not None:
+                if is_out_of_memory(error) or self.geometry.config is not None:
                     raise
                 failures.append(error)
             else:
@@ -529,12 +375,6 @@ def _in_its_layout(job: Job) -> Run:
     """The network as torch runs it, channels first."""
     network = copy.deepcopy(job.network).to(device=job.device, dtype=job.dtype)
     return lambda batch: network(batch.to(job.dtype).contiguous())
-
-
-def _run(network: nn.Module, channels: int, side: int) -> Any:
-    """What it makes of a black image."""
-    with torch.inference_mode():
-        return network(torch.zeros(1, channels, side, side))
 
 
 def _remedy(network: nn.Module, error: Exception) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +16,46 @@ from torch.utils._pytree import tree_leaves
 
 from whatwhere.network.machine import available_memory
 
-__all__ = ["free_memory", "peak_bytes"]
+__all__ = ["Footprint", "free_memory", "peak_bytes"]
+
+_GROWS = 0.1
+"""Bytes for all pairs of pixels of a small image, as a share of those for its pixels, from which on they are a law."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a forward pass takes at its peak.
+
+    Attributes:
+        pixel: for each pixel.
+        pair: for each pair of pixels: where all are held against all, as attention does, memory grows with the square
+            of their number.
+    """
+
+    pixel: float
+    pair: float = 0.0
+
+    @classmethod
+    def of(cls, watched: Sequence[tuple[int, int]]) -> Footprint:
+        """From the peak bytes and the pixels of one or two small images, the larger second."""
+        each = [peak / pixels for peak, pixels in watched]
+        if len(watched) == 1:
+            return cls(each[0])
+        (_, few), (_, many) = watched
+        pair = (each[1] - each[0]) / (many - few)
+        pixel = each[0] - pair * few
+        return cls(pixel, pair) if pair * many > _GROWS * pixel else cls(max(each))
+
+    def affordable(self, memory: float, scratch: float, beside: float) -> int:
+        """The pixels of a forward pass that takes so many bytes.
+
+        Args:
+            memory: bytes.
+            scratch: what operators take beside tensors, as a factor on these.
+            beside: bytes for each pixel that wait beside the pass.
+        """
+        each, pair = scratch * self.pixel + beside, scratch * self.pair
+        return int(memory / each if not pair else (math.sqrt(each**2 + 4 * pair * memory) - each) / (2 * pair))
 
 
 class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -107,14 +107,14 @@ def prove(
     computed: Precision = "auto" if backend in ("int8", *INT8) else precision  # its file has one of its own
     engine = model if isinstance(model, Engine) else Engine(model, computed, device, backend=backend)
     source = image if not isinstance(image, np.ndarray) else ArraySource(image)
-    least = zip(_least(engine), engine.period)
+    least = zip(_least(engine), engine.geometry.period)
     sides = [max(_CROP, side + _ROOM * step) if crop is None else crop for side, step in least]
     corner = [max(0, (n - side) // 2) for n, side in zip(source.size, sides)]
     pixels, valid = source.read(tuple((c, min(n, c + side)) for c, n, side in zip(corner, source.size, sides)))
     if valid is not None:
         pixels = np.where(valid[..., None], pixels, np.zeros((), pixels.dtype))
     piece = ArraySource(pixels, source.name)
-    exact, period = _several(engine, piece.size, tile), engine.period
+    exact, period = _several(engine, piece.size, tile), engine.geometry.period
     engine.settle(source.size[0] * source.size[1], lambda: read_tile(engine, piece, exact, next(iter(exact)))[0][None])
     full = size_up(piece.size, period)
     whole = tiled_logits(engine, piece, Tiling(piece.size, full, period=period, short=exact.short))
@@ -138,8 +138,8 @@ def _rounding(precision: str, largest: float) -> float:
 def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling:
     """Tiles of the side asked for; else such that write as much as their halo, or else less, down to one stride."""
     least = _least(engine)
-    halo = [sum(pair) for pair in engine.halo]
-    most = [max(2 * side, side + 2 * step) for side, step in zip(halo, engine.period)]
+    halo = [sum(pair) for pair in engine.geometry.halo]
+    most = [max(2 * side, side + 2 * step) for side, step in zip(halo, engine.geometry.period)]
     between = [max(low, (low + n) // 2) for low, n in zip(least, size)]
     for height, width in [(asked, asked)] if asked else [most, between, least]:
         found = scheme(engine, size, tile=(height, width)).tiling
@@ -154,8 +154,8 @@ def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling
 
 def _least(engine: Engine) -> list[int]:
     """Height and width of the smallest tiles: the halo and one stride."""
-    ends = int(engine.mirrored)  # reads stop short of the ends of its tiles
-    return [sum(halo) + step * (1 + ends) for halo, step in zip(engine.halo, engine.period)]
+    ends = int(engine.geometry.mirrored)  # reads stop short of the ends of its tiles
+    return [sum(halo) + step * (1 + ends) for halo, step in zip(engine.geometry.halo, engine.geometry.period)]
 
 
 def _with_less(engine: Engine, source: Source, exact: Tiling, whole: Tensor) -> float | None:

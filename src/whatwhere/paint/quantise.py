@@ -103,7 +103,7 @@ def _network_input(engine: Engine, images: ImageSet, number: int) -> NDArray[np.
     corner = [int(rng.integers(max(0, n - _SIDE) + 1)) for n in raw.shape[:2]]
     piece = raw[corner[0] : corner[0] + _SIDE, corner[1] : corner[1] + _SIDE]
     source = ArraySource(piece, images.names[index])
-    tiling = Tiling(source.size, size_up(source.size, engine.period), period=engine.period)
+    tiling = Tiling(source.size, size_up(source.size, engine.geometry.period), period=engine.geometry.period)
     pixels, _ = read_tile(engine, source, tiling, next(iter(tiling)))
     return pixels[None].numpy()
 

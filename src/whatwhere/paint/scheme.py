@@ -90,38 +90,38 @@ def scheme(
     many = size[0] * size[1]
     pixels = _affordable(engine, many, probabilities) // batch if asked is None else asked[0] * asked[1]
     pixels = pixels if most is None else min(pixels, most)
-    whole = Tiling(size, size_up(size, engine.period), period=engine.period)
+    whole = Tiling(size, size_up(size, engine.geometry.period), period=engine.geometry.period)
     if asked is None or most:
         fits = whole.tile[0] * whole.tile[1] <= pixels
     else:
         fits = _within(whole.tile, asked) or (_within(size, asked) and engine.pads_otherwise(size))
     large = asked is None and engine.device.type == "cpu" and whole.tile[0] * whole.tile[1] > _WHOLE
-    if fits and not (large and engine.tileable):
+    if fits and not (large and engine.geometry.tileable):
         return Scheme(Tiling(size, size) if engine.pads_otherwise(size) else whole, exact=True)
-    if not engine.tileable:
+    if not engine.geometry.tileable:
         return _blended(engine, size, asked if asked and not most else None, pixels)
     return _exact(engine, whole, asked if not most else None, pixels, align)
 
 
 def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align: int) -> Scheme:
     """In tiles with a halo; ``whole`` is the image in one."""
-    size, halo, short = whole.size, engine.halo, (0, 0)
-    if engine.mirrored:
+    size, halo, short = whole.size, engine.geometry.halo, (0, 0)
+    if engine.geometry.mirrored:
         short = whole.padded[0] - size[0], whole.padded[1] - size[1]
     if asked:
         chosen = asked
     else:
         wide = (halo[0][0], halo[0][1] + short[0]), (halo[1][0], halo[1][1] + short[1])
         room = pixels // _GAPS if engine.device.type == "cpu" else pixels
-        chosen = choose_tile(size, wide, engine.period, pixels=min(room, _LARGEST), align=align)
+        chosen = choose_tile(size, wide, engine.geometry.period, pixels=min(room, _LARGEST), align=align)
     note = ""
     if whole.padded != size and short == (0, 0) and engine.pads_otherwise(size):
         height, width = whole.padded
         note = f"equal to the image padded with zeros to {height}x{width}; alone, the network pads otherwise"
     try:
-        return Scheme(Tiling(size, chosen, halo, engine.period, align, short), exact=True, note=note)
+        return Scheme(Tiling(size, chosen, halo, engine.geometry.period, align, short), exact=True, note=note)
     except ValueError as error:
-        least = Tiling(size, whole.tile, halo, engine.period, align, short).smallest
+        least = Tiling(size, whole.tile, halo, engine.geometry.period, align, short).smallest
         raise PlanError(
             f"tiles of {chosen[0]}x{chosen[1]} pixels",
             f"at least {least[0]}x{least[1]} for this network, whose halo is {halo[0][0]} to {halo[0][1]} pixels",
@@ -142,22 +142,22 @@ def _affordable(engine: Engine, many: int, probabilities: bool) -> int:
     free = free_memory(engine.device)
     waiting = 4 * engine.model.classes.count * _WAITING if probabilities else 0
     if engine.device.type == "cpu":
-        return engine.affordable(min(_BUDGET, free // 4), _SCRATCH, waiting)
-    whole = many > _ON_GPU and not engine.tileable  # asked only where it matters: it takes a second
-    return min(engine.affordable(free // 2, _SCRATCH, waiting), _WHOLE_ON_GPU if whole else _ON_GPU)
+        return engine.footprint.affordable(min(_BUDGET, free // 4), _SCRATCH, waiting)
+    whole = many > _ON_GPU and not engine.geometry.tileable  # asked only where it matters: it takes a second
+    return min(engine.footprint.affordable(free // 2, _SCRATCH, waiting), _WHOLE_ON_GPU if whole else _ON_GPU)
 
 
 def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Scheme:
-    least = 3 * engine.period[0], 3 * engine.period[1]
-    whole = size_up(size, engine.period)
+    least = 3 * engine.geometry.period[0], 3 * engine.geometry.period[1]
+    whole = size_up(size, engine.geometry.period)
     if asked:
-        wanted = size_up(asked, engine.period)
+        wanted = size_up(asked, engine.geometry.period)
     else:
         memory = min(_BUDGET, free_memory(torch.device("cpu")) // 4)
         rows = memory // (_SUMS * engine.model.classes.count * whole[1])
         high = max(min(math.isqrt(pixels), rows), least[0])
         wanted = high, max(pixels // high, least[1])
-    height, width = (min(t // p * p, n) for t, p, n in zip(wanted, engine.period, whole))
+    height, width = (min(t // p * p, n) for t, p, n in zip(wanted, engine.geometry.period, whole))
     if height < min(least[0], whole[0]) or width < min(least[1], whole[1]):
         raise PlanError(
             f"tiles of {height}x{width} pixels",
@@ -166,5 +166,5 @@ def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Sch
         )
     quarter = height // 4, width // 4
     halo = ((quarter[0], quarter[0]), (quarter[1], quarter[1]))
-    note = f"approximate, in overlapping tiles that are blended: {engine.obstacle.rstrip('.')}"
-    return Scheme(Tiling(size, (height, width), halo, engine.period), exact=False, blended=True, note=note)
+    note = f"approximate, in overlapping tiles that are blended: {engine.geometry.obstacle.rstrip('.')}"
+    return Scheme(Tiling(size, (height, width), halo, engine.geometry.period), exact=False, blended=True, note=note)

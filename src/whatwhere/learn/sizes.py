@@ -1,0 +1,210 @@
+"""How deep, wide and large: depth, width, crop and batch by how large objects are, what the machine does, and the time.
+
+Each choice is a value and its reason. Knows the survey and the machine; nothing of the rest of a plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import TypeVar
+
+from whatwhere.data.facts import Survey
+from whatwhere.data.pieces import SIDE
+from whatwhere.network import Machine, UNet, cost
+
+__all__ = ["Reasoned", "all_pixels", "depth_of", "receptive_field", "sizes_of", "typical_side"]
+
+T = TypeVar("T")
+Reasoned = tuple[T, str]
+
+_WIDTHS = (64, 32, 16, 8)
+"""Matrix units work in blocks of 32 channels: 24 cost nearly as much as 32, and 48 as 64; others in blocks of 8."""
+_FEW_CLASSES = 4
+"""More classes than these are told apart less well by the narrowest network than by the next, if that sees enough."""
+_NARROW_SPEED = 0.5
+"""The share of their speed that processors reach with the narrowest."""
+_CROPS_WANTED = 15000
+"""Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
+_CROPS_LEAST, _PASSES_WANTED = 8000, 100
+"""Fewer suffice, down to so many, where they show all pixels so often: of few images it soon has seen enough."""
+_SMALL_CROP = 128
+"""No crop is made smaller than this because time is short."""
+_NO_OBJECTS = "no class has separate objects, so a quarter of the image is taken"
+_FILLED = 0.98
+"""Share of small pieces that tell their class from which on objects count as filled."""
+_SPEED = {
+    ("cpu", "bfloat16"): 70e9,
+    ("cpu", "float32"): 20e9,
+    ("cuda", "bfloat16"): 0.3e12,
+    ("cuda", "float32"): 0.015e12,
+    ("mps", "float32"): 0.5e12,
+}
+"""Multiply-adds a second that training reaches: on a CPU for each core, on a CUDA GPU for each multiprocessor (measured
+and rounded down), on Apple's as a whole (guessed, as is CUDA's in float32, from what the hardware could do)."""
+
+
+def depth_of(survey: Survey) -> Reasoned[int]:
+    """Deep enough to see a typical object whole, and its surroundings; no deeper where small pieces tell the classes.
+
+    Filled shapes need almost no receptive field, outlined ones as much as the shape (Loos et al. 2024, doi
+    10.1117/1.JMI.11.5.054004).
+    """
+    side = typical_side(survey)
+    told, said = _told_by_pieces(survey)
+    left = [class_id for class_id, pixels in enumerate(survey.class_pixels()) if pixels and class_id not in told]
+    extent, what = float(SIDE), f"{said}: filled shapes need little context"
+    if left:
+        extent, what = _telling_extent(survey, side, left)
+        what = f"{what}; {said}"
+    deepest = max(2, min(6, math.floor(math.log2(max(side, 8) / 8))))
+    for depth in range(2, deepest + 1):
+        if receptive_field(depth) >= 1.6 * extent or depth == deepest:
+            return depth, f"sees {receptive_field(depth)} px; {what}; images are {_sides_text(survey)}"
+    raise AssertionError("unreachable")
+
+
+def _told_by_pieces(survey: Survey) -> Reasoned[tuple[int, ...]]:
+    """The classes that small pieces alone tell apart: their objects are filled, and ask for little context."""
+    found = survey.piece_test
+    if found is None:
+        cause = f"too few images, or insides of {SIDE} px of two classes, to compare"
+        if len(survey.training) == 1:
+            cause = "a single image has no other to compare with"
+        return (), f"whether less would do is not known: {cause}"
+    assert survey.classes is not None
+    told = f"{found.accuracy:.0%} of pieces of {SIDE} px alone tell their class (chance {found.chance:.0%})"
+    if len(found.classes) < survey.classes.count:
+        told += f", asked of {' and '.join(survey.classes.names[class_id] for class_id in found.classes)}"
+    return (found.classes, told) if found.accuracy >= _FILLED else ((), f"{told}: the rest takes context")
+
+
+def receptive_field(depth: int) -> int:
+    """The largest receptive field of a pixel of the plain U-Net's output, as `field` tells it, without asking it."""
+    return 13 * (1 << depth) - (4 if depth > 2 else 8)
+
+
+def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned[float]:
+    """The extent of the typical object: not of what fills the image, nor of thin nets, which need little context."""
+    assert survey.classes is not None
+    found: list[tuple[float, str, bool]] = []
+    for class_id in asked:
+        name = survey.classes.names[class_id]
+        each, extents = (survey.object_extents(class_id, by_area=by_area) for by_area in (False, True))
+        thickness = survey.thickness(class_id)
+        if each is None or extents is None or extents.median >= 0.9 * side:
+            continue
+        if thickness is not None and thickness.median < extents.median / 15:
+            continue
+        found.append((extents.median, name, each.count > 1))
+    if not found:
+        return side / 4, _NO_OBJECTS
+    extent, name, recurs = max(found)
+    if not recurs:
+        return extent, f"the largest object, the only one of {name!r}, has {extent:.0f} px"
+    return extent, f"the largest objects that recur are {name!r}, typically {extent:.0f} px"
+
+
+def _recurring_extent(survey: Survey) -> Reasoned[float]:
+    """The extent of the typical object of whatever class."""
+    return _telling_extent(survey, typical_side(survey), range(survey.classes.count if survey.classes else 0))
+
+
+def _typical_sides(survey: Survey) -> tuple[int, int]:
+    heights, widths = survey.image_sides()
+    assert heights is not None
+    assert widths is not None
+    return int(heights.median), int(widths.median)
+
+
+def typical_side(survey: Survey) -> int:
+    """The shorter side of the typical image, in pixels."""
+    return min(_typical_sides(survey))
+
+
+def _sides_text(survey: Survey) -> str:
+    """Both sides where they differ: of strips the shorter alone says little."""
+    height, width = _typical_sides(survey)
+    return f"{height} px" if height == width else f"{height} x {width} px"
+
+
+def sizes_of(
+    survey: Survey, machine: Machine, depth: int, step: int, seconds: float | None, encoder: str
+) -> tuple[Reasoned[int], Reasoned[int], Reasoned[int]]:
+    """Width, crop and batch: where even the narrowest network would see far too few crops, smaller ones."""
+    crop = _crop(survey, step)
+    batch = _batch(crop[0])
+    width, hurried = _width(survey, machine, depth, crop[0], seconds, encoder)
+    if hurried:
+        crop = _small_crop(survey, step, crop)
+    pixels = batch * crop[0] ** 2
+    said = f"{pixels / 1e6:.1f} million" if pixels >= 1e5 else f"{pixels / 1e3:.0f} thousand"
+    return width, crop, (batch, f"about {said} pixels a step")
+
+
+def _crop(survey: Survey, step: int) -> Reasoned[int]:
+    """Large enough to hold context, a size that the network halves evenly."""
+    side = typical_side(survey)
+    crop = max(step, min(256, side // step * step))
+    whole = crop > 0.7 * max(_typical_sides(survey))
+    said = f"{'nearly whole images' if whole else 'pieces'} of {_sides_text(survey)}; a multiple of {step}"
+    extent, what = _recurring_extent(survey)
+    if what != _NO_OBJECTS and extent > 1.5 * crop:
+        said += (
+            f"; {what}, larger than a crop: with images shrunk by {extent / crop:.1f} each crop would show one whole"
+        )
+    return crop, said
+
+
+def _small_crop(survey: Survey, step: int, usual: Reasoned[int]) -> Reasoned[int]:
+    """As small as the objects that recur allow: many small steps tell cells apart that few large ones do not."""
+    extent, what = _recurring_extent(survey)
+    crop = math.ceil(max(_SMALL_CROP, extent) / step) * step
+    if crop >= usual[0]:
+        return usual
+    said = f"pieces of {_sides_text(survey)}; there is time for too few of {usual[0]} px"
+    return crop, f"{said}; {what}; a multiple of {step}"
+
+
+def _batch(crop: int) -> int:
+    batch = 8
+    while batch < 32 and batch * crop * crop < 8 * 192 * 192:
+        batch *= 2
+    return batch
+
+
+def _width(
+    survey: Survey, machine: Machine, depth: int, crop: int, seconds: float | None, encoder: str
+) -> tuple[Reasoned[int], bool]:
+    """The widest network that still sees enough crops in the time; whether even the narrowest sees far too few."""
+    assert survey.classes is not None
+    if encoder != "plain":
+        return (16, "what the encoder knows needs no wide decoder"), False
+    if seconds is None:
+        return (32, "the usual width, as no time is set"), False
+    speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
+    speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
+    channels, count = survey.normalisation().channels, survey.classes.count
+    passes = _PASSES_WANTED * all_pixels(survey) / crop**2
+    wanted = round(min(_CROPS_WANTED, max(_CROPS_LEAST, passes)))
+
+    @cache
+    def seen_by(width: int) -> float:
+        """The crops that a network of this width sees in the time."""
+        network = UNet(channels, count, width=width, depth=depth, max_width=512)
+        work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
+        return seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
+
+    enough = count > _FEW_CLASSES and seen_by(_WIDTHS[-2]) >= _CROPS_LEAST / 2
+    widths = _WIDTHS[:-1] if enough else _WIDTHS
+    width = next((one for one in widths if seen_by(one) >= wanted), widths[-1])
+    seen = seen_by(width)
+    few = f" (enough for few images: all pixels {_PASSES_WANTED} times)" if wanted < _CROPS_WANTED else ""
+    what = f"the widest that sees {wanted:,} crops{few} in time" if seen >= wanted else "the narrowest"
+    return (width, f"{what}; it will see about {seen:,.0f} of {crop} px"), width == widths[-1] and seen < _CROPS_LEAST
+
+
+def all_pixels(survey: Survey) -> int:
+    """Of all training images."""
+    return sum(f.image.size[0] * f.image.size[1] for f in survey.training if f.image)

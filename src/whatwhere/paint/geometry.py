@@ -1,0 +1,182 @@
+"""How a network's paintings lie on its images: which sizes it takes, how far a label's pixels reach, and what zeros at
+the rim change. Found out from its arithmetic or its graph, or by trying.
+
+Knows networks; knows nothing of backends, precision, or where tiles lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whatwhere.errors import FieldError
+from whatwhere.network import Mirrored, Model, UNet, halo, own_config
+from whatwhere.network.copied import copied
+
+if TYPE_CHECKING:
+    from whatwhere.field import Field
+
+__all__ = ["Geometry", "Pair"]
+
+Pair = tuple[int, int]
+"""Of rows and columns, or before and after."""
+
+_CANVASES = 64, 128, 256, 512
+"""Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
+pixel at the bottom of the U); grown to the total stride where that is larger."""
+
+_STEPS = 1, 2, 4, 8, 16, 32, 64
+"""By which an image is tried to be larger, where it is not known of what its sizes have to be multiples."""
+
+
+class Geometry:
+    """The sizes, halo and period of one network. Each is found out when it is first asked for.
+
+    Args:
+        model: left untouched.
+        field: of the same network with other weights, where it is known.
+    """
+
+    def __init__(self, model: Model, field: Field | None = None) -> None:
+        self._network, self._channels = model.network, model.normalisation.channels
+        if field is not None:
+            self.field = field
+        self._padded: dict[Pair, bool] = {}
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """Of a U-Net of ours with no layer exchanged: its arithmetic is known; to follow its graph takes seconds."""
+        return own_config(self._network)
+
+    @cached_property
+    def field(self) -> Field:
+        """Which pixels each pixel's label depends on. Takes a second or so, once."""
+        from whatwhere.field import field  # with torch.export; an image that fits in one piece needs neither
+
+        return field(self.own(), (self._channels, self._canvas, self._canvas))
+
+    @cached_property
+    def _unfollowed(self) -> str:
+        """Why the network's graph can't be followed, though it may well run; "" if it can."""
+        if self.config is None:
+            try:
+                _ = self.field
+            except FieldError as error:
+                return error.given
+        return ""
+
+    @property
+    def obstacle(self) -> str:
+        """What keeps tiles from being exact, where they are not, in words."""
+        return self._unfollowed or self.field.explain()
+
+    @cached_property
+    def period(self) -> Pair:
+        """Height and width must be multiples of this; an image that is not is padded with zeros at its far edges."""
+        if self.config is not None:
+            return 2 ** self.config["depth"], 2 ** self.config["depth"]
+        if self._unfollowed:
+            return self._found_period, self._found_period
+        return self.field.period[0], self.field.period[1]
+
+    @cached_property
+    def _found_period(self) -> int:
+        """Of a network that can't be followed: the smallest step, by doubling, by which an image may be larger."""
+        network = self.own()
+        for step in _STEPS:
+            side = self._canvas + step
+            try:
+                found = _run(network, self._channels, side)
+            except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
+                continue
+            if isinstance(found, Tensor) and found.shape[2:] == (side, side):
+                return step
+        return _STEPS[-1]
+
+    @property
+    def halo(self) -> tuple[Pair, Pair]:
+        """Pixels needed (before, after) a box with edges on multiples of the period, for rows and columns."""
+        if self._known_halo is not None:
+            return self._known_halo, self._known_halo
+        rows, columns = self.field.halo()
+        return rows, columns
+
+    @cached_property
+    def _known_halo(self) -> Pair | None:
+        network = self._network
+        return halo(network) if self.config is not None and isinstance(network, UNet | Mirrored) else None
+
+    @property
+    def tileable(self) -> bool:
+        """Whether there is a halo with which tiles are exact."""
+        return self._known_halo is not None or (not self._unfollowed and self.field.tileable)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is an unpadded U-Net of ours that mirrors an image, by index, which `field` can't follow."""
+        return self.config is not None and isinstance(self._network, Mirrored)
+
+    def pads_otherwise(self, size: Pair, run: Callable[[Tensor], Tensor]) -> bool:
+        """Whether the network takes an image of this size as it is, and gives another painting of it padded with zeros.
+
+        Such an image is left unpadded where it passes whole. Tried on a small one that lacks as much to the period's
+        multiples: some networks take even sizes, and refuse odd ones.
+
+        Args:
+            size: of the image.
+            run: the network made ready.
+        """
+        if self.mirrored:
+            return True
+        missing = [-side % step for side, step in zip(size, self.period)]
+        if not any(missing) or (self.config is not None and self.config["padding"] == "same"):
+            return False
+        height, width = (min(side, full - less) for side, full, less in zip(size, self.example(2).shape[-2:], missing))
+        if (height, width) not in self._padded:
+            odd = self.example(2)[..., :height, :width]
+            self._padded[height, width] = _differs(run, odd, F.pad(odd, (0, missing[1], 0, missing[0])))
+        return self._padded[height, width]
+
+    def example(self, times: int = 1) -> Tensor:
+        """Noise ``(1, C, h, w)`` of a size that the network takes, so many times as large a side."""
+        height, width = (-(-self._canvas // p) * p * times for p in self.period)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, self._channels, height, width, generator=generator)
+
+    @cached_property
+    def _canvas(self) -> int:
+        network = self.own()
+        for side in _CANVASES:
+            try:
+                _run(network, self._channels, side)
+            except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
+                continue
+            return side
+        return _CANVASES[0]  # where what it lacks is told
+
+    def own(self) -> nn.Module:
+        """The network as it was given, on the CPU, to be tried and followed."""
+        return copied(self._network).cpu().float().eval()
+
+
+def _run(network: nn.Module, channels: int, side: int) -> Any:
+    """What it makes of a black image."""
+    with torch.inference_mode():
+        return network(torch.zeros(1, channels, side, side))
+
+
+def _differs(run: Callable[[Tensor], Tensor], odd: Tensor, padded: Tensor) -> bool:
+    """Whether the two paintings differ where both are."""
+    height, width = odd.shape[-2:]
+    try:
+        own, other = run(odd), run(padded)[..., :height, :width]
+    except Exception:  # noqa: BLE001 (whatever a network says that takes multiples only)
+        return False
+    if own.shape != other.shape:  # what it gives back is no painting of what it got
+        return False
+    return not torch.allclose(own, other, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
