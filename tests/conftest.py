@@ -29,7 +29,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def disc_plan(discs: Path) -> Plan:
     """A tiny plan for the discs: 40 steps of 2 crops."""
-    return tiny(segmenter.plan(discs, epochs=5.0, device="cpu"))
+    return tiny(segmenter.plan(discs, epochs=5.12, device="cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The README's journey as a new user takes it, with the data that people really have, through the real program."""
+"""The README's journey as a new user takes it, with the data that people really have; once through the real program."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 import tifffile
 from PIL import Image
 
-from tiny import disc_picture
+from tiny import Cli, disc_picture
+
+Say = Callable[..., str]
+"""A command of the program, given as arguments, to what it printed."""
 
 
-def whatwhere(folder: Path, *arguments: object) -> str:
-    """Runs the program in a folder; what it printed."""
+def real(folder: Path, *arguments: object) -> str:
+    """In a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "whatwhere", *map(str, arguments)], cwd=folder, capture_output=True, text=True,
         check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -49,13 +53,28 @@ def grey_16_bit(data: Path) -> None:
         tifffile.imwrite(data / "masks" / f"Plate 1 µ{index}.tiff", mask)
 
 
-@pytest.mark.parametrize("write", [palette_masks, grey_16_bit])
-def test_from_a_folder_to_painted_images(write: object, tmp_path: Path) -> None:
-    data = tmp_path / "my data, ñ"
-    write(data)  # type: ignore[operator]
-    assert "12" in whatwhere(tmp_path, "check", data.name)
+def test_from_a_folder_to_painted_images(tmp_path: Path) -> None:
+    palette_masks(tmp_path / "my data, ñ")
+    _journey(tmp_path, partial(real, tmp_path))
 
-    said = whatwhere(tmp_path, "plan", data.name, "-o", "plan.toml", "--epochs", "3")
+
+def test_the_same_with_a_microscopes_images(tmp_path: Path, run_cli: Cli) -> None:
+    grey_16_bit(tmp_path / "my data, ñ")
+    _journey(tmp_path, partial(_here, run_cli))
+
+
+def _here(run_cli: Cli, *arguments: object) -> str:
+    """In this process, which has imported all that it takes."""
+    done = run_cli(*arguments)
+    assert done.code == 0, done.err + done.out
+    return done.out
+
+
+def _journey(tmp_path: Path, whatwhere: Say) -> None:
+    data = tmp_path / "my data, ñ"
+    assert "12" in whatwhere("check", data.name)
+
+    said = whatwhere("plan", data.name, "-o", "plan.toml", "--epochs", "3")
     assert "inferred from the masks" in said
     text = (tmp_path / "plan.toml").read_text("utf-8")
     for old, new in (("width = 32", "width = 8"), ("learning_rate = 0.003", "learning_rate = 0.02")):
@@ -64,12 +83,12 @@ def test_from_a_folder_to_painted_images(write: object, tmp_path: Path) -> None:
     lines = ["batch = 4" if line.startswith("batch = ") else line for line in text.splitlines()]
     (tmp_path / "plan.toml").write_text("\n".join(lines), "utf-8")
 
-    said = whatwhere(tmp_path, "train", data.name, "-o", "run", "--plan", "plan.toml")
+    said = whatwhere("train", data.name, "-o", "run", "--plan", "plan.toml")
     assert "mean IoU" in said
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
     images = next(folder for folder in data.iterdir() if folder.name.lower() == "images")
-    said = whatwhere(tmp_path, "predict", "run", images.relative_to(tmp_path), "-o", "painted", "--overlay")
+    said = whatwhere("predict", "run", images.relative_to(tmp_path), "-o", "painted", "--overlay")
     assert "12 images: 12 done" in said
     painted = [path for path in sorted((tmp_path / "painted").iterdir()) if path.suffix in (".png", ".tif")]
     labels = [path for path in painted if "overlay" not in path.name]
@@ -82,7 +101,7 @@ def test_from_a_folder_to_painted_images(write: object, tmp_path: Path) -> None:
     assert len(colours) == 2, "two classes, each in its colour"
     assert max(max(colour) for colour in colours) > 100, "never an all-black picture"
 
-    said = whatwhere(tmp_path, "evaluate", "run", data.name, "--json", "scores.json")
+    said = whatwhere("evaluate", "run", data.name, "--json", "scores.json")
     assert "worst images: worst.png" in said
     scores = json.loads((tmp_path / "scores.json").read_text("utf-8"))
     assert scores

@@ -202,6 +202,50 @@ def test_a_checkpoint_of_pytorch_says_what_to_do_with_it(tmp_path: Path) -> None
         Segmenter.load(tmp_path / "model.pth")
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (nn.Conv2d(3, 2, 1).state_dict(), "a OrderedDict"),
+        ("m.pth", "a str"),
+        (None, "a NoneType"),
+        (nn.Conv2d, "the class Conv2d"),
+    ],
+)
+def test_what_is_no_module_is_not_wrapped(given: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=f"module is {words}; expected a torch module; .*load_state_dict"):
+        Segmenter.from_module(given, 2, ([120.0] * 3, [60.0] * 3))
+
+
+USES: list[Callable[[Any], object]] = [
+    Segmenter,
+    Segmenter.load,
+    lambda network: whatwhere.evaluate(network, "data"),
+    lambda network: whatwhere.compare(network, network, "data"),
+    lambda network: whatwhere.predict(network, __file__, "out"),
+]
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("given", [nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1).state_dict(), None])
+def test_a_network_is_asked_to_be_wrapped(given: Any, use: Callable[[Any], object]) -> None:
+    with pytest.raises(ModelError, match=r"is a (Conv2d|OrderedDict|NoneType); .*wrap a network: .*from_module"):
+        use(given)
+
+
+def test_channels_that_come_first_are_told_to_be_moved(disc_model: Model) -> None:
+    with pytest.raises(ModelError, match=r"40 channels; .*move the channels last: image\.transpose\(1, 2, 0\)"):
+        Segmenter(disc_model).predict(torch.from_numpy(disc_picture(0)[0]).permute(2, 0, 1))
+
+
+def test_an_error_of_many_masks_names_one_of_them() -> None:
+    images, masks = zip(*(disc_picture(number, 48) for number in range(3)))
+    with pytest.raises(
+        DataError, match=r"3 masks cannot be used: mask 0 has [\d,]+ values that are no whole numbers"
+    ) as told:
+        Segmenter.fit(images, [mask / 510 for mask in masks], epochs=1)
+    assert "mask 1" not in str(told.value)
+
+
 def test_nothing_to_explain_with(disc_model: Model, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         Segmenter(disc_model).explain(tmp_path, pixel=(1, 2))

@@ -142,11 +142,66 @@ def test_a_classes_file_counts_by_its_names(tmp_path: Path) -> None:
     (there / "classes.toml").write_text(CLASSES.format(1, "this", 0, "that"))
     assert len(truth_of(model, there)) == 3  # other names for the same values
     (there / "classes.toml").write_text(CLASSES.format(0, "this", 255, "that"))
-    with pytest.raises(ModelError, match=r"2 classes \(this, that\.\.\.\); expected the model's 2 \(disc, ground"):
+    with pytest.raises(ModelError, match=r"2 classes \(this, that\); expected the model's 2 \(disc, ground\)"):
         truth_of(model, there)
     (there / "classes.toml").write_text(CLASSES.format(0, "one", 255, "one"))
     with pytest.raises(DataError, match="two classes are named 'one'"):
         truth_of(model, there)
+
+
+GROUND, DISC = (40, 40, 40), (200, 90, 0)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        Classes(("ground", "disc"), (GROUND, DISC), ((255,), (0,))),  # as the file has them, exchanged
+        Classes(("disc", "ground"), (DISC, GROUND), ((255,), (0,))),
+        Classes(("anything",), (DISC,), ((0, 255),)),
+        Classes(("disc",), (DISC,), ((255,),), void=(0,)),
+        Classes(("ground", "disc"), (GROUND, DISC), ((1,), (200,)), nearest=True),
+    ],
+    ids=["exchanged", "turned", "merged", "void", "nearest"],
+)
+def test_in_its_own_folder_mask_values_mean_what_they_meant_in_training(
+    classes: Classes, numbered: tuple[Path, Model], tmp_path: Path
+) -> None:
+    """By the plan, which may correct the folder's ``classes.toml``."""
+    data, model = numbered
+    here = Path(shutil.copytree(data, tmp_path / "here"))
+    (here / "classes.toml").write_text(CLASSES.format(0, "ground", 255, "disc"))
+    trained = open_sets(find(here), tiny(replace(plan(here, epochs=1), classes=classes, split=model.plan["split"])))
+    judged = truth_of(replace(model, classes=classes), here, "val")
+    assert set(judged.names) == set(trained["val"].names)
+    for index, name in enumerate(judged.names):
+        _, labels = trained["val"].store[trained["val"].names.index(name)]
+        np.testing.assert_array_equal(judged.store[index][1], labels)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_an_image_that_is_learnt_from_is_not_judged_on(part: str, numbered: tuple[Path, Model]) -> None:
+    data, _ = numbered
+    made = plan(data, epochs=1)
+    name = made.split["train"][0]
+    both = replace(made, split={**made.split, part: (*made.split.get(part, ()), name)})
+    with pytest.raises(PlanError, match=rf"'{name}' is in train and in {part}; expected each image in one.*\[split\]"):
+        train(data, data.parent / "never", plan=both)
+
+
+def test_images_of_two_folders_may_have_one_name(tmp_path: Path) -> None:
+    data = write(
+        tmp_path, {f"{part}/*/{k:03}": 10 * place + k for place, part in enumerate(("train", "val")) for k in (1, 2)}
+    )
+    sets = open_sets(find(data), plan(data, epochs=1))
+    assert sets["train"].names == sets["val"].names == ("001", "002")
+
+
+def test_a_value_that_the_plan_lacks_is_to_be_added_there(numbered: tuple[Path, Model]) -> None:
+    data, _ = numbered
+    made = plan(data, epochs=1)
+    lacking = replace(made, classes=replace(made.classes, values=((0,), (7,))))
+    with pytest.raises(DataError, match=r"value 255 in no class.*add the value to a class or to void in the plan"):
+        open_sets(find(data), lacking)["train"].facts()
 
 
 def test_a_folder_of_equal_names_and_other_pixels_is_told_so(numbered: tuple[Path, Model], tmp_path: Path) -> None:

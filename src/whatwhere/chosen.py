@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from whatwhere.data import Folder, Sample, find, read_image
 from whatwhere.data.crops import Store
 from whatwhere.data.folder import LayoutError
 from whatwhere.data.images import pixel_digest, without_alpha
 from whatwhere.data.sets import ImageSet, from_samples, untold
-from whatwhere.errors import DataError, ModelError
+from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.learn.parallel import processes_here
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, probe_machine
@@ -31,7 +35,13 @@ _LOOKED_AT = 200
 
 
 def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
-    """The images that a plan's split names, out of a folder."""
+    """The images that a plan's split names, out of a folder.
+
+    Raises:
+        DataError: one is missing.
+        PlanError: one is named twice.
+    """
+    _check_apart(folder, plan)
     room = probe_machine("cpu").memory // (4 * processes_here())
     sets = {}
     for name, limit in (("train", room * 3 // 4), ("val", room // 4)):
@@ -46,10 +56,38 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
             )
         if not names:
             raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
-        sets[name] = from_samples(
-            samples, plan.classes, limit, channels=plan.normalisation.channels, rolling=name == "train"
-        )
+        images = from_samples(samples, plan.classes, 0, channels=plan.normalisation.channels)
+        loads = [partial(_load, images, index) for index in range(len(images))]
+        sets[name] = replace(images, store=Store(loads, limit, rolling=name == "train"))
     return sets
+
+
+def _check_apart(folder: Folder, plan: Plan) -> None:
+    """Where an image is learnt from, what is said of it is no news; a single one has to do for both.
+
+    Names alone don't tell: those of train/ and of val/ may both count from 001.
+    """
+    if len(plan.split.get("train", ())) == 1 and plan.split["train"] == plan.split.get("val"):
+        return
+    parts: dict[Path, str] = {}
+    for part, names in plan.split.items():
+        wanted = frozenset(names)
+        for sample in folder.as_divided(part, wanted) or folder.pairs("all"):
+            if sample.name in wanted and parts.setdefault(sample.image, part) != part:
+                raise PlanError(
+                    f"{sample.name!r} is in {parts[sample.image]} and in {part}",
+                    "each image in one of them",
+                    "take it out of one list under [split]",
+                )
+
+
+def _load(images: ImageSet, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Where a plan says what mask values mean, a ``classes.toml`` is not asked."""
+    try:
+        return images.store[index]
+    except DataError as error:
+        remedy = error.remedy.replace("classes.toml", "the plan")
+        raise type(error)(error.given, error.expected, remedy) from error
 
 
 def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside: Sequence[Model] = ()) -> ImageSet:
@@ -83,30 +121,35 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
             f"one of: {there}",
             "choose with --split",
         )
-    return from_samples(samples, _mapping(folder, model.classes), 0, part, channels=model.normalisation.channels)
+    return from_samples(samples, _mapping(folder, model), 0, part, channels=model.normalisation.channels)
 
 
-def _mapping(folder: Folder, classes: Classes) -> Classes:
+def _mapping(folder: Folder, model: Model) -> Classes:
     """What the folder's mask values mean, in the order of the model's classes.
 
-    A ``classes.toml`` counts if it names the same classes, in whatever order; one with other names has to list the same
-    values, for which class would be which could only be guessed.
+    In the folder that it was trained on what they meant there, by the plan. Elsewhere a ``classes.toml`` counts if it
+    names the same classes, in whatever order; one with other names has to list the same values, for which class would
+    be which could only be guessed.
     """
-    own = folder.classes
-    if own is None:
+    own, classes = folder.classes, model.classes
+    if own is None or own == classes or _knows(folder, model):
         return classes
     if sorted(own.names) != sorted(classes.names):
         if own.values == classes.values:
             return replace(own, names=classes.names, colors=classes.colors)
         raise ModelError(
-            f"{folder.root} has {own.count} classes ({', '.join(own.names[:4])}...)",
-            f"the model's {classes.count} ({', '.join(classes.names[:4])}...)",
+            f"{folder.root} has {own.count} classes ({_few(own.names)})",
+            f"the model's {classes.count} ({_few(classes.names)})",
             "use data with the classes that the model was trained on, and their names in classes.toml",
         )
     values = dict(zip(own.names, own.values))
     return replace(
         own, names=classes.names, colors=classes.colors, values=tuple(values[name] for name in classes.names)
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + ("..." if len(names) > 4 else "")
 
 
 def images_of(model: Model, data: Path | str, split: str | None) -> ImageSet:
@@ -187,12 +230,15 @@ def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
 
     Some of the images that were trained on are known by their pixels; one of them has to be here.
     """
-    seen = _seen(model)
-    here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
     division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
-    channels = model.normalisation.channels
-    known = not seen or any(_digest(sample, channels) == seen[sample.name] for sample in here)
-    return division if known else {}
+    return division if not _seen(model) or _knows(folder, model) else {}
+
+
+def _knows(folder: Folder, model: Model) -> bool:
+    """Whether an image that it remembers having been trained on is here, under its name."""
+    seen, channels = _seen(model), model.normalisation.channels
+    here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
+    return any(_digest(sample, channels) == seen[sample.name] for sample in here)
 
 
 def _learnt(samples: Sequence[Sample], model: Model) -> set[str]:

@@ -8,6 +8,7 @@ Exit codes: 0 all went well; 1 some of the work failed, or a folder can't be tra
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 import shlex
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from whatwhere import __version__
-from whatwhere.errors import OutputError, WhatwhereError, refused
+from whatwhere.errors import ModelError, OutputError, WhatwhereError, absent, refused
 from whatwhere.writing import check_place, write_json
 
 if TYPE_CHECKING:
@@ -204,6 +205,11 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Paint images of any size. What is done is skipped on a rerun; exit code 1 if any failed or tiles differ."""
+    for one in inputs:  # before PyTorch is imported, which takes seconds
+        if _is_absent(one) and not glob.glob(one, recursive=True):  # noqa: PTH207 (of absolute ones too)
+            raise absent(one)
+    if _is_absent(model):
+        raise ModelError(f"there is no file {model}", "a model file (.safetensors) or a run folder", "check the path")
     from whatwhere.paint import predict as paint_all
 
     if prove:
@@ -441,6 +447,17 @@ def _levels(text: str) -> tuple[int, ...] | None:
 
 def _levels_of(text: str | None, depth: int) -> Sequence[int] | None:
     return None if text is None else range(depth) if text == "all" else _levels(text)
+
+
+def _is_absent(path: Path | str) -> bool:
+    """Whether nothing is there, for sure: what may not be looked at is told by who opens it."""
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _prove(

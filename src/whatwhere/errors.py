@@ -6,6 +6,7 @@
     ├── ModelError        a model file that is not ours, is damaged, or does not fit the image
     ├── FieldError        a module or input whose windows cannot be followed
     ├── OutputError       a place that cannot be written to
+    │   └── PlaceError    one such place, though others can
     ├── TrainingError     a run that cannot go on, with the measured reason
     └── ClusterError      workers that cannot be reached
 
@@ -22,12 +23,15 @@ __all__ = [
     "FieldError",
     "ModelError",
     "OutputError",
+    "PlaceError",
     "PlanError",
     "TrainingError",
     "WhatwhereError",
+    "absent",
     "in_a_line",
     "is_out_of_memory",
     "refused",
+    "unwritten",
 ]
 
 _LINE = 200
@@ -96,6 +100,10 @@ class OutputError(WhatwhereError):
     """A place that cannot be written to."""
 
 
+class PlaceError(OutputError):
+    """One place that cannot be written to, though others can: its name is too long, or something else is there."""
+
+
 class TrainingError(WhatwhereError):
     """A training run that cannot go on, with the measured reason."""
 
@@ -104,8 +112,27 @@ class ClusterError(WhatwhereError):
     """Workers that cannot be reached or that all died."""
 
 
+def absent(given: object) -> DataError:
+    """What is said of an input that names nothing."""
+    return DataError(f"there is no {given}", "an image, a folder or a glob that matches some", "check the path")
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """What is said of a place that takes no more, or nothing at all."""
+
+
+_OF_ONE_PLACE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+
+
+def unwritten(error: BaseException) -> type[OutputError]:
+    """What is raised where writing has failed: `PlaceError` if only the name, or what has it, is in the way.
+
+    >>> unwritten(NotADirectoryError(errno.ENOTDIR, "Not a directory")).__name__
+    'PlaceError'
+    >>> unwritten(OSError(errno.ENOSPC, "No space left on device")).__name__
+    'OutputError'
+    """
+    return PlaceError if getattr(error, "errno", None) in _OF_ONE_PLACE else OutputError
 
 
 def refused(error: OSError) -> WhatwhereError | None:

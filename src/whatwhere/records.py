@@ -27,6 +27,15 @@ VOID = 255
 Box = tuple[tuple[int, int], ...]
 """A half-open box of pixels, one ``(start, stop)`` per spatial dimension: ``((y0, y1), (x0, x1))``."""
 
+_DTYPES = (
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float32",
+    "float64",
+)
+"""Of numbers that images hold."""
+
 MaskValue = int | tuple[int, int, int]
 """What a mask file holds for a class: an integer (grey value, class id) or an RGB colour."""
 
@@ -135,12 +144,15 @@ class Classes:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Classes:
+        nearest = record.get("nearest", False)
+        if not isinstance(nearest, bool):
+            raise ValueError(f"nearest = {nearest!r} is neither true nor false, which stand without quotes")
         return cls(
             names=tuple(str(name) for name in record["names"]),
             colors=tuple(color_of(color) for color in record["colors"]),
             values=tuple(tuple(mask_value(item) for item in items) for items in record["values"]),
             void=tuple(mask_value(item) for item in record.get("void", ())),
-            nearest=bool(record.get("nearest", False)),
+            nearest=nearest,
         )
 
 
@@ -164,6 +176,8 @@ class Normalisation:
             raise ValueError(f"mean {self.mean} and std {self.std}; one finite number a channel is needed")
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std}; every one must be positive")
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype {self.dtype!r}; one of {', '.join(_DTYPES)} is needed")
 
     @property
     def channels(self) -> int:

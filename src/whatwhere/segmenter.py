@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time as clock
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from whatwhere.chosen import images_of, open_sets, truth_of, with_image
 from whatwhere.data import Findings, Folder, find, split, survey
 from whatwhere.data import check as findings_of
-from whatwhere.data.arrays import naming_arrays, write_arrays
+from whatwhere.data.arrays import as_array, naming_arrays, write_arrays
 from whatwhere.data.facts import Survey
 from whatwhere.data.findings import many
 from whatwhere.data.images import without_alpha
@@ -43,7 +43,7 @@ from whatwhere.learn.run_folder import RunRecord
 from whatwhere.learn.train import train as train_sets
 from whatwhere.learn.validate import score
 from whatwhere.learn.view import TrainingView
-from whatwhere.network import Holder, Model, as_model, load_model, probe_machine, save_model
+from whatwhere.network import Holder, Model, as_model, kind_of, load_model, probe_machine, save_model
 from whatwhere.paint import Engine, Painting, paint
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.kept import Int8
@@ -137,7 +137,8 @@ def _untrainable(findings: Findings) -> DataError:
     """The first thing that keeps a folder from being trained on, and how many more there are."""
     worst, *others = (item for item in findings.items if item.severity == "error")
     more = f" (and {many(len(others), 'more error')}: see whatwhere check)" if others else ""
-    named = next((f" ({path})" for path in worst.files if path not in worst.message), "")
+    told = not worst.files or any(path in worst.message for path in worst.files)
+    named = "" if told else f" ({worst.files[0]})"
     expected = "a folder that training can use" if worst.remedy else ""  # else the message says all
     return DataError(worst.message.splitlines()[0].rstrip(".") + named + more, expected, worst.remedy)
 
@@ -334,7 +335,7 @@ class Segmenter:
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        self.model = as_model(model)
         self._engines: dict[str, Engine] = {}
         self._weights: list[Tensor] = []
 
@@ -346,8 +347,8 @@ class Segmenter:
     @plain_torch()
     def fit(
         cls,
-        data: PathLike | Sequence[NDArray[Any]],
-        masks: Sequence[NDArray[Any]] | None = None,
+        data: PathLike | Iterable[NDArray[Any]],
+        masks: Iterable[NDArray[Any]] | None = None,
         *,
         time: str | None = None,
         epochs: float | None = None,
@@ -366,7 +367,7 @@ class Segmenter:
 
         Args:
             data: a data folder, or images as arrays (``HxW`` or ``HxWxC``, one dtype and number of channels). Errors
-                name these by their places, from 0.
+                name these by their places, from 0. What is masked of a masked array does not count.
             masks: with arrays: class ids, 0/255, booleans or RGB colours, one an image.
             time, epochs: the budget (20 minutes if neither is given).
             seed: of everything random.
@@ -423,18 +424,24 @@ class Segmenter:
                 another depth need a ``Normalisation``, which says their dtype.
 
         Raises:
-            ModelError: names that are no classes; constants that are not finite numbers a channel, or are for images
-                from 0 to 1.
+            ModelError: no module, but its weights or a file; names that are no classes; constants that are not finite
+                numbers a channel, or are for images from 0 to 1.
         """
+        if not isinstance(module, nn.Module):
+            raise ModelError(
+                f"module is {kind_of(module)}",
+                "a torch module",
+                "make the network, give it its weights by load_state_dict, and wrap that",
+            )
         if not isinstance(normalisation, Normalisation):
-            normalisation = _constants(*normalisation)
-        if isinstance(classes, int):
+            normalisation = _constants(normalisation)
+        if isinstance(classes, int | np.integer):
             classes = [f"class {index}" for index in range(classes)]
         if not isinstance(classes, Classes):
             values = tuple((index,) for index in range(len(classes)))
             try:
                 classes = Classes(tuple(classes), class_colors(values), values)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise ModelError(f"classes: {error}", "a name of its own for each class", "") from error
         return cls(Model(module.eval(), classes, normalisation))
 
@@ -480,12 +487,15 @@ class Segmenter:
         return save_model(self.model, path)
 
 
-def _constants(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+def _constants(pair: tuple[Sequence[float], Sequence[float]]) -> Normalisation:
     """Of images of 8 bits."""
     try:
+        mean, std = pair
         found = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
-    except ValueError as error:
-        raise ModelError(str(error), "positive deviations, and as many means", "give two sequences") from error
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"normalisation: {error}", "positive deviations, and as many means", "give two sequences"
+        ) from error
     if all(0 < one < 1 for one in found.mean) and all(one <= 1 for one in found.std):
         raise ModelError(
             f"means {found.mean} and deviations {found.std}, which are for images from 0 to 1",
@@ -496,11 +506,10 @@ def _constants(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
 
 
 def _pixels(image: Any, channels: int) -> NDArray[Any]:
-    """What numpy makes an array of, as one that can be painted; a tensor may be on a GPU or have a gradient."""
+    """What numpy makes an array of, as one that can be painted."""
     wanted, remedy = "an array of numbers, HxW or HxWxC", "make it one by numpy.asarray, or give the path of a file"
     try:
-        given = image.detach().cpu() if isinstance(image, Tensor) else image
-        array = given if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
+        array = as_array(image)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths, a tensor of bfloat16
         raise DataError(f"the image is no array ({in_a_line(error)})", wanted, remedy) from error
     if array.dtype.kind not in "biuf":

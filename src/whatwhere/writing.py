@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -10,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from whatwhere.errors import OutputError, in_a_line
+from whatwhere.errors import OutputError, PlaceError, in_a_line, unwritten
 
-__all__ = ["check_place", "is_abandoned", "left_behind", "to_json", "whole_file", "write_json"]
+__all__ = ["check_place", "is_abandoned", "is_there", "left_behind", "shortened", "to_json", "whole_file", "write_json"]
 
 _OTHERWISE = "choose another place"
+
+_LONGEST = 224
+"""Bytes of a name to which something is added; file systems take names of 255."""
 
 
 @contextmanager
@@ -29,7 +33,7 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
         durable: waits until it is on the disk, to outlive a power cut and not only the process; slow on a busy disk.
 
     Raises:
-        OutputError: it can't be written.
+        OutputError: it can't be written; `PlaceError` if only its name, or what has it, is in the way.
     """
     path = Path(path)
     partial = _beside(path)
@@ -71,15 +75,33 @@ def check_place(path: Path | str | None, remedy: str = _OTHERWISE) -> None:
 
 def _beside(path: Path) -> Path:
     if not path.name or os.path.isdir(path):  # noqa: PTH112 (a Path's own raises where one may not look)
-        raise OutputError(f"{path} can't be written (it is a folder)", "the name of a file", "name a file in it")
-    if path.exists() and not path.is_file():  # a device, whose place in /dev a rename would take
-        raise OutputError(f"{path} can't be written (it is no file)", "the name of a file", _OTHERWISE)
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+        raise PlaceError(f"{path} can't be written (it is a folder)", "the name of a file", "name a file in it")
+    if is_there(path) and not path.is_file():  # a device, whose place in /dev a rename would take
+        raise PlaceError(f"{path} can't be written (it is no file)", "the name of a file", _OTHERWISE)
+    return path.with_name(f".{shortened(path.name)}.{os.getpid()}.partial")
+
+
+def shortened(name: str) -> str:
+    """A file's name to which something can be added: of a long one the beginning, and what tells it from others.
+
+    >>> shortened("plate 1.png"), len(shortened("ü" * 120 + ".tif").encode())
+    ('plate 1.png', 224)
+    """
+    whole = os.fsencode(name)
+    if len(whole) <= _LONGEST:
+        return name
+    mark = hashlib.sha256(whole).hexdigest()[:16]
+    return f"{whole[: _LONGEST - len(mark)].decode(errors='ignore')}{mark}"
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. (A Path's own question raises for a name that is too long.)"""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def left_behind(path: Path) -> list[Path]:
     """What killed processes were writing to take the place of a file, whose name may be a pattern."""
-    return list(path.parent.glob(f".{path.name}.[0-9]*.partial"))
+    return list(path.parent.glob(f".{shortened(path.name)}.[0-9]*.partial"))
 
 
 def is_abandoned(left: Path) -> bool:
@@ -98,7 +120,7 @@ def is_abandoned(left: Path) -> bool:
 
 def _failed(path: Path, error: Exception, remedy: str = _OTHERWISE) -> OutputError:
     reason = getattr(error, "strerror", None) or in_a_line(error)
-    return OutputError(f"{path} can't be written ({reason})", "a writable place with room", remedy)
+    return unwritten(error)(f"{path} can't be written ({reason})", "a writable place with room", remedy)
 
 
 def _remove(partial: Path) -> None:

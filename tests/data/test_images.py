@@ -144,6 +144,22 @@ def test_palette_png_is_rgb_as_image_and_indices_as_mask(tmp_path: Path) -> None
     assert np.array_equal(colors[:4], palette)
 
 
+@given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=256))
+@settings(deadline=None, max_examples=30)
+@pytest.mark.parametrize("by", ["Pillow", "tifffile"])  # times 256, and times 257
+def test_palettes_of_tiffs_are_the_colours_that_were_given(tmp_path_factory: Any, by: str, colors: Any) -> None:
+    path, indices = tmp_path_factory.getbasetemp() / f"{by}.tif", GRAY % len(colors)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colors)] = colors
+    if by == "Pillow":
+        picture = Image.fromarray(indices).convert("P")
+        picture.putpalette(palette.tobytes())
+        picture.save(path)
+    else:
+        tifffile.imwrite(path, indices, photometric="palette", colormap=palette.T.astype(np.uint16) * 257)
+    assert np.array_equal(read_image(path), palette[indices])
+
+
 @pytest.mark.parametrize("values", [(0, 1), (0, 1, 2), (0, 2), (2,), (0, 255), (0, 128, 255), (3, 7)])
 def test_a_grey_gif_is_the_greys_that_it_shows(tmp_path: Path, values: tuple[int, ...]) -> None:
     """Whatever indices it was given: programs leave out those that a file does not use."""

@@ -163,6 +163,27 @@ def test_colors_are_distinct_and_start_dark() -> None:
     assert sum(colors[0]) < 150
     nearest = min(sum(abs(a - b) for a, b in zip(p, q)) for k, p in enumerate(colors[:12]) for q in colors[:k])
     assert nearest > 40
+    assert class_colors([(k,) for k in range(254)])[:60] == colors, "more classes change no colour"
+
+
+_MACHADO = {
+    "normal": np.eye(3),
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+}
+"""How linear RGB looks, by another model than the colours are chosen by (Machado, Oliveira & Fernandes, 2009)."""
+
+
+@pytest.mark.parametrize("vision", _MACHADO)
+@pytest.mark.parametrize(("count", "least"), [(12, 8), (20, 5), (32, 4.5)])
+def test_many_classes_are_told_apart_by_all(vision: str, count: int, least: float) -> None:
+    color = pytest.importorskip("skimage.color")
+    srgb = np.array(class_colors([(k,) for k in range(count)])) / 255
+    linear = np.where(srgb > 0.04045, ((srgb + 0.055) / 1.055) ** 2.4, srgb / 12.92)
+    seen = (linear @ np.transpose(_MACHADO[vision])).clip(0, 1)
+    lab = color.rgb2lab(np.where(seen > 0.0031308, 1.055 * seen ** (1 / 2.4) - 0.055, 12.92 * seen))
+    apart = color.deltaE_ciede2000(lab[:, None], lab[None])
+    assert apart[~np.eye(count, dtype=bool)].min() > least
 
 
 ANY = Classes(("a", "b"), ((0, 0, 0), (1, 1, 1)), ((3, 5), (900,)), (7, -1))
@@ -398,3 +419,47 @@ def test_strays_beside_black_and_white_are_no_classes() -> None:
     mask[::40, ::50] += 1  # 1 and, by way of 256, 0
     mask[90, 60:64] = 254
     assert infer(mask).values == ((0,), (255,))
+
+
+VOC = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 255: (224, 224, 192)}
+
+
+@pytest.mark.parametrize(
+    ("colors", "void"),
+    [
+        ([VOC[0], VOC[1], VOC[255]], True),
+        ([*VOC.values()], True),
+        ([VOC[0], VOC[255]], False),
+        ([VOC[0], VOC[1], (255, 255, 255), VOC[255]], False),
+    ],
+)
+def test_the_border_of_voc_is_void_as_a_colour_too(colors: list[tuple[int, int, int]], void: bool) -> None:
+    ids = np.arange(len(colors)).repeat(16).reshape(len(colors), 16).repeat(8, axis=0)
+    classes = infer(np.array(colors, np.uint8)[ids])
+    assert classes.void == ((VOC[255],) if void else ())
+    assert classes.count == len(colors) - void
+
+
+def _numbered(first: int) -> NDArray[np.int32]:
+    """Twelve objects with a number each, of one of which only a sliver shows."""
+    mask = np.zeros((48, 64), np.int32)
+    for place in range(12):
+        y, x, width = 12 * (place // 4), 16 * (place % 4), 1 if place == 7 else 12
+        mask[y : y + 10, x : x + width] = first + place
+    return mask
+
+
+def test_numbers_of_objects_are_no_blurred_edges() -> None:
+    for step, by_values_alone in ((40, True), (60, False)):  # up to 212 and 312, which is beyond white
+        masks = [_numbered(1 + step * place) for place in range(6)]
+        counts = [count for mask in masks for count in count_values(mask) if count.value]
+        assert bool(soft_values(counts)) is by_values_alone
+        assert (infer(*masks).nearest, infer(*masks).count) == (False, 73)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_smoothing_of_many_masks_is_still_told(dtype: str) -> None:
+    white = np.iinfo(dtype).max
+    discs = [disc(12 + 2 * k, 20 + 3 * k) * float(white) for k in range(6)]
+    classes = infer(*[ndimage.gaussian_filter(one, 0.8).round().astype(dtype) for one in discs])
+    assert (classes.values, classes.nearest) == (((0,), (white,)), True)

@@ -152,6 +152,34 @@ def test_near_duplicates_stay_together(tmp_path: Path) -> None:
             assert {f"{k:02}", f"{k:02}b"} <= train or {f"{k:02}", f"{k:02}b"} <= val
 
 
+def test_copies_that_are_turned_and_mirrored_stay_together() -> None:
+    """As augmented before training: a network knows them."""
+    forms = [
+        lambda image, turns=turns, step=step: np.rot90(image[::step], turns) for turns in range(4) for step in (1, -1)
+    ]
+    images = [form(photo(k, (48, 64))) for k in range(20) for form in (forms[0], forms[1 + k % 7])]
+    prints = [fingerprint(np.ascontiguousarray(image)) for image in images]
+    assert twins(prints, range(40)) == {k + 1: k for k in range(0, 40, 2)}
+    assert alike(prints) == [[k, k + 1] for k in range(0, 40, 2)]
+    train, val = sides(split(*_survey([(True,)] * 40, prints)))
+    assert len(val) == 8
+    assert all({f"{k:03}", f"{k + 1:03}"} <= val or {f"{k:03}", f"{k + 1:03}"} <= train for k in range(0, 40, 2))
+
+
+def test_round_fields_of_view_are_not_alike_when_mirrored() -> None:
+    y, x = np.mgrid[:96, :96] - 48
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(20):
+        image = rng.normal(0, 2, (96, 96)) + 110 * (y**2 + x**2 < 45**2)
+        row, column = rng.normal((0, 26), 12)
+        image[(y - row) ** 2 + (x - column) ** 2 < 100] += 80
+        images.append(image.clip(0, 255).astype(np.uint8)[:, :, None])
+    upright = [fingerprint(image) for image in images[:10]]
+    mirrored = [fingerprint(image[:, ::-1]) for image in images[10:]]
+    assert twins([*upright, *mirrored], [0] * 10 + [1] * 10) == {}
+
+
 def test_a_video_is_cut_into_stretches() -> None:
     frames = [fingerprint(np.roll(photo(0, (96, 96)), k, 1)) for k in range(40)]
     assert all(are_alike(*pair) for pair in pairwise(frames))

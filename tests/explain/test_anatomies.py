@@ -84,6 +84,85 @@ def test_of_networks_that_are_built_alike_one_is_followed(monkeypatch: pytest.Mo
     assert after == tuple((first + 1, last + 1) for first, last in before)
 
 
+class Residual(nn.Module):
+    """What it adds and rectifies, it does outside its modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fine, self.deep, self.up = (nn.Conv2d(c, 6, 3, padding=1) for c in (3, 6, 6, 6))
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        top = F.relu(self.stem(image))
+        top = F.relu(top + self.fine(top))
+        deep = F.max_pool2d(top, 2)
+        deep = F.dropout(F.relu(deep + self.deep(deep)), 0.5, self.training)
+        up = F.interpolate(deep, scale_factor=2) + top
+        return self.head(F.relu(up + self.up(up)))
+
+
+class WritesItself(Residual):
+    """A slice that is written to is taken apart by torch, which drops what does nothing."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = image + 0
+        image[:, :1].mul_(2)
+        return super().forward(image)
+
+
+class Repeated(nn.Module):
+    """The same modules twice, each time on what the first time gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, 2, 1)
+        self.up, self.head, self.relu = nn.ConvTranspose2d(6, 6, 2, 2), nn.Conv2d(6, 2, 1), nn.ReLU()
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.relu(self.stem(image))
+        for _ in range(2):
+            features = features + self.relu(self.up(self.relu(self.down(features))))
+        return self.head(features)
+
+
+class Normalising(nn.Module):
+    """At the image's size there is nothing but the image, scaled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 6, 3, 2, 1), nn.ConvTranspose2d(6, 2, 2, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.up(self.down(image / 4 - 0.5))
+
+
+def seen_by(anatomy: GraphAnatomy, layer: str, unit: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """The smallest box with a gradient into a unit, of any of several images: a ReLU may be dead for one."""
+    found = torch.zeros(IMAGE.shape[-2:])
+    for seed in range(4):
+        image = torch.randn(IMAGE.shape, generator=torch.Generator().manual_seed(seed)).requires_grad_(True)
+        features = anatomy.read(image)[1][layer]
+        (gradient,) = torch.autograd.grad(features[0, :, unit[0], unit[1]].sum(), image)
+        found += gradient.abs().sum((0, 1))
+    places = found.nonzero()
+    return tuple((int(low), int(high) + 1) for low, high in zip(places.amin(0), places.amax(0)))
+
+
+@pytest.mark.parametrize(("kind", "module"), [
+    (Residual, "%dropout"), (WritesItself, "%dropout"), (Repeated, "relu@3"), (Normalising, "down"),
+])  # fmt: skip
+def test_the_window_of_what_no_module_of_its_own_gives_is_its_own(kind: type[nn.Module], module: str) -> None:
+    torch.manual_seed(0)
+    anatomy = GraphAnatomy(ready(kind()), IMAGE.shape)
+    windows, layers = anatomy.windows(IMAGE.shape), anatomy.layers[1:]
+    assert [layer.module for layer in layers if layer.role == "bottleneck"] == [module]
+    for layer in layers:
+        unit = (24 // layer.stride, 20 // layer.stride)
+        assert windows.receptive_field(layer.module, unit) == seen_by(anatomy, layer.name, unit), layer
+        assert windows.stride(layer.module) == (layer.stride,) * 2
+        assert windows.extent(layer.module) is not None
+
+
 class ByValue(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return image[:, :2] if image.sum() > 0 else image[:, 1:]

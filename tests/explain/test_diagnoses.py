@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import nn
 
 from whatwhere.explain import Explanation
+from whatwhere.explain.causes_in_painting import inverted
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Diagnosis, Measurements
 from whatwhere.explain.levels import measure_answers
@@ -209,6 +211,19 @@ def test_all_painted_as_one_class_is_no_renaming(healthy: Model) -> None:
     seen = found(black, pairs)
     assert not seen["mapping inverted"].found, seen["mapping inverted"].words
     assert seen["class never painted"].found
+
+
+@pytest.mark.parametrize("confusion", [
+    [[0, 0, 1000], [0, 0, 2000], [0, 0, 0]],  # debris everywhere
+    [[0, 900], [0, 0]],  # the only class of the masks, called by another name everywhere
+    [[10, 890], [0, 0]],  # and nearly everywhere
+    [[0, 900, 0], [900, 0, 0], [450, 450, 0]],  # two that fit under each other's names, and one that is nowhere
+])  # fmt: skip
+def test_names_are_blamed_only_where_several_classes_are_painted_and_all_fit(confusion: list[list[int]]) -> None:
+    names = ("ground", "cell", "debris")[: len(confusion)]
+    model = SimpleNamespace(classes=SimpleNamespace(names=names))
+    one = inverted(SimpleNamespace(model=model, scores=SimpleNamespace(confusion=np.array(confusion))))  # type: ignore[arg-type]
+    assert not one.found, one.words
 
 
 def test_a_network_without_batch_norm_is_not_called_wrongly_normalised() -> None:

@@ -226,6 +226,7 @@ def test_one_image_gives_no_intervals(healthy: Model, tmp_path: Path) -> None:
     assert said.levels is not None
     assert all(one.what.low is None for one in said.levels.readings)
     assert any("One image only: there are no intervals" in note for note in said.notes)
+    assert ", 1 image, " in str(said)
 
 
 def test_a_network_without_skips(tmp_path: Path) -> None:

@@ -131,6 +131,21 @@ def test_the_part_of_one_pixel_answers_as_the_whole_and_has_few_sizes(kind: str,
     assert len(sizes) <= 2 ** sum(n % 4 > 0 for n in size)
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 1), 1), ((1, 3), 1), ((4, 4), 4)])
+def test_a_network_that_sees_a_pixel_a_row_or_a_patch_has_evidence_too(kernel: Pair, stride: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 8, kernel, stride, "same" if stride == 1 else 0)
+    network = nn.Sequential(layer, nn.Upsample(scale_factor=stride), nn.Tanh(), nn.Conv2d(8, 2, 1))
+    anatomy = GraphAnatomy(network.eval().requires_grad_(False), (1, 3, 16, 16))
+    image, at = noise(16, 16), (15, 6)
+    windows = anatomy.windows(image.shape)
+    found, missed, *_ = evidence_for(anatomy, windows, image, torch.zeros(1, 3, 1, 1), at, 0, 1)
+    assert missed < 0.01
+    (top, bottom), (left, right) = windows.receptive_field("output", at)
+    assert np.abs(found[top:bottom, left:right]).sum() == pytest.approx(np.abs(found).sum())
+    assert found.any()
+
+
 def test_evidence_on_the_part_is_that_on_the_whole() -> None:
     anatomy, image, at = GraphAnatomy(strict((2, 2)), (1, 3, 41, 40)), noise(41, 40), (39, 2)
     found, *_ = evidence_for(anatomy, anatomy.windows(image.shape), image, torch.zeros(1, 3, 1, 1), at, 0, 1)

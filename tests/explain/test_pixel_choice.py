@@ -47,6 +47,13 @@ def test_thin_objects_bring_interior_nearer_to_the_edge() -> None:
     assert interior_distance([thread], 2) == 3
 
 
+def test_images_smaller_than_fifty_pixels_a_class_are_asked_near_their_edges() -> None:
+    halves = np.repeat(np.uint8([[0, 1]]), 4, axis=1).repeat(8, axis=0)  # nothing is farther than 5 px from an edge
+    distance = interior_distance([halves], 2)
+    assert distance == 3
+    assert sorted(np.unique(halves[regions(halves, distance).interior])) == [0, 1]
+
+
 def test_samples_are_balanced_inside_their_regions_and_repeatable() -> None:
     labels = []
     for shift in range(4):

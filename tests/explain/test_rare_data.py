@@ -15,7 +15,7 @@ from torch import nn
 
 from whatwhere.data.sets import from_arrays
 from whatwhere.explain import Explanation, explain, levels, words
-from whatwhere.explain.anatomy import Layer, untrained_like
+from whatwhere.explain.anatomy import Layer, Windows, untrained_like
 from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.explain.levels import Levels, Samples, ahead, measure_levels, painting_probes
 from whatwhere.explain.pixels import Spots
@@ -55,10 +55,9 @@ def test_one_small_object_in_a_corner_of_the_only_image(healthy: Model) -> None:
 
 def test_edges_in_one_image_of_many(healthy: Model) -> None:
     pairs = [(image, np.zeros_like(labels)) for image, labels in toys(5)] + toys(1, start=50)
-    told = explain(healthy, as_set(pairs))
-    assert told.levels is not None
-    assert all(one.side.value is None for one in told.levels.readings)
-    assert all(one.where.value is not None for one in told.levels.readings)
+    found, _ = measured(healthy, pairs)
+    assert all(one.side.value is None for one in found.readings)
+    assert all(one.where.value is not None for one in found.readings)
 
 
 def test_a_class_that_only_some_cuts_paint_gets_no_value_that_is_no_number(healthy: Model) -> None:
@@ -99,11 +98,10 @@ def test_insides_in_one_image_alone_leave_what_unmeasured(healthy: Model) -> Non
     """Nothing could be held out; edges are in every image, and the note says why there is no more."""
     (image, labels), *others = toys(3)
     pairs = [(image, labels), *((one, np.where(band(of, 2), of, VOID)) for one, of in others)]
-    told = explain(healthy, as_set([(one, of.astype(np.uint8)) for one, of in pairs]))
-    assert told.levels is not None
-    assert told.levels["decoder.0"].what.value is None
-    assert told.levels["decoder.0"].where.value > 0.8  # type: ignore[operator]
-    assert "What was not measured: one image or part of one alone has labelled insides." in told.notes
+    found, notes = measured(healthy, [(one, of.astype(np.uint8)) for one, of in pairs])
+    assert found["decoder.0"].what.value is None
+    assert found["decoder.0"].where.value > 0.8  # type: ignore[operator]
+    assert "What was not measured: one image or part of one alone has labelled insides." in notes
 
 
 @pytest.mark.parametrize(("common", "said", "what"), [
@@ -173,11 +171,10 @@ def test_thin_objects_have_a_where_and_no_what(healthy: Model, tmp_path: Path) -
 
 
 def test_a_thin_class_beside_others_is_said_to_be_left_out_of_what(healthy: Model) -> None:
-    told = explain(healthy, as_set(striped(6, low=2)))
-    assert told.levels is not None
-    assert told.levels.chance == 0.5
+    found, notes = measured(healthy, striped(6, low=2))
+    assert found.chance == 0.5
     said = "What was not measured of every class: no pixel of 'plum' lies farther than 3 px from a label edge."
-    assert said in told.notes
+    assert said in notes
 
 
 def test_classes_that_void_keeps_apart_have_a_what_and_no_where(healthy: Model) -> None:
@@ -279,11 +276,17 @@ def test_cells_are_means_over_the_image_not_over_a_larger_grid(size: tuple[int, 
             np.testing.assert_allclose(found[row, column], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("side", [64, 96, 256])
-def test_levels_of_a_network_that_eats_its_rim_do_not_depend_on_the_image(side: int) -> None:
+@pytest.fixture(scope="module")
+def eating() -> Windows:
+    """To follow it once takes longest; what all sizes share is taken from there."""
     torch.manual_seed(0)
-    network = Mirrored(UNet(3, 3, width=4, depth=3, padding="valid")).eval()
-    anatomy = GraphAnatomy(network, (1, 3, side, side))
+    return Windows(Mirrored(UNet(3, 3, width=4, depth=3, padding="valid")).eval())
+
+
+@pytest.mark.parametrize("side", [64, 96, 256])
+def test_levels_of_a_network_that_eats_its_rim_do_not_depend_on_the_image(side: int, eating: Windows) -> None:
+    anatomy = GraphAnatomy(eating.network, (1, 3, side, side))
+    anatomy.windows = eating
     named = {layer.name: layer.stride for layer in anatomy.layers}
     assert named == {
         "pixel": 1, "encoder.0": 1, "encoder.1": 2, "encoder.2": 4, "bottleneck": 8, "decoder.2": 4, "decoder.1": 2,
@@ -310,7 +313,7 @@ def test_nothing_learnt_is_left_in_the_untrained_twin() -> None:
 
 
 def test_two_images_are_too_few_for_a_verdict(explanation: Explanation, healthy: Model) -> None:
-    few = " ".join(words.levels(explain(healthy, as_set(toys(2, start=1000)))))
+    few = " ".join(words.levels(replace(explanation, levels=measured(healthy, toys(2, start=1000))[0])))
     assert "as the textbook has it" not in few
     assert "Fewer than 5 images hold it" in few
     many = " ".join(words.levels(explanation))

@@ -34,6 +34,9 @@ FALLS = {"encoder.0": 0.8, "bottleneck": 0.6}
     ({"encoder.0": 0.7, "bottleneck": 0.55},
      "falls in an untrained network too, from 0.70 [0.69, 0.71] to 0.55 [0.54, 0.56]: that is pooling, not training.",
      "textbook"),
+    ({"encoder.0": 0.9, "bottleneck": 0.86},
+     "from 0.90 [0.89, 0.91] to 0.86 [0.85, 0.87]: pooling has a part in it, but the trained network ends lower.",
+     "not training"),
     ({"encoder.0": 0.55, "bottleneck": 0.55}, "Place is lost on the way down, as the textbook has it.", "untrained"),
 ])  # fmt: skip
 def test_place_that_an_untrained_network_loses_too_is_not_lost_by_training(
@@ -43,6 +46,32 @@ def test_place_that_an_untrained_network_loses_too_is_not_lost_by_training(
     assert where.startswith("Where:")
     assert said in where
     assert not_said not in where
+
+
+@pytest.mark.parametrize(("raw", "trained", "said"), [
+    (0.5, 0.9, "decoder 0 of the trained one reaches 0.90 [0.89, 0.91], more than that one untrained network."),
+    (0.95, 0.9, "more than that one untrained network. Raw pixels do best: 0.95 [0.94, 0.96]."),
+    (0.95, 0.7, "that training adds to it was not shown. Raw pixels do best: 0.95 [0.94, 0.96]."),
+])  # fmt: skip
+def test_what_was_learnt_is_held_against_one_untrained_network_and_raw_pixels_learn_nothing(
+    raw: float, trained: float, said: str, explanation: Explanation
+) -> None:
+    names = [layer.name for layer in explanation.layers[1:]]
+    what = {"pixel": raw, **dict.fromkeys(names, 0.6), "decoder.0": trained}
+    told = as_if(explanation, what=what, untrained_what=dict.fromkeys(names, 0.7))
+    (sentence,) = (one for one in words.levels(told) if one.startswith("An untrained network"))
+    assert "one drawn at random, reaches what 0.70 [0.69, 0.71] at best" in sentence
+    assert sentence.endswith(said)
+
+
+def test_a_bottleneck_with_nothing_before_it_is_not_compared_with_itself(explanation: Explanation) -> None:
+    assert explanation.levels is not None
+    kept = tuple(one for one in explanation.levels.readings if one.layer.name in ("pixel", "bottleneck"))
+    flat = as_if(replace(explanation, levels=replace(explanation.levels, readings=kept)), what=FALLS, where=FALLS)
+    first, *others = words.levels(flat)
+    assert first.startswith("No finer level comes before the bottleneck")
+    assert "accuracy of 0.60 [0.59, 0.61], and the two sides of edges (chance 0.50) with" in first
+    assert not any(one.startswith(("What:", "Where:")) for one in others)
 
 
 def test_where_is_of_whole_cells(explanation: Explanation) -> None:
@@ -127,6 +156,16 @@ def test_few_images_give_no_verdict_on_how_far_evidence_lies(
     seen = [replace(one, most=Measured(20.0, 15.0, 25.0, images, images, "", 0)) for one in explanation.sights.sights]
     told = replace(explanation, sights=replace(explanation.sights, sights=tuple(seen)), objects=(large,))
     assert any(sentence.endswith(ending) for sentence in words.sight(told))
+
+
+@pytest.mark.parametrize(("most", "said"), [
+    (7.0, "lies in a square of 7 px (centred on the pixel; its window is not), half"),
+    (3.0, "lies in a square of 3 px (75% of the side that these images show of it), half"),
+])  # fmt: skip
+def test_a_square_larger_than_the_window_is_explained(most: float, said: str, explanation: Explanation) -> None:
+    out = replace(explanation.sights["output"], theoretical=4, visible=4, most=sure(most))
+    told = replace(explanation, sights=replace(explanation.sights, sights=(out,)))
+    assert said in words.sight(told)[0]
 
 
 def test_of_a_single_image_a_part_was_never_seen(explanation: Explanation) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
+from chromium import chromium
 from desks import labelled, serving
 from painting import model_of, unet
 
@@ -23,3 +25,10 @@ def desk() -> Desk:
 def client(desk: Desk) -> Iterator[httpx.Client]:
     with serving(create_app(desk)) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Not for all modules: while it is open, no other loop of asyncio can run here."""
+    with chromium() as opened:
+        yield opened

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,28 @@ def test_a_large_image_of_the_data_that_lacks_pixels_keeps_its_mask(tmp_path: Pa
     data = from_samples([Sample("wide", tmp_path / "wide.tif", tmp_path / "wide.png")], model.classes, limit=0)
     desk = Desk([("net", model)], [tmp_path / "wide.tif"], data)
     assert [image["truth"] for image in desk.session()["images"]] == [True]
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_where_an_image_has_no_data_nothing_is_painted(labels: bool, tmp_path: Path) -> None:
+    """Void in the mask is another thing: what lies there is painted."""
+    image, mask = disc_picture(3, 40)
+    there = np.ones((40, 40), bool)
+    there[:9], image[:9] = False, 0
+    there &= (image != 0).any(-1)
+    mask = (mask > 0).astype(np.uint8)
+    mask[30:] = 255
+    tifffile.imwrite(tmp_path / "holed.tif", image, photometric="rgb", extratags=[(42113, "s", 0, "0", True)])
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    samples = [Sample("holed", tmp_path / "holed.tif", tmp_path / "mask.png")]
+    model = model_of(unet(depth=1, classes=2), classes=2)
+    data = from_samples(samples, replace(model.classes, void=(255,)), limit=0) if labels else None
+    desk = Desk([("net", model)], [] if labels else [tmp_path / "holed.tif"], data)
+    whole = desk.painting({"model": "m0", "image": "i0"})
+    assert np.array_equal(pixels(whole["labels"], (40, 40)) != 255, there)
+    cut = desk.painting({"model": "m0", "image": "i0", "paths": {"bottleneck": "cut", "skip 0": "cut"}})
+    moved = pixels(cut["labels"], (40, 40)) != pixels(whole["labels"], (40, 40))
+    assert cut["changed"] == pytest.approx(moved.sum() / there.sum())
 
 
 def test_the_mean_is_over_uploads_where_no_other_image_fits() -> None:

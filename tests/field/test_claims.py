@@ -212,6 +212,14 @@ def test_what_weighs_by_place_has_no_exact_tiles(name: str) -> None:
     assert words in found.explain()
 
 
+def test_what_a_size_decides_is_seen_on_images_of_no_whole_periods_too() -> None:
+    strided = nn.Conv2d(1, 1, 3, 2, 1), nn.Upsample(scale_factor=2)
+    assert field(nn.Sequential(*strided), (1, 47, 63)).tileable
+    found = field(nn.Sequential(*strided, Net(lambda y, x: y * min(1, x.shape[-1] / 1000))), (1, 47, 63))
+    assert not found.tileable
+    assert "depends on the image's size" in found.explain()
+
+
 @pytest.mark.parametrize("name", LOCAL)
 def test_what_is_local_has_exact_tiles(name: str) -> None:
     found = field(LOCAL[name], (1, 48, 64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from zoo_nets import FPN, ZOO, ConvNeXt, Interpolated, SqueezeExcite, UNet, UNetPlusPlus, ValidUNet
+from zoo_nets import FPN, ConvNeXt, Interpolated, SqueezeExcite, UNet, UNetPlusPlus, ValidUNet
 
 from whatwhere.errors import FieldError, OutputError
 from whatwhere.field import field
@@ -61,47 +62,16 @@ def test_a_pixel_nobody_sees_influences_nothing() -> None:
     assert field(nn.Conv2d(1, 1, 1, stride=2), (1, 8, 8)).influenced("output", (3, 2))[0] == (0, 0)
 
 
-TILED = [
-    s
-    for s in ZOO
-    if s.bounded and "align" not in s.name and "x1.5" not in s.name and len(s.shape) == 3 and "MONAI" not in s.name
-]
-
-
-@pytest.mark.parametrize("specimen", TILED, ids=lambda s: s.name)
-def test_tiles_with_the_halo_equal_the_whole_image(specimen) -> None:
-    torch.manual_seed(1)
-    module = specimen.build().double().eval()
-    found = field(module, specimen.shape)
-    assert found.tileable
-    (top, bottom), (left, right) = found.halo()
-    stride = found.stride("output")
-    origin = found.grid("output").origin
-    if any(origin):
-        pytest.skip("output smaller than the image: tiles of it are cut otherwise")
-    p, q = found.period
-    height, width = (top + bottom + 3 * p, left + right + 3 * q)
-    image = torch.randn(1, specimen.shape[0], height, width, dtype=torch.double)
-    with torch.no_grad():
-        whole = module(image)
-        for y, x in ((top + p, left + q), (0, left + q), (height - p, width - q)):  # inside, at the top, in the corner
-            y0, x0 = max(0, y - top), max(0, x - left)
-            tile = module(image[..., y0 : min(y + p + bottom, height), x0 : min(x + q + right, width)])
-            rows, columns = int(p / stride[0]), int(q / stride[1])
-            v, u = int((y - y0) / stride[0]), int((x - x0) / stride[1])
-            want = whole[..., int(y / stride[0]) :, int(x / stride[1]) :][..., :rows, :columns]
-            torch.testing.assert_close(tile[..., v : v + rows, u : u + columns], want, rtol=1e-9, atol=1e-9)
-
-
 def test_one_period_less_of_halo_fails() -> None:
     torch.manual_seed(0)
-    module = UNet(2, 3).double().eval()
-    halo = field(module, (1, 64, 64)).halo()[0][0]
-    image = torch.randn(1, 1, 2 * halo + 24, 2 * halo + 24, dtype=torch.double)
+    module, period = UNet(4, 2).double().eval(), 4
+    halo = field(module, (1, 32, 32)).halo()[0][0]
+    image = torch.randn(1, 1, 2 * halo + 3 * period, 2 * halo + 3 * period, dtype=torch.double)
+    block, block_before = slice(halo, halo + period), slice(halo - period, halo)
     with torch.no_grad():
-        whole = module(image)[..., halo : halo + 8, halo : halo + 8]
-        small = module(image[..., 8:-24, 8:-24])[..., halo - 8 : halo, halo - 8 : halo]
-        enough = module(image[..., :-16, :-16])[..., halo : halo + 8, halo : halo + 8]
+        whole = module(image)[..., block, block]
+        small = module(image[..., period : -3 * period, period : -3 * period])[..., block_before, block_before]
+        enough = module(image[..., : -2 * period, : -2 * period])[..., block, block]
     assert (whole - enough).abs().max() < 1e-12
     assert (whole - small).abs().max() > 1e-10
 
@@ -154,9 +124,9 @@ class WritesItsInput(nn.Module):
 
 @pytest.mark.parametrize("how", ["some channels", "one channel"])
 def test_what_a_network_writes_into_its_input_is_not_its_output(how: str) -> None:
-    found, plain = field(WritesItsInput(how), (3, 32, 32)), field(nn.Conv2d(3, 2, 5, padding=2), (3, 32, 32))
-    assert found.grid("output") == plain.grid("output")
-    assert found.halo() == plain.halo()
+    found = field(WritesItsInput(how), (3, 32, 32))
+    assert (found.grid("output").size, found.stride("output")) == ((32, 32), (1, 1))
+    assert found.halo() == ((2, 2), (2, 2))
     assert found.window("output", ((9, 10), (9, 10))) == ((7, 12), (7, 12))
 
 
@@ -211,6 +181,27 @@ def test_explain_names_the_operator_and_its_module() -> None:
     assert found.obstacle("0") is None
     assert "sees a bounded window of 3x3 pixels" in found.explain("0")
     assert "mean in the network's own forward" in field(SqueezeExcite(), (1, 16, 16)).explain()
+
+
+class Rolled(nn.Module):
+    """Two operators read the same: one in its place, the other at the opposite rim."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.join = nn.Conv2d(1, 1, 3, padding=1), join
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.join(y, y.roll(1, 2))
+
+
+@pytest.mark.parametrize("join", [
+    lambda y, rolled: torch.sigmoid(y) * rolled, lambda y, rolled: torch.where(y > 0, rolled, y),
+])  # fmt: skip
+def test_what_wraps_round_is_named_and_not_what_reads_the_same_in_its_place(
+    join: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    assert field(Rolled(join), (1, 32, 32)).explain().startswith("output can see the whole image: roll in")
 
 
 def test_bounded_windows_whose_weights_depend_on_place_are_not_tileable() -> None:

@@ -1,4 +1,7 @@
-"""Windows against gradients: for every unit tried, the support lies inside its window and touches all its sides."""
+"""Windows against gradients: for every unit tried, the support lies inside its window and touches all its sides.
+
+And halos against tiles.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from zoo_nets import ZOO, Specimen
 from whatwhere.field import Field, field
 
 LARGE = (
-    "whatwhere's U-Net, bilinear", "whatwhere's U-Net, residual", "U-Net odd size", "MONAI BasicUNet instance",
-    "MONAI UNet", "MONAI UNet 3-d", "MONAI DynUNet", "MONAI SegResNet",
+    "whatwhere's U-Net, bilinear", "whatwhere's U-Net, residual", "U-Net odd size", "MONAI BasicUNet",
+    "MONAI BasicUNet instance", "MONAI UNet", "MONAI UNet 3-d", "MONAI DynUNet", "MONAI SegResNet",
 )  # fmt: skip
 """To follow them three times takes long."""
 
@@ -30,16 +33,17 @@ def units_of(found: Field, layer: str, count: int, seed: int = 0) -> list[tuple[
 
 
 @cache
-def found_of(specimen: Specimen) -> Field:
-    """Whatever its weights are."""
-    return field(specimen.build().eval(), specimen.shape)
+def followed(specimen: Specimen) -> tuple[nn.Module, Field]:
+    """A module, to be left as it is, and its field: one for all tests, as most of their time is torch.export's."""
+    module = specimen.build().eval()
+    return module, field(module, specimen.shape)
 
 
 @pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
 def test_gradients_fill_the_window(specimen: Specimen) -> None:
     torch.manual_seed(0)
     module = positive(specimen.build())
-    found = found_of(specimen)
+    found = followed(specimen)[1]
     assert found.bounded == specimen.bounded
     image = torch.rand(1, *specimen.shape, dtype=torch.double) + 0.1
     grid = found.grid("output")
@@ -63,8 +67,7 @@ def test_gradients_fill_the_window(specimen: Specimen) -> None:
     for specimen in ZOO
 ])  # fmt: skip
 def test_what_is_known_from_another_size_is_what_would_be_found(specimen: Specimen) -> None:
-    module = specimen.build().eval()
-    known = field(module, specimen.shape)
+    module, known = followed(specimen)
     shape = (specimen.shape[0], *(2 * size for size in specimen.shape[1:]))
     if known.canvases is None:
         pytest.skip(known.refusal)
@@ -98,7 +101,7 @@ def test_an_image_that_is_large_beside_what_is_known_is_followed_anew() -> None:
 def test_gradients_of_every_level_lie_in_its_windows(specimen: Specimen) -> None:
     torch.manual_seed(0)
     module = positive(specimen.build())
-    found = found_of(specimen)
+    found = followed(specimen)[1]
     image = torch.rand(1, *specimen.shape, dtype=torch.double) + 0.1
     for layer in found.levels[:-1]:
         grid = found.grid(layer)
@@ -111,3 +114,34 @@ def test_gradients_of_every_level_lie_in_its_windows(specimen: Specimen) -> None
                 low <= start and stop <= high for (start, stop), (low, high) in zip(real, window)
             )
             assert inside, (layer, unit, real, window)
+
+
+TILED = [
+    s
+    for s in ZOO
+    if s.bounded and "align" not in s.name and "x1.5" not in s.name and len(s.shape) == 3 and "MONAI" not in s.name
+]
+
+
+@pytest.mark.parametrize("specimen", TILED, ids=lambda s: s.name)
+def test_tiles_with_the_halo_equal_the_whole_image(specimen: Specimen) -> None:
+    torch.manual_seed(1)
+    module, found = specimen.build().double().eval(), followed(specimen)[1]
+    assert found.tileable
+    (top, bottom), (left, right) = found.halo()
+    stride = found.stride("output")
+    origin = found.grid("output").origin
+    if any(origin):
+        pytest.skip("output smaller than the image: tiles of it are cut otherwise")
+    p, q = found.period
+    height, width = (top + bottom + 3 * p, left + right + 3 * q)
+    image = torch.randn(1, specimen.shape[0], height, width, dtype=torch.double)
+    with torch.no_grad():
+        whole = module(image)
+        for y, x in ((top + p, left + q), (0, left + q), (height - p, width - q)):  # inside, at the top, in the corner
+            y0, x0 = max(0, y - top), max(0, x - left)
+            tile = module(image[..., y0 : min(y + p + bottom, height), x0 : min(x + q + right, width)])
+            rows, columns = int(p / stride[0]), int(q / stride[1])
+            v, u = int((y - y0) / stride[0]), int((x - x0) / stride[1])
+            want = whole[..., int(y / stride[0]) :, int(x / stride[1]) :][..., :rows, :columns]
+            torch.testing.assert_close(tile[..., v : v + rows, u : u + columns], want, rtol=1e-9, atol=1e-9)

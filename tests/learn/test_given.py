@@ -59,6 +59,13 @@ class Several(Given):
         return [super().forward(x)] if self.training else super().forward(x)
 
 
+class Stacked(Given):
+    """Deep supervision: a stack in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([super().forward(x)] * 3, 1) if self.training else super().forward(x)
+
+
 NAME = f"{Given.__module__}.Given"
 
 
@@ -219,7 +226,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, made: Plan,
     [
         (Given(classes=3), r"gives a tensor \(32, 3, 32, 32\) in training mode; expected a tensor \(32, 2, 32, 32\)"),
         (Given(channels=1), r"fails on crops \(32, 3, 32, 32\), channels last.*make it for 3 channels and 2 classes"),
-        (Several(), r"gives a list in training mode"),
+        (Several(), r"gives a list in training mode.*return the logits alone, .*with deep supervision off"),
+        (Stacked(), r"gives a tensor \(32, 3, 2, 32, 32\) in training mode.*return the logits alone"),
     ],
 )
 def test_a_network_that_gives_something_else(network: Given, words: str, discs: Path, tmp_path: Path) -> None:

@@ -87,10 +87,10 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("warmup = 0.3", "warmup = 2", r"warmup = 2; expected a number from 0 to 1"),
         ("batch = 2", "batch = 0", r"batch = 0; expected at least 1"),
         ("accumulate = 1", "accumulate = 3", r"batch = 2 and accumulate = 3; expected a batch that divides evenly"),
-        ('time = ""', 'time = "20m"', r"time = '20m' and epochs = 5; expected exactly one of them"),
-        ("epochs = 5.0", "epochs = 0", r"time = '' and epochs = 0; expected exactly one"),
-        ("epochs = 5.0", "epochs = inf", r"epochs = inf; expected a number from 0"),
-        ("epochs = 5.0", "epochs = -1", r"epochs = -1; expected a number from 0"),
+        ('time = ""', 'time = "20m"', r"time = '20m' and epochs = 5.12; expected exactly one of them"),
+        ("epochs = 5.12", "epochs = 0", r"time = '' and epochs = 0; expected exactly one"),
+        ("epochs = 5.12", "epochs = inf", r"epochs = inf; expected a number from 0"),
+        ("epochs = 5.12", "epochs = -1", r"epochs = -1; expected a number from 0"),
         ("flip_vertical = false", 'flip_vertical = "no"', r"augmentation\.flip_vertical = 'no'; expected true"),
         ("rotation = 15.0", "rotation = -5", r"augmentation\.rotation = -5; expected a number from 0 to 180"),
         ("warp = 0.5", "warp = 50", r"augmentation\.warp = 50; expected a number from 0 to 1"),
@@ -106,6 +106,11 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("values = [0]", "values = [true]", r"is not right.*True is not a mask value"),
         ("values = [0]", "values = [[300, 0, 0]]", r"is not right.*\[300, 0, 0\] is not a colour"),
         ("values = [0]", "values = [[1, 2]]", r"is not right.*\[1, 2\] is not a mask value"),
+        ("values = [0]", "values = 0", r"is not right.*'int' object is not iterable.*and values"),
+        ("values = [0]", "", r"\[\[classes\.class\]\] 'background' lacks values; expected name, color '#rrggbb' and"),
+        ('color = "#1f2430"', "", r"\[\[classes\.class\]\] 'background' lacks color"),
+        ("nearest = false", 'nearest = "false"', r"classes\.nearest = 'false'; expected true or false"),
+        ('dtype = "uint8"', 'dtype = "banana"', r"\[normalisation\] is not right: dtype 'banana'; one of bool, int8"),
         ("std = [", "std = [0.0, ", r"\[normalisation\] is not right"),
         ("mean = [", "mittel = [", r"unknown key 'mittel' in \[normalisation\]"),
         ("[split]", "[split]\nheld = []", r"unknown key 'held' in \[split\]"),
@@ -124,6 +129,19 @@ def test_a_wrong_plan_says_which_key_what_and_what_is_right(old: str, new: str, 
     with pytest.raises(PlanError, match=words) as raised:
         read_plan(path)
     assert str(path) in str(raised.value)
+
+
+def test_classes_in_json_say_true_or_false(disc_plan: Plan) -> None:
+    record = disc_plan.classes.to_json()
+    assert Classes.from_json(record | {"nearest": True}).nearest
+    with pytest.raises(ValueError, match="nearest = 'false' is neither true nor false"):
+        Classes.from_json(record | {"nearest": "false"})
+
+
+def test_a_plan_that_an_editor_marked_as_unicode_is_read(disc_plan: Plan, tmp_path: Path) -> None:
+    path = write_plan(disc_plan, tmp_path / "plan.toml")
+    path.write_text(path.read_text("utf-8"), "utf-8-sig")
+    assert read_plan(path) == replace(disc_plan, reasons={})
 
 
 @pytest.mark.parametrize("lost", ["mean", "std"])
@@ -272,6 +290,16 @@ def test_the_rise_of_the_rate_is_a_small_share_of_a_long_run_only(discs: Path) -
     shares = [segmenter.plan(discs, time=time, device="cpu").training.warmup for time in times]
     assert shares == [0.3, 0.15, 0.05]
     assert [segmenter.plan(discs, epochs=count, device="cpu").training.warmup for count in epochs] == [0.3, 0.05]
+
+
+def test_epochs_are_passes_over_the_pixels(tmp_path: Path) -> None:
+    """Also where a step sees more than all images; what is said of the rise is said of these steps."""
+    data = write_discs(tmp_path, 6, 2)
+    for epochs, steps, rise in ((8, 2, "1 step"), (200, 38, "11 steps"), (100000, 18750, "938 steps")):
+        made = segmenter.plan(data, epochs=epochs, device="cpu")
+        assert (made.training.batch, made.training.crop) == (32, 40)
+        assert made.training.steps(6 * 40 * 40) == steps
+        assert made.reasons["training.warmup"].startswith(f"about {rise}:")
 
 
 def test_classes_are_weighted_where_one_is_easily_overlooked(discs: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +17,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +46,7 @@ from whatwhere.learn.pilot import Pilot, fly_pilot
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
-from whatwhere.learn.state import Counters
+from whatwhere.learn.state import Counters, State
 from whatwhere.learn.step import StepResult, train_step
 from whatwhere.learn.train import train
 from whatwhere.learn.validate import collapsed, spread
@@ -96,8 +98,28 @@ def listening() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@dataclass
+class Seldom(State):
+    """Judged once before the end: each time all is made ready to paint, which takes longer than the steps between."""
+
+    counters: Counters = field(default_factory=lambda: Counters(validations=2))
+
+
+@pytest.fixture(autouse=True)
+def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither changes what is learnt: `uninterrupted` is judged as usual, and flies a pilot, as those killed do."""
+    monkeypatch.setattr(training, "State", Seldom)
+    if "pilot" not in request.node.name:  # it takes more steps than most runs here
+        monkeypatch.setattr(training, "fly_pilot", lambda *_: Pilot(1.0, 0.0, 1, 0.0))
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoint.safetensors")
+
+
+def short(plan: Plan) -> Plan:
+    """Of four steps."""
+    return replace(plan, training=replace(plan.training, epochs=0.5))
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -135,10 +157,10 @@ def test_every_validation_leaves_a_picture(disc_run: Path) -> None:
 
 
 def test_the_same_plan_and_seed_give_the_same_run(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
-    short = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5))
+    plan = short(disc_plan)
     for name in ("a", "b"):
-        train(short, sets, tmp_path / name)
-    train(replace(short, seed=1), sets, tmp_path / "c")
+        train(plan, sets, tmp_path / name)
+    train(replace(plan, seed=1), sets, tmp_path / "c")
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
@@ -262,16 +284,31 @@ def test_after_a_time_without_a_step_the_folder_takes_a_longer_one(
     train(longer, sets, tmp_path / "second")
 
 
-def test_training_gets_most_of_a_time_whatever_there_is_to_judge(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
-    told = Told()
-    timed = replace(disc_plan, training=replace(disc_plan.training, time="6s", epochs=0.0))
+def test_training_gets_most_of_a_time_whatever_there_is_to_judge(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock on which a step takes a second, an image that is judged a tenth of one, and all else nothing."""
+    passed, told, fit = [0.0], Told(), keep.Keeper.fit
+    honest = keep.validate
+
+    def validate(engine: Any, images: ImageSet, indices: Sequence[int]) -> Any:
+        passed.append(0.1 * len(indices))
+        return honest(engine, images, indices[:2])
+
+    clock_of_steps(monkeypatch, passed)
+    monkeypatch.setattr(training.Keeper, "fit", fit)
+    monkeypatch.setattr(keep, "time", SimpleNamespace(perf_counter=lambda: sum(passed)))
+    monkeypatch.setattr(keep, "validate", validate)
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="60s", epochs=0.0))
     store = sets["val"].store
     pairs = [store[index % len(store)] for index in range(5000)]
     images = from_arrays(*zip(*pairs), [str(index) for index in range(5000)])
     record = train(timed, {"train": sets["train"], "val": images}, tmp_path / "run", view=told)
-    assert record.steps > 10
-    assert record.images < 5000
-    assert any(f"will judge {record.images} of 5000 images" in line for line in told.said)
+    judged = [int(found[1]) for line in told.said if (found := re.search(r"will judge (\d+) of 5000 images", line))]
+    assert len(judged) == 1
+    assert 0.1 * judged[0] <= 0.15 * 60
+    assert record.steps > 0.6 * 60
+    assert 50 < sum(passed) <= 60
 
 
 @pytest.mark.slow
@@ -286,6 +323,76 @@ def test_an_unpadded_network_trains(disc_plan: Plan, sets: Any, tmp_path: Path) 
 def test_a_run_is_not_written_over(disc_run: Path, disc_plan: Plan, sets: Any) -> None:
     with pytest.raises(TrainingError, match=r"already holds a run; expected a new folder; go on with --resume"):
         train(disc_plan, sets, disc_run)
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from whatwhere.learn.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])).held(resume=len(sys.argv) > 2):
+    print("holds it", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(run: Path, *resume: str) -> subprocess.Popen[str]:
+    """Another process, which has a run folder as one that trains has it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLDING, run, *resume],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_one_process_at_a_time_trains_into_a_folder(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
+    plan, run = replace(disc_plan, training=replace(disc_plan.training, epochs=0.25)), tmp_path / "run"
+    refused: list[str] = []
+
+    class Meanwhile(Told):
+        def stepped(self, progress: float, entry: dict[str, Any]) -> None:
+            super().stepped(progress, entry)
+            if entry["step"] == 1:
+                refused.append(holder(run, "resume").communicate()[1])
+
+    with holder(run) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "holds it\n"
+        with pytest.raises(TrainingError, match=rf"another process is training into {run}; expected one at a time"):
+            train(plan, sets, run)
+        write_plan(plan, run / "plan.toml")
+        with pytest.raises(TrainingError, match="another process is training"):
+            train(plan, sets, run, resume=True)
+        other.kill()
+    train(plan, sets, run, resume=True, view=Meanwhile())
+    assert "another process is training" in refused[0]
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_worker_does_not_hold_the_folder_of_its_parent(tmp_path: Path) -> None:
+    """Which may be killed: then its file is closed, as here, and the worker's copy of it must not count."""
+    told, tell = os.pipe()
+    with RunFolder(tmp_path).held(resume=False):
+        worker = os.fork()
+        if worker == 0:
+            os.write(tell, b"x")
+            time.sleep(60)
+            os._exit(0)
+        os.read(told, 1)
+    try:
+        with RunFolder(tmp_path).held(resume=False):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+def test_where_files_cannot_be_held_one_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("whatwhere.learn.lock.fcntl.flock", unknown)
+    with RunFolder(tmp_path).held(resume=False):
+        pass
 
 
 def test_what_others_write_into_the_folder_or_below_is_left_alone(disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
@@ -381,7 +488,7 @@ def test_killed_at_changes_of_the_disk_a_run_goes_on_to_the_same_weights(
     disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "with_board", lambda view, _: view)  # whose thread survives no kill but a real one
-    plan = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5))
+    plan = short(disc_plan)
     train(plan, sets, tmp_path / "whole", checkpoint_seconds=0)
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     moments = 0
@@ -477,11 +584,27 @@ def test_what_a_checkpoint_counts_on_is_on_the_disk_before_it(
     keep_state = training.State.save
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(training.State, "save", save)
-    short = replace(disc_plan, training=replace(disc_plan.training, epochs=0.5))
-    train(short, sets, run.root, checkpoint_seconds=0)
+    train(short(disc_plan), sets, run.root, checkpoint_seconds=0)
     assert [True] in found, "judged before the end"
     assert found[-1] == [True, True]
     assert all(all(models) for models in found)
+
+
+def test_a_run_does_not_go_on_with_other_images(sets: Any, uninterrupted: Path, tmp_path: Path) -> None:
+    """Of equal names: the pixels tell. Checkpoints of older versions say nothing of them."""
+    plan, out = read_plan(uninterrupted / "plan.toml"), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, sets, out, view=Told(interrupt_at=1))
+    names = sets["train"].names
+    changed, *_ = sets["train"].digests()
+    pairs = [sets["train"].store[index] for index in range(len(names))]
+    images = [255 - raw if name == changed else raw for name, (raw, _) in zip(names, pairs)]
+    others = {**sets, "train": from_arrays(images, [labels for _, labels in pairs], names)}
+    with pytest.raises(DataError, match=rf"image {changed} has other pixels.*expected the data folder that it was"):
+        train(plan, others, out, resume=True)
+    with_counters(out / "checkpoint.safetensors", seen={})
+    train(plan, others, out, resume=True)
+    train(plan, sets, out, resume=True)  # it is finished
 
 
 @pytest.mark.parametrize("step", [3, 8])
@@ -555,6 +678,7 @@ def test_an_overflow_takes_the_weights_back_and_halves_the_rate(
         return replace(result, loss=math.nan, finite=False) if len(calls) in (3, 7) else result
 
     monkeypatch.setattr(training, "train_step", sometimes)
+    monkeypatch.setattr(training, "State", State)  # which is judged after each of ten steps
     told = Told()
     plan = replace(disc_plan, training=replace(disc_plan.training, epochs=1.25))
     record = train(plan, sets, tmp_path / "run", view=told)
@@ -645,7 +769,7 @@ def test_what_did_not_fit_is_gone_before_it_is_tried_in_parts(
     monkeypatch.setattr(training, "train_step", scarce)
     gc.disable()
     try:
-        assert train(disc_plan, sets, tmp_path / "run").steps == len(maps) - 1
+        assert train(short(disc_plan), sets, tmp_path / "run").steps == len(maps) - 1
     finally:
         gc.enable()
 
@@ -664,7 +788,7 @@ def test_memory_that_runs_out_in_the_first_update_leaves_no_half_made_state(
         return train_step(network, optimizer, *given, **options)
 
     monkeypatch.setattr(training, "train_step", scarce)
-    assert train(disc_plan, sets, tmp_path / "run").steps == len(calls) - 1
+    assert train(short(disc_plan), sets, tmp_path / "run").steps == len(calls) - 1
 
 
 def test_when_one_crop_does_not_fit_the_run_stops_with_a_remedy(
@@ -740,7 +864,7 @@ def test_a_collapsed_network_is_told(
 ) -> None:
     told = Told()
     monkeypatch.setattr(keep, "collapsed", lambda _scores: "background")
-    train(replace(disc_plan, training=replace(disc_plan.training, epochs=0.5)), sets, tmp_path / "run", view=told)
+    train(short(disc_plan), sets, tmp_path / "run", view=told)
     assert any("every pixel is painted" in text and "background" in text for text in told.said)
     entries = [entry for entry in RunFolder(tmp_path / "run").past() if "iou" in entry]
     assert all(entry["collapsed"] for entry in entries)
@@ -847,7 +971,7 @@ def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureReques
     if not root.is_dir():
         pytest.skip(f"the real data are not at {root}")
     folder = find(root)
-    few = [sample for split in folder.splits for sample in folder.pairs(split)][:6]
+    few = [sample for split in folder.splits for sample in folder.pairs(split)][:4]
     for sample in few:
         for kind, path in (("images", sample.image), ("masks", sample.mask)):
             (tmp_path / "few" / kind).mkdir(parents=True, exist_ok=True)

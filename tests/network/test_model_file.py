@@ -113,6 +113,8 @@ def test_a_newer_format_asks_for_a_newer_program(tmp_path: Path) -> None:
     [
         {"network": {"width": 3}}, {"network": {"colour": 1}}, {"network": 5}, {"classes": {}}, {"format": "one"},
         {"normalisation": {"mean": [1], "std": [0], "dtype": "uint8"}}, {"classes": []}, {"plan": 5},
+        {"normalisation": {"mean": [1], "std": [1], "dtype": "banana"}}, {"plan": {"split": "x"}},
+        {"normalisation": {"mean": [1], "std": [1], "dtype": "U3"}}, {"plan": {"split": {"train": "x"}}},
         {"network": model().network.config | {"width": 30_000}}, {"network": model().network.config | {"depth": 10**7}},
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -217,6 +218,21 @@ def test_an_address_that_does_not_answer_is_said(
     assert done.code == 2, done.err
     assert f"no workers at {address}" in " ".join(done.err.split())
     assert "use local:N" in " ".join(done.err.split())
+
+
+def test_what_dask_says_of_a_lost_scheduler_is_said_in_one_line_only(
+    model_file: Path, cluster: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("distributed.client")
+    log.addHandler(caplog.handler)
+    try:
+        with Workers(cluster.scheduler_address, model_file, ""):
+            log.error("a traceback")
+        assert "a traceback" not in caplog.text
+        log.error("of somebody else's client")
+        assert "of somebody else's" in caplog.text
+    finally:
+        log.removeHandler(caplog.handler)
 
 
 def test_workers_are_counted_from_one(model_file: Path) -> None:

@@ -103,7 +103,7 @@ def test_pages_grey_palette_and_jpeg_tiffs(tmp_path: Path) -> None:
     colors = np.arange(768, dtype=np.uint16).reshape(3, 256) * 80
     index = picture(100, 130, 1)[..., 0]
     tifffile.imwrite(tmp_path / "p.tif", index, photometric="palette", colormap=colors, tile=(64, 64))
-    windows_agree(TiffSource(tmp_path / "p.tif"), (colors.T // 257).astype(np.uint8)[index])
+    windows_agree(TiffSource(tmp_path / "p.tif"), (colors.T >> 8).astype(np.uint8)[index])
     tifffile.imwrite(tmp_path / "b.tif", index > 99, tile=(64, 64))
     windows_agree(TiffSource(tmp_path / "b.tif"), ((index > 99) * np.uint8(255))[..., None])
     for array in (index, index.astype(np.uint16) * 99, index > 99):
@@ -360,6 +360,61 @@ def test_where_0_is_white_a_geotiff_is_what_training_reads(tmp_path: Path, dtype
     np.testing.assert_array_equal(found, (255 if bits == 1 else 1) * (2**bits - 1 - values.astype(int)))
 
 
+NO_DATA, TURNED = (42113, "s", 0, "7", True), (274, "H", 1, 6, True)
+
+
+@pytest.mark.parametrize("windows", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "photometric"), [((40, 50), "minisblack"), ((40, 50), "miniswhite"), ((5, 40, 50), "minisblack"),
+                               ((40, 50, 3), "rgb")], ids=str,
+)  # fmt: skip
+def test_a_value_that_means_no_data_leaves_the_image_what_training_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], photometric: Any, windows: bool
+) -> None:
+    """Of its largest page, upright, by windows and (as of one large compressed strip) in one piece."""
+    path = tmp_path / "a.tif"
+    values = np.random.default_rng(0).integers(6, 9, shape).astype(np.uint16)
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(np.zeros((9, 9), np.uint8), extratags=[NO_DATA, TURNED], metadata=None)
+        writer.write(values, photometric=photometric, compression="zlib", extratags=[NO_DATA, TURNED], metadata=None,
+                     software="a scanner's")  # fmt: skip
+    if not windows:
+        monkeypatch.setattr("whatwhere.paint.tiff._SEGMENT_BYTES", 100)
+    whole, there = read_image_and_valid(path)
+    with closing(open_image(path)) as source:
+        found, valid = source.read(((0, source.size[0]), (0, source.size[1])))
+    assert isinstance(source, TiffSource) == windows
+    np.testing.assert_array_equal(valid, there)
+    np.testing.assert_array_equal(found[valid], whole[valid])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("complex_int16", r"g\.tif holds complex numbers.*save magnitude"),
+        ("complex64", r"g\.tif holds complex numbers"),
+        ("pages", r"g\.tif has a place on Earth or a mask, and its image is not its first page alone.*of its own"),
+        ("thumbnail", r"its image is not its first page alone"),
+        ("turned", r"g\.tif has a place on Earth or a mask, and is stored turned \(orientation 6\).*save it upright"),
+    ],
+)
+def test_a_geotiff_that_gdal_would_take_for_another_image_is_refused(tmp_path: Path, kind: str, words: str) -> None:
+    path = tmp_path / "g.tif"
+    place = [(33550, "d", 3, (1.0, 1.0, 0.0), True), (33922, "d", 6, (0.0,) * 6, True)]
+    turned = [(274, "H", 1, 6, True)] if kind == "turned" else []
+    with tifffile.TiffWriter(path) as writer:
+        for side in {"pages": (30, 30), "thumbnail": (9, 30)}.get(kind, (30,)):
+            writer.write(np.zeros((side, side), np.uint8), extratags=[*place, *turned], metadata=None)
+    if kind.startswith("complex"):
+        with rasterio.open(
+            path, "w", driver="GTiff", height=30, width=30, count=1, dtype=kind,
+            transform=rasterio.transform.from_origin(0, 0, 10, 10),
+        ):  # fmt: skip
+            pass
+    with pytest.raises(DataError, match=words):
+        open_image(path)
+
+
 def test_a_large_geotiff_has_smaller_levels(tmp_path: Path) -> None:
     _geotiff(tmp_path / "g.tif", picture(2100, 90))
     labels = np.random.default_rng(0).integers(0, 3, (2100, 90)).astype(np.uint8)
@@ -408,6 +463,14 @@ def test_zarr_arrays_are_read_by_windows(tmp_path: Path, form: Any, shape: Any, 
     )  # fmt: skip
     array[...] = stored
     windows_agree(open_image(tmp_path / "a.zarr"), image)
+
+
+def test_without_names_an_image_of_one_row_keeps_its_colours(tmp_path: Path) -> None:
+    image = picture(1, 130)
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=image.shape, dtype="uint8")[...] = image
+    source = open_image(tmp_path / "a.zarr")
+    assert (source.size, source.channels) == ((1, 130), 3)
+    np.testing.assert_array_equal(source.read(((0, 1), (7, 99)))[0], image[:, 7:99])
 
 
 def test_axes_that_are_no_channels_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from painting import model_of, picture, unet
 from PIL import Image
 
@@ -48,7 +49,37 @@ def test_an_overlay_does_not_take_the_place_of_labels(tmp_path: Path, engine: En
     assert not both.failed, "without overlays each has a place of its own"
 
 
-def test_an_image_that_is_named_twice_is_no_other(tmp_path: Path, engine: Engine) -> None:
-    one = save(tmp_path / "in/x.png", 0)
-    done = predict(engine, [one, tmp_path / "in/../in/x.png"], tmp_path / "out")
-    assert [item.status for item in done.items] == ["done", "skipped"]
+@pytest.mark.parametrize("again", ["in/../in/x.png", "in", "*/x.png"])
+def test_an_image_that_is_named_twice_counts_once(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    save(tmp_path / "in/x.png", 0)
+    monkeypatch.chdir(tmp_path)
+    done = predict(engine, [tmp_path / "in/x.png", again], "out")
+    assert [(item.input, item.output) for item in done.items] == [(str(tmp_path / "in/x.png"), "out/x.png")]
+
+
+def test_a_painting_keeps_its_place_whatever_comes_beside_its_image(tmp_path: Path, engine: Engine) -> None:
+    """And goes back to no other place when that has gone."""
+    first, other = save(tmp_path / "in/a.png", 0), save(tmp_path / "in/b.png", 1)
+    predict(engine, tmp_path / "in", tmp_path / "out")
+    newcomer = save(tmp_path / "in/a.bmp", 2)
+    for status in ("done", "skipped"):
+        done = predict(engine, tmp_path / "in", tmp_path / "out", overlay=True)
+        places = {item.input: (item.status, Path(item.output or "").name) for item in done.items}
+        assert places.pop(str(newcomer)) == (status, "a.bmp.png")
+        assert places == {str(first): (status, "a.png"), str(other): (status, "b.png")}
+    first.unlink()
+    done = predict(engine, tmp_path / "in", tmp_path / "out", overlay=True)
+    assert [Path(item.output or "").name for item in done.items] == ["a.bmp.png", "b.png"]
+
+
+def test_paintings_of_one_name_that_were_painted_apart_keep_one_place_for_their_overlays(
+    tmp_path: Path, engine: Engine
+) -> None:
+    save(tmp_path / "in/a.png", 0)
+    tifffile.imwrite(tmp_path / "in/a.tif", picture(30, 30), photometric="rgb")
+    for name in ("a.png", "a.tif"):
+        predict(engine, tmp_path / "in" / name, tmp_path / "out")
+    done = predict(engine, tmp_path / "in", tmp_path / "out", overlay=True)
+    assert sorted(Path(item.output or "").name for item in done.items) == ["a.png", "a.tif.tif"], str(done)

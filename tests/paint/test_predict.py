@@ -235,6 +235,38 @@ def test_a_zarr_that_was_written_again_is_painted_again(tmp_path: Path, engine: 
     )
 
 
+@pytest.mark.parametrize("kind", ["png", "tif", "zarr", "ome.zarr", "geotiff"])
+def test_an_overlay_alone_is_made_of_the_labels_that_are_there(
+    tmp_path: Path, engine: Engine, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, path = picture(70, 60), tmp_path / f"a.{'tif' if kind == 'geotiff' else kind}"
+    if kind == "png":
+        save(path, image)
+    elif kind == "zarr":
+        zarr.create_array(str(path), shape=image.shape, chunks=(32, 32, 3), dtype="uint8")[...] = image
+    elif kind == "ome.zarr":
+        group = zarr.open_group(str(path), mode="w")
+        axes = [{"name": name, "type": "space"} for name in "yxc"]
+        scales = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": []}]}]
+        group.attrs["ome"] = {"version": "0.5", "multiscales": scales}
+        group.create_array("0", shape=image.shape, chunks=(32, 32, 3), dtype="uint8")[...] = image
+    else:
+        placed = [(33550, "d", 3, (1.0, 1.0, 0.0), True), (33922, "d", 6, (0.0,) * 6, True)]
+        tifffile.imwrite(path, image, photometric="rgb", extratags=placed if kind == "geotiff" else [])
+    predict(engine, path, tmp_path / "out")
+    predict(engine, path, tmp_path / "straight", overlay=True, probabilities=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "logits", None)
+        item = predict(engine, path, tmp_path / "out", overlay=True).items[0]
+        assert (item.status, item.report) == ("done", None), item.error
+        assert str(item).endswith("an overlay of the labels that were there")
+        assert predict(engine, path, tmp_path / "out", overlay=True).items[0].status == "skipped"
+    for out in ("out", "straight"):
+        (overlay,) = (tmp_path / out).glob("*.overlay.png")
+        assert overlay.read_bytes() == next((tmp_path / "straight").glob("*.overlay.png")).read_bytes()
+    assert predict(engine, path, tmp_path / "out", overlay=True, probabilities=True).items[0].report is not None
+
+
 def test_a_painting_by_what_was_asked_for_is_no_painting_by_anything_else(tmp_path: Path) -> None:
     one, model = save(tmp_path / "a.png", picture(30, 30)), model_of(unet())
 
@@ -335,6 +367,19 @@ def test_nothing_to_paint_is_said(tmp_path: Path, engine: Engine) -> None:
         predict(engine, tmp_path, tmp_path / "out")
     with pytest.raises(ModelError, match=r"there is no file .*m.safetensors"):
         predict(tmp_path / "m.safetensors", save(tmp_path / "a.png", picture(9, 9)), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("missing", "words", "prove"), [("no.png", "there is no no.png", []), ("a.png", "there is no file m", ["--prove"])]
+)
+def test_what_is_not_there_is_said_at_once(tmp_path: Path, missing: str, words: str, prove: list[str]) -> None:
+    """PyTorch takes seconds to import."""
+    save(tmp_path / "a.png", picture(9, 9))
+    code = "import sys\nfrom whatwhere.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    arguments = ["predict", "m", "a.*", missing, "-o", "out", *prove]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {words}"), done.stderr
 
 
 @pytest.mark.usefixtures("_windows")
@@ -439,6 +484,30 @@ def test_zarr_in_zarr_out(tmp_path: Path, engine: Engine, form: Any) -> None:
     shares = zarr.open_array(str(tmp_path / "out/i.probabilities.zarr"), mode="r")[...] / 255
     np.testing.assert_allclose(shares, whole.softmax(0).numpy(), atol=0.0025)
     assert predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].status == "skipped"
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_a_zarr_may_lie_in_a_folder_of_any_name(tmp_path: Path, engine: Engine, form: Any) -> None:
+    image, folder = picture(70, 60), tmp_path / "file::zip"
+    array = zarr.create_array(str(tmp_path / "i.zarr"), shape=image.shape, chunks=(32, 32, 3), dtype="uint8",
+                              zarr_format=form)  # fmt: skip
+    array[...] = image
+    folder.mkdir()
+    shutil.move(tmp_path / "i.zarr", folder)
+    done = predict(engine, folder, folder / "out", probabilities=True)
+    assert not done.failed, str(done)
+    shutil.move(folder / "out/i.zarr", tmp_path / "l.zarr")
+    labels = zarr.open_array(str(tmp_path / "l.zarr"), mode="r")[...]
+    np.testing.assert_array_equal(labels, expected(engine.model, image))
+
+
+def test_tiles_that_are_too_small_for_the_chunks_of_the_output_say_so(tmp_path: Path, engine: Engine) -> None:
+    image = picture(300, 300)
+    zarr.create_array(str(tmp_path / "i.zarr"), shape=image.shape, chunks=(99, 99, 3), dtype="uint8")[...] = image
+    (item,) = predict(engine, tmp_path / "i.zarr", tmp_path / "out", tile=64).items
+    halo = engine.geometry.halo[0][0]
+    wanted = f"at least {256 + 2 * halo}x{256 + 2 * halo}, as the output has chunks of 256 and this network a halo of"
+    assert wanted in item.error
 
 
 def test_a_journal_drops_a_line_that_was_cut_off_and_other_work(tmp_path: Path) -> None:
@@ -669,6 +738,44 @@ def test_a_place_that_is_a_file_is_said(tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match=r"out can't be written.*choose another folder"):
         predict(engine, tmp_path / "a.png", tmp_path / "out")
+
+
+@pytest.mark.parametrize("way", ["a folder of its name", "a file for its folder", "a name that is too long"])
+def test_one_place_that_cannot_be_written_is_the_failure_of_one_image(tmp_path: Path, engine: Engine, way: str) -> None:
+    bad = "x" * 245 if way == "a name that is too long" else "b"
+    for name in ("a", f"s/{bad}", "s2/c"):
+        save(tmp_path / f"in/{name}.png", picture(30, 30))
+    if way == "a folder of its name":
+        (tmp_path / "out/s/b.png").mkdir(parents=True)
+    elif way == "a file for its folder":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/s").touch()
+    done = predict(engine, tmp_path / "in", tmp_path / "out", overlay=len(bad) > 1, overwrite=True)
+    assert [item.status for item in done.items] == ["done", "failed", "done"]
+    assert f"{bad[:9]}" in done.items[1].error
+    assert "can't be written" in done.items[1].error
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file can't be written"):
+        predict(engine, tmp_path / "in", tmp_path / "file")
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_names_may_be_as_long_as_a_file_system_takes(
+    tmp_path: Path, engine: Engine, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:
+        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+            monkeypatch.setattr(f"{module}.LARGE", 100)
+    name = "ü" * 125 + "x.tif"
+    assert len(name.encode()) == 255
+    (tmp_path / "in").mkdir()
+    for other in (name, "y" + name[1:-5] + "z.tif"):
+        tifffile.imwrite(tmp_path / "in" / other, picture(30, 30), photometric="rgb")
+    for status in ("done", "skipped"):
+        done = predict(engine, tmp_path / "in", tmp_path / "out")
+        assert [item.status for item in done.items] == [status] * 2, str(done)
+    found, given = ({path.name for path in (tmp_path / folder).iterdir()} for folder in ("out", "in"))
+    assert found == given | {"predictions.jsonl"}
 
 
 @pytest.mark.usefixtures("_windows")

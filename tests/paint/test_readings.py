@@ -470,7 +470,7 @@ def test_what_another_process_has_painted_meanwhile_is_known(tmp_path: Path) -> 
     early = Ledger(out)
     predict(engine, path, out)
     with pytest.raises(TakenError, match="from another"):
-        early.has(names(out / "a", path, (40, 40)), Options(), {})
+        early.lacks(names(out / "a", path, (40, 40)), Options(), {})
 
 
 class _Offset(nn.Module):

@@ -5,21 +5,21 @@ Looks at names only: opens no image. Whether the files can be used is `survey`'s
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
+from whatwhere.data.layouts import LAYOUT, no_pairs, remedy
 from whatwhere.data.mapping import read_classes
-from whatwhere.data.tiffs import TIFF_SUFFIXES
+from whatwhere.data.names import Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 
 __all__ = [
-    "LAYOUT",
     "Folder",
     "LayoutError",
     "Sample",
@@ -31,51 +31,18 @@ __all__ = [
     "mask_folders",
 ]
 
-LAYOUT = "images/ and masks/ with equal file stems, or train/, val/ and test/ each holding that pair"
-
 _IMAGES = ("images", "image", "imgs", "img", "imagestr")
 _MASKS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "groundtruth",
-    "ground_truth", "gt", "labelstr", "1st_manual", "manual",
+    "ground_truth", "gt", "labelstr",
 )  # fmt: skip
-"""In any case; those in ..tr are nnU-Net's, the last two DRIVE's and other vessels', beside whose masks there is a
-folder of fields of view."""
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-_MASK_SUFFIXES = (
-    "_mask", "-mask", " mask", ".mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt", "_l",
-)  # fmt: skip
-"""In any case: ISIC writes _segmentation, CamVid _L."""
+"""In any case; those in ..tr are nnU-Net's."""
+_VESSELS = re.compile(r"(\d(st|nd|rd)_)?manual\d*|vessels?([ _-].*)?")
+"""As DRIVE, HRF and LES-AV call the masks of the eye's vessels, beside which mask/ is a folder of fields of view."""
 
 
 class LayoutError(DataError):
     """A folder that is not laid out as images and masks."""
-
-
-_OUTLINES = (".txt", ".json", ".xml", ".geojson")
-"""As YOLO, COCO, LabelMe, Pascal VOC and QuPath write them."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image and its mask.
-
-    Attributes:
-        name: the image's path within its images folder, without ending, with forward slashes: ``"plate 1/a"``.
-        image: the image file.
-        mask: the mask file; None when there is none.
-    """
-
-    name: str
-    image: Path
-    mask: Path | None
 
 
 @dataclass(frozen=True)
@@ -135,8 +102,8 @@ def find(root: str | Path) -> Folder:
             ``classes.toml`` lies in the folder, or in its splits if all say the same.
 
     Raises:
-        DataError: no such folder, one that can't be read, nothing in it, no pair in it, two folders of masks, two
-            images of one name, or two lists of classes.
+        DataError: no such folder, one that can't be read, nothing in it, no pair in it, two folders of masks, masks
+            called differently in each split, two images of one name, or two lists of classes.
     """
     try:
         return _find(Path(root))
@@ -157,13 +124,15 @@ def _find(root: Path) -> Folder:
     ignored: list[Path] = []
     named: list[Path] = []
     triples = _pair_folders(root)
+    if not triples:
+        raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, remedy(root, has_pairs))
     classes = _classes_in([root, *(place.parent for _, *pair in triples for place in pair)])
     for split, images, masks in triples:
         image_files, other = _files(images)
         mask_files, other_masks = _files(masks)
-        samples, left = _pair(image_files, mask_files)
+        samples, left = pair_by_names(image_files, mask_files)
         if left and not any(sample.mask for sample in samples):
-            samples, left = _pair_by_cores(image_files, mask_files)
+            samples, left = pair_by_cores(image_files, mask_files)
             named += next(([sample.image, sample.mask] for sample in samples if sample.mask), [])
         if split in splits:
             raise DataError(f"{root} has two folders for {split!r}", "one", "rename or merge them")
@@ -172,7 +141,8 @@ def _find(root: Path) -> Folder:
         ignored += other + other_masks
     folder = Folder(root, splits, classes, tuple(lone), tuple(ignored), _beside(root), tuple(named))
     if not any(folder.pairs(split) for split in splits):
-        raise _no_pairs(folder)
+        alone = [sample.image for samples in splits.values() for sample in samples]
+        raise no_pairs(root, triples[0][1:], alone, lone, ignored, folder.beside)
     return folder
 
 
@@ -186,7 +156,10 @@ def _classes_in(places: Iterable[Path]) -> Classes | None:
 
 
 def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
-    """The (split, images folder, masks folder) triples of a root, in the order train, val, test."""
+    """The (split, images folder, masks folder) triples of a root, in the order train, val, test.
+
+    None where it is laid out otherwise.
+    """
     if pair := _pair_in(root):
         images, masks = pair
         inner, inner_masks = _split_folders(images), _split_folders(masks)
@@ -195,11 +168,26 @@ def _pair_folders(root: Path) -> list[tuple[str, Path, Path]]:
         return [
             (split, images / inner[split], masks / inner_masks.get(split, inner[split])) for split in _in_order(inner)
         ]
-    found = [(split, root / name) for name in _folders(root) if (split := _SPLITS.get(name.lower()))]
+    found = [(split, root / name) for name in _folders(root) if (split := split_of(name))]
     triples = [(split, *pair) for split, place in found if (pair := _pair_in(place))]
     if triples:
+        _one_meaning(root, [masks for _, _, masks in triples])
         return sorted(triples, key=lambda triple: ("train", "val", "test").index(triple[0]))
-    raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, "arrange the files so, or give another folder")
+    return []
+
+
+def _one_meaning(root: Path, masks: list[Path]) -> None:
+    """`DataError` where splits call their masks differently: DRIVE's test part has fields of view alone."""
+    first, *others = masks
+    for other in others:
+        one, two = (path.relative_to(root).as_posix() + "/" for path in (first, other))
+        if first.name.lower().rstrip("s") != other.name.lower().rstrip("s"):
+            raise DataError(
+                f"{root} has masks in {one} and in {two}",
+                "the same name in each split, so that they mean the same",
+                "rename one of them if they hold the same; if one is of something else, give it a name that is not of "
+                "masks: for instance fov/ for fields of view",
+            )
 
 
 def has_pairs(root: Path) -> bool:
@@ -216,7 +204,7 @@ def mask_folders(root: Path) -> tuple[Path, ...]:
     """
     if not root.is_dir():
         return ()
-    places = (root, *(root / name for name in _folders(root) if name.lower() in _SPLITS))
+    places = (root, *(root / name for name in _folders(root) if split_of(name)))
     return tuple(masks for place in places for masks in _masks_in(place))
 
 
@@ -230,7 +218,7 @@ def _split_folders(place: Path) -> dict[str, str]:
     """Names of the folders that divide images into train, val and test."""
     found: dict[str, str] = {}
     for name in _folders(place):
-        split = _SPLITS.get(name.lower())
+        split = split_of(name)
         if split in found:
             raise DataError(f"{place} has two folders for {split!r}", "one", "rename or merge them")
         if split is not None:
@@ -241,17 +229,17 @@ def _split_folders(place: Path) -> dict[str, str]:
 def _beside(root: Path) -> tuple[Path, ...]:
     """What looks as if it were to be used and is not: folders named like a split, what lies beside such, and images."""
     pair = _pair_in(root)
-    named = [root / name for name in _folders(root) if name.lower() in _SPLITS]
+    named = [root / name for name in _folders(root) if split_of(name)]
     if pair is None:
         pairs = {place: _pair_in(place) for place in named}
         lone = [place for place, found in pairs.items() if found is None]
-        rest = (root / name for name in _folders(root) if name.lower() not in _SPLITS)
+        rest = (root / name for name in _folders(root) if split_of(name) is None)
         lone += [place for place in rest if _holds_a_pair(place)]
         return *lone, *(other for place, found in pairs.items() if found for other in _others(place, found))
     others = tuple(other for other in _others(root, pair) if other not in named)
     if "train" not in (inner := _split_folders(pair[0])):
         return *named, *others
-    entries = (entry for entry in sorted(pair[0].iterdir()) if not _hidden(entry.name))
+    entries = (entry for entry in sorted(pair[0].iterdir()) if not hidden(entry.name))
     loose = (one for one in entries if one.name not in inner.values() and (one.is_dir() or _is_image(one)))
     return *named, *others, *loose
 
@@ -270,11 +258,6 @@ def _others(place: Path, pair: tuple[Path, Path]) -> Iterator[Path]:
                 yield place / name
 
 
-def _hidden(name: str) -> bool:
-    """Of the system or of a network drive, not of the user's."""
-    return name.startswith(".") or name in ("Thumbs.db", "__MACOSX", "@eaDir")
-
-
 def _in_order(splits: Mapping[str, str]) -> list[str]:
     return [split for split in ("train", "val", "test") if split in splits]
 
@@ -289,7 +272,7 @@ def _named(place: Path) -> tuple[list[Path], list[Path]]:
     """The folders in a place that are named like images, and like masks."""
     here = {name.lower(): place / name for name in _folders(place)}
     images, masks = ([here[name] for name in names if name in here] for names in (_IMAGES, _MASKS))
-    return images, masks
+    return images, [*masks, *(path for name, path in here.items() if _VESSELS.fullmatch(name))]
 
 
 def _only(places: list[Path]) -> Path | None:
@@ -311,7 +294,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _folders(place: Path) -> list[str]:
-    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not hidden(entry.name))
 
 
 def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
@@ -333,17 +316,6 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
     return images, others
 
 
-def bare(path: Path) -> Path:
-    """Without its ending, by which an image and its mask may differ: also OME-TIFF's, which is of two parts.
-
-    >>> bare(Path("plate/a.1.png")).as_posix(), bare(Path("a.ome.tif")).as_posix()
-    ('plate/a.1', 'a')
-    """
-    stem = path.with_suffix("")
-    ome = path.suffix.lower() in TIFF_SUFFIXES and stem.suffix.lower() == ".ome"
-    return stem.with_suffix("") if ome else stem
-
-
 def is_broken(path: Path) -> bool:
     """Whether it is a link, named like an image, to what is not there: moved away, on a drive not mounted."""
     return _is_image(path) and path.is_symlink() and not path.exists()
@@ -363,64 +335,12 @@ def files_below(
     """
     here = place.resolve()
     for entry in sorted(place.iterdir()) if here not in above else ():
-        if _hidden(entry.name):
+        if hidden(entry.name):
             continue
         if entry.is_file() or whole(entry) or is_broken(entry):
             yield entry
         elif entry.is_dir():
             yield from files_below(entry, whole, above | {here})
-
-
-def _pair(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample, ...], list[Path]]:
-    """Samples sorted by name, and the masks that belong to none."""
-    left = dict(masks)
-    chosen = {name: left.pop(name) for name in images if name in masks}
-    by_case = {name.lower(): name for name in left}
-    alone = Counter(name.lower() for name in images)
-    for name in images:
-        if name in chosen:
-            continue
-        candidates = [by_case.get((name + suffix).lower(), "") for suffix in ("", *_MASK_SUFFIXES)]
-        one = alone[name.lower()] == 1  # a.png and A.png: whose a_mask.png is, is told by its case
-        fitting = next((mask for mask in candidates if mask in left and (one or mask.startswith(name))), None)
-        if fitting is not None:
-            chosen[name] = left.pop(fitting)
-    samples = tuple(Sample(name, path, chosen.get(name)) for name, path in sorted(images.items()))
-    return samples, list(left.values())
-
-
-def _pair_by_cores(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Sample, ...], list[Path]]:
-    """As `_pair`, by what tells the images from each other and the masks from each other.
-
-    DRIVE has 21_training and 21_manual1, nnU-Net case_001_0000 and case_001, Cityscapes a_leftImg8bit and
-    a_gtFine_labelIds. Only where each mask then has its image.
-    """
-    by_core = _cores(images)
-    found = {by_core.get(core): masks[name] for core, name in _cores(masks).items()}
-    if None in found or len(found) < len(masks):
-        found = {}
-    samples = tuple(Sample(name, path, found.get(name)) for name, path in sorted(images.items()))
-    return samples, [] if found else list(masks.values())
-
-
-def _cores(files: Mapping[str, Path]) -> dict[str, str]:
-    """Names by their core: without what all begin and end with. No numbers are cut, and folders stay."""
-    stems = [name.rpartition("/")[2] for name in files]
-    start = _shared(stems).rstrip("0123456789")
-    end = _shared([stem[::-1] for stem in stems])[::-1].lstrip("0123456789")
-    cores: dict[str, str] = {}
-    for name, stem in zip(files, stems):
-        core = stem[len(start) : len(stem) - len(end)]
-        if len(files) > 1 and core:
-            cores[name.removesuffix(stem) + core] = name
-    return cores
-
-
-def _shared(words: list[str]) -> str:
-    """What all of them begin with."""
-    first, last = min(words, default=""), max(words, default="")
-    differ = (place for place, (one, other) in enumerate(zip(first, last)) if one != other)
-    return first[: next(differ, min(len(first), len(last)))]
 
 
 def _contents(root: Path) -> str:
@@ -429,23 +349,3 @@ def _contents(root: Path) -> str:
         return "nothing"
     shown = ", ".join(entry.name + ("/" if entry.is_dir() else "") for entry in entries[:6])
     return shown + (f" and {len(entries) - 6} more" if len(entries) > 6 else "")
-
-
-def _no_pairs(folder: Folder) -> DataError:
-    images = [sample.image for samples in folder.splits.values() for sample in samples]
-    if not images and not folder.lone_masks:
-        found = f"{folder.root} has folders for images and masks, but no image in them"
-        if folder.ignored:
-            found += f" ({len(folder.ignored)} other files, such as {folder.ignored[0].name})"
-        return DataError(found, LAYOUT, "copy the images there: " + ", ".join(sorted(IMAGE_SUFFIXES)))
-    others = Counter(path.suffix.lower() for path in folder.ignored if path.suffix.lower() in _OUTLINES)
-    if not folder.lone_masks and others:
-        kind, count = others.most_common(1)[0]
-        return DataError(
-            f"{folder.root} has {len(images)} images and no masks, but {count} {kind} files, which hold outlines",
-            "a mask for each image: a PNG of the same name with a class id a pixel",
-            "draw the outlines into masks first, with the program that wrote them",
-        )
-    examples = [path.relative_to(folder.root).as_posix() for path in (*images[:1], *folder.lone_masks[:1])]
-    found = f"{folder.root} has {len(images)} images and {len(folder.lone_masks)} masks, but no name in common"
-    return DataError(f"{found} ({' and '.join(examples)})", LAYOUT, "give each mask the name of its image")

@@ -6,8 +6,8 @@ A mask's values are integers or RGB colours. Knows nothing of files (but ``class
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from colorsys import hls_to_rgb
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.data.colors import BACKGROUND, distinct_colors
 from whatwhere.data.values import (
     LAST_ID,
+    MANY_NUMBERS,
     NEAR,
+    NUMBERED_MASKS,
     SOLID,
     ValueCount,
     code_of,
@@ -49,10 +52,6 @@ _FEW_COLORS = 4
 
 _CLASS_KEYS = ("value", "values", "name", "color")
 _UNKNOWN = VOID - 1  # class ids end below it
-
-# Okabe & Ito, "Color Universal Design" (2008): told apart under every common colour blindness
-_OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
-_BACKGROUND = "#1f2430"
 
 
 def read_classes(path: str | Path) -> Classes:
@@ -105,11 +104,11 @@ def infer_classes(
 ) -> Classes:
     """Infer the classes of a data set from the values in its masks.
 
-    Every value is a class, except that 255 beside small ids is void (as in VOC and Cityscapes), as are negative values
-    and the largest of 16 and 32 bits beside such (as in maps, where nothing is known), and that in masks whose
-    values blur along edges (antialiased, JPEG) the few values with solid areas are the classes and ``nearest`` is set.
-    The indices of palette files are the values, unless the files' palettes differ in what they use, or other masks are
-    coloured: then their colours are.
+    Every value is a class, except that 255 beside small ids is void (as in VOC and Cityscapes; its colour beside VOC's
+    too), as are negative values and the largest of 16 and 32 bits beside such (as in maps, where nothing is known), and
+    that in masks whose values blur along edges (antialiased, JPEG) the few values with solid areas are the classes and
+    ``nearest`` is set. The indices of palette files are the values, unless the files' palettes differ in what they use,
+    or other masks are coloured: then their colours are.
 
     Args:
         masks: the values of each mask, under a name to show in errors.
@@ -125,10 +124,10 @@ def infer_classes(
         masks = {name: _colored(name, counts, palettes.get(name)) for name, counts in masks.items()}
     pooled = _pool(masks)
     colored = any(isinstance(value, tuple) for value in pooled)
-    soft = soft_values(pooled.values())
-    if any(_share(counts, soft, colored) > 0.5 for counts in masks.values()):
-        soft = frozenset()  # no edges are that wide
+    soft = _soft_values(masks, pooled, colored)
     kept = sorted(value for value in pooled if value not in soft)
+    if _is_voc(kept):
+        no_class.add(_VOC_VOID)
     void: tuple[MaskValue, ...] = ()
     lacking = [value for value in kept if isinstance(value, int) and (value < 0 or value in _NO_DATA)]
     if len(kept) == 2 and kept[-1] in _NO_DATA:
@@ -217,20 +216,15 @@ def _of_ones(mask: NDArray[Any]) -> bool:
 def class_colors(values: Sequence[Sequence[MaskValue]]) -> tuple[tuple[int, int, int], ...]:
     """A colour for each class: its own where masks are coloured, else one that colour-blind people tell apart.
 
-    A first class of value 0 is dark; then Okabe and Ito's seven, then colours in golden-angle steps of hue.
+    A first class of value 0 is dark.
     """
     colors: list[tuple[int, int, int]] = []
-    free = [parse_color(text) for text in _OKABE_ITO]
+    fresh = iter(distinct_colors(len(values)))
     for place, (first, *_) in enumerate(values):
         if isinstance(first, tuple):
             colors.append(first)
-        elif place == 0 and first == 0:
-            colors.append(parse_color(_BACKGROUND))
-        elif free:
-            colors.append(free.pop(0))
         else:
-            red, green, blue = hls_to_rgb(place * 0.618034 % 1, (0.35, 0.5, 0.7)[place % 3], (0.9, 0.55)[place % 2])
-            colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+            colors.append(BACKGROUND if place == 0 and first == 0 else next(fresh))
     return tuple(colors)
 
 
@@ -314,6 +308,24 @@ def _colors_of_void(
     return {color_of(palette[VOID]) for name, palette in palettes.items() if any(c.value == VOID for c in masks[name])}
 
 
+def _voc_color(index: int) -> tuple[int, int, int]:
+    """Of the palette of PASCAL VOC, which gives the bits of an index to red, green and blue in turn, large ones first.
+
+    >>> _voc_color(1), _voc_color(15), _voc_color(255)
+    ((128, 0, 0), (192, 128, 128), (224, 224, 192))
+    """
+    return color_of(sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3))
+
+
+_VOC_VOID = _voc_color(VOID)
+
+
+def _is_voc(values: Sequence[MaskValue]) -> bool:
+    """Whether these are VOC's colours for its border and for two or more classes, and no others."""
+    classes = set(values) - {_VOC_VOID}
+    return _VOC_VOID in values and len(classes) >= 2 and classes <= {_voc_color(index) for index in range(VOID)}
+
+
 _NO_DATA = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """What maps hold where nothing is known, beside negative numbers: no ids of classes."""
 
@@ -346,6 +358,19 @@ def _pool(masks: Mapping[str, Sequence[ValueCount]]) -> dict[MaskValue, ValueCou
         before = pooled.get(value, ValueCount(value, 0, 0))
         pooled[value] = ValueCount(value, before.pixels + count.pixels, before.solid + count.solid)
     return pooled
+
+
+def _soft_values(
+    masks: Mapping[str, Sequence[ValueCount]], pooled: Mapping[MaskValue, ValueCount], colored: bool
+) -> frozenset[MaskValue]:
+    """`soft_values` of all masks, if they can be that: no edges cover most of a mask, and ids of classes come again."""
+    soft = soft_values(pooled.values())
+    if not soft or any(_share(counts, soft, colored) > 0.5 for counts in masks.values()):
+        return frozenset()
+    times = Counter(count.value for counts in masks.values() for count in counts)
+    once = [times[value] == 1 for value in pooled if value not in soft]
+    numbered = len(masks) >= NUMBERED_MASKS and len(once) >= MANY_NUMBERS and sum(once) > len(once) / 2
+    return frozenset() if numbered and not colored else soft
 
 
 def _share(counts: Sequence[ValueCount], values: frozenset[MaskValue], colored: bool) -> float:

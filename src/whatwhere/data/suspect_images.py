@@ -12,6 +12,7 @@ from pathlib import PurePath
 from whatwhere.data.facts import FileSurvey, ImageFacts, Quantiles, Survey
 from whatwhere.data.findings import Finding, many, percent, size_text
 from whatwhere.data.likeness import twins
+from whatwhere.data.names import bare, split_of
 
 __all__ = [
     "beside",
@@ -22,6 +23,7 @@ __all__ = [
     "ignored",
     "kinds_differ",
     "missing_data",
+    "mixed",
     "named",
     "sizes",
     "tiny",
@@ -91,20 +93,49 @@ def unpaired(survey: Survey) -> Iterator[Finding]:
         message = f"{many(len(without), 'image')} without a mask, left out"
         remedy = "add masks of the same names, or move them away"
         yield Finding("warning", "image-without-mask", message, without, remedy)
-    if survey.lone_masks:
-        message = f"{many(len(survey.lone_masks), 'mask')} without an image, left out"
+    paired = {_bare(file.mask_path) for file in survey.files if file.mask_path}
+    images = {_bare(file.image_path) for file in survey.files}
+    alone = survey.lone_masks
+    for first, message, remedy in _MERGED:
+        further = {path: name for path in alone if (name := first(_bare(path))) in paired}
+        if further and not any(first(name) in images for name in images):  # else they number images
+            alone = tuple(path for path in alone if path not in further)
+            message = message.format(many(len(set(further.values())), "image"))
+            yield Finding("error", "mask-without-image", message, tuple(further), remedy)
+    if alone:
+        message = f"{many(len(alone), 'mask')} without an image, left out"
         remedy = "add images of the same names, or move them away"
-        paired = {PurePath(file.mask_path).stem.lower() for file in survey.files if file.mask_path}
-        halves = [path for path in survey.lone_masks if _other_half(PurePath(path).stem.lower()) in paired]
-        if halves:
-            message = f"{many(len(halves), 'image')} with two masks, left and right, of which the right is left out"
-            remedy = "merge the two into one mask, in which each has a value of its own or both have the same"
-        yield Finding("error" if halves else "warning", "mask-without-image", message, survey.lone_masks, remedy)
+        yield Finding("warning", "mask-without-image", message, alone, remedy)
 
 
-def _other_half(name: str) -> str:
+def _bare(path: str) -> str:
+    return bare(PurePath(path)).as_posix().lower()
+
+
+def _left_half(name: str) -> str:
     """The name of the left one's mask, of a right one's."""
     return f"{name[:-1]}l" if name.endswith(("_r", "-r")) else ""
+
+
+def _first(name: str) -> str:
+    """The name of an image's first mask, of a further one: BUSI numbers the masks of an image's lesions."""
+    stem = name.rstrip("0123456789")
+    return stem[:-1] if stem != name and stem.endswith(("_", "-")) else ""
+
+
+_MERGED = (
+    (
+        _left_half,
+        "{} with two masks, left and right, of which the right is left out",
+        "merge the two into one mask, in which each has a value of its own or both have the same",
+    ),
+    (
+        _first,
+        "{} with several masks, of which only the first is used: what the others show would be learnt as background",
+        "merge the masks of an image into one, for instance by numpy.maximum",
+    ),
+)
+"""Masks that are left out beside one of their image's: how that is called, what is said, and what to do."""
 
 
 def named(survey: Survey) -> Iterator[Finding]:
@@ -136,8 +167,8 @@ def copies(survey: Survey) -> Iterator[Finding]:
         yield Finding("warning", "duplicate-across-splits", message, tuple(sorted(exact)), remedy)
     if alike:
         path, twin = next(iter(alike.items()))
-        example = f"{path} and {twin.image_path}"
-        message = f"{many(len(alike), 'image')} nearly the same as one in another split, such as {example}"
+        example = f"maybe turned or mirrored, such as {path} and {twin.image_path}"
+        message = f"{many(len(alike), 'image')} nearly the same as one in another split, {example}"
         yield Finding("warning", "near-duplicate-across-splits", message, tuple(alike), remedy)
     yield from _within([group for group in same.values() if len(group) > 1])
 
@@ -242,7 +273,23 @@ def beside(survey: Survey) -> Iterator[Finding]:
             "if they are meant: masks lie in masks/ (or labels/), and what is to be used in train/, val/ or test/ with "
             "images/ and masks/ in it"
         )
+        if not survey.training:
+            remedy = "call the folder train/ that holds what is to be trained on, with images/ and masks/ in it"
         yield Finding("warning", "beside-splits", message, survey.beside, remedy)
+
+
+def mixed(survey: Survey) -> Iterator[Finding]:
+    """Images in folders that are called test or val, and are trained on."""
+    strays = {
+        file.image_path: f"{folder}/" for file in survey.files
+        if file.usable and (survey.parted or file.split == "all") and file.split != "test"
+        and split_of(folder := file.name.rpartition("/")[0].partition("/")[0]) not in (None, file.split)
+    }  # fmt: skip
+    if strays:
+        folders = " and ".join(sorted(set(strays.values())))
+        message = f"{many(len(strays), 'image')} in {folders}, divided like all others: no folder is called train/"
+        remedy = "to keep these apart call the folder of the others train/, among the images and among the masks"
+        yield Finding("warning", "split-divided", message, tuple(strays), remedy)
 
 
 def sizes(survey: Survey) -> Iterator[Finding]:

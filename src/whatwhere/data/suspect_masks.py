@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
-from whatwhere.data.values import soft_values
-from whatwhere.records import MaskValue, color_text
+from whatwhere.data.values import MANY_NUMBERS, NEAR, NUMBERED_MASKS, soft_values
+from whatwhere.records import VOID, MaskValue, color_text
 
 __all__ = [
     "blurred_ids",
@@ -20,6 +20,7 @@ __all__ = [
     "inverted",
     "mapping_failed",
     "missing_classes",
+    "near_colors",
     "nothing_to_learn",
     "object_numbers",
     "objects",
@@ -35,13 +36,13 @@ RARE_SHARE = 0.002
 """A class with a smaller share of the training pixels is called rare."""
 
 _LINE = 1.5
-"""Pixels: thickness of a blurred edge."""
+"""Pixels: thickness of a blurred edge, and of an outline."""
 
 MANY_CLASSES = 40
 """More classes than this, each one connected area in each mask, number objects, if not from 1 up: so tracking does."""
 
-_NUMBERED_MASKS = 4
-"""Fewer masks tell too little of a handful of values to call them numbers of objects."""
+_SLIP = 100
+"""A colour of so many times fewer pixels than one that looks the same is none of its own."""
 
 RARE_FILES = 5
 """A class that fewer training images show is called rare, where there are at least four times as many images."""
@@ -120,7 +121,14 @@ def nothing_to_learn(survey: Survey) -> Iterator[Finding]:
     """No usable pair, or a single class."""
     if not survey.training:
         message = "No training image can be used together with its mask"
-        yield Finding("error", "no-usable", message, (), "correct the errors above, or add images with masks")
+        remedy = "correct the errors above, or add images with masks"
+        if survey.files and not {"train", "all"} & set(survey.splits):
+            found = " and ".join(f"{split}/" for split in survey.splits)
+            message = f"There is nothing to learn from: only {found} was found"
+            remedy = "call the folder of training images train/, with images/ and masks/ in it"
+            if survey.beside:
+                remedy += f"; is it {' or '.join(survey.beside[:3])}?"
+        yield Finding("error", "no-usable", message, (), remedy)
     elif survey.classes:
         seen = [name for name, n in zip(survey.classes.names, survey.training_pixels) if n]
         if len(seen) < 2:
@@ -179,22 +187,49 @@ def soft_masks(survey: Survey) -> Iterator[Finding]:
 
 
 def blurred_ids(survey: Survey) -> Iterator[Finding]:
-    """Classes that lie only along edges, between others: what smoothing makes of ids when masks are resized."""
+    """Classes that lie only along edges: what smoothing makes of ids when masks are resized, and coloured outlines."""
     known = survey.classes
-    if not known or known.count < 3 or known.nearest or survey.declared or isinstance(known.values[0][0], tuple):
+    if not known or known.count < 3 or known.nearest or survey.declared:
         return
     thick = [survey.thickness(place) for place in range(known.count)]
     solid = [n for n, found in enumerate(thick) if found and found.median > 2]
     thin = [n for n, found in enumerate(thick) if found and found.median <= _LINE]
-    between = [known.names[n] for n in thin if solid and min(solid) < n < max(solid)]
+    if isinstance(known.values[0][0], tuple):
+        between = [known.names[n] for n in thin if len(solid) > 1]  # else what is thin may lie on the background
+        told, remedy = "as outlines of objects are", "if they do not count, list them under void in classes.toml"
+    else:
+        between = [known.names[n] for n in thin if solid and min(solid) < n < max(solid)]
+        told = "with values between those of other classes, as smoothing leaves them along edges when masks are resized"
+        remedy = "resize masks by nearest neighbour"
     if between:
         yield Finding(
             "warning",
             "blurred-ids",
-            f"{', '.join(between)}: only lines about a pixel thick, with values between those of other classes, as "
-            "smoothing leaves them along edges when masks are resized",
+            f"{', '.join(between)}: only lines about a pixel thick, {told}",
             (),
-            "resize masks by nearest neighbour; if these lines are meant, list the classes in classes.toml",
+            f"{remedy}; if these lines are meant, list the classes in classes.toml",
+        )
+
+
+def near_colors(survey: Survey) -> Iterator[Finding]:
+    """Colours of a few pixels that look the same as one of many: a slip of the brush, or of a program."""
+    known = survey.classes
+    if not known or survey.declared:
+        return
+    pixels = survey.class_pixels()
+    colors = [value if isinstance(value, tuple) else None for (value, *_) in known.values]
+    slips = [
+        f"{known.names[n]} ({many(pixels[n], 'pixel')}) beside {known.names[m]}"
+        for n, few in enumerate(colors) for m, lot in enumerate(colors)
+        if few and lot and 0 < _SLIP * pixels[n] <= pixels[m] and max(abs(a - b) for a, b in zip(few, lot)) <= NEAR
+    ]  # fmt: skip
+    if slips:
+        yield Finding(
+            "warning",
+            "near-colors",
+            f"Colours of few pixels that are nearly those of another class: {', '.join(slips)}",
+            (),
+            "paint both in one colour, or list both as the values of one class in classes.toml",
         )
 
 
@@ -204,22 +239,40 @@ def object_numbers(survey: Survey) -> Iterator[Finding]:
         return
     masks = [f.mask for f in survey.files if f.mask and f.mask.shapes]
     shown = [[place for place, shape in enumerate(m.shapes) if shape.pixels and place] for m in masks]
-    single = [len(m.shapes[place].extents) == 1 for m, places in zip(masks, shown) for place in places]
+    areas = [(place, len(m.shapes[place].extents)) for m, places in zip(masks, shown) for place in places]
     in_a_row = [places == list(range(1, len(places) + 1)) for places in shown if places]
     from_one = sum(in_a_row) > 0.8 * len(in_a_row)
-    told = sum(single) > 0.9 * len(single) and (from_one or survey.classes.count > MANY_CLASSES)
-    if survey.classes.count < 8:  # as many as there may be classes: nothing may speak for these
+    times = Counter(place for place, _ in areas)
+    once = len(masks) >= NUMBERED_MASKS and sum(n == 1 for n in times.values()) > len(times) / 2
+    told = _are_single(n for _, n in areas) and (from_one or once or survey.classes.count > MANY_CLASSES)
+    if survey.classes.count < MANY_NUMBERS:  # as many as there may be classes: nothing may speak for these
         numbers = Counter(len(places) for places in shown if places)
-        told = all(single) and all(in_a_row) and len(numbers) > 1 and numbers.total() >= _NUMBERED_MASKS
-    if single and told:
-        how = "in each mask they run from 1 up, and each is one connected area" if from_one else "each is one area"
+        told = all(n == 1 for _, n in areas) and all(in_a_row) and len(numbers) > 1
+        told = told and numbers.total() >= NUMBERED_MASKS
+    how = "in each mask they run from 1 up, and each is one connected area" if from_one else "each is one area"
+    how += ", most of them in one mask only" if once else ""
+    remedy = "write masks as (mask > 0), or list the true classes in classes.toml"
+    large = {
+        place for place, (value, *_) in enumerate(survey.classes.values) if isinstance(value, int) and value > VOID
+    }
+    if not told and len(large) >= MANY_NUMBERS:
+        told = _are_single(n for place, n in areas if place in large)
+        how = f"each of the {len(large)} above {VOID} is one area"
+        remedy = "if the thousands are the class, as in Cityscapes, write np.where(mask > 255, mask // 1000, mask)"
+    if areas and told:
         yield Finding(
             "warning",
             "object-numbers",
             f"The {survey.classes.count} mask values look like numbers of single objects, not classes: {how}",
             (),
-            "write masks as (mask > 0), or list the true classes in classes.toml",
+            remedy,
         )
+
+
+def _are_single(areas: Iterable[int]) -> bool:
+    """Whether nearly all are one connected area each."""
+    single = [count == 1 for count in areas]
+    return sum(single) > 0.9 * len(single)
 
 
 def missing_classes(survey: Survey) -> Iterator[Finding]:

@@ -150,8 +150,11 @@ def tiff_shape(path: Path, tif: tifffile.TiffFile) -> tuple[int, int, int]:
 
 
 def colors_of(colormap: NDArray[Any]) -> NDArray[np.uint8]:
-    """``(N, 3)`` RGB of a colour map of 16 bits, or of 8 as some programs write it."""
-    return (colormap.T // (257 if colormap.max() > 255 else 1)).astype(np.uint8)
+    """``(N, 3)`` RGB of a colour map of 16 bits, or of 8 as some programs write it.
+
+    A colour of 8 bits is 257 times itself there, or 256 times as Pillow writes it.
+    """
+    return (colormap.T >> (8 if colormap.max() > 255 else 0)).astype(np.uint8)
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:

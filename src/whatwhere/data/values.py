@@ -23,6 +23,9 @@ LAST_ID = 40
 SOLID = 0.1
 """In antialiased and JPEG masks a class has this share of its pixels amid eight of its own; values at edges do not."""
 
+NUMBERED_MASKS, MANY_NUMBERS = 4, 8
+"""Of fewer masks or values hardly anything tells numbers of objects from classes."""
+
 MANY_LOOSE = 16
 """So many values that only occur along edges are no classes."""
 
@@ -76,6 +79,9 @@ def count_values(mask: NDArray[Any]) -> tuple[ValueCount, ...]:
 def soft_values(counts: Iterable[ValueCount]) -> frozenset[MaskValue]:
     """The values that only occur along the edges between others, as antialiasing and JPEG make them; else empty."""
     counts = sorted(counts, key=lambda count: -count.pixels)
+    numbers = [count.value for count in counts if isinstance(count.value, int)]
+    if numbers and (min(numbers) < 0 or max(numbers) not in (*range(256), 2**16 - 1)):
+        return frozenset()  # numbers of objects: what is smoothed goes up to white, of 8 or of 16 bits
     total = sum(count.pixels for count in counts)
     firm, astray, loose = list[ValueCount](), list[ValueCount](), list[ValueCount]()
     for count in counts:

@@ -36,7 +36,8 @@ class Layer:
         name: ``"pixel"``, ``"encoder.0"``, ``"bottleneck"``, ``"decoder.0"``...
         role: which side of the U.
         level: at 1/2**level of the image's resolution.
-        module: the path of the module whose output it is, for `field`; empty for the raw pixel.
+        module: the layer of `field` that it is: the path of the module whose output it is, or where it is none's an
+            operator's name, ``"%add_1"``; empty for the raw pixel.
         stride: input pixels between neighbouring units; the larger of two, where rows and columns differ.
         channels: features of a unit.
         origin: input pixels before the first unit's cell, for rows and columns.

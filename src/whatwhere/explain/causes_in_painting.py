@@ -98,13 +98,15 @@ def inverted(seen: Observed) -> Diagnosis:
     now = float(np.diagonal(overlap)[present].mean())
     best = float(overlap[rows, columns][present].mean())
     moved = [(r, c) for r, c in zip(rows, columns) if r != c and present[r]]
-    # all that change names have to fit: with one class painted everywhere, any renaming moves it to the largest
-    swapped = moved if all(overlap[pair] > 0.3 for pair in moved) else []
+    # all have to fit: with one class painted everywhere, any renaming moves it to the largest
+    several = all(int((confusion.sum(axis) > 0).sum()) > 1 for axis in (0, 1))
+    fits = several and bool((overlap[rows, columns][present] > 0.3).all())
     numbers = {"mean IoU as painted": now, "mean IoU with classes renamed": best}
-    if best - now < 0.2 or not swapped:
-        words = f"No renaming of the classes would fit the masks better (mean IoU {now:.2f}, best {best:.2f})."
-        return Diagnosis("mapping inverted", False, words, "", numbers)
-    said = ", ".join(f"{names[r]!r} is painted as {names[c]!r}" for r, c in swapped)
+    if best - now < 0.2 or not fits:
+        words = f"No renaming fits all classes of the masks better (mean IoU {now:.2f}, best {best:.2f})."
+        lone = "A single class is in the masks, or painted: that tells nothing of names."
+        return Diagnosis("mapping inverted", False, words if several else lone, "", numbers)
+    said = ", ".join(f"{names[r]!r} is painted as {names[c]!r}" for r, c in moved)
     return Diagnosis(
         "mapping inverted",
         True,

@@ -75,7 +75,8 @@ class Explanation:
     versions: dict[str, str]
 
     def __str__(self) -> str:
-        parts = [f"{self.network}, {len(self.images)} images, {self.seconds:.0f} s"]
+        images = f"{len(self.images)} image{'' if len(self.images) == 1 else 's'}"
+        parts = [f"{self.network}, {images}, {self.seconds:.0f} s"]
         parts += [str(part) for part in (self.levels, self.skips, self.sights) if part is not None]
         parts += [str(one) for one in self.diagnoses if one.found]
         return "\n\n".join([*parts, *self.notes])

@@ -52,7 +52,7 @@ class Palette:
     third: str
 
 
-LIGHT = Palette("#1f2328", "#667079", "#d5d9de", "#0072b2", "#c8500a", "#00875f")
+LIGHT = Palette("#1f2328", "#667079", "#d5d9de", "#0072b2", "#c04a06", "#00875f")
 TOKENS = Palette("#010203", "#020304", "#030405", "#040506", "#050607", "#060708")
 """Placeholders that the report replaces by its style sheet's colours, which change with light and dark."""
 

@@ -18,6 +18,7 @@ from whatwhere.errors import ModelError, in_a_line
 from whatwhere.explain.anatomy import Layer, Path, Windows, both_logits
 from whatwhere.explain.padded import for_any_size
 from whatwhere.field import Field
+from whatwhere.field.graph import OPERATOR
 
 __all__ = ["GraphAnatomy"]
 
@@ -123,21 +124,6 @@ class _Program:
                 interpreter.env[node] = interpreter.run_node(node)
         return [interpreter.env[node] for node in wanted]
 
-    def module_path(self, node: fx.Node, known: Iterable[str]) -> str:
-        """The outermost module with this as its last result and no other layer inside; else the innermost around it.
-
-        What is done to each value by itself, such as a ReLU that is no module, leaves windows as they are.
-        """
-        names, others = set(known), set(self.parts.layers.values()) - {node}
-        paths = [path for path in _stack(node) if path in names]
-        for path in paths:
-            inside = [other for other in self.nodes if path in _stack(other)]
-            if inside[-1] is node and not others.intersection(inside):
-                return path
-        if _is_pointwise(node):
-            return self.module_path(node.all_input_nodes[0], known)
-        return paths[-1] if paths else ""
-
 
 @dataclass(frozen=True)
 class _Parts:
@@ -215,16 +201,30 @@ def _is_projection(node: fx.Node, skips: set[fx.Node], way_down: set[fx.Node]) -
 
 def _layer(name: str, node: fx.Node, program: _Program, windows: Field) -> Layer:
     role, _, _ = name.partition(".")
-    module = program.module_path(node, windows.layers)
+    module = _known_as(node, windows)
     (rows, columns), origin = (2**times for times in program.parts.halved[node]), (0, 0)
-    if module:
-        grid = windows.grid(module)
-        if None not in grid.stride:
-            rows, columns = (max(1, int(stride or 1)) for stride in grid.stride)
-            origin = grid.origin[0], grid.origin[1]
+    grid = windows.grid(module)
+    if None not in grid.stride:
+        rows, columns = (max(1, int(stride or 1)) for stride in grid.stride)
+        origin = grid.origin[0], grid.origin[1]
     level, uneven = program.parts.level(node), None if rows == columns else (rows, columns)
     stride, channels = max(rows, columns), _channels(node)
-    return Layer(name, role, level, module or "output", stride, channels, origin, uneven)  # type: ignore[arg-type]
+    return Layer(name, role, level, module, stride, channels, origin, uneven)  # type: ignore[arg-type]
+
+
+def _known_as(node: fx.Node, windows: Field) -> str:
+    """The layer of `field` that a node's result is: of a module, if there is one, else of the operator itself.
+
+    What is done to each value by itself, such as a ReLU that is no module, leaves windows as they are.
+    """
+    own, source = windows.result_of(node.name), node
+    found = own
+    while found.startswith(OPERATOR) and _is_pointwise(source):
+        source = source.all_input_nodes[0]
+        if source.op != "call_function":  # the image
+            break
+        found = windows.result_of(source.name)
+    return own if found.startswith(OPERATOR) else found
 
 
 _CUTS = ("slice", "pad", "index", "narrow", "select", "roll", "flip")
@@ -294,12 +294,6 @@ def _same_as(logits: fx.Node) -> set[fx.Node]:
 
 def _channels(node: fx.Node) -> int:
     return int(node.meta["val"].shape[1])
-
-
-def _stack(node: fx.Node) -> list[str]:
-    """Paths of the modules that a node is computed in, outermost first."""
-    paths = [str(path) for path, _ in node.meta.get("nn_module_stack", {}).values()]
-    return [path.removeprefix("L['self']").strip(".") for path in paths if path.removeprefix("L['self']").strip(".")]
 
 
 def _first(result: object) -> fx.Node:

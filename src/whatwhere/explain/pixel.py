@@ -232,13 +232,14 @@ def sets_tried(players: int) -> int:
 def part_seen(windows: Field, pixel: tuple[int, int], size: tuple[int, int]) -> Box:
     """A part of an image that answers for one pixel of the output as the whole does; all of it without tiles.
 
-    At the rims it is moved inside, not cut: networks made elsewhere are exported for every size, and so for few.
+    At the rims it is moved inside, not cut: networks made elsewhere are exported for every size, and so for few. No
+    smaller than two periods, where the image is not: the coarsest features of a single one are no map.
     """
     if not windows.tileable:
         return (0, size[0]), (0, size[1])
     found = []
     for at, (before, after), period, n in zip(pixel, windows.halo(), windows.period, size):
-        side = before + period + after
+        side = max(before + period + after, 2 * period)
         start = max(0, min(at // period * period - before, -(-n // period) * period - side))
         found.append((start, min(n, start + side)))
     return tuple(found)

@@ -75,15 +75,17 @@ def _rival(labels: Labels) -> Labels:
 def interior_distance(labels: Sequence[Labels], classes: int) -> int:
     """The distance from edges that still leaves interior pixels to every class: 8 px, or 5 or 3 where objects are thin.
 
-    A class counts as served if at least half of the images that hold it (with more than 50 px) have interior pixels.
+    A class counts as served if at least half of the images that hold it (with more than 50 px, or where the images are
+    too small for that any) have interior pixels.
     """
+    held = [np.bincount(one.ravel(), minlength=VOID + 1)[:classes] for one in labels]
+    least = 50 if any((counts > 50).any() for counts in held) else 0
     for distance in _DISTANCES[:-1]:
         holding, served = np.zeros(classes), np.zeros(classes)
-        for one in labels:
-            counts = np.bincount(one.ravel(), minlength=VOID + 1)[:classes]
+        for one, counts in zip(labels, held):
             inside = np.bincount(one[~band(one, distance)], minlength=VOID + 1)[:classes]
-            holding += counts > 50
-            served += (counts > 50) & (inside > 0)
+            holding += counts > least
+            served += (counts > least) & (inside > 0)
         if (served >= holding / 2).all():
             return distance
     return _DISTANCES[-1]

@@ -51,7 +51,9 @@ def levels(e: Explanation) -> list[str]:
         return [note for note in e.notes if note.startswith(NOT_MEASURED)]
     found = e.levels
     top, bottom = _top(found), found["bottleneck"]
-    said = [_what_sentence(top, bottom), _where_sentence(top, bottom, unseen(e))]
+    said = [_alone_sentence(bottom)] if top is bottom else [
+        _what_sentence(top, bottom), _where_sentence(top, bottom, unseen(e))
+    ]  # fmt: skip
     if found.readings[-1].layer.role == "decoder":
         said += _decoder_sentence(found)
     if bottom.what.value is None:
@@ -105,6 +107,18 @@ def _least(readings: list[Reading], asked: str) -> Reading:
     return min(readings, key=value)
 
 
+def _alone_sentence(bottom: Reading) -> str:
+    """What is read where nothing finer is, such as in a network that does not go down."""
+    read = {"classes inside objects": bottom.what, "the two sides of edges (chance 0.50)": bottom.where}
+    told = [f"{asked} with a balanced accuracy of {value}" for asked, value in read.items() if value.value is not None]
+    if not told:
+        return "Neither what nor where was measured; the notes say why."
+    return (
+        f"No finer level comes before the {bottom.layer.title}, so nothing is compared on the way down. A probe on its "
+        f"single units tells {', and '.join(told)}."
+    )
+
+
 def _what_sentence(top: Reading, bottom: Reading) -> str:
     if top.what.value is None and bottom.what.value is None:
         return "What was not measured; the notes say why."
@@ -156,10 +170,10 @@ def _lost(top: Reading, bottom: Reading) -> str:
     """Whether training has a part in it that place is lost on the way down."""
     fresh_top, fresh = top.untrained_where, bottom.untrained_where
     if fresh_top is not None and fresh is not None and _surely(fresh, fresh_top) < 0:
-        return (
-            f"It falls on the way down; it falls in an untrained network too, from {fresh_top} to {fresh}: that is "
-            "pooling, not training."
-        )
+        both = f"It falls on the way down; it falls in an untrained network too, from {fresh_top} to {fresh}: "
+        if _surely(bottom.where, fresh) < 0:
+            return f"{both}pooling has a part in it, but the trained network ends lower."
+        return f"{both}that is pooling, not training."
     return "Place is lost on the way down, as the textbook has it."
 
 
@@ -175,13 +189,16 @@ def _untrained_sentence(found: Levels) -> str:
     fresh = [one for one in found.readings if one.untrained_what is not None]
     best = max(fresh, key=lambda one: one.untrained_what.value or 0.0 if one.untrained_what else 0.0)
     said = (
-        f"An untrained network of the same architecture reaches what {best.untrained_what} at best "
-        f"({best.layer.title}): that much comes from looking at a neighbourhood at all"
+        f"An untrained network of the same architecture, one drawn at random, reaches what {best.untrained_what} at "
+        f"best ({best.layer.title}): that much comes from looking at a neighbourhood at all; "
     )
-    learnt = max(found.readings, key=lambda one: one.what.value or 0.0)
+    learnt = max((one for one in found.readings if one.layer.role != "pixel"), key=lambda one: one.what.value or 0.0)
     if best.untrained_what is not None and _surely(learnt.what, best.untrained_what) > 0:
-        return f"{said}, the rest was learnt."
-    return f"{said}; that training adds to it was not shown."
+        said += f"{learnt.layer.title} of the trained one reaches {learnt.what}, more than that one untrained network."
+    else:
+        said += "that training adds to it was not shown."
+    raw = next((one.what for one in found.readings if one.layer.role == "pixel"), learnt.what)
+    return f"{said} Raw pixels do best: {raw}." if (raw.value or 0.0) > (learnt.what.value or 0.0) else said
 
 
 def sight(e: Explanation) -> list[str]:
@@ -193,6 +210,8 @@ def sight(e: Explanation) -> list[str]:
     if out.most.value is not None:
         of = f" {out.theoretical} px that it can see" if out.theoretical else " the whole image"
         share = f" ({out.share:.0%} of the side that these images show of it)" if out.share is not None else ""
+        if out.theoretical is not None and out.most.value > out.theoretical:
+            share = " (centred on the pixel; its window is not)"
         said.append(
             f"Of{of}, 95 % of what moves an output pixel lies in a square of {out.most.value:.0f} px{share}, half of "
             f"it in one of {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices "

@@ -224,9 +224,9 @@ class Desk:
         scores, full_scores = lens.scores(logits, shown), lens.full_scores(shown)
         best, before = logits.argmax(0), whole.argmax(0)
         answer = {
-            "labels": packed(_bytes(best)),
+            "labels": packed(shown.where_data(_bytes(best))),
             "probability": packed(_bytes(logits.softmax(0).amax(0) * 255)),
-            "changed": float((best != before).float().mean()),
+            "changed": _share(shown, best != before),
             "scores": scores, "full_scores": full_scores, "edited": None,
         }  # fmt: skip
         if edits:
@@ -302,7 +302,8 @@ class Desk:
         self.readings[model].known()
         with lens.turn():
             paintings = self.readings[model].paintings(shown)
-        return {"layers": [{"name": name, "painting": packed(labels)} for name, labels in paintings.items()]}
+        painted = {name: packed(shown.where_data(labels)) for name, labels in paintings.items()}
+        return {"layers": [{"name": name, "painting": painting} for name, painting in painted.items()]}
 
     def features(self, model: str, image: str, layer: str) -> dict[str, Any]:
         lens = self.lens(model)
@@ -364,6 +365,12 @@ def _refuse_other_files(path: Path, name: str) -> None:
             "an image in one file",
             "save it as one TIFF",
         )
+
+
+def _share(shown: Shown, there: torch.Tensor) -> float:
+    """Of the pixels with data, the share of those that are named; 0 where there are none."""
+    counted = there.cpu().numpy()[np.s_[:] if shown.valid is None else shown.valid]
+    return float(counted.mean()) if counted.size else 0.0
 
 
 def _bytes(values: torch.Tensor) -> NDArray[np.uint8]:

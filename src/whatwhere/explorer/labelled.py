@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from whatwhere.data.folder import bare
-from whatwhere.data.images import image_size, pixel_digest
+from whatwhere.data.images import image_size, pixel_digest, read_image_and_valid
 from whatwhere.data.sets import ImageSet
 from whatwhere.errors import WhatwhereError
 from whatwhere.explorer.shown import SIDE, Shown, cut_to_size
@@ -43,7 +43,10 @@ class Labelled:
     def _at(self, place: int, key: str) -> Shown:
         assert self._data is not None
         name, (raw, labels) = self._names[place], self._data.store[place]
-        return replace(cut_to_size(key, name, raw, labels), source=name)
+        # what has no data is void, and so is what nobody painted: the file tells which
+        holes = self._data.paths and (labels == VOID).any()
+        valid = read_image_and_valid(self._data.paths[place])[1] if holes else None
+        return replace(cut_to_size(key, name, raw, labels, valid=valid), source=name)
 
     def by_name(self, shown: Shown) -> Shown | None:
         """What an image is among these: that of the same name, if it has the same pixels."""
@@ -72,7 +75,7 @@ class Labelled:
         try:
             if self._data.paths and tuple(min(n, SIDE) for n in image_size(self._data.paths[place])) != size:
                 return ""
-            self._digests[place] = pixel_digest(self._at(place, "").raw)
+            self._digests[place] = pixel_digest(cut_to_size("", "", self._data.store[place][0]).raw)
         except WhatwhereError:  # damaged by now
             self._digests[place] = ""
         return self._digests[place]

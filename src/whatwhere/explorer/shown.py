@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,7 @@ class Shown:
         truth: ``H x W`` uint8 class ids, or None without a mask.
         cropped: whether this is the middle of a larger image.
         source: its name among the labelled images; None if it is none of them.
+        valid: ``H x W`` bool, where there is data; None where it is everywhere.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Shown:
     truth: NDArray[np.uint8] | None = None
     cropped: bool = False
     source: str | None = None
+    valid: NDArray[np.bool_] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,6 +65,10 @@ class Shown:
     def thumb(self) -> bytes:
         return png(thumbnail(self.rgb))
 
+    def where_data(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """``H x W`` labels, void where the image has no data."""
+        return labels if self.valid is None else np.where(self.valid, labels, np.uint8(VOID))
+
     def to_json(self) -> dict[str, Any]:
         height, width = self.size
         return {
@@ -71,7 +78,13 @@ class Shown:
 
 
 def cut_to_size(
-    key: str, name: str, raw: NDArray[Any], truth: NDArray[np.uint8] | None = None, side: int = SIDE
+    key: str,
+    name: str,
+    raw: NDArray[Any],
+    truth: NDArray[np.uint8] | None = None,
+    side: int = SIDE,
+    *,
+    valid: NDArray[np.bool_] | None = None,
 ) -> Shown:
     """An image as it lies on the desk: at most ``side`` pixels high and wide, from the middle of a larger one.
 
@@ -82,7 +95,8 @@ def cut_to_size(
     cut = np.s_[top : top + side, left : left + side]
     piece = raw[cut].copy()  # or else a cut would keep the whole image in memory
     labels = None if truth is None or (truth[cut] == VOID).all() else truth[cut].copy()
-    return Shown(key, name, piece, labels, piece.shape[:2] != raw.shape[:2])
+    there = None if valid is None else valid[cut].copy()
+    return Shown(key, name, piece, labels, piece.shape[:2] != raw.shape[:2], valid=there)
 
 
 def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pixels: int | None = None) -> Shown:
@@ -95,24 +109,27 @@ def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pi
     """
     if most_pixels is not None:
         _refuse_large(name, path, most_pixels)
-    opened = open_image(path)
-    source = next((one for one in (fitted(opened, count) for count in channels) if one.channels in channels), opened)
-    if source.channels not in channels:
-        wanted = " or ".join(str(count) for count in channels)
-        raise RefusalError(
-            422,
-            f"{name} has {many(source.channels, 'channel')}",
-            f"{wanted}, as the models take",
-            "convert it, or open another",
+    with closing(open_image(path)) as opened:
+        source = next(
+            (one for one in (fitted(opened, count) for count in channels) if one.channels in channels), opened
         )
-    top, left = (max(0, (n - SIDE) // 2) for n in source.size)
-    window = ((top, min(source.size[0], top + SIDE)), (left, min(source.size[1], left + SIDE)))
-    raw, valid = source.read(window)
-    # a copy, or else a cut would keep the whole file in memory
-    raw = raw.copy() if valid is None or valid.all() else filled(raw, valid)
+        if source.channels not in channels:
+            wanted = " or ".join(str(count) for count in channels)
+            raise RefusalError(
+                422,
+                f"{name} has {many(source.channels, 'channel')}",
+                f"{wanted}, as the models take",
+                "convert it, or open another",
+            )
+        top, left = (max(0, (n - SIDE) // 2) for n in source.size)
+        window = ((top, min(source.size[0], top + SIDE)), (left, min(source.size[1], left + SIDE)))
+        raw, valid = source.read(window)
+        valid = None if valid is None or valid.all() else valid
+        # a copy, or else a cut would keep the whole file in memory
+        raw = raw.copy() if valid is None else filled(raw, valid)
     if raw.dtype.kind == "f" and not np.isfinite(raw).all():
         raise DataError(f"{name} has values that are NaN or infinite", "finite pixel values", "replace them")
-    return Shown(key, name, raw, None, raw.shape[:2] != tuple(source.size))
+    return Shown(key, name, raw, None, raw.shape[:2] != tuple(source.size), valid=valid)
 
 
 def _refuse_large(name: str, path: Path, most_pixels: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from math import lcm
 from typing import Any
 
@@ -69,7 +70,22 @@ def field(
             "an output with axes of space, such as one value for each pixel",
             "give the part of the network before its pooling and classifier",
         )
-    return found
+    return replace(found, aligned=_aligned(module, shape, found, known))
+
+
+def _aligned(module: nn.Module, shape: tuple[int, ...], found: Field, known: Field | None) -> Graph | None:
+    """The module on whole periods, as on the canvases: another image may be padded first, which makes other steps."""
+    if found.canvases is None or found.rounding is None:
+        return None
+    size = tuple(-(-pixels // period) * period for pixels, period in zip(found.image, found.period))
+    if size == found.image:
+        return found.graph
+    if known is not None and known.aligned is not None:
+        return known.aligned
+    try:
+        return _export(module, (*shape[:2], *size), None)
+    except FieldError:
+        return None
 
 
 _LONG = 2**18

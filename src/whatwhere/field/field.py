@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from whatwhere.errors import FieldError
 from whatwhere.field.drawing import coarser_and_coarser, draw_field
-from whatwhere.field.graph import Graph
+from whatwhere.field.graph import OPERATOR, Graph
 from whatwhere.field.grids import Canvas, Grid, common_period, grid_of
 from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle, find_threshold
 from whatwhere.field.reach import Halo, halo_of, image_box, reach_of
@@ -46,6 +46,7 @@ class Field:
         refusal: what the module said to the larger images, if it takes one size.
         rounding: pixels, for each dimension, to multiples of which the module rounds the image's size up by itself, if
             that is more than its strides ask for; 1 if not. None if its sizes grow unevenly with the image's.
+        aligned: the module on an image of about that size, of whole periods; None if it was not followed there.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Field:
     canvases: tuple[Canvas, Canvas] | None = dataclass_field(repr=False)
     refusal: str = ""
     rounding: tuple[int, ...] | None = ()
+    aligned: Graph | None = dataclass_field(default=None, repr=False)
 
     # ---- layers and their grids
 
@@ -61,9 +63,17 @@ class Field:
     def layers(self) -> tuple[str, ...]:
         """Names for the other methods: module paths in the order they run, and ``"output"``.
 
-        A module that gives several results has a name for each, ``"path[0]"`` and so on.
+        A module that gives several results has a name for each, ``"path[0]"`` and so on; its second call has
+        ``"path@1"``. Not listed, but understood: an operator's name as `torch.export` has it, ``"%add_1"``.
         """
-        return tuple(sorted(self.graph.layers, key=lambda name: (self.graph.layers[name], -len(name))))
+        names = [name for name in self.graph.layers if not name.startswith(OPERATOR)]
+        return tuple(sorted(names, key=lambda name: (self.graph.layers[name], -len(name))))
+
+    def result_of(self, operator: str) -> str:
+        """The outermost layer whose result an operator's is, by its name in the exported graph; else itself as one."""
+        own = f"{OPERATOR}{operator}"
+        place = self._place(own)
+        return next((name for name in reversed(self.layers) if self.graph.layers[name] == place), own)
 
     def _place(self, layer: str) -> int:
         if layer not in self.graph.layers:
@@ -243,9 +253,9 @@ class Field:
             why = "has sizes inside that do not grow evenly with the image's: it pads, cuts or resizes by itself"
             return Obstacle("", "forward", why, unbounded=False)
         assert self.canvases is not None
-        if any(size % pixels for size, pixels in zip(self.image, self.period)):
-            return None  # such an image may be padded first, which makes other steps
-        return find_threshold(self.graph, self.canvases[0], layer)
+        if self.aligned is None or layer not in self.aligned.layers:
+            return None
+        return find_threshold(self.aligned, self.canvases[0], layer)
 
     @cached_property
     def _obstacles(self) -> dict[str, Obstacle | None]:

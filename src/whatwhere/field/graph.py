@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 
 from whatwhere.errors import FieldError
 
-__all__ = ["Constant", "Graph", "Source", "Step", "constants", "export_graph", "numbers", "sources"]
+__all__ = ["OPERATOR", "Constant", "Graph", "Source", "Step", "constants", "export_graph", "numbers", "sources"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Graph:
 
     Attributes:
         layers: for each module path (and ``"output"``) the step that holds its result; ``"path[0]"``, ``"path[1]"`` for
-            a module that gives several.
+            a module that gives several; and for each operator that torch exported, by its name there: ``"%add_1"``.
     """
 
     steps: tuple[Step, ...]
@@ -131,10 +131,11 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of torch.export's own insides
             program = torch.export.export(module, tuple(inputs), strict=False)
+            handed_on = _name_operators(program)
             if _must_take_apart(program, known):
                 _read_through_dropout(program)
                 program = program.run_decompositions(_composites(program, known))
-            return _Reader(program, len(pytree.tree_leaves(list(inputs[:image])))).graph()
+            return _Reader(program, len(pytree.tree_leaves(list(inputs[:image]))), handed_on).graph()
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
@@ -184,6 +185,8 @@ FILLS = frozenset({
 """What makes a tensor of one value; of a tensor given as an example only the shape counts."""
 COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "float", "double", "half", "type_as", "repeat", "tile"})
 """What hands on one value everywhere as that, beside views and what works element by element."""
+OPERATOR = "%"
+"""What an operator's name begins with among layers, and in torch's own print of a graph."""
 DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 """What does nothing where nothing is trained."""
 _NUMBERS = torch.SymInt, torch.SymFloat, torch.SymBool
@@ -219,6 +222,25 @@ def _root(node: Node) -> Node:
     while (earlier := _written(node) or _handed_on(node)) is not None:
         node = earlier
     return node
+
+
+def _name_operators(program: ExportedProgram) -> dict[str, str]:
+    """Notes each operator's name as a module around it: where torch takes operators apart it keeps those, no names.
+
+    Returns:
+        for each operator the one whose result it hands on, if it vanishes then: ``x.to(...)`` or dropout, perhaps.
+    """
+    sources = {}
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        mark = f"{OPERATOR}{node.name}"
+        node.meta["nn_module_stack"] = {**(node.meta.get("nn_module_stack") or {}), mark: (mark, "")}
+        for given in node.all_input_nodes[:1]:
+            one, other = node.meta.get("val"), given.meta.get("val")
+            if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape:
+                sources[mark] = f"{OPERATOR}{given.name}"
+    return sources
 
 
 def _read_through_dropout(program: ExportedProgram) -> None:
@@ -275,12 +297,14 @@ class _Reader:
     Args:
         program: as `torch.export` made it.
         image: which of the inputs, lists among them laid open, is the image.
+        handed_on: for each operator that may have vanished the one whose result it handed on.
     """
 
-    def __init__(self, program: ExportedProgram, image: int) -> None:
-        self.program = program
+    def __init__(self, program: ExportedProgram, image: int, handed_on: dict[str, str]) -> None:
+        self.program, self.handed_on = program, handed_on
         self.values: dict[Node, Any] = {}
         self.steps: list[Step] = []
+        self.operators: dict[str, int] = {}
         users = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
         self.image = users[image]
         self.tensors = {
@@ -337,7 +361,10 @@ class _Reader:
             return
         shape = _shape(value) if isinstance(value, Tensor) else ()
         computed = any(isinstance(given.meta.get("val"), _NUMBERS) for given in call.all_input_nodes)
-        self.steps.append(Step(name, arguments, shape, part, _modules(node), pointwise, computed))
+        paths = _paths(node)
+        self.operators |= {path: len(self.steps) for path in paths if path.startswith(OPERATOR)}
+        modules = tuple(path for path in paths if not path.startswith(OPERATOR))
+        self.steps.append(Step(name, arguments, shape, part, modules, pointwise, computed))
         self.values[_root(node)] = Source(len(self.steps) - 1, shape)
 
     def _arguments(self, call: Node) -> dict[str, Any]:
@@ -374,7 +401,10 @@ class _Reader:
             several = len(given) > 1
             layers |= {f"{path}[{k}]" if several else path: place for k, place in enumerate(given or places[-1:])}
         named = ("output" if k == 0 else f"output.{k}" for k in range(len(results)))
-        return layers | dict(zip(named, results))
+        for name, given_on in self.handed_on.items():
+            if given_on in self.operators:
+                self.operators.setdefault(name, self.operators[given_on])
+        return layers | self.operators | dict(zip(named, results))
 
     def _results(self, output: Node) -> list[Any]:
         """What the module returns: torch lists what it writes into its inputs and buffers among the results too."""
@@ -401,7 +431,8 @@ def _constant(value: Any, tensor: Any, filled: bool = False, made: tuple[str, ..
     return Constant(_shape(value), tuple(int(item) for item in tensor.tolist()) if short else None, filled, made)
 
 
-def _modules(node: Node) -> tuple[str, ...]:
+def _paths(node: Node) -> tuple[str, ...]:
+    """Of the modules around an operator, outermost first, ``"path@1"`` in a module's second call; then its own name."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = []
     for key, (path, _) in stack.items():

@@ -14,7 +14,7 @@ from whatwhere.field.grids import Canvas, Grid, axis_strides
 from whatwhere.field.rules import Spans, has_rule, scale_factors, varies_with_position
 from whatwhere.field.rules_shape import wholes
 from whatwhere.field.spans import Span, whole
-from whatwhere.field.windows import Trace, step_reads, trace
+from whatwhere.field.windows import Trace, is_empty, step_reads, trace
 
 __all__ = ["Obstacle", "block_spans", "find_obstacle", "find_threshold", "middle_block"]
 
@@ -172,17 +172,23 @@ def _round_trip(
 def _leaves_its_place(canvases: tuple[Canvas, Canvas], here: Trace, rim: Trace, d: int, pixels: int) -> Step | None:
     """The step that reads, for a block at a rim, far from what it reads in the middle, moved there by `pixels`."""
     small, large = (canvas.graph.steps for canvas in canvases)
-    reader: dict[int, Step] = {}
-    for at in sorted(rim.windows, reverse=True):
-        strides = axis_strides(small[at].shape, large[at].shape, canvases) if at in here.windows else []
-        for axis, dim, stride in strides:
-            middle, there = here.windows[at][axis], rim.windows[at][axis]
+
+    def misplaced(at: int, spans: Spans) -> bool:
+        for axis, dim, stride in axis_strides(small[at].shape, large[at].shape, canvases):
+            middle, there = here.windows[at][axis], spans[axis]
             # at a rim, mirrored pixels may be read; what wraps round is off by nearly the whole axis
             by, room = int(pixels / stride), max(middle.stop - middle.start + 1, small[at].shape[axis] // 4)
             if dim == d and not middle.start + by - room <= there.start < there.stop <= middle.stop + by + room:
-                return reader.get(at, small[at])
-        for earlier, _, _ in step_reads(canvases[0].graph, at, rim.windows[at]) if at else ():
-            reader[earlier] = small[at]
+                return True
+        return False
+
+    reader: dict[int, Step] = {}
+    for at in sorted(rim.windows, reverse=True):
+        if at in here.windows and misplaced(at, rim.windows[at]):
+            return reader.get(at, small[at])
+        for earlier, window, _ in step_reads(canvases[0].graph, at, rim.windows[at]) if at else ():
+            if earlier in here.windows and not is_empty(window) and misplaced(earlier, window):
+                reader[earlier] = small[at]  # of several readers only what itself reads there
     return None
 
 

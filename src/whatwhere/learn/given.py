@@ -16,7 +16,7 @@ from whatwhere.errors import PlanError, in_a_line, is_out_of_memory
 from whatwhere.learn.pilot import pilot_side
 from whatwhere.learn.plan import NetworkPlan, Plan
 from whatwhere.learn.step import autocast
-from whatwhere.network import Machine, Model, build, is_of, name_of, state_of
+from whatwhere.network import Machine, Model, build, is_of, kind_of, name_of, state_of
 from whatwhere.network.machine import layout
 from whatwhere.network.quick import forward
 from whatwhere.paint import Engine
@@ -71,8 +71,9 @@ def network_of(plan: Plan, module: nn.Module | None, machine: Machine) -> nn.Mod
 def _check_weights(module: object) -> None:
     """Whether it is a module with weights of the usual kind, some of which learn."""
     if not isinstance(module, nn.Module):
-        what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
-        raise PlanError(f"module is {what}", "a torch module", "make one, such as BasicUNet(...), and give that")
+        raise PlanError(
+            f"module is {kind_of(module)}", "a torch module", "make one, such as BasicUNet(...), and give that"
+        )
     parameters = list(module.parameters())
     if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
         raise PlanError(f"{name_of(module)} has lazy layers", "layers with weights", "run it once on an image")
@@ -118,5 +119,14 @@ def _checked_output(module: nn.Module, plan: Plan, crops: tuple[int, int], machi
         ) from error
     if not isinstance(found, Tensor) or found.shape != (count, classes, side, side):
         gives = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise PlanError(f"{name_of(module)} gives {gives} in training mode", expected, f"make it for {classes} classes")
+        raise PlanError(f"{name_of(module)} gives {gives} in training mode", expected, _how_to_give(found, classes))
     return True
+
+
+def _how_to_give(found: object, classes: int) -> str:
+    """What would make a network's result logits of each class and pixel."""
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        return "return the logits alone, as of several found['out'] or found[0], with deep supervision off"
+    if found.shape[1] == classes:
+        return "enlarge them to the size of the crop"
+    return f"make it for {classes} classes"

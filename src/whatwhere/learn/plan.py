@@ -127,6 +127,14 @@ class TrainingPlan:
     def seconds(self) -> float | None:
         return parse_duration(self.time) if self.time else None
 
+    def steps(self, pixels: int) -> int:
+        """Whose crops have as many pixels as ``epochs`` passes over images of so many; at least one.
+
+        >>> TrainingPlan(epochs=8, crop=128, batch=16).steps(6 * 64 * 64)
+        1
+        """
+        return max(1, round(self.epochs * pixels / (self.batch * self.crop**2)))
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -58,6 +58,10 @@ _MEANINGS = {
 """Said of a choice that has no reason of its own."""
 
 
+_CLASS_KEYS = ["name", "color", "values"]
+_CLASS_WORDS = "name, color '#rrggbb' and values"
+
+
 def write_plan(plan: Plan, path: Path | str) -> Path:
     """Writes the plan as TOML with its reasons as comments; at once or not at all."""
     path = Path(path)
@@ -70,7 +74,7 @@ def read_plan(path: Path | str) -> Plan:
     """Reads and checks a plan; ``PlanError`` names the key, its value, and what it should be."""
     path = Path(path)
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
+        record = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise PlanError(
             f"there is no file {path}", "a plan", "make one with: whatwhere plan DATA -o plan.toml"
@@ -110,7 +114,9 @@ def _classes_from(table: Any) -> Classes:
     if not entries:
         raise PlanError("[classes] lists no class", "a [[classes.class]] table each, with name, color and values", "")
     for entry in entries:
-        _only_known(entry, ["name", "color", "values"], "[[classes.class]]")
+        _only_known(entry, _CLASS_KEYS, "[[classes.class]]")
+        if missing := [key for key in _CLASS_KEYS if key not in entry]:
+            raise PlanError(f"[[classes.class]] {entry.get('name', '')!r} lacks {', '.join(missing)}", _CLASS_WORDS, "")
     try:
         return Classes.from_json(
             {
@@ -118,13 +124,11 @@ def _classes_from(table: Any) -> Classes:
                 "colors": [parse_color(entry["color"]) for entry in entries],
                 "values": [entry["values"] for entry in entries],
                 "void": table.get("void", []),
-                "nearest": table.get("nearest", False),
+                "nearest": _value(table.get("nearest", False), bool, "classes.nearest"),
             }
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(
-            f"[[classes.class]] is not right ({error!r})", "name, color '#rrggbb' and values", ""
-        ) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PlanError(f"[[classes.class]] is not right ({error})", _CLASS_WORDS, "") from error
 
 
 def _record(kind: type[T], table: Any, where: str) -> T:

@@ -116,13 +116,16 @@ def _training(
     crop: int,
     batch: int,
 ) -> TrainingPlan:
-    return TrainingPlan(
+    bare = TrainingPlan(
         time=duration_text(seconds) if seconds is not None and epochs is None else "",
         epochs=epochs or 0.0,
         crop=crop,
         batch=batch,
+    )
+    return replace(
+        bare,
         learning_rate=choices.take("training.learning_rate", _RATE),
-        warmup=choices.take("training.warmup", _warmup(survey, machine, seconds, epochs, crop, batch)),
+        warmup=choices.take("training.warmup", _warmup(survey, machine, bare)),
         cooldown=choices.take("training.cooldown", _COOLDOWN),
         class_aware=choices.take("training.class_aware", _class_aware(survey)),
         class_weights=choices.take("training.class_weights", _class_weights(survey)),
@@ -205,18 +208,15 @@ def _normalisation(survey: Survey, weights: str) -> Reasoned[Normalisation]:
     return survey.normalisation(), f"mean and deviation of {seen}, the same for every image"
 
 
-def _warmup(
-    survey: Survey, machine: Machine, seconds: float | None, epochs: float | None, crop: int, batch: int
-) -> Reasoned[float]:
+def _warmup(survey: Survey, machine: Machine, training: TrainingPlan) -> Reasoned[float]:
     """Long enough that the first steps, which know least, spoil nothing; a small share of a long run."""
-    if epochs:
-        wanted, whole, unit = _RISE_STEPS, epochs * all_pixels(survey) / (batch * crop * crop), "steps"
+    if training.seconds is None:
+        wanted, whole, unit = _RISE_STEPS, float(training.steps(all_pixels(survey))), "step"
     else:
-        assert seconds is not None
         wanted = _RISE_SECONDS_GPU if machine.device.startswith("cuda") else _RISE_SECONDS
-        whole, unit = seconds, "seconds"
+        whole, unit = training.seconds, "second"
     share = round(min(0.3, max(0.05, wanted / whole)), 2)
-    return share, f"about {share * whole:.0f} {unit}: hasty first steps spoil what comes after"
+    return share, f"about {many(max(1, round(share * whole)), unit)}: hasty first steps spoil what comes after"
 
 
 def _class_shares(survey: Survey) -> list[float]:

@@ -10,18 +10,21 @@ RUN/last.safetensors         the model at the end
 RUN/previews/                a picture for every validation
 RUN/tensorboard/              the same numbers for TensorBoard, where that is installed
 RUN/run.json                 what the run was and what came of it
+RUN/.lock                    held by the process that trains, while it does
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from whatwhere.errors import OutputError, TrainingError, in_a_line
+from whatwhere.learn.lock import alone
 from whatwhere.writing import left_behind, to_json, whole_file
 
 __all__ = ["RunFolder", "RunRecord"]
@@ -85,6 +88,26 @@ class RunFolder:
             probe.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.root} can't be written ({error.strerror})", "a writable place", "") from error
+
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """The opened folder, for one process at a time.
+
+        Raises:
+            TrainingError: as for `open`; or another process is training into it.
+            OutputError: as for `open`.
+        """
+        self.open(resume=resume)
+        with alone(self.root / ".lock") as ours:
+            if not ours:
+                raise TrainingError(
+                    f"another process is training into {self.root}",
+                    "one at a time",
+                    "wait for it, stop it, or name another folder",
+                )
+            if not resume:
+                self.refuse()  # a run may have begun and ended since
+            yield
 
     def tidy(self) -> None:
         """Removes what a killed process was writing of this run; what else is written here or below is not its own."""

@@ -7,6 +7,7 @@ what is there is always whole. Nothing random is kept, for crop n of a seed is a
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class Counters:
 
     ``judged`` is how many images validations in between judge under a time budget, 0 before that is chosen;
     ``validations`` how many parts they divide the run into; ``begun`` the seconds when the first step was made;
-    ``window`` the images that crops were drawn from at a time, -1 before that is known.
+    ``window`` the images that crops were drawn from at a time, -1 before that is known; ``seen`` the digests of some
+    images that it learns from, by their names.
     """
 
     step: int = 0
@@ -44,6 +46,7 @@ class Counters:
     validations: int = 10
     begun: float = 0.0
     window: int = -1
+    seen: Mapping[str, str] = field(default_factory=dict)
     finished: bool = False
 
 

@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.data.crops import Crops
+from whatwhere.data.findings import many
 from whatwhere.data.sets import Facts, ImageSet
 from whatwhere.errors import DataError, TrainingError, in_a_line, is_out_of_memory
 from whatwhere.learn.average import Average
@@ -54,7 +55,7 @@ __all__ = ["train"]
 
 _MOST_REWINDS = 5
 _FEW_STEPS = 50
-"""A run by the clock that made fewer steps than this is told to be too short."""
+"""A run that made fewer steps than this is told to be too short."""
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
 
@@ -94,9 +95,8 @@ def train(
     """
     began = time.perf_counter() if started is None else started
     folder = RunFolder(Path(out))
-    with joined() as world:
+    with joined() as world, folder.held(resume=resume) if world.leads else nullcontext():
         if world.leads:
-            folder.open(resume=resume)
             folder.tidy()
         world.agree(0.0)  # nobody looks for the folder before it is there
         if resume:
@@ -162,8 +162,9 @@ class _Trainer:
             sets["train"].store, tuple(one.present for one in facts["train"]), plan.normalisation, plan.training.crop,
             plan.augmentation, plan.training.class_aware, plan.seed, self._window(sets["train"], facts["train"]),
         )  # fmt: skip
-        self.keeper = Keeper(plan, sets["val"], facts["val"], sets["train"].digests(), folder, self.machine, view.say)
-        self.steps_in_all = max(1, round(plan.training.epochs * _steps_an_epoch(plan, facts["train"])))
+        self.seen = sets["train"].digests()
+        self.keeper = Keeper(plan, sets["val"], facts["val"], self.seen, folder, self.machine, view.say)
+        self.steps_in_all = plan.training.steps(sum(one.pixels for one in facts["train"]))
         self.learner = self._learner(network, known=module is None)
         self.recorder = recorder_for(network, self.machine, self.world.size)
         self.steps_here = 0
@@ -219,7 +220,7 @@ class _Trainer:
             self._hold()
         if self.world.leads:
             self.folder.forget_after(-1)  # of a run that was killed before its first checkpoint
-        self.state.counters.window = self.crops.window
+        self.state.counters.window, self.state.counters.seen = self.crops.window, self.seen
         self.view.say(str(fly_pilot(self.state.network, self.crops, self.plan, self.machine)))
         if self.world.leads:
             write_plan(self.plan, self.folder.plan)
@@ -232,6 +233,8 @@ class _Trainer:
         if counters.finished:
             self.view.say("this run is finished")
             return
+        _check_same(counters.seen, self.seen)
+        counters.seen = self.seen
         if counters.window >= 0 and self.plan.training.seconds is None:  # as it was begun, whatever memory there is now
             self.crops = replace(self.crops, window=counters.window)
         self._hold()
@@ -415,10 +418,13 @@ class _Trainer:
                 "time to learn beside",
                 "give it more --time",
             )
-        if self.state.counters.step < _FEW_STEPS and self.plan.training.time:
+        if self.state.counters.step < _FEW_STEPS:
+            asked, more = self.plan.training.time, "--time, or a smaller width in the plan"
+            if not asked:
+                asked, more = f"{self.plan.training.epochs:g} epochs", "--epochs"
             self.view.say(
-                f"only {self.state.counters.step} steps fitted into {self.plan.training.time}: the network has hardly "
-                "begun to learn; give it more --time, or a smaller width in the plan"
+                f"only {many(self.state.counters.step, 'step')} fitted into {asked}: the network has hardly begun to "
+                f"learn; give it more {more}"
             )
         if self.recorder is not None:
             self.recorder.forget()
@@ -467,11 +473,6 @@ class _Trainer:
         }  # fmt: skip
 
 
-def _steps_an_epoch(plan: Plan, facts: Sequence[Facts]) -> int:
-    """Steps whose crops have as many pixels as the training images."""
-    return max(1, round(sum(one.pixels for one in facts) / (plan.training.batch * plan.training.crop**2)))
-
-
 def _check_images(names: Sequence[str], facts: Sequence[Facts], plan: Plan) -> None:
     """Numpy would stretch a grey image to three channels without a word."""
     expected = plan.normalisation
@@ -481,6 +482,17 @@ def _check_images(names: Sequence[str], facts: Sequence[Facts], plan: Plan) -> N
                 f"image {name} is {found.dtype} with channels: {found.channels}",
                 f"{expected.dtype} with channels: {expected.channels}, as the plan says",
                 "convert it, or make the plan anew: whatwhere plan",
+            )
+
+
+def _check_same(begun: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Whether a run goes on with the images that it was begun with, by the pixels of some; an older one kept none."""
+    for name, digest in begun.items():
+        if found.get(name, digest) != digest:
+            raise DataError(
+                f"image {name} has other pixels than where this run began",
+                "the data folder that it was started with",
+                "name that folder, or train anew in another run folder",
             )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import platform
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ __all__ = [
     "as_model",
     "build",
     "is_of",
+    "kind_of",
     "load_model",
     "name_of",
     "own_config",
@@ -82,7 +84,9 @@ class Model:
             raise ModelError(
                 f"{name} has {_channels(channels)}",
                 f"{_channels(self.normalisation.channels)}, as the images the model was trained on",
-                "convert the image, or train a model on images like it",
+                "move the channels last: image.transpose(1, 2, 0), of a tensor image.permute(1, 2, 0)"
+                if image.ndim == 3 and image.shape[0] == self.normalisation.channels
+                else "convert the image, or train a model on images like it",
             )
         trained = np.dtype(self.normalisation.dtype)
         same_units = image.dtype == trained or (
@@ -168,6 +172,15 @@ def is_of(network: nn.Module, name: str) -> bool:
     return type(network).__name__ == name.rpartition(".")[2]
 
 
+def kind_of(given: object) -> str:
+    """What somebody gave instead of a network or model.
+
+    >>> kind_of({}), kind_of(nn.ReLU)
+    ('a dict', 'the class ReLU')
+    """
+    return f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+
+
 def save_model(model: Model, path: Path | str, *, durable: bool = False) -> Path:
     """Writes the model file at once or not at all (a temporary name, then a rename).
 
@@ -206,6 +219,10 @@ def load_model(path: Path | str, module: nn.Module | None = None) -> Model:
         path: the file, or a run folder.
         module: for a file whose network was made elsewhere: the same network, made again; a copy gets the weights.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ModelError(
+            f"the path is {kind_of(path)}", "a model file (.safetensors) or a run folder", "wrap a network: from_module"
+        )
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
@@ -243,9 +260,16 @@ class Holder(Protocol):
 
 def as_model(model: Model | Holder | Path | str) -> Model:
     """The model itself, from whatever a caller has of it: see :func:`load_model` for files and run folders."""
-    if isinstance(model, Model):
-        return model
-    return load_model(model) if isinstance(model, str | Path) else model.model
+    if isinstance(model, str | Path):
+        return load_model(model)
+    held = model if isinstance(model, Model) else getattr(model, "model", None)
+    if isinstance(held, Model):
+        return held
+    raise ModelError(
+        f"the model is {kind_of(model)}",
+        "a model file, run folder, model or Segmenter",
+        "wrap a network: Segmenter.from_module(network, classes, normalisation)",
+    )
 
 
 def _check_size(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
@@ -290,6 +314,13 @@ def _network(
     return module
 
 
+def _check_split(plan: dict[str, Any]) -> None:
+    """Of what is made use of only long after a file was read: which images are in which part."""
+    parts = plan.get("split", {}).values()
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in parts):
+        raise TypeError("a split is no list of names")
+
+
 def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor], module: nn.Module | None) -> Model:
     try:
         record = json.loads(metadata)
@@ -299,6 +330,7 @@ def _assemble(path: Path, metadata: str, weights: dict[str, torch.Tensor], modul
         classes = Classes.from_json(record["classes"])
         normalisation = Normalisation.from_json(record["normalisation"])
         plan, training, made_by = (dict(record[name]) for name in ("plan", "training", "versions"))
+        _check_split(plan)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, MemoryError) as error:
         raise ModelError(
             f"{path} does not describe a whole model ({in_a_line(error)})", "", "save or copy it again"

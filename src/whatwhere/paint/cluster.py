@@ -44,6 +44,14 @@ _PATIENCE = 5
 """Seconds to wait for a scheduler, and then for its first worker."""
 
 
+_LOG = logging.getLogger("distributed.client")
+"""In which Dask tells of a lost scheduler by a traceback, before its error says it here in one line."""
+
+
+def _is_fatal(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.ERROR
+
+
 class Workers:
     """Dask workers that paint; a context that ends local ones.
 
@@ -71,6 +79,7 @@ class Workers:
                 n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,
             )  # fmt: skip
+        _LOG.addFilter(_is_fatal)
         try:
             self.client = self._distributed.Client(self._local or address, timeout=_PATIENCE, set_as_default=False)
             self.client.wait_for_workers(1, timeout=60 if self._local else _PATIENCE)
@@ -94,6 +103,7 @@ class Workers:
         for part in (getattr(self, "client", None), self._local):
             if part is not None:
                 part.close()
+        _LOG.removeFilter(_is_fatal)
 
     def submit(
         self, path: Path, target: Names, options: Options, work: dict[str, Any], how: Reading

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.errors import ModelError, in_a_line, is_out_of_memory
-from whatwhere.network import Model, prepare_torch, probe_machine
+from whatwhere.network import Model, name_of, prepare_torch, probe_machine
 from whatwhere.network.machine import Machine, Precision, hand_back_freed_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import candidates
@@ -46,6 +46,9 @@ _SMALL = 256
 _LOSES = 0.075
 """Of the logits' spread: half of what bfloat16 may do to a network made elsewhere: more than it does to those of MONAI
 and segmentation_models.pytorch with random weights, unless they get raw numbers of 16 bits."""
+
+_LOUD = 1e4
+"""By which noise is multiplied: no logits stay between 0 and 1 then."""
 
 _PACKAGES = ("whatwhere", "torch", "openvino", "onnxruntime", "onnx", "triton")
 """On whose versions it depends how fast a backend is, and whether it runs."""
@@ -77,7 +80,7 @@ class Engine:
 
     Raises:
         PlanError: a backend that is unknown, not installed, or not for this device or precision.
-        ModelError: a network that can't be run.
+        ModelError: a network that can't be run, or gives probabilities; a model of one class.
     """
 
     def __init__(
@@ -90,6 +93,12 @@ class Engine:
         images: int = 1,
         field: Field | None = None,
     ) -> None:
+        if model.classes.count < 2:
+            raise ModelError(
+                f"the model has one class, {model.classes.names[0]}: all pixels would be that",
+                "two classes or more",
+                "name the background too, as the first class",
+            )
         machine = probe_machine(device, precision)
         prepare_torch()
         self.model, self.geometry = model, Geometry(model, field)
@@ -322,6 +331,7 @@ class Engine:
             job = replace(job, precision="float32")
             run, logits = self._begun(job)
         self._check(logits.shape, example.shape)
+        self._refuse_probabilities(job, logits)
         return job, run
 
     def _begun(self, job: Job) -> tuple[Run, Tensor]:
@@ -368,6 +378,21 @@ class Engine:
                 f"the network turns an image of shape {tuple(given)} into scores of shape {tuple(found)}",
                 f"{(1, count, *given[2:])}, as there are {count} classes",
                 "crop or enlarge its output to the image's size, and name all its classes",
+            )
+
+    def _refuse_probabilities(self, job: Job, logits: Tensor) -> None:
+        """A network's own sigmoid is no logit, its own softmax no score; they show in noise, however loud it is."""
+        if self.geometry.config is not None or logits.min() < 0 or logits.max() > 1:
+            return
+        with torch.inference_mode():
+            found = [job.network(job.example * scale) for scale in (1, _LOUD)]
+        bounded = all(bool(one.min() >= 0 and one.max() <= 1) for one in found)
+        whole = found[0].shape[1] == 1 or all(bool((one.sum(1) - 1).abs().max() < 1e-4) for one in found)
+        if bounded and whole and found[0].std() > 0:
+            raise ModelError(
+                f"{name_of(self.model.network)} gives probabilities: of noise, numbers from 0 to 1",
+                "logits",
+                "return what goes into its last sigmoid or softmax, or wrap it: p.logit() of one channel, p.log() of several",
             )
 
 

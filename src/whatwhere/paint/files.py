@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from whatwhere.data.folder import files_below, is_broken, mask_folders
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text, decoded_bytes, image_size, opaque, read_image_and_tags
@@ -11,11 +14,11 @@ from whatwhere.data.tiffs import TIFF_SUFFIXES
 from whatwhere.errors import DataError, ModelError
 from whatwhere.paint.geotiff import GeoSource, is_geotiff
 from whatwhere.paint.sources import WHOLE, ArraySource, Pixels, Reading, Source, Valid, no_level
-from whatwhere.paint.tiff import TiffSource, leaves_out
+from whatwhere.paint.tiff import TiffSource, lacks_data
 from whatwhere.paint.zarrs import ZarrSource, is_zarr
 from whatwhere.records import Box
 
-__all__ = ["LARGE", "Opaque", "check_name", "find_images", "fitted", "is_image", "open_image", "state_of"]
+__all__ = ["LARGE", "Opaque", "check_name", "find_images", "fitted", "is_image", "open_image", "state_of", "whole_path"]
 
 LARGE = 2**24
 """Images of more pixels than this are read and written by windows, and continue where an interrupted run stopped."""
@@ -46,10 +49,12 @@ def open_image(path: Path, how: Reading = WHOLE) -> Source:
         height, width = image_size(path)
         if height * width > LARGE or how.level:
             return TiffSource(path, how.level)
-        if decoded_bytes(path) > _DEEP * LARGE or leaves_out(path):
+        if decoded_bytes(path) > _DEEP * LARGE or lacks_data(path):
             with suppress(DataError):  # such as one strip: it is read whole, or that says what to do
                 return TiffSource(path)
-    pixels, _, orientation = read_image_and_tags(path)
+    pixels, valid, orientation = read_image_and_tags(path)
+    if valid is not None:
+        pixels = np.ma.array(pixels, mask=np.broadcast_to(~valid[..., None], pixels.shape))
     image = ArraySource(pixels, str(path), turned=orientation != 1)
     if how.level:
         raise no_level(image.name, how.level, [image.size])
@@ -69,6 +74,11 @@ def state_of(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror})", "an image that is there", "try again") from error
     return len(states) + sum(one.st_size for one in states), max((one.st_mtime_ns for one in states), default=0)
+
+
+def whole_path(path: Path) -> Path:
+    """By which an image is known, however it was spelt. No link is followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -14,32 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.label_images import palette
-from whatwhere.data.tiffs import as_light, black_value, main_series, open_tiff
+from whatwhere.data.tiffs import as_light, black_value, main_series, open_tiff, tiff_orientation
 from whatwhere.errors import DataError
 from whatwhere.paint.placed import is_placed
 from whatwhere.paint.sources import Pixels, Valid, extra, no_level
 from whatwhere.paint.tiff import Plane, plane_of, shrinkings
 from whatwhere.records import VOID, Box, Classes
+from whatwhere.writing import is_there
 
 __all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]
 
 _TIE_POINTS_AND_KEYS = (33550, 33922, 34264, 34735)  # the four tags by which a TIFF says where it lies
-_NO_DATA, _RPC = 42113, 50844  # and a satellite's, which come as the coefficients of a camera
+_RPC = 50844  # and a satellite's, which comes as the coefficients of a camera
 _BAND = 512
 _FIRST = 16
 """Pages among which the mask of the first one is: it comes next, or after all smaller levels."""
 
 
 def is_geotiff(path: Path) -> bool:
-    """Whether a TIFF, or a file beside it, says where on Earth it lies, or by a value or a mask what is no data."""
+    """Whether a TIFF, or a file beside it, says where on Earth it lies, or by a mask what is no data."""
     try:
         with open_tiff(path) as file:
             tags = file.pages.first.tags
-            if any(code in tags for code in (*_TIE_POINTS_AND_KEYS, _RPC, _NO_DATA)) or is_placed(path):
+            if any(code in tags for code in (*_TIE_POINTS_AND_KEYS, _RPC)) or is_placed(path):
                 return True
             pages: Any = file.pages
             masked = any(page.is_mask for page in islice(pages, 1, _FIRST))
-            return masked or path.with_name(f"{path.name}.msk").is_file()
+            return masked or is_there(path.with_name(f"{path.name}.msk"))
     except Exception:  # noqa: BLE001 (of a damaged file in many ways; who reads it says what is wrong)
         return False
 
@@ -48,6 +49,10 @@ class GeoSource:
     """A GeoTIFF, or a level of its pyramid, by windows; pixels without data are not valid.
 
     There is none where a value, a mask or alpha says so; where nothing does, in tiles that the file leaves out.
+
+    Raises:
+        DataError: not a whole TIFF, no such level, complex numbers, or an image that GDAL would take for another one:
+            not the first page alone, or not upright as it is stored.
     """
 
     def __init__(self, path: Path, level: int = 0) -> None:
@@ -61,12 +66,22 @@ class GeoSource:
                     self._file = _smaller(self._file, level)
         except rasterio.errors.RasterioError as error:
             raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
+        try:
+            self._describe(path)
+        except BaseException:
+            self._file.close()
+            raise
+        self._window: Any = rasterio.windows.Window
+        self._error: Any = rasterio.errors.RasterioError
+
+    def _describe(self, path: Path) -> None:
+        if self._file.dtypes[0].startswith("complex"):
+            raise DataError(f"{path} holds complex numbers", "real pixel values", "save magnitude or phase")
         with open_tiff(path) as tif:
+            _refuse_what_gdal_mistakes(path, tif)
             self._black = black_value(main_series(tif).keyframe)
             self._plane: Plane | None = plane_of(tif, (self._file.height, self._file.width))
         self._colors = _colors(self._file, self._black)
-        self._window: Any = rasterio.windows.Window
-        self._error: Any = rasterio.errors.RasterioError
         self.size = (self._file.height, self._file.width)
         self.channels = self._file.count if self._colors is None else self._colors.shape[1]
         self.dtype = np.dtype(self._file.dtypes[0])
@@ -110,6 +125,22 @@ class GeoSource:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _refuse_what_gdal_mistakes(path: Path, tif: Any) -> None:
+    """GDAL reads the first page of a file, as it is stored; training reads the largest image, upright."""
+    if [page and page.index for page in main_series(tif).pages] != [0]:
+        raise DataError(
+            f"{path} has a place on Earth or a mask, and its image is not its first page alone",
+            "a GeoTIFF whose first page is the image",
+            "save the image as a file of its own, its channels as bands of one page",
+        )
+    if tiff_orientation(tif) != 1:
+        raise DataError(
+            f"{path} has a place on Earth or a mask, and is stored turned (orientation {tiff_orientation(tif)})",
+            "pixels that are stored upright",
+            "save it upright; if it is upright as it is, take its tag Orientation away",
+        )
 
 
 def _smaller(file: Any, level: int) -> Any:

@@ -16,15 +16,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from whatwhere.paint.files import state_of
+from whatwhere.paint.files import state_of, whole_path
 from whatwhere.paint.outputs import Names, Options
 from whatwhere.paint.placed import files_of_place
 from whatwhere.paint.sources import Source
 from whatwhere.paint.stores import TakenError, writing
+from whatwhere.writing import is_there
 
 __all__ = ["Ledger", "Work", "without_paintings", "work_of"]
 
 _RECORD = "predictions.jsonl"
+
+_ENDINGS = ".png", ".tif", ".zarr"
+"""Of labels."""
 
 Work = dict[str, Any]
 """What makes two paintings the same, as JSON."""
@@ -66,15 +70,19 @@ class Ledger:
         name = Path(os.path.relpath(path, self._path.parent)).as_posix()
         return name in self._sides or self._standing(name) is not None
 
-    def has(self, target: Names, options: Options, work: Work) -> bool:
-        """Whether this painting is there. Raises when another one is at its place, or a file of somebody else's."""
+    def lacks(self, target: Names, options: Options, work: Work) -> set[str]:
+        """What is not there of this painting: ``"labels"`` (and all else then), or what is asked for beside them.
+
+        Raises when another painting is at its place, or a file of somebody else's.
+        """
+        beside = target.beside(options)
         if self._overwrite:
-            return False
-        for place in target.beside(options).values():
-            if place.exists() and not self._goes_with(place):
+            return {"labels", *beside}
+        for place in beside.values():
+            if is_there(place) and not self._goes_with(place):
                 raise _taken(place, "made elsewhere")
-        if not target.labels.exists():
-            return False
+        if not is_there(target.labels):
+            return {"labels", *beside}
         there = self._standing(self._name(target.labels))
         if there is None:  # perhaps another process has painted it meanwhile
             self._read()
@@ -83,7 +91,17 @@ class Ledger:
         if there is None or other:
             raise _taken(target.labels, other)
         self.settle(target)
-        return all(kind in there["beside"] and path.exists() for kind, path in target.beside(options).items())
+        return {kind for kind, path in beside.items() if kind not in there["beside"] or not is_there(path)}
+
+    def place_of(self, image: Path, places: Iterable[Path]) -> Path | None:
+        """The first of these places, named without endings, where a painting of this very image is."""
+        for place in places:
+            for ending in _ENDINGS:
+                name = f"{place.as_posix()}{ending}"
+                there = self._standing(name) if name in self._begun else None
+                if there is not None and there["work"].get("image") == str(image):
+                    return place
+        return None
 
     def _goes_with(self, place: Path) -> bool:
         """Whether a file belongs to a painting of this folder, perhaps one that another process has just made."""
@@ -99,12 +117,22 @@ class Ledger:
         there = self._standing(name)
         if there is not None and not _difference(there["work"], _bare(work)):
             beside = there["beside"] | beside
-        entry = {"work": _bare(work), "beside": beside, "before": _state(target.labels)}
-        with writing(self._path.parent):
+        with writing(self._path.parent, shared=True):
             self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._note(name, {"work": _bare(work), "beside": beside, "before": _state(target.labels)})
+
+    def add(self, target: Names, options: Options) -> None:
+        """Notes that something is going to be made beside a painting that is there."""
+        name = self._name(target.labels)
+        there = self._standing(name)
+        assert there is not None
+        beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
+        self._note(name, {**there, "beside": there["beside"] | beside})
+
+    def _note(self, name: str, entry: dict[str, Any]) -> None:
         self._write({"output": name, **entry})
         self._begun[name].append(entry)
-        self._sides |= set(beside.values())
+        self._sides |= set(entry["beside"].values())
 
     def fail(self, target: Names) -> None:
         """Notes that the painting that began last at this place came to nothing."""
@@ -131,7 +159,7 @@ class Ledger:
         return next((entry for entry in reversed(self._begun.get(name, ())) if not _was(entry["before"], now)), None)
 
     def _write(self, line: dict[str, Any]) -> None:
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path, shared=True), self._path.open("a", encoding="utf-8") as file:
             file.write(self._cut_off + json.dumps(line) + "\n")
         self._cut_off = ""
 
@@ -149,7 +177,7 @@ def work_of(how: Work, path: Path, source: Source, options: Options) -> Work:
     """What the painting of an image is known by; ``how`` names model, precision, backend and level."""
     size, changed = state_of(path)
     return {
-        **how, "image": os.path.abspath(path), "bytes": size, "modified": changed,  # noqa: PTH100
+        **how, "image": str(whole_path(path)), "bytes": size, "modified": changed,
         "size": list(source.size), "probabilities": options.probabilities,
     }  # fmt: skip
 
@@ -183,7 +211,7 @@ def _bare(work: Work) -> Work:
 
 def _state(path: Path) -> list[int] | None:
     """What tells a file from another one at its place."""
-    if not path.exists():
+    if not is_there(path):
         return None
     found = path.stat()
     return [found.st_mtime_ns, found.st_size]  # nothing else survives a copy of the folder, or a drive mounted anew
@@ -194,6 +222,8 @@ def _was(before: list[int] | None, now: list[int]) -> bool:
 
 
 def _remove(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
     if path.is_dir():
         shutil.rmtree(path)
     else:

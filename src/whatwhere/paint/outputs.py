@@ -12,14 +12,18 @@ Files beside a picture that say where on Earth it lies come to lie beside what i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from whatwhere.data.images import read_mask
 from whatwhere.data.label_images import write_label_image
-from whatwhere.data.tiffs import TIFF_SUFFIXES
+from whatwhere.data.tiffs import TIFF_SUFFIXES, open_tiff
 from whatwhere.errors import PlanError
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import LARGE, Opaque
@@ -30,13 +34,13 @@ from whatwhere.paint.placed import Place, files_of_place, lay, notes_of, place_o
 from whatwhere.paint.scale import PixelSize, pixel_size
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, claimed, move, writing
-from whatwhere.paint.tiff import shrinkings, write_planes_tiff, write_tiff
+from whatwhere.paint.tiff import Plane, shrinkings, write_planes_tiff, write_tiff
 from whatwhere.paint.work import Progress
-from whatwhere.paint.zarrs import ZarrSource, add_levels, sweep
+from whatwhere.paint.zarrs import ZarrSource, add_levels, open_labels, sweep
 from whatwhere.records import Box, Classes
-from whatwhere.writing import whole_file
+from whatwhere.writing import shortened, whole_file
 
-__all__ = ["Names", "Options", "Painter", "is_small", "names", "paint_to_files"]
+__all__ = ["Names", "Options", "Painter", "is_small", "lay_over", "names", "paint_to_files"]
 
 Pair = tuple[int, int]
 
@@ -52,7 +56,7 @@ class Names:
     @property
     def partial(self) -> Path:
         """The folder of a large painting until it is finished."""
-        return self.labels.with_name(self.labels.name + ".partial")
+        return self.labels.with_name(shortened(self.labels.name) + ".partial")
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -174,6 +178,24 @@ def _paint_small(
     lay(place, target.labels)
     write_label_image(target.labels, sink.labels, classes, pixel_size=_pixel_size(source))
     return report
+
+
+def lay_over(source: Source, target: Names, classes: Classes) -> None:
+    """Makes the overlay of a painting that is there."""
+    with _finished(target.labels) as labels, whole_file(target.overlay) as partial:
+        write_overlay(partial, source, labels, classes)
+
+
+@contextmanager
+def _finished(labels: Path) -> Iterator[Callable[[Box], NDArray[np.uint8]]]:
+    """The class ids of a label file of ours, by windows."""
+    if labels.suffix == ".tif":
+        with open_tiff(labels) as file:
+            plane = Plane(file.pages.first, str(labels))
+            yield lambda box: plane.read(box, lambda _, decode: decode())[..., 0]
+    else:
+        whole = read_mask(labels) if labels.suffix == ".png" else open_labels(labels)
+        yield lambda box: np.asarray(whole[_slices(box)])
 
 
 def _finish(

@@ -5,12 +5,13 @@ Knows their names, and what in them is of the place; reads no pixels.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from whatwhere.errors import DataError
-from whatwhere.writing import whole_file
+from whatwhere.writing import is_there, whole_file
 
 __all__ = ["Place", "files_of_place", "is_placed", "lay", "notes_of", "place_of"]
 
@@ -45,7 +46,8 @@ def lay(place: Place, painting: Path) -> None:
             with whole_file(file) as partial:
                 partial.write_bytes(words)
         else:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # what is not there: its name may be too long to look for
+                file.unlink()
 
 
 def notes_of(image: Path) -> bytes:
@@ -68,13 +70,13 @@ def _world_file(image: Path) -> Path | None:
     if not end:
         return None
     spelt = [word for world in (f"{end[:2]}{end[-1]}w", f"{end}w", ".wld") for word in (world.lower(), world.upper())]
-    return next((file for file in map(image.with_suffix, spelt) if file.is_file()), None)
+    return next((file for file in map(image.with_suffix, spelt) if is_there(file) and file.is_file()), None)
 
 
 def _read(file: Path) -> bytes:
     """Its words; none if it is not there."""
     try:
-        return file.read_bytes() if file.is_file() else b""
+        return file.read_bytes() if is_there(file) and file.is_file() else b""
     except OSError as error:
         given = f"{file} can't be read ({error.strerror})"
         raise DataError(given, "a file that says where the image beside it lies", "make it readable") from error

@@ -10,28 +10,30 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from whatwhere.data.folder import bare
 from whatwhere.data.images import IMAGE_SUFFIXES
-from whatwhere.errors import DataError, FieldError, ModelError, PlanError
+from whatwhere.errors import DataError, FieldError, ModelError, PlaceError, PlanError, absent
 from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
-from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image
+from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image, whole_path
 from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
-from whatwhere.paint.outputs import Names, Options, is_small, names, paint_to_files
+from whatwhere.paint.outputs import Names, Options, is_small, lay_over, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
 from whatwhere.paint.stores import TakenError, discard
 from whatwhere.plain_torch import plain_torch
-from whatwhere.writing import is_abandoned, left_behind
+from whatwhere.writing import is_abandoned, left_behind, shortened
 
 if TYPE_CHECKING:
     from whatwhere.paint.cluster import Workers
 
 __all__ = ["Prediction", "Predictions", "find_inputs", "predict"]
+
+Made = TypeVar("Made")
 
 Progress = Callable[[str, int, int], None]
 """Called with the input's name, the tiles done and the tiles in all."""
@@ -46,7 +48,7 @@ class Prediction:
         output: the label file; None when it failed.
         status: ``"done"``, ``"skipped"`` (it had been done before) or ``"failed"``.
         error: why it failed, else "".
-        report: how it was painted; None when it was not.
+        report: how it was painted; None when it was not, as where only an overlay was made of finished labels.
     """
 
     input: str
@@ -58,7 +60,8 @@ class Prediction:
     def __str__(self) -> str:
         if self.status == "failed":
             return f"{self.input}: failed: {self.error}"
-        return f"{self.input} -> {self.output}: {self.report if self.report else 'done before'}"
+        before = "done before" if self.status == "skipped" else "an overlay of the labels that were there"
+        return f"{self.input} -> {self.output}: {self.report or before}"
 
 
 @dataclass(frozen=True)
@@ -108,15 +111,15 @@ def predict(
 ) -> Predictions:
     """Paints files, folders and globs into ``out_dir``. A bad image is reported, and the others are done.
 
-    What is there already from the same model and image is skipped, and no painting is painted. A label file holds class
-    ids, and 255 where the image has no data. Large images are written as they grow and go on where an interrupted run
-    stopped. No image among the inputs is overwritten.
+    What is there already from the same model and image is skipped, and keeps its place. No painting is painted. A label
+    file holds class ids, and 255 where the image has no data. Large images are written as they grow and go on where an
+    interrupted run stopped. No image among the inputs is overwritten.
 
     Args:
         model: a model, its file or run folder, a ``Segmenter``, or a prepared engine.
         inputs: images, Zarr folders, folders of images (searched to their depths; of a
             data folder its images, not the masks), or globs such as ``"cells/*.tif"``.
-        out_dir: made if needed. Inputs of equal names are kept apart by their folders' names.
+        out_dir: made if needed. Inputs of equal names are kept apart by their folders' names, or by their endings.
         overlay: also write ``NAME.overlay.png``: labels over the image, of large images every second, third ... pixel.
         probabilities: also write ``NAME.probabilities.tif`` (or ``.zarr``): uint8 shares of 255, one plane a class.
         overwrite: paint again what is there.
@@ -131,7 +134,7 @@ def predict(
     Raises:
         DataError: no image among the inputs.
         ClusterError: workers that don't answer, or that all died.
-        OutputError: ``out_dir`` can't be written.
+        OutputError: ``out_dir`` can't be written, or takes no more. (One place in it that can't fails its image.)
         ModelError: the model's file can't be used.
         PlanError: a precision, device or backend that is not to be had here; a level, tile or batch that is none.
     """
@@ -139,7 +142,8 @@ def predict(
     backend = _for_workers(backend) if cluster is not None else backend
     how = Reading(level, fill_missing)
     options = Options(overlay, probabilities, tile, batch, overwrite)
-    found = find_inputs(inputs)
+    ledger = Ledger(out_dir, overwrite)
+    found = find_inputs(inputs, ledger)
     engine = (
         model
         if isinstance(model, Engine)
@@ -147,7 +151,6 @@ def predict(
     )
     images = frozenset(Path(os.path.realpath(path)) for path, _ in found)  # resolve() fails on links in a circle
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
-        ledger = Ledger(out_dir, overwrite)
         job = _Job(engine, _known(engine, level), options, ledger, images, how, progress, workers)
         # with workers, small images are all on their way before the first is waited for
         waiting = [job.start(path, out_dir / stem) for path, stem in found]
@@ -155,26 +158,27 @@ def predict(
         return Predictions(items, engine.notes)
 
 
-def find_inputs(inputs: Path | str | Sequence[Path | str]) -> list[tuple[Path, Path]]:
+def find_inputs(inputs: Path | str | Sequence[Path | str], ledger: Ledger | None = None) -> list[tuple[Path, Path]]:
     """All images that ``inputs`` name, each with the place of its painting relative to the output folder, no ending.
 
-    Paintings are passed over, unless they are named themselves.
+    Paintings are passed over, unless they are named themselves. An image that is named twice counts once. One of which
+    there is a painting keeps its place, if the ledger of the output folder is given.
 
     Raises:
         DataError: an input that is not there, or no image at all.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, Path]] = {}
     for one in given:
         for path, stem in _expand(Path(one)):
-            found.setdefault(path, stem)
+            found.setdefault(whole_path(path), (path, stem))
     if not found:
         raise DataError(
             f"no image in {', '.join(map(str, given)) or 'no input'} (paintings of earlier runs are passed over)",
             "images, folders or globs",
             f"images are files that end with {', '.join(sorted(IMAGE_SUFFIXES))}, and folders with .zarr",
         )
-    return _apart(found)
+    return _apart(found, ledger)
 
 
 def _expand(one: Path) -> list[tuple[Path, Path]]:
@@ -185,19 +189,33 @@ def _expand(one: Path) -> list[tuple[Path, Path]]:
         return [(one, bare(Path(one.name)))]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))  # noqa: PTH207 (of absolute ones too)
     if not matches:
-        raise DataError(f"there is no {one}", "an image, a folder or a glob that matches some", "check the path")
+        raise absent(one)
     usable = without_paintings(match for match in matches if is_image(match) or match.is_dir())
     return [pair for match in usable for pair in _expand(match)]
 
 
-def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
-    """Gives equal names different places: first by their folder below what all inputs share, then by their ending."""
-    counts = Counter(found.values())
-    whole = {path: Path(os.path.abspath(path)) for path in found}  # noqa: PTH100 (no link is to be followed)
-    shared = Path(os.path.commonpath([path.parent for path in whole.values()]))
-    stems = {path: bare(whole[path].relative_to(shared)) if counts[stem] > 1 else stem for path, stem in found.items()}
+def _apart(found: dict[Path, tuple[Path, Path]], ledger: Ledger | None) -> list[tuple[Path, Path]]:
+    """Gives equal names different places: first by their folder below what all inputs share, then by their ending.
+
+    Of the places that an image may get so, it keeps the one where a painting of it is, whatever came beside it since.
+    """
+    shared = Path(os.path.commonpath([image.parent for image in found]))
+    kept: dict[Path, Path] = {}
+    stems: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for image, (path, stem) in found.items():
+        stems[image], longer = stem, bare(image.relative_to(shared))
+        places = stem, longer, stem.with_name(path.name), longer.with_name(path.name)
+        place = None if ledger is None else ledger.place_of(image, places)
+        if place is not None and place not in taken:
+            kept[image] = place
+            taken.add(place)
+    stems |= kept
     counts = Counter(stems.values())
-    return [(path, stem.with_name(path.name) if counts[stem] > 1 else stem) for path, stem in stems.items()]
+    stems |= {image: bare(image.relative_to(shared)) for image in found if counts[stems[image]] > 1} | kept
+    counts = Counter(stems.values())
+    stems |= {image: stem.with_name(image.name) for image, stem in stems.items() if counts[stem] > 1} | kept
+    return [(path, stems[image]) for image, (path, _) in found.items()]
 
 
 @dataclass(frozen=True)
@@ -224,7 +242,7 @@ class _Job:
         try:
             source, target, work = self._look(path, stem)
             source.close()
-            if is_small(source) and not self.ledger.has(target, self.options, work):
+            if is_small(source) and self.ledger.lacks(target, self.options, work) - {"overlay"}:
                 self.ledger.begin(target, self.options, work)
                 coming = self.workers.submit(path, target, self.options, work, self.how)
                 return lambda: self._guarded(path, lambda: self._painted(path, target, coming))
@@ -257,7 +275,7 @@ class _Job:
                 "a place of its own",
                 "choose another folder with -o",
             )
-        image = os.path.abspath(path)  # noqa: PTH100 (no link is to be followed)
+        image = str(whole_path(path))
         for place in (target.labels, *target.beside(self.options).values()):
             other = self.places.setdefault(place, image)
             if other != image:
@@ -275,11 +293,16 @@ class _Job:
     def _paint(self, path: Path, stem: Path) -> Prediction:
         source, target, work = self._look(path, stem)
         try:
-            if self.ledger.has(target, self.options, work):
+            lacking = self.ledger.lacks(target, self.options, work)
+            if not lacking:
                 discard(target.partial)
                 self._sweep(target)
                 return Prediction(str(path), str(target.labels), "skipped")
             ready = fitted(source, self.engine.model.normalisation.channels)
+            if lacking == {"overlay"}:
+                self.ledger.add(target, self.options)
+                self._settled(target, lambda: lay_over(ready, target, self.engine.model.classes))
+                return Prediction(str(path), str(target.labels), "done")
             painter = None if self.workers is None else self.workers.painter(path, self.how, work)
             self.ledger.begin(target, self.options, work)
             return self._painted(path, target, lambda: paint_to_files(
@@ -289,21 +312,25 @@ class _Job:
             source.close()
 
     def _painted(self, path: Path, target: Names, paint: Callable[[], PaintReport]) -> Prediction:
+        return Prediction(str(path), str(target.labels), "done", report=self._settled(target, paint))
+
+    def _settled(self, target: Names, make: Callable[[], Made]) -> Made:
+        """What is made of a painting whose line stands in the ledger already."""
         try:
-            report = paint()
+            made = make()
         except _OF_ONE_IMAGE:
             self.ledger.fail(target)
             raise
         self.ledger.settle(target)
         self._sweep(target)
-        return Prediction(str(path), str(target.labels), "done", report=report)
+        return made
 
     def _sweep(self, target: Names) -> None:
         """Removes what killed runs were writing of a painting that is there."""
         folder = target.labels.parent
         if folder not in self.left:  # looked through once, however many paintings go there
             self.left[folder] = [path for path in left_behind(folder / "*") if is_abandoned(path)]
-        own = tuple(f".{file.name}." for file in target.files)
+        own = tuple(f".{shortened(file.name)}." for file in target.files)
         for path in self.left[folder]:
             if path.name.startswith(own):
                 with suppress(OSError):
@@ -330,7 +357,7 @@ def _workers(cluster: str, model: object, engine: Engine, device: str) -> Worker
     return Workers(cluster, Path(model), engine.digest, cast("Precision", engine.job.precision), device)
 
 
-_OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, TakenError)
+_OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, PlaceError)
 """Errors that concern one image: the others are painted all the same."""
 
 

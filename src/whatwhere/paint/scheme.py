@@ -122,9 +122,11 @@ def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align
         return Scheme(Tiling(size, chosen, halo, engine.geometry.period, align, short), exact=True, note=note)
     except ValueError as error:
         least = Tiling(size, whole.tile, halo, engine.geometry.period, align, short).smallest
+        reach = f"{halo[0][0]} to {halo[0][1]} pixels"
+        why = f", as the output has chunks of {align} and this network a halo of {reach}"
         raise PlanError(
             f"tiles of {chosen[0]}x{chosen[1]} pixels",
-            f"at least {least[0]}x{least[1]} for this network, whose halo is {halo[0][0]} to {halo[0][1]} pixels",
+            f"at least {least[0]}x{least[1]}" + (why if align > 1 else f" for this network, whose halo is {reach}"),
             "ask for larger tiles, or leave the choice to whatwhere",
         ) from error
 

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.errors import OutputError
+from whatwhere.errors import OutputError, PlaceError, unwritten
 from whatwhere.paint.journal import Journal, read_journal, sync_file, sync_folder, write_all
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.work import Painted
-from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, sync_box
+from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, open_labels, sync_box
 from whatwhere.records import Box, Classes
+from whatwhere.writing import is_there
 
 fcntl: Any
 try:
@@ -54,7 +55,7 @@ _LOCK = "lock"
 _JOURNAL = "journal"
 
 
-class TakenError(OutputError):
+class TakenError(PlaceError):
     """The place of one painting is taken by something else."""
 
 
@@ -100,7 +101,7 @@ def _hold(handle: int, folder: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Removes what a run has left that was killed when all was done, unless another process paints there."""
-    if folder.is_dir():
+    if is_there(folder) and folder.is_dir():
         with suppress(TakenError), claimed(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -362,11 +363,8 @@ class ZarrStore:
         self._arrays = labels, shares
 
     def open(self, folder: Path) -> None:
-        import zarr
-
-        labels = zarr.open(str(folder / self.place), mode="r+")
-        shares = zarr.open(str(folder / "probabilities.zarr"), mode="r+") if self._probabilities else None
-        self._arrays = labels if hasattr(labels, "shape") else labels["0"], shares
+        labels = open_labels(folder / self.place, "r+")
+        self._arrays = labels, open_labels(folder / "probabilities.zarr", "r+") if self._probabilities else None
 
     def write(self, painted: Painted) -> None:
         labels, shares = self._arrays
@@ -415,12 +413,15 @@ def move(made: Path, target: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says when it can't write into an `OutputError` that names the place."""
+def writing(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Turns what the system says when it can't write into an `OutputError` that names the place.
+
+    It is a `PlaceError` if only that place can't be written; where all paintings share it, nothing can.
+    """
     try:
         yield
     except OSError as error:
-        raise OutputError(
+        raise (OutputError if shared else unwritten(error))(
             f"{path} can't be written ({error.strerror or error.__cause__ or error})",
             "a folder with write permission and free space",
             "make room or choose another folder; what is finished is kept and not done again",

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from whatwhere.data.images import DEFAULT_MAX_PIXELS
+from whatwhere.data.images import DEFAULT_MAX_PIXELS, with_data
 from whatwhere.data.label_images import palette
 from whatwhere.data.tiffs import (
     as_light,
@@ -23,6 +23,7 @@ from whatwhere.data.tiffs import (
     channel_axis,
     colors_of,
     main_series,
+    no_data_value,
     open_tiff,
     resolution,
     tiff_orientation,
@@ -33,7 +34,7 @@ from whatwhere.errors import DataError
 from whatwhere.paint.sources import Pixels, Valid, no_level
 from whatwhere.records import Box, Classes
 
-__all__ = ["Plane", "TiffSource", "leaves_out", "plane_of", "shrinkings", "write_planes_tiff", "write_tiff"]
+__all__ = ["Plane", "TiffSource", "lacks_data", "plane_of", "shrinkings", "write_planes_tiff", "write_tiff"]
 
 _CACHE_BYTES = 192 * 2**20
 """Decoded segments kept for the next window: a row of tiles over a wide file of strips reads each strip once."""
@@ -46,6 +47,9 @@ _STALE = 4
 
 _TILE = 512
 
+_NO_DATA = 42113
+"""GDAL's tag, which holds the value in words."""
+
 _SCREEN = 1024
 """Pixels that a screen shows at once, about."""
 
@@ -54,7 +58,7 @@ class TiffSource:
     """The largest image of a TIFF file, or a smaller level of it, read by windows, upright.
 
     What its axes are, is what they are for `read_image`: pages are channels, or rows of an array written without names.
-    A segment of zero bytes was left out on purpose: there is no data.
+    There is no data where the file says so by a value, and in segments of zero bytes, which were left out on purpose.
 
     Raises:
         DataError: not a TIFF, no such level, axes beyond height, width and channels, or (when read) a damaged tile or
@@ -99,6 +103,7 @@ class TiffSource:
         self._turn = tiff_orientation(self._file)
         self.size = (height, width) if self._turn < 5 else (width, height)
         self._black = black_value(series.keyframe)
+        self._no_data = no_data_value(self._file, first.dtype)
         colormap = first.colormap if len(pages) == 1 else None
         self._colors: Pixels | None = None
         if colormap is not None:
@@ -109,13 +114,18 @@ class TiffSource:
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         stored = _lying(box, self.size, self._turn)
-        pixels = as_light(upright(self._read_stored(stored), self._turn), self._black)
+        pixels = upright(self._read_stored(stored), self._turn)
+        valid = None if self._no_data is None else with_data(pixels, self._no_data)
+        pixels = as_light(pixels, self._black)
         if self._colors is not None:
             pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
         elif pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
         there = self._there(stored)
-        return np.ascontiguousarray(pixels), None if there is None else np.ascontiguousarray(upright(there, self._turn))
+        if there is not None:
+            there = np.ascontiguousarray(upright(there, self._turn))
+            valid = there if valid is None else there & valid
+        return np.ascontiguousarray(pixels), valid
 
     def _there(self, stored: Box) -> Valid | None:
         """Where any of the channels is there; None if everywhere."""
@@ -317,11 +327,12 @@ class Plane:
             raise DataError(f"{self._name} ends within its pixels", "an image that decodes to its end", "copy it again")
 
 
-def leaves_out(path: Path) -> bool:
-    """Whether the image of a TIFF lacks tiles or strips, where there is no data then."""
+def lacks_data(path: Path) -> bool:
+    """Whether a TIFF may have pixels without data: it names a value that means it, or leaves out tiles or strips."""
     try:
         with open_tiff(path) as file:
-            return any(page is not None and 0 in page.databytecounts for page in main_series(file).pages)
+            pages = [page for page in main_series(file).pages if page is not None]
+            return _NO_DATA in file.pages.first.tags or any(0 in page.databytecounts for page in pages)
     except Exception:  # noqa: BLE001 (who reads the pixels says what is wrong with the file)
         return False
 

@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,17 @@ from whatwhere.errors import DataError
 from whatwhere.paint.sources import WHOLE, Pixels, Reading, Valid, extra, no_level
 from whatwhere.records import VOID, Box, Classes
 
-__all__ = ["CHUNK", "ZarrSource", "add_levels", "create_labels", "create_planes", "is_zarr", "sweep", "sync_box"]
+__all__ = [
+    "CHUNK",
+    "ZarrSource",
+    "add_levels",
+    "create_labels",
+    "create_planes",
+    "is_zarr",
+    "open_labels",
+    "sweep",
+    "sync_box",
+]
 
 CHUNK = 256
 """Height and width of output chunks; tile write boxes meet at its multiples."""
@@ -38,7 +48,8 @@ def is_zarr(path: Path) -> bool:
 class ZarrSource:
     """An array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or a level of an OME-Zarr image.
 
-    Axes are taken from the file's own names where it has them; without names, the shortest of three is the channels.
+    Axes are taken from the file's own names where it has them; without names, the shortest of three is the channels,
+    but of one row of pixels the last axis where that has three or four.
 
     Args:
         path: the folder of the array or of the OME-Zarr group.
@@ -49,7 +60,7 @@ class ZarrSource:
         zarr = extra("zarr", "zarr", f"{path} is a Zarr folder")
         self.name = str(path)
         try:
-            node = zarr.open(str(path), mode="r")
+            node = zarr.open(_store(path), mode="r")
         except Exception as error:  # zarr's many versions raise many kinds
             raise DataError(f"{path} is not a whole Zarr folder ({error})", "a Zarr array", "copy it again") from error
         names: list[str] = []
@@ -142,7 +153,7 @@ def _guess(shape: tuple[int, ...], path: Path) -> list[str]:
     if len(shape) == 2:
         return ["y", "x"]
     if len(shape) == 3:
-        place = int(np.argmin(shape))
+        place = 2 if shape[0] == 1 and shape[2] in (3, 4) else int(np.argmin(shape))
         return ["c", "y", "x"] if place == 0 else ["y", "c", "x"] if place == 1 else ["y", "x", "c"]
     raise DataError(f"{path} has {len(shape)} axes without names", "height, width and channels", "name its axes")
 
@@ -202,6 +213,21 @@ def _missing(array: Any) -> Iterator[str]:
             yield key
 
 
+def _store(path: Path) -> Any:
+    """A folder as zarr takes it; of a text it would make a chain of addresses where there is ``::`` in it."""
+    from zarr.storage import LocalStore
+
+    return LocalStore(path)
+
+
+def open_labels(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
+    """The array of what `create_labels` or `create_planes` has made."""
+    import zarr
+
+    node: Any = zarr.open(_store(path), mode=mode)
+    return node if hasattr(node, "shape") else node["0"]
+
+
 def _named(axes: str, form: int) -> dict[str, Any]:
     """Zarr v3 names its axes. Chunks of v2 are nested, as OME-NGFF 0.4 asks: no folder gets a hundred thousand."""
     return {"dimension_names": [*axes]} if form == 3 else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
@@ -212,10 +238,10 @@ def create_labels(path: Path, size: tuple[int, int], classes: Classes, source: Z
     zarr = extra("zarr", "zarr", f"{path} is to be a Zarr folder")
     form = source.format if source else 3
     words: dict[str, Any] = {"classes": {"names": list(classes.names), "colors": [list(c) for c in classes.colors]}}
-    place: Any = str(path)
+    place: Any = _store(path)
     name = None
     if source is not None and source.ome is not None:
-        place, name = zarr.open_group(str(path), mode="w", zarr_format=form), "0"
+        place, name = zarr.open_group(place, mode="w", zarr_format=form), "0"
         place.attrs.update(_ome_words(source.ome, source, classes))
     maker = zarr.create_array if name is None else place.create_array
     target = {"store": place} if name is None else {"name": name}
@@ -234,7 +260,7 @@ def add_levels(path: Path, steps: Sequence[int]) -> None:
         steps: by how much each level is shrunk, each twice the one before.
     """
     zarr = extra("zarr", "zarr", f"{path} is a Zarr folder")
-    group = zarr.open_group(str(path), mode="r+")
+    group = zarr.open_group(_store(path), mode="r+")
     words = dict(group.attrs)
     multiscales = words.get("ome", words)["multiscales"][0]
     (whole, *_), finest = multiscales["datasets"], group["0"]
@@ -266,7 +292,7 @@ def create_planes(path: Path, shape: tuple[int, int, int], form: int) -> Any:
     """An empty ``(C, H, W)`` uint8 array for probabilities."""
     zarr = extra("zarr", "zarr", f"{path} is to be a Zarr folder")
     return zarr.create_array(
-        store=str(path), shape=shape, chunks=(shape[0], CHUNK, CHUNK), dtype="uint8", fill_value=0, overwrite=True,
+        store=_store(path), shape=shape, chunks=(shape[0], CHUNK, CHUNK), dtype="uint8", fill_value=0, overwrite=True,
         config={"write_empty_chunks": True}, zarr_format=form, **_named("cyx", form),
     )  # fmt: skip
 

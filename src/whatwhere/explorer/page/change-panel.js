@@ -35,7 +35,7 @@ export class ChangePanel {
       if (truth && now[at] === truth[at]) won++;
     }
     const head = !seen.touched ? "Nothing yet: turn a valve, or brush."
-      : `${percent(changed / now.length)} of the pixels changed their label`;
+      : `${percent(record.changed)} of the pixels changed their label`;
     fill(this.head, h("span", { class: seen.touched ? "" : "quiet", text: head }));
     const sides = truth ? `${lost.toLocaleString("en")} px were right and are not, ${won.toLocaleString("en")} px became right.` : "";
     fill(this.words, seen.touched && changed ? sides : seen.touched ? "Not one label changed." : "");

@@ -41,14 +41,14 @@ export class Closer {
     const key = `${model.id} ${image}`;
     if (this.pairOf !== key) {
       this.pairOf = key;
-      this.askWorth(model, image, () => this.pairOf === key);
-      fill(this.presence, h("p", { class: "small quiet", text: "waiting for the probes …" }));
+      if (seen.truth) this.askWorth(model, image, () => this.pairOf === key);
+      else fill(this.worth, words("No mask is known for this image, so what a path is worth can't be told."));
+      fill(this.presence, words("waiting for the probes …"));
     }
-    const probed = Boolean(seen.probes?.ready || seen.probes?.why);
-    if (probed && this.presenceOf !== key) {
+    if (seen.probes?.ready && this.presenceOf !== key) {
       this.presenceOf = key;
       this.askPresence(model, image, looks, () => this.pairOf === key);
-    }
+    } else if (seen.probes?.why && !seen.probes.ready) fill(this.presence, words(`No probe can answer: ${seen.probes.why}. Start again with labelled images: --data DATA`));
     this.maps.classList.add("waits");
     try {
       const found = await askOnce(`/api/models/${model.id}/images/${image}/features?layer=${encodeURIComponent(layer)}`);
@@ -70,7 +70,7 @@ export class Closer {
 
   /** @param {import("./types.js").Model} model @param {string} image @param {() => boolean} fresh */
   async askWorth(model, image, fresh) {
-    fill(this.worth, h("p", { class: "small quiet", text: "measuring …" }));
+    fill(this.worth, words("measuring …"));
     try {
       const found = await askOnce(`/api/models/${model.id}/skips?image=${image}`);
       if (fresh()) fill(this.worth, worthTable(found));
@@ -87,16 +87,18 @@ export class Closer {
       const found = await askOnce(`/api/models/${model.id}/presence?image=${image}`);
       if (fresh()) fill(this.presence, presenceTable(found, looks));
     } catch (error) {
-      this.presenceOf = "";
+      if (error instanceof ApiError && (error.status === 0 || error.status >= 500)) this.presenceOf = ""; // it may come back
       if (fresh()) fill(this.presence, sorry(error));
     }
   }
 }
 
+const words = (/** @type {string} */ text) => h("p", { class: "small quiet", text });
+
 /** @param {unknown} error */
 function sorry(error) {
   if (!(error instanceof ApiError)) throw error;
-  return h("p", { class: "small quiet", text: [error.given, error.remedy].filter(Boolean).join(". ") });
+  return words([error.given, error.remedy].filter(Boolean).join(". "));
 }
 
 /** @param {import("./types.js").FeatureMap} map */
@@ -122,7 +124,7 @@ function worthTable(found) {
 }
 
 /** @param {number | null} value */
-const signed = (value) => (value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
+const signed = (value) => (value === null ? "–" : `${Math.abs(value) < 0.005 ? "" : value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
 
 /** @param {{classes: {id: number, name: string, probability: number, present: boolean | null}[], region: string, visible: number, score: import("./types.js").Measured}} found @param {import("./colours.js").ClassLook[]} looks */
 function presenceTable(found, looks) {

@@ -17,10 +17,13 @@ export function classLooks(classes) {
     const rgb = /** @type {[number, number, number]} */ ([1, 3, 5].map((at) => parseInt(one.color.slice(at, at + 2), 16)));
     const letter = [...`${one.name.toUpperCase()}ABCDEFGHIJKLMNOPQRSTUVWXYZ`].find((c) => /\p{L}/u.test(c) && !taken.has(c)) ?? String(index);
     taken.add(letter);
-    looks[one.id] = { ...one, rgb, letter, pattern: index, dark: luminance(rgb) < 0.3 };
+    looks[one.id] = { ...one, rgb, letter, pattern: index, dark: luminance(rgb) < 0.18 };
   });
   return looks;
 }
+
+/** What is drawn where there is no label. */
+const hatched = (/** @type {number} */ x, /** @type {number} */ y) => (x + y) % 6 < 2;
 
 /** Relative luminance, 0 to 1 (WCAG 2). @param {[number, number, number]} rgb */
 function luminance(rgb) {
@@ -74,13 +77,24 @@ export function paintLabels(canvas, ids, width, height, looks, how = {}) {
     for (let x = 0; x < width * zoom; x++, at++) {
       const index = zoom === 1 ? row + x : row + Math.floor(x / zoom);
       const id = ids[index];
-      const strong = !how.strength || how.strength(index) > 0.5;
-      const marked = how.patterns && looks[id] ? inked(looks[id].pattern, x, y) : id === VOID && (x + y) % 6 < 2;
+      const strong = id === VOID || !how.strength || how.strength(index) > 0.5;
+      const marked = how.patterns && looks[id] ? inked(looks[id].pattern, x, y) : id === VOID && hatched(x, y);
       out[at] = !strong ? pale[id] : marked ? ink[id] : full[id];
     }
   }
   canvas.width = width * zoom;
   canvas.height = height * zoom;
+  canvas.getContext("2d")?.putImageData(picture, 0, 0);
+}
+
+/** Dark where unsure. @param {HTMLCanvasElement} canvas @param {Uint8Array} certainty @param {Uint8Array} labels @param {number} width @param {number} height */
+export function paintCertainty(canvas, certainty, labels, width, height) {
+  const picture = new ImageData(width, height);
+  certainty.forEach((sure, at) => {
+    const value = labels[at] !== VOID ? sure : hatched(at % width, Math.floor(at / width)) ? 77 : 128;
+    picture.data.set([value, value, value, 255], 4 * at);
+  });
+  [canvas.width, canvas.height] = [width, height];
   canvas.getContext("2d")?.putImageData(picture, 0, 0);
 }
 

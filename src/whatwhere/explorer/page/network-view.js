@@ -7,11 +7,11 @@
 import { h, fill, figure, afterPause, percent } from "./dom.js";
 import { ApiError, Newest } from "./api.js";
 import { PicturePanel } from "./picture-panel.js";
-import { UView, levelColour, shortName } from "./u-view.js";
+import { UView, levelColour, levelIsLight, shortName } from "./u-view.js";
 import { PixelPanel } from "./pixel-panel.js";
 import { ChangePanel } from "./change-panel.js";
 import { Seen } from "./seen.js";
-import { paintLabels, paintEvidence } from "./colours.js";
+import { paintCertainty, paintLabels, paintEvidence, VOID } from "./colours.js";
 import { shares } from "./pictures.js";
 import { telling } from "./places.js";
 import { chip } from "./class-chip.js";
@@ -145,11 +145,16 @@ export class NetworkView {
     this.u.setLayer(this.store.state.layer);
     this.u.setReadings(null);
     this.drawAll();
-    const { x, y } = this.store.state;
-    if (x < 0 || x >= width || y >= height) this.store.set(telling(seen));
+    this.settle(seen);
     this.repaint();
     this.askPixel();
     this.says.seen(this);
+  }
+
+  /** Where no pixel of the image is chosen, one is that tells something. @param {Seen} seen */
+  settle(seen) {
+    const { x, y } = this.store.state;
+    if (x < 0 || x >= seen.width || y >= seen.height) this.store.set(telling(seen));
   }
 
   /** @param {Seen} seen */
@@ -175,6 +180,7 @@ export class NetworkView {
     if (!this.seen || !this.modelId) return;
     const own = this.slot === 0 ? "paths" : "otherPaths";
     if (changed.has(this.slot === 0 ? "model" : "other") || changed.has("image")) return; // `load` follows
+    if (changed.has("x")) this.settle(this.seen);
     if (changed.has(own)) this.u.setPaths(this.paths);
     if (changed.has("edits")) this.preview();
     if (changed.has(own) || changed.has("edits")) this.repaint();
@@ -222,6 +228,10 @@ export class NetworkView {
     const seen = this.seen;
     const { x, y, edits } = this.store.state;
     if (!seen || x < 0 || x >= seen.width || y >= seen.height) return;
+    if (seen.at(x, y).label === VOID) {
+      this.clearPixel(seen);
+      return;
+    }
     this.stories.run(async () => {
       try {
         const story = await seen.tellPixel(x, y, this.paths, edits);
@@ -250,10 +260,22 @@ export class NetworkView {
     }
   }
 
+  /** The chosen pixel has no data, so nothing is asked about it. @param {Seen} seen */
+  clearPixel(seen) {
+    this.gathering?.abort();
+    this.evidenceAt = "";
+    seen.story = seen.evidence = this.signed = null;
+    this.pixel.clearStory();
+    this.pixel.clearEvidence("there is no data here");
+    this.u.setReadings(null);
+    this.drawOver();
+    this.showHere();
+  }
+
   async gatherEvidence() {
     const seen = this.seen;
     const { x, y, edits } = this.store.state;
-    if (!seen || x < 0 || x >= seen.width || y >= seen.height) return;
+    if (!seen || x < 0 || x >= seen.width || y >= seen.height || seen.at(x, y).label === VOID) return;
     const gathering = (this.gathering = new AbortController());
     try {
       const { record, signed } = await seen.askEvidence(x, y, edits, gathering.signal, this.slot);
@@ -319,14 +341,15 @@ export class NetworkView {
     const before = seen.untouched.labels;
     const shown = look === "truth" ? seen.truth : labels;
     const strength = look === "difference" ? (/** @type {number} */ at) => Number(labels[at] !== before[at]) : undefined;
-    if (look === "certainty") paintCertainty(this.painting.canvas, certainty, seen.width, seen.height);
+    if (look === "certainty") paintCertainty(this.painting.canvas, certainty, labels, seen.width, seen.height);
     else paintLabels(this.painting.canvas, shown ?? new Uint8Array(labels.length).fill(255), seen.width, seen.height, seen.looks, { patterns, strength });
     for (const tab of this.looks ?? []) {
       tab.setAttribute("aria-pressed", String(tab.dataset.look === look));
       if (tab.dataset.look === "truth") /** @type {HTMLButtonElement} */ (tab).disabled = !seen.truth;
     }
     const told = [...shares(shown ?? labels)].filter(([id]) => seen.looks[id]).map(([id, share]) => `${seen.looks[id].name} ${percent(share)} of the pixels`).join(", ");
-    const sure = certainty.reduce((sum, value) => sum + value, 0) / (255 * certainty.length);
+    const known = certainty.filter((_, at) => labels[at] !== VOID);
+    const sure = known.reduce((sum, value) => sum + value, 0) / (255 * known.length);
     const names = { painting: `Painting by ${seen.model.name}: ${told}`, difference: `Difference from the untouched painting by ${seen.model.name}: ${told}`,
       truth: `Mask: ${told}`, certainty: `How sure ${seen.model.name} is of its painting: white is sure, black is not; on average ${figure(sure)}` };
     this.painting.describe(`${names[look]}. Arrow keys move the pixel.`);
@@ -359,7 +382,7 @@ export class NetworkView {
     const border = this.border();
     const frames = seen.model.layers.filter((one) => one.role === "encoder" || one.role === "bottleneck" || one.name === chosen).flatMap((layer) => {
       const box = seen.windows.window(layer.name, x, y);
-      return box ? [{ box, colour: levelColour(seen.model, layer), name: shortName(layer), strong: layer.name === chosen }] : [];
+      return box ? [{ box, colour: levelColour(seen.model, layer), name: shortName(layer), light: levelIsLight(seen.model, layer), strong: layer.name === chosen }] : [];
     });
     this.image.show([...frames, ...border], { x, y });
     this.painting.show(border, { x, y });
@@ -374,12 +397,4 @@ export class NetworkView {
     const [y0, y1, x0, x1] = edited.window;
     return [{ box: { x0, y0, x1, y1 }, colour: "var(--ink)", name: "", dashed: true }];
   }
-}
-
-/** Dark where unsure. @param {HTMLCanvasElement} canvas @param {Uint8Array} certainty @param {number} width @param {number} height */
-function paintCertainty(canvas, certainty, width, height) {
-  const picture = new ImageData(width, height);
-  certainty.forEach((value, at) => picture.data.set([value, value, value, 255], 4 * at));
-  [canvas.width, canvas.height] = [width, height];
-  canvas.getContext("2d")?.putImageData(picture, 0, 0);
 }

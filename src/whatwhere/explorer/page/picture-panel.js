@@ -7,7 +7,7 @@
 import { h, s, fill, place, everyFrame } from "./dom.js";
 
 /**
- * @typedef {{box: import("./geometry.js").Box, colour: string, name: string, strong?: boolean, dashed?: boolean}} Frame
+ * @typedef {{box: import("./geometry.js").Box, colour: string, name: string, light?: boolean, strong?: boolean, dashed?: boolean}} Frame
  * @typedef {{x: number, y: number}} Point
  */
 
@@ -155,7 +155,7 @@ function tag(one, /** @type {number} */ scale, taken, /** @type {number} */ w) {
   const x = Math.min(one.box.x0 * scale, w - wide), y = one.box.y0 * scale;
   if (taken.some((other) => Math.abs(other.y - y) < tall && x < other.x + other.w + 1 && other.x < x + wide + 1)) return [];
   taken.push({ x, y, w: wide });
-  return [s("g", { class: `tag${one.strong ? " strong" : ""}` }, s("rect", { x, y, width: wide, height: tall, style: { fill: one.colour } }),
+  return [s("g", { class: `tag${one.light ? " light" : ""}${one.strong ? " strong" : ""}` }, s("rect", { x, y, width: wide, height: tall, style: { fill: one.colour } }),
     s("text", { x: x + wide / 2, y: y + 11.5, "text-anchor": "middle" }, one.name))];
 }
 

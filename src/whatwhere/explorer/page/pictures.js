@@ -20,15 +20,17 @@ export async function unpack(packed) {
   return new Uint8Array(await new Response(inflated).arrayBuffer());
 }
 
-/** Share of the pixels of each label. @param {Uint8Array} labels @returns {Map<number, number>} largest first */
+/** Share of each label of the pixels that count. @param {Uint8Array} labels @returns {Map<number, number>} largest first */
 export function shares(labels) {
   const counts = new Uint32Array(256);
   for (const id of labels) counts[id]++;
-  const found = [...counts.entries()].filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]);
-  return new Map(found.map(([id, count]) => [id, count / labels.length]));
+  const counted = labels.length - counts[VOID];
+  const found = [...counts.entries()].filter(([id, count]) => id !== VOID && count > 0).sort((a, b) => b[1] - a[1]);
+  return new Map(found.map(([id, count]) => [id, count / counted]));
 }
 
-/** Share of the pixels that count with equal labels. @param {Uint8Array} labels @param {Uint8Array} answer where void counts for nothing */
+/** Share of the pixels that count with equal labels, if any count.
+ * @param {Uint8Array} labels @param {Uint8Array} answer where void counts for nothing @returns {number | null} */
 export function agreement(labels, answer) {
   let same = 0, counted = 0;
   for (let at = 0; at < answer.length; at++) {
@@ -36,5 +38,5 @@ export function agreement(labels, answer) {
     counted++;
     if (labels[at] === answer[at]) same++;
   }
-  return same / counted;
+  return counted ? same / counted : null;
 }

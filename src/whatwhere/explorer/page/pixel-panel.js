@@ -1,7 +1,7 @@
 /** What is said about one pixel: its class, how sure, what would become of it without each path, and its evidence. */
 import { h, fill, figure } from "./dom.js";
 import { chip } from "./class-chip.js";
-import { paintEvidence } from "./colours.js";
+import { paintEvidence, VOID } from "./colours.js";
 
 const MOST_BARS = 4;
 
@@ -18,7 +18,7 @@ export class PixelPanel {
       this.under, this.map, h("span", { class: "spinner", "aria-hidden": "true" }));
     this.element = h("section", { class: "panel pixel-panel", "aria-label": "This pixel" },
       h("h2", { text: "This pixel" }), this.head,
-      h("div", { class: "halves" }, h("div", {}, this.bars, this.cuts), h("div", { class: "evidence" }, this.button, this.words)));
+      h("div", { class: "halves" }, h("div", {}, this.bars, this.cuts), h("div", { class: "evidence" }, this.words, this.button)));
     this.clearStory();
     this.clearEvidence("click a pixel");
   }
@@ -27,9 +27,14 @@ export class PixelPanel {
    * @param {import("./colours.js").ClassLook[]} looks
    * @param {{x: number, y: number, label: number, probability: number, truth: number | null}} pixel */
   setHead(looks, pixel) {
+    const at = h("span", { class: "where-at", text: `x ${pixel.x}, y ${pixel.y}` });
+    if (pixel.label === VOID) {
+      fill(this.head, at, h("span", { class: "quiet", text: "no data" }));
+      return;
+    }
     const says = pixel.truth === pixel.label ? "as in the mask" : "the mask says";
     const verdict = pixel.truth === null ? null : h("span", { class: "mask-says" }, says, pixel.truth === pixel.label ? null : chip(looks, pixel.truth));
-    fill(this.head, h("span", { class: "where-at", text: `x ${pixel.x}, y ${pixel.y}` }), chip(looks, pixel.label, figure(pixel.probability)), verdict);
+    fill(this.head, at, chip(looks, pixel.label, figure(pixel.probability)), verdict);
   }
 
   clearStory() {

@@ -1,5 +1,6 @@
 /** Pixels worth looking at, found in the pictures that are there: where the tours begin, and where the page opens. */
 import { shares, agreement } from "./pictures.js";
+import { VOID } from "./colours.js";
 
 /** @typedef {{x: number, y: number}} Point */
 
@@ -7,7 +8,7 @@ import { shares, agreement } from "./pictures.js";
 export function telling(seen) {
   const { labels } = seen.painted;
   const common = shares(labels).keys().next().value;
-  return middle(seen, (at) => labels[at] !== common) ?? { x: seen.width >> 1, y: seen.height >> 1 };
+  return middle(seen, (at) => labels[at] !== common) ?? middle(seen, () => true) ?? { x: seen.width >> 1, y: seen.height >> 1 };
 }
 
 /** Where the finest level's probe is wrong about the interior of something, and the deepest right.
@@ -39,23 +40,24 @@ export const agrees = (seen, layer) => {
   return ids ? agreement(ids, seen.truth ?? seen.untouched.labels) : null;
 };
 
-/** Whether another label lies within some pixels. @param {import("./seen.js").Seen} seen @param {Uint8Array} labels */
+/** Whether another label lies within some pixels; where there is no data there is none. @param {import("./seen.js").Seen} seen @param {Uint8Array} labels */
 function atEdge(seen, labels, /** @type {number} */ at, /** @type {number} */ reach) {
   const { width, height } = seen;
   const x = at % width, y = Math.floor(at / width);
   for (const [dx, dy] of [[reach, 0], [-reach, 0], [0, reach], [0, -reach]]) {
     const [u, v] = [x + dx, y + dy];
-    if (u >= 0 && v >= 0 && u < width && v < height && labels[v * width + u] !== labels[at]) return true;
+    if (u >= 0 && v >= 0 && u < width && v < height && ![labels[at], VOID].includes(labels[v * width + u])) return true;
   }
   return false;
 }
 
-/** Of the pixels that fit, the one nearest to the middle of them all. @param {import("./seen.js").Seen} seen
+/** Of the pixels with data that fit, the one nearest to the middle of them all. @param {import("./seen.js").Seen} seen
  * @param {(at: number) => boolean} fits @returns {Point | null} */
 function middle(seen, fits) {
   /** @type {Point[]} */
   const found = [];
-  for (let at = 0; at < seen.width * seen.height; at++) if (fits(at)) found.push({ x: at % seen.width, y: Math.floor(at / seen.width) });
+  const { labels } = seen.untouched;
+  for (let at = 0; at < labels.length; at++) if (labels[at] !== VOID && fits(at)) found.push({ x: at % seen.width, y: Math.floor(at / seen.width) });
   if (!found.length) return null;
   const mean = { x: found.reduce((sum, one) => sum + one.x, 0) / found.length, y: found.reduce((sum, one) => sum + one.y, 0) / found.length };
   return found.reduce((best, one) => (Math.hypot(one.x - mean.x, one.y - mean.y) < Math.hypot(best.x - mean.x, best.y - mean.y) ? one : best));

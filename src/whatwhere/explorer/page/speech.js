@@ -1,10 +1,12 @@
 /** The pictures in words, for those who hear the page: what the pixel is, what each level sees and reads there. */
+import { VOID } from "./colours.js";
 import { capital, figure, percent, afterPause, find } from "./dom.js";
 
 /** @param {import("./seen.js").Seen} seen @param {{x: number, y: number}} pixel */
 export function pixelSentence(seen, pixel) {
   const { label, probability, truth } = seen.at(pixel.x, pixel.y);
   const name = (/** @type {number} */ id) => seen.looks[id]?.name ?? "void";
+  if (label === VOID) return `x ${pixel.x}, y ${pixel.y}: no data.`;
   const mask = truth === null ? "" : truth === label ? ", as in the mask" : `, but the mask says ${name(truth)}`;
   return `x ${pixel.x}, y ${pixel.y}: painted ${name(label)}, probability ${figure(probability)}${mask}.`;
 }

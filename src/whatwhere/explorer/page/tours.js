@@ -8,6 +8,7 @@
  */
 import { capital, figure, percent, stepOf } from "./dom.js";
 import { scoresSentence } from "./speech.js";
+import { strokesOn } from "./state.js";
 import { needsContext, needsPlace, telling, finestSkip, first, agrees } from "./places.js";
 
 /** Where every step begins, so that steps can be walked in any order. */
@@ -53,23 +54,23 @@ const noSkips = ({ seen }) => Object.fromEntries(seen.model.paths.filter((one) =
 const deepPath = ({ seen }) => seen.model.paths.find((one) => one.kind === "bottleneck")?.name ?? "bottleneck";
 
 /** Of a grey dab of the ring, in pixels. @param {import("./seen.js").Seen} seen */
-const ringRadius = (seen) => Math.round(Math.max(6, seen.width / 9));
+const ringRadius = (seen) => Math.round(Math.max(6, Math.min(seen.width, seen.height) / 9));
 
 /** Grey dabs in a ring around the pixel: the window of the first level stays, and what lies farther out than the ring. @param {Scene} scene @param {{x: number, y: number}} at */
 function ring({ seen }, at) {
   const { field } = layer({ seen, store: /** @type {any} */ (null) }, first(seen));
   const near = Math.hypot(...(field ?? [5, 5])) / 2 + 4; // a window has corners
   const radius = ringRadius(seen);
-  return Array.from({ length: 10 }, (_, turn) => ({
+  return strokesOn(Array.from({ length: 10 }, (_, turn) => ({
     kind: /** @type {const} */ ("grey"), radius,
     x: Math.round(at.x + (near + radius) * Math.cos((turn * Math.PI) / 5)), y: Math.round(at.y + (near + radius) * Math.sin((turn * Math.PI) / 5)),
-  })).filter((one) => one.x >= 0 && one.y >= 0 && one.x < seen.width && one.y < seen.height);
+  })), seen);
 }
 
 /** A dab far from the pixel. @param {Scene} scene */
 function corner({ seen }) {
-  const radius = Math.max(3, Math.round(seen.width / 16));
-  return [{ kind: /** @type {const} */ ("grey"), x: radius + 1, y: radius + 1, radius }];
+  const radius = Math.max(3, Math.round(Math.min(seen.width, seen.height) / 16));
+  return strokesOn([{ kind: /** @type {const} */ ("grey"), x: radius + 1, y: radius + 1, radius }], seen);
 }
 
 /** @type {Tour[]} */
@@ -86,7 +87,8 @@ export const TOURS = [
       { show: () => node("bottleneck"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck" }),
         say: (scene) => `At the bottom of the U one unit sees ${sees(scene, "bottleneck")}, the large frame, and ${reads(scene, "bottleneck")}. What lies in the large frame and not in the small one is the context.` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck", edits: ring(scene, needsContext(scene.seen)) }),
-        say: (scene) => `Now a ring of ${2 * ringRadius(scene.seen)} pixels around it is hidden; ${layer(scene, first(scene.seen)).field ? "the small window is untouched, and so is" : "untouched is"} what lies farther out. The whole network paints it ${painted(scene)}; it would have painted ${before(scene)}. If that changed, the ring has a say here; if not, the rest is enough.` },
+        say: (scene) => ring(scene, scene.store.state).length === 0 ? `There is no room for a ring around the small window on ${scene.seen.width} × ${scene.seen.height} pixels: nothing is hidden. On a larger image, what lies around it is.`
+          : `Now a ring of ${2 * ringRadius(scene.seen)} pixels around it is hidden; ${layer(scene, first(scene.seen)).field ? "the small window is untouched, and so is" : "untouched is"} what lies farther out. The whole network paints it ${painted(scene)}; it would have painted ${before(scene)}. If that changed, the ring has a say here; if not, the rest is enough.` },
     ],
   },
   {
@@ -99,7 +101,8 @@ export const TOURS = [
       { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
         say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${stepOf(layer(scene, "bottleneck").stride)} pixels: the white cell on its picture, for all of which it gives one answer.` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, tool: "grey", edits: corner(scene), look: "difference" }),
-        say: (scene) => `A grey dab in the corner. ${border(scene)} Take the brush and try to change a pixel outside.` },
+        say: (scene) => corner(scene).length === 0 ? `On ${scene.seen.width} × ${scene.seen.height} pixels there is no room for a dab in the corner.`
+          : `A grey dab in the corner. ${border(scene)} Take the brush and try to change a pixel outside.` },
       { show: () => part(".pixel-panel"), set: () => ({ ...STILL, evidence: true }),
         say: (scene) => `What a pixel can see need not be what it uses. It can see ${sees(scene, "output")}. ${evidence(scene)} ${reach(scene)}` },
     ],
@@ -113,11 +116,12 @@ export const TOURS = [
       { show: () => part(".change-panel"), set: (scene) => ({ ...STILL, look: "difference", paths: finestSkip(scene.seen) ? { [/** @type {string} */ (finestSkip(scene.seen))]: "mean" } : {} }),
         say: (scene) => (finestSkip(scene.seen) ? `${capital(finestSkip(scene.seen) ?? "")} brings only its mean. ${scores(scene)} The painting at the right shows what changed, the rest is pale.` : "There is no skip to silence here. Choose another model at the top, and compare.") },
       { show: () => valve("bottleneck"), set: (scene) => ({ ...STILL, look: "difference", paths: { [deepPath(scene)]: "mean" } }),
-        say: (scene) => `Now the skips pass and the bottleneck is silent. ${scores(scene)} Compare the two bars: interior asks what, boundary asks where.` },
+        say: (scene) => `Now the skips pass and the bottleneck is silent. ${scores(scene)}${scene.seen.painted.record.full_scores ? " Compare the two bars: interior asks what, boundary asks where." : ""}` },
       { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, paths: noSkips(scene) }),
         say: (scene) => `${finestSkip(scene.seen) ? "All skips are silent" : "There are no skips"}: only the bottleneck speaks. ${scores(scene)} What is painted now came through it alone.` },
       { show: () => ".worth-panel", set: () => ({ ...STILL }),
-        say: () => "Everything passes again. Below, each path's worth on this image over all orders in which paths can join (Shapley values). These figures ablate the trained network; a network trained without the skip learns to do without, and often loses less." },
+        say: ({ seen }) => (seen.truth ? "Everything passes again. Below, each path's worth on this image over all orders in which paths can join (Shapley values). These figures ablate the trained network; a network trained without the skip learns to do without, and often loses less."
+          : "Everything passes again. Of an image with its mask (--data) it would stand below what each path is worth, over all orders in which paths can join (Shapley values).") },
     ],
   },
   {
@@ -139,11 +143,11 @@ export const TOURS = [
       { show: () => node("bottleneck"), set: () => ({ ...STILL, layer: "bottleneck" }),
         say: (scene) => `To paint, a network must say what and where. To say only "is there one?", place is not needed. ${deepAgrees(scene)}` },
       { show: () => ".presence-panel", set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: () => "So throw the rest of the place away: average the bottleneck's features, and ask one probe for yes or no. Below is what it answers for this image. That is a classifier: the left half of a U, and an average." },
+        say: ({ seen }) => `So throw the rest of the place away: average the bottleneck's features, and ask one probe for yes or no. That is a classifier: the left half of a U, and an average. ${seen.probes?.why ? `Here there is none (${seen.probes.why}).` : "Below is what it answers for this image."}` },
       { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, layer: "bottleneck", paths: noSkips(scene) }),
         say: () => "And this is what the right half adds even without any skip: the bottleneck's answer, spread out again. For yes or no, it was not asked." },
       { show: () => part(".u"), set: () => ({ ...STILL, layer: "bottleneck" }),
-        say: ({ seen }) => `${finestSkip(seen) ? "Now the skips pass again" : "This network has no skips: its painting is as before"}. The probe that said yes or no used nothing of the right half of the U; the painting does. Turn the valves yourself, or choose another question.` },
+        say: ({ seen }) => `${finestSkip(seen) ? "Now the skips pass again" : "This network has no skips: its painting is as before"}. A probe that says yes or no uses nothing of the right half of the U; the painting does. Turn the valves yourself, or choose another question.` },
     ],
   },
 ];

@@ -13,11 +13,18 @@ import { agreement } from "./pictures.js";
 export const shortName = (layer) =>
   ({ encoder: `E${layer.level}`, decoder: `D${layer.level}`, bottleneck: "B", output: "out", pixel: "px" })[layer.role];
 
+/** How deep a level lies, 0 to 1. @param {import("./types.js").Model} model */
+const depthOf = (model, /** @type {import("./types.js").Layer} */ layer) => layer.level / Math.max(1, ...model.layers.map((one) => one.level));
+
+const lightness = (/** @type {number} */ share) => 0.78 - 0.36 * share;
+
+/** Whether letters on a level's colour are to be dark. @param {import("./types.js").Model} model */
+export const levelIsLight = (model, /** @type {import("./types.js").Layer} */ layer) => lightness(depthOf(model, layer)) > 0.59;
+
 /** One colour a level, light at the top, dark at the bottom. @param {import("./types.js").Model} model */
 export function levelColour(model, /** @type {import("./types.js").Layer} */ layer) {
-  const deepest = Math.max(1, ...model.layers.map((one) => one.level));
-  const share = layer.level / deepest;
-  return `oklch(${(0.78 - 0.36 * share).toFixed(3)} ${(0.13 + 0.07 * share).toFixed(3)} ${(330 - 35 * share).toFixed(0)})`;
+  const share = depthOf(model, layer);
+  return `oklch(${lightness(share).toFixed(3)} ${(0.13 + 0.07 * share).toFixed(3)} ${(330 - 35 * share).toFixed(0)})`;
 }
 
 /** @param {import("./types.js").Hold | undefined} hold */

@@ -1,0 +1,208 @@
+"""Folders laid out as public data sets come: what is meant is told from what must not be learnt or mixed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_folders import disc, photo, save
+
+from whatwhere.data import Findings, check, find, split, survey
+from whatwhere.data.folder import LayoutError
+from whatwhere.errors import DataError
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def findings(root: Path) -> Findings:
+    folder = find(root)
+    seen = survey(folder, workers=1)
+    return check(seen.divided(split(folder, seen)))
+
+
+@pytest.mark.parametrize(
+    ("field", "vessels"),
+    [
+        ("mask/{}_mask.tif", "manual1/{}.tif"),  # HRF
+        ("masks/{}.png", "vessel-segmentations/{}.png"),  # LES-AV
+        ("mask/{}_mask.gif", "2nd_manual/{}_manual2.gif"),
+    ],
+)
+def test_fields_of_view_are_not_taken_for_the_vessels_beside_them(field: str, vessels: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(name.format(k) for name in ("images/{}.jpg", field, vessels) for k in (1, 2)))
+    with pytest.raises(DataError, match=r"holds masks?/ and \S+/, all with images.*for instance fov/"):
+        find(tmp_path)
+    (tmp_path / field).parent.rename(tmp_path / "fov")
+    assert {pair.mask.parent.name for pair in find(tmp_path).pairs("all") if pair.mask} == {vessels.partition("/")[0]}
+
+
+def test_splits_whose_masks_are_called_differently_are_asked_about(tmp_path: Path) -> None:
+    """DRIVE's test part comes with fields of view alone."""
+    for k in (1, 2):
+        touch(tmp_path, f"training/images/{k}_training.tif", f"training/1st_manual/{k}_manual1.gif")
+        touch(tmp_path, f"test/images/{k}_test.tif", f"test/mask/{k}_test_mask.gif")
+    with pytest.raises(DataError, match=r"masks in test/mask/ and in training/1st_manual/; expected the same name"):
+        find(tmp_path)
+    (tmp_path / "test/mask").rename(tmp_path / "test/fov")
+    assert list(find(tmp_path).splits) == ["train"]
+    touch(
+        tmp_path,
+        "other/train/images/a.png",
+        "other/train/Mask/a.png",
+        "other/val/images/b.png",
+        "other/val/masks/b.png",
+    )
+    assert list(find(tmp_path / "other").splits) == ["train", "val"]
+
+
+def test_masks_among_the_images_are_not_learnt_from_themselves(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/p{k}/{k}_mask.tif" for name in ("images", "masks") for k in (1, 2)))
+    touch(tmp_path, "images/p1/1.tif", "images/p2/2.tif")
+    touch(tmp_path, *(f"{name}/{stem}.tif" for name in ("images", "masks") for stem in ("eye", "eye_l", "lone_l")))
+    pairs = {sample.name: sample.mask.stem if sample.mask else None for sample in find(tmp_path).splits["all"]}
+    own = {"eye": "eye", "eye_l": "eye_l", "lone_l": "lone_l"}
+    assert pairs == own | {"p1/1": "1_mask", "p1/1_mask": None, "p2/2": "2_mask", "p2/2_mask": None}
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train2017", "val2017"), ["train", "val"]),
+        (("trainval", "test"), ["train", "test"]),
+        (("train_val", "TEST"), ["train", "test"]),
+        (("training1", "test"), ["all"]),
+    ],
+)
+def test_splits_of_a_year_and_to_be_divided(folders: tuple[str, str], splits: list[str], tmp_path: Path) -> None:
+    for k, folder in enumerate(folders):
+        touch(tmp_path, f"images/{folder}/{k}.jpg", f"masks/{folder}/{k}.png")
+    assert list(find(tmp_path).splits) == splits
+
+
+def test_a_test_that_would_be_trained_on_is_told(tmp_path: Path) -> None:
+    for k in range(8):
+        folder = "test" if k > 4 else "wells"
+        save(tmp_path / f"images/{folder}/{k}.png", photo(k))
+        save(tmp_path / f"masks/{folder}/{k}.png", disc())
+    (told,) = findings(tmp_path).of("split-divided")
+    assert told.severity == "warning"
+    assert "3 images in test/, divided like all others" in told.message
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "wells").rename(tmp_path / kind / "train")
+    assert not findings(tmp_path).of("split-divided")
+
+
+@pytest.mark.parametrize("further", ["{}_mask_1", "{}_mask-2"])
+def test_a_further_mask_of_an_image_is_an_error(further: str, tmp_path: Path) -> None:
+    for k in range(3):
+        save(tmp_path / f"images/benign ({k}).png", photo(k))
+        save(tmp_path / f"masks/benign ({k})_mask.png", disc())
+    assert not findings(tmp_path).of("mask-without-image")
+    save(tmp_path / f"masks/{further.format('benign (1)')}.png", disc())
+    (told,) = findings(tmp_path).of("mask-without-image")
+    assert told.severity == "error"
+    assert told.message.startswith("1 image with several masks")
+    assert "numpy.maximum" in told.remedy
+
+
+def test_a_mask_whose_image_is_gone_is_none_of_another_where_images_are_numbered(tmp_path: Path) -> None:
+    for name in ("a", "a_1", "a_2"):
+        save(tmp_path / f"images/{name}.png", photo(len(name)))
+        save(tmp_path / f"masks/{name}.png", np.asarray(disc()))
+    (tmp_path / "images/a_2.png").unlink()
+    (told,) = findings(tmp_path).of("mask-without-image")
+    assert told.severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("2021_field_{}", "2023_field_{}"), ("patient1_slice{}", "patient2_slice{}_seg_v1")]
+)
+def test_images_and_masks_of_different_numbers_are_not_paired(image: str, mask: str, tmp_path: Path) -> None:
+    touch(
+        tmp_path, *(f"images/{image.format(k)}.tif" for k in (1, 2)), *(f"masks/{mask.format(k)}.tif" for k in (1, 2))
+    )
+    with pytest.raises(DataError, match="no name in common"):
+        find(tmp_path)
+
+
+COUNTED = ("00", "01", "02")
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "remedy"),
+    [
+        (["images/{}.jpg", "labels/trimaps/{}.png"], "in other folders", "move what is in labels/trimaps/ to labels/"),
+        (
+            ["images/10k/train/{}.jpg", "labels/colour/train/{}.png", "labels/ids/train/{}.png"],
+            "in other folders",
+            "move what is in labels/colour/train/ or labels/ids/train/ to labels/10k/train/",
+        ),
+        (["images/{}.jpg", "groundTruth/{}.mat"], "3 images and no masks, but 3 .mat files", "write the arrays as PNG"),
+        (["images/{}.jpg", "masks/{}_1stHO.png", "masks/{}_2ndHO.png"], "no name in common", "choose one mask of each"),
+        (["images/{}.jpg", "masks/{}/1.png", "masks/{}/2.png"], "no name in common", "merge them into one"),
+        (["imagesTr/{}_0000.png", "imagesTr/{}_0001.png", "labelsTr/{}.png"], "no name", "if 2 images are channels of"),
+        (
+            ["images/{}.jpg", "Annotations/{}.xml", "SegmentationClass/{}.png"],
+            "no masks in Annotations/, but SegmentationClass/ beside",
+            "rename Annotations/, and call it masks/",
+        ),
+        (
+            ["imagesTr/{}.nii.gz", "labelsTr/{}.nii.gz"],
+            "no image in them",
+            "there are 6 .nii.gz files: write their slices",
+        ),
+        (["labels/{}.png", "images/notes {}.pdf"], "0 images and 3 masks", "copy the images into"),
+    ],
+)
+def test_why_nothing_is_paired_is_told(names: list[str], given: str, remedy: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(name.format(k) for name in names for k in COUNTED))
+    with pytest.raises(DataError) as told:
+        find(tmp_path)
+    assert given in told.value.given
+    assert remedy in told.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [
+        (["set/train/images/{}.png", "set/train/masks/{}.png"], "give ROOT/set"),
+        (
+            ["Tile 1/images/{}.jpg", "Tile 1/masks/{}.png", "Tile 2/images/{}.jpg", "Tile 2/masks/{}.png"],
+            "give ROOT/Tile 1, or another like it; or gather all in images/ and masks/, with a folder Tile 1/",
+        ),
+        (
+            ["JPEGImages/{}.jpg", "SegmentationClass/{}.png", "SegmentationObject/{}.png", "Annotations/{}.xml"],
+            "move JPEGImages/ to images/ and SegmentationClass/ or SegmentationObject/, the one that has a class a",
+        ),
+        (["leftImg8bit/train/a/{}_l.png", "gtFine/train/a/{}_ids.png"], "move leftImg8bit/ to images/ and gtFine/ to"),
+        (
+            ["train/{}.png", "train_labels/{}_L.png", "val/{}.png", "val_labels/{}_L.png"],
+            "move train/ to train/images/ and train_labels/ to train/masks/, and the others likewise",
+        ),
+        (["train/{}_sat.jpg", "train/{}_mask.png", "valid/{}_sat.jpg"], "move *_mask.* to masks/ and the other images"),
+        (["a {}.bmp", "a {}_outlined.bmp"], "if *_outlined.* are the masks: move *_outlined.* to masks/"),
+        (["volume-{}.nii", "segmentation-{}.nii"], "there are 6 .nii files: write their slices as TIFF"),
+        (["{}.jpg", "{}.json"], "there are 3 .json files: draw the outlines into masks first"),
+        (["train2017/{}.jpg", "annotations/instances.json"], "there is a .json file: draw the outlines"),
+        (["cells 1/{}.tif", "cells 2/{}.tif", "README.txt"], "arrange the files so, or give another folder"),
+        (["train/{}.png", "test/{}.png"], "arrange the files so, or give another folder"),
+    ],
+)
+def test_what_to_do_with_other_layouts_is_told(names: list[str], remedy: str, tmp_path: Path) -> None:
+    touch(tmp_path, *{name.format(k) for name in names for k in COUNTED})
+    with pytest.raises(LayoutError) as told:
+        find(tmp_path)
+    assert told.value.remedy.startswith(remedy.replace("ROOT", str(tmp_path)))
+
+
+def test_where_only_a_test_is_found_what_lies_beside_may_be_for_training(tmp_path: Path) -> None:
+    for place in ("test", "learn"):
+        save(tmp_path / place / "images/a.png", photo(len(place)))
+        save(tmp_path / place / "masks/a.png", disc())
+    (told,) = check(survey(find(tmp_path), workers=1)).of("beside-splits")
+    assert told.files == ("learn",)
+    assert "call the folder train/" in told.remedy

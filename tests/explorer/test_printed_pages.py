@@ -1,0 +1,70 @@
+"""The report and the demo's page, printed and on a phone: their styles, on pieces of the pages themselves."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from chromium import in_browser
+
+pytestmark = in_browser
+A4 = 718
+"""px between margins of 1 cm."""
+CELL = "0.39 [0.33, 0.46]"
+
+
+def template(place: str) -> str:
+    return (files("whatwhere") / place).read_text(encoding="utf-8")
+
+
+def shown(browser: Any, place: str, body: str, width: int, media: str) -> Any:
+    """A page with the styles of a template."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.emulate_media(media=media)
+    style = re.search(r"<style>.*?</style>", template(place), re.DOTALL)
+    assert style
+    page.set_content(f"<!doctype html>{style[0]}<main>{body}</main>")
+    return page
+
+
+def widest_table() -> str:
+    head = max(re.findall(r"<tr>(?:<th>.*?</th>)+</tr>", template("explain/report.html")), key=len)
+    rows = "".join(f"<tr><td>encoder {at}</td>{f'<td>{CELL}</td>' * (head.count('<th>') - 1)}</tr>" for at in range(5))
+    return f'<div class="wide"><table>{head}{rows}</table></div>'
+
+
+def test_the_widest_table_of_the_report_is_printed_whole(browser: Any) -> None:
+    page = shown(browser, "explain/report.html", widest_table(), A4, "print")
+    assert page.evaluate("document.querySelector('table').offsetWidth") <= A4
+    assert page.locator(".wide").evaluate("one => getComputedStyle(one).overflowX") == "visible"
+
+
+@pytest.mark.parametrize(
+    ("place", "piece", "name"),
+    [
+        ("explain/report.html", '<div class="chips"><i style="background: #123456"></i></div>', ".chips i"),
+        ("explain/report.html", '<div class="stack"><i style="background: #123456; width: 9px"></i></div>', ".stack i"),
+        ("explain/report.html", '<div class="bar" style="--v: 1; --c: #123456"></div>', ".bar"),
+        ("pages/demo.html", '<span class="meter"><i style="width: 80%"></i></span>', ".meter i"),
+        ("pages/demo.html", '<span class="chip" style="background: #123456"></span>', ".chip"),
+    ],
+    ids=["legend", "shares", "bar", "meter", "chip"],
+)
+def test_colours_that_mean_something_are_printed(browser: Any, place: str, piece: str, name: str) -> None:
+    """Backgrounds are not, unless a page asks for it."""
+    page = shown(browser, place, piece, A4, "print")
+    style = "(one) => [null, '::before'].map((part) => getComputedStyle(one, part).printColorAdjust)"
+    assert page.locator(name).evaluate(style) == ["exact", "exact"]
+
+
+def test_the_demos_table_scrolls_on_a_phone_and_the_page_does_not(browser: Any) -> None:
+    table = re.search(r"<div[^>]*><table>.*?</table></div>|<table>.*?</table>", template("pages/demo.html"), re.DOTALL)
+    assert table
+    plain = re.sub(r"{%.*?%}", "", table[0])
+    filled = re.sub(r"{{.*?}}", "0.856", plain)
+    page = shown(browser, "pages/demo.html", filled, 390, "screen")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("table").evaluate("one => one.offsetWidth") > 0
+    assert not page.locator(".meter").first.is_visible()
