@@ -392,7 +392,7 @@ class Engine:
             raise ModelError(
                 f"{name_of(self.model.network)} gives probabilities: of noise, numbers from 0 to 1",
                 "logits",
-                "return what goes into its last sigmoid or softmax, or wrap it: p.logit() of one channel, p.log() of several",
+                "return what goes into its last sigmoid or softmax, or wrap it: p.logit() of one channel, else p.log()",
             )
 
 
