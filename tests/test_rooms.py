@@ -15,7 +15,7 @@ HEIGHT = {
     room: height
     for height, rooms in enumerate(
         (
-            ("errors",), ("records", "writing", "cuda_graph", "plain_torch"), ("data", "field"), ("network",),
+            ("errors",), ("records", "writing", "lock", "cuda_graph", "plain_torch"), ("data", "field"), ("network",),
             ("judge",), ("paint",), ("learn",), ("explain",), ("chosen",), ("segmenter",),
             ("cli", "demo", "explorer", "__main__"),
         )

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from whatwhere import __version__
-from whatwhere.errors import ModelError, OutputError, WhatwhereError, absent, refused
+from whatwhere.errors import OutputError, WhatwhereError, absent, no_model, refused
 from whatwhere.writing import check_place, write_json
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def predict(
         if _is_absent(one) and not glob.glob(one, recursive=True):  # noqa: PTH207 (of absolute ones too)
             raise absent(one)
     if _is_absent(model):
-        raise ModelError(f"there is no file {model}", "a model file (.safetensors) or a run folder", "check the path")
+        raise no_model(model)
     from whatwhere.paint import predict as paint_all
 
     if prove:

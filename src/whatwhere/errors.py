@@ -30,6 +30,7 @@ __all__ = [
     "absent",
     "in_a_line",
     "is_out_of_memory",
+    "no_model",
     "refused",
     "unwritten",
 ]
@@ -115,6 +116,11 @@ class ClusterError(WhatwhereError):
 def absent(given: object) -> DataError:
     """What is said of an input that names nothing."""
     return DataError(f"there is no {given}", "an image, a folder or a glob that matches some", "check the path")
+
+
+def no_model(path: object) -> ModelError:
+    """What is said of a model's path that names nothing."""
+    return ModelError(f"there is no file {path}", "a model file (.safetensors) or a run folder", "check the path")
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}

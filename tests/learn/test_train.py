@@ -390,7 +390,7 @@ def test_where_files_cannot_be_held_one_trains_all_the_same(tmp_path: Path, monk
     def unknown(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("whatwhere.learn.lock.fcntl.flock", unknown)
+    monkeypatch.setattr("whatwhere.lock.fcntl.flock", unknown)
     with RunFolder(tmp_path).held(resume=False):
         pass
 

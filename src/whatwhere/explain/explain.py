@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from whatwhere.data.findings import many
 from whatwhere.data.sets import ImageSet
 from whatwhere.explain.cases import Case, Pixel, held_together
 from whatwhere.explain.diagnose import diagnose
@@ -139,6 +140,6 @@ def _folders_noted(folders: list[str], images: int) -> list[str]:
         else "probes were scored on other images than they were fitted on, but of the same folder"
     )
     return [
-        f"Intervals resample images; {of} from {count} folder{'' if count == 1 else 's'} (patients, flights), and "
+        f"Intervals resample images; {of} from {many(count, 'folder')} (patients, flights), and "
         f"may be more alike than that; {fitted}."
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.data.findings import many
 from whatwhere.explain.anatomy import Layer
 from whatwhere.explain.cases import Case
 from whatwhere.explain.diagnosis import Diagnosis
@@ -75,8 +76,7 @@ class Explanation:
     versions: dict[str, str]
 
     def __str__(self) -> str:
-        images = f"{len(self.images)} image{'' if len(self.images) == 1 else 's'}"
-        parts = [f"{self.network}, {images}, {self.seconds:.0f} s"]
+        parts = [f"{self.network}, {many(len(self.images), 'image')}, {self.seconds:.0f} s"]
         parts += [str(part) for part in (self.levels, self.skips, self.sights) if part is not None]
         parts += [str(one) for one in self.diagnoses if one.found]
         return "\n\n".join([*parts, *self.notes])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
+from whatwhere.data.findings import many
 from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import NOT_MEASURED, Levels, Reading
 from whatwhere.explain.measured import Measured
@@ -32,7 +33,7 @@ def answers(e: Explanation) -> dict[str, list[str]]:
 def measured_on(e: Explanation) -> str:
     """How many images, and what they were held against."""
     against = "their masks" if e.truth else "the network's own painting (there are no masks)"
-    return f"Measured on {_count(len(e.images), 'image')} against {against}, in {e.seconds:.0f} seconds, seed {e.seed}."
+    return f"Measured on {many(len(e.images), 'image')} against {against}, in {e.seconds:.0f} seconds, seed {e.seed}."
 
 
 def aim(e: Explanation) -> str:
@@ -370,7 +371,3 @@ def _signed(value: Measured) -> str:
     if value.low is None or value.high is None:
         return f"{value.value or 0:+.2f}"
     return f"{value.value or 0:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.errors import OutputError, TrainingError, in_a_line
-from whatwhere.learn.lock import alone
+from whatwhere.lock import alone
 from whatwhere.writing import left_behind, to_json, whole_file
 
 __all__ = ["RunFolder", "RunRecord"]
@@ -98,8 +98,8 @@ class RunFolder:
             OutputError: as for `open`.
         """
         self.open(resume=resume)
-        with alone(self.root / ".lock") as ours:
-            if not ours:
+        with alone(self.root / ".lock") as held:
+            if held is None:
                 raise TrainingError(
                     f"another process is training into {self.root}",
                     "one at a time",

@@ -325,7 +325,7 @@ class _Trainer:
 
     def _no_room(self, crops: int) -> TrainingError:
         return TrainingError(
-            f"memory ran out with {_crops(crops)} of {self.plan.training.crop} px",
+            f"memory ran out with {many(crops, 'crop')} of {self.plan.training.crop} px",
             "a step that fits",
             "use a smaller crop or width, or with several processes a larger accumulate",
         )
@@ -356,7 +356,7 @@ class _Trainer:
         if self.recorder is not None:
             self.recorder.forget()
         self.view.say(
-            f"memory ran out; going on with {parts} parts of {_crops(batch // parts)} a step (the same batch)"
+            f"memory ran out; going on with {parts} parts of {many(batch // parts, 'crop')} a step (the same batch)"
         )
 
     def _count(self, result: StepResult, kept: float) -> None:
@@ -494,10 +494,6 @@ def _check_same(begun: Mapping[str, str], found: Mapping[str, str]) -> None:
                 "the data folder that it was started with",
                 "name that folder, or train anew in another run folder",
             )
-
-
-def _crops(count: int) -> str:
-    return f"{count} crop{'s' * (count != 1)}"
 
 
 def _peak_memory(machine: Machine) -> int:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from whatwhere.errors import ModelError, in_a_line
+from whatwhere.errors import ModelError, in_a_line, no_model
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.unet import UNet
 from whatwhere.plain_torch import kept_random, plain_torch
@@ -233,7 +233,7 @@ def load_model(path: Path | str, module: nn.Module | None = None) -> Model:
             "train first, go on with --resume, or name the file",
         )
     if not path.is_file():
-        raise ModelError(f"there is no file {path}", "a model file (.safetensors) or a run folder", "check the path")
+        raise no_model(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -6,7 +6,6 @@ and moved to its place by one rename, so that no unfinished file ever has a fini
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,18 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.errors import OutputError, PlaceError, unwritten
+from whatwhere.lock import alone
 from whatwhere.paint.journal import Journal, read_journal, sync_file, sync_folder, write_all
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.work import Painted
 from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, open_labels, sync_box
 from whatwhere.records import Box, Classes
 from whatwhere.writing import is_there
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # on Windows nobody is kept from painting twice at one place
-    fcntl = None
 
 __all__ = [
     "JournaledSink",
@@ -67,36 +61,20 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    with writing(folder):
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # network drives lock what may be written
-    try:
-        _hold(handle, folder)
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # all is gone, or another process has begun there since
-                ours = os.path.samestat(os.fstat(handle), (folder / _LOCK).stat())
-                if ours and not read_journal(folder / _JOURNAL)[1]:
-                    shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(handle)
-        with suppress(OSError):  # what a network drive keeps of an open file's folder
-            folder.rmdir()
-
-
-def _hold(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # else a file system without locks
+    with alone(folder / _LOCK) as held:
+        if held is None:
             raise TakenError(
                 f"{folder.with_suffix('')} is being painted by another process",
                 "one at a time",
                 "wait for it, or choose another folder with -o",
-            ) from error
+            )
+        try:
+            yield
+        finally:
+            if held.is_here() and not read_journal(folder / _JOURNAL)[1]:
+                shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # what a network drive keeps of an open file's folder
+        folder.rmdir()
 
 
 def discard(folder: Path) -> None:
