@@ -161,6 +161,8 @@ VARIANTS = {
     "base": Variant(),
     "no class weights": _training(class_weights=()),
     "no crops by class": _training(class_aware=0.0),
+    "balanced, 1e-3": Variant({"network": {"balanced": True}, "training": {"learning_rate": 1e-3}}),
+    "not balanced, 3e-3": Variant({"network": {"balanced": False}, "training": {"learning_rate": 3e-3}}),
     "half the rate": _training(learning_rate=1.5e-3),
     "twice the rate": _training(learning_rate=6e-3),
     "a quick rise": _training(warmup=0.05),

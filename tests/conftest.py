@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from whatwhere.network import Model, load_model
 
 torch.set_num_threads(1)
 threadpool_limits(1)  # also of what numpy calls: two files are tested at a time
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # and of the programs that tests start
 
 
 @pytest.fixture(scope="session")

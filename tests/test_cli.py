@@ -46,6 +46,12 @@ def test_help_lists_the_verbs_and_imports_no_torch() -> None:
     assert all(verb in done.stdout for verb in VERBS)
 
 
+def test_what_only_explaining_needs_is_not_waited_for_by_all_that_trains() -> None:
+    slow = "{'sklearn', 'matplotlib', 'jinja2', 'sympy', 'torch._dynamo'}"
+    done = python("-c", f"import sys, whatwhere.segmenter; sys.exit(', '.join({slow} & set(sys.modules)) or None)")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb: str, run_cli: Cli) -> None:
     done = run_cli(verb, "--help")
@@ -286,7 +292,6 @@ def test_ctrl_c_exits_with_130_and_the_run_goes_on(discs: Path, disc_plan: Plan,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     while not (run / "history.jsonl").exists() and child.poll() is None:
         time.sleep(0.05)

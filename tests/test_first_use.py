@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,10 +21,8 @@ Say = Callable[..., str]
 
 def real(folder: Path, *arguments: object) -> str:
     """In a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "whatwhere", *map(str, arguments)], cwd=folder, capture_output=True, text=True,
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = [sys.executable, "-m", "whatwhere", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ from whatwhere.data.images import without_alpha
 from whatwhere.data.mapping import class_colors
 from whatwhere.data.sets import ImageSet
 from whatwhere.errors import DataError, ModelError, PlanError, WhatwhereError, in_a_line
-from whatwhere.explain import Explanation
-from whatwhere.explain import explain as explain_set
 from whatwhere.judge import Comparison, Scores
 from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
@@ -51,6 +49,9 @@ from whatwhere.paint.quantise import quantise as quantise_sets
 from whatwhere.plain_torch import kept_random, plain_torch
 from whatwhere.records import Classes, Normalisation
 from whatwhere.writing import check_place, whole_file
+
+if TYPE_CHECKING:
+    from whatwhere.explain import Explanation
 
 __all__ = ["Segmenter", "check", "compare", "evaluate", "explain", "plan", "quantise", "train"]
 
@@ -304,6 +305,8 @@ def explain(
     place = (name, *pixel) if name is not None and pixel is not None else None
     if name is not None and place is None:
         raise DataError(f"the image {name!r} without a pixel", "both --image and --pixel", "add --pixel X,Y")
+    from whatwhere.explain import explain as explain_set  # a third of the time that all else takes to be imported
+
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
 
 

@@ -144,6 +144,7 @@ def test_large_images_without_edges_are_cut_around_a_pixel_that_counts(healthy: 
     assert notes == ["Of images larger than 512 px a square of that side was taken, around its middle."]
 
 
+@pytest.mark.slow
 def test_a_pixel_that_no_label_lies_near_is_explained_without_a_mask(healthy: Model, tmp_path: Path) -> None:
     said = explain(healthy, as_set([large()]), pixel=("toy-0", 20, 30), out=tmp_path)
     assert not said.truth

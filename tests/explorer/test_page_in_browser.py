@@ -127,12 +127,12 @@ def go(page: Page, hash_: str) -> None:
     wait_until_still(page)
 
 
-def until(holds: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
+def until(holds: Callable[[], Any], why: str | Callable[[], str], seconds: float = PATIENCE) -> Any:
     """What `holds` gives as soon as it is true."""
     end = time.monotonic() + seconds
     while not (found := holds()):
         if time.monotonic() > end:
-            pytest.fail(why)
+            pytest.fail(why if isinstance(why, str) else why())
         time.sleep(0.05)
     return found
 
@@ -167,6 +167,16 @@ def drawn(page: Page, side: str = "painting", slot: int = 0) -> str:
 def choose(page: Page, x: int, y: int) -> None:
     surface(page).click(position=spot(page, x, y))
     until(lambda: f"pixel={x},{y}" in hash_of(page), "the address does not name the pixel")
+
+
+def point_at(page: Page, x: int, y: int) -> None:
+    """Moves the pointer there, and again while the page still takes another shape; what is said follows it."""
+
+    def followed() -> bool:
+        surface(page).hover(position=spot(page, x, y))
+        return f"x {x}, y {y}" in page.locator(".pixel-head").first.inner_text()
+
+    until(followed, "the pointer is not followed")
 
 
 def valve(page: Page, path: str = "skip 0", slot: int = 0) -> Any:
@@ -267,7 +277,7 @@ def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> N
     page.route("**/api/painting", lambda route: held.append(route))
     page.keyboard.press("i")
     page.keyboard.press("]")
-    until(lambda: page.evaluate("1") and held, "no painting was asked for")
+    until(lambda: page.evaluate("1") and held, lambda: f"no painting was asked for at {hash_of(page)}")
     page.keyboard.press("Enter")
     page.mouse.click(x, y)
     assert undo.is_disabled(), "the next image is brushed where the last one is shown"
@@ -313,7 +323,7 @@ def test_a_tour_sets_the_same_controls_that_a_visitor_has(visit: Open) -> None:
 def words_of(page: Page, holds: str) -> str:
     """What the tour says, as soon as it says this."""
     words = page.locator(".tour-words")
-    until(lambda: holds in words.inner_text(), f"not said: {holds}")
+    until(lambda: holds in words.inner_text(), lambda: f"not said: {holds}, but: {words.inner_text()}")
     return str(words.inner_text())
 
 
@@ -330,6 +340,20 @@ def test_tours_say_what_is_shown_and_no_more(visit: Open) -> None:
         go(page, f"#model={model}&tour=presence,2")
         page.locator(".tour .primary").click()
         words_of(page, said)
+
+
+def test_an_address_counts_though_that_of_an_earlier_change_is_written_over_it(visit: Open) -> None:
+    page = visit("#tour=sight,0")
+    earlier = hash_of(page)
+    page.evaluate(
+        """(earlier) => {
+          location.hash = "#model=bare&tour=presence,1";
+          history.replaceState(null, "", earlier);  // as the page itself does, a little after a change
+        }""",
+        earlier,
+    )
+    words_of(page, "So throw the rest of the place away")
+    until(lambda: "model=bare" in hash_of(page), lambda: f"the address is {hash_of(page)}")
 
 
 def test_void_does_not_count_as_disagreement(visit: Open, disc_run: Path) -> None:
@@ -882,8 +906,7 @@ def test_slow_evidence_blocks_neither_pointer_nor_painting(visit: Open) -> None:
     page.wait_for_selector('.network[data-slot="0"][aria-busy=false]')
     until(lambda: page.evaluate("1") and held, "no evidence was asked for")  # asking the page lets its requests come in
     assert page.locator(".evidence-button.waits").count() == 1, "the wait can't be seen"
-    surface(page).hover(position=spot(page, 33, 33))
-    until(lambda: "x 33, y 33" in page.locator(".pixel-head").first.inner_text(), "the pointer is blocked")
+    point_at(page, 33, 33)
     valve(page, "bottleneck").locator("input[value=cut]").check()
     until(lambda: "changed" in changed(page), "the painting is blocked")
     held[0].continue_()
@@ -978,8 +1001,7 @@ def test_no_words_are_cut_off(visit: Open) -> None:
     nothing_is_cut()
     head, said = page.locator(".pixel-head").first, set()
     for x in range(0, SIDE, 4):  # over the ground and the disc, one of which is painted wrong
-        surface(page).hover(position=spot(page, x, 11))
-        until(lambda x=x: f"x {x}, y 11" in head.inner_text(), "the pointer is not followed")
+        point_at(page, x, 11)
         if (other := "the mask says" in head.inner_text()) not in said:
             said.add(other)
             nothing_is_cut()

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,13 @@ LARGE = (
     "MONAI BasicUNet instance", "MONAI UNet", "MONAI UNet 3-d", "MONAI DynUNet", "MONAI SegResNet",
 )  # fmt: skip
 """To follow them three times takes long."""
+LARGEST = "EfficientNet-Lite0 U-Net", "whatwhere's U-Net, residual", "MONAI BasicUNet instance"
+"""To follow them once takes long; networks much like them are followed."""
+
+
+def shown(specimens: Sequence[Specimen], *slow: str) -> list[Any]:
+    """Of the zoo, those so named only where there is time."""
+    return [pytest.param(one, id=one.name, marks=[pytest.mark.slow] if one.name in slow else []) for one in specimens]
 
 
 def units_of(found: Field, layer: str, count: int, seed: int = 0) -> list[tuple[int, ...]]:
@@ -39,7 +48,7 @@ def followed(specimen: Specimen) -> tuple[nn.Module, Field]:
     return module, field(module, specimen.shape)
 
 
-@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+@pytest.mark.parametrize("specimen", shown(ZOO, *LARGEST))
 def test_gradients_fill_the_window(specimen: Specimen) -> None:
     torch.manual_seed(0)
     module = positive(specimen.build())
@@ -62,10 +71,7 @@ def test_gradients_fill_the_window(specimen: Specimen) -> None:
             assert high - stop <= slack, (unit, real, window)
 
 
-@pytest.mark.parametrize("specimen", [
-    pytest.param(specimen, id=specimen.name, marks=[pytest.mark.slow] if specimen.name in LARGE else [])
-    for specimen in ZOO
-])  # fmt: skip
+@pytest.mark.parametrize("specimen", shown(ZOO, *LARGE, *LARGEST))
 def test_what_is_known_from_another_size_is_what_would_be_found(specimen: Specimen) -> None:
     module, known = followed(specimen)
     shape = (specimen.shape[0], *(2 * size for size in specimen.shape[1:]))
@@ -97,7 +103,7 @@ def test_an_image_that_is_large_beside_what_is_known_is_followed_anew() -> None:
     assert large.canvases == field(net, (1, 132, 128)).canvases
 
 
-@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+@pytest.mark.parametrize("specimen", shown(ZOO, *LARGEST))
 def test_gradients_of_every_level_lie_in_its_windows(specimen: Specimen) -> None:
     torch.manual_seed(0)
     module = positive(specimen.build())
@@ -123,7 +129,7 @@ TILED = [
 ]
 
 
-@pytest.mark.parametrize("specimen", TILED, ids=lambda s: s.name)
+@pytest.mark.parametrize("specimen", shown(TILED, *LARGEST))
 def test_tiles_with_the_halo_equal_the_whole_image(specimen: Specimen) -> None:
     torch.manual_seed(1)
     module, found = specimen.build().double().eval(), followed(specimen)[1]

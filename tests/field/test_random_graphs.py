@@ -67,7 +67,7 @@ def networks(draw: st.DrawFn, dims: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("dims", SIZES)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_gradients_lie_inside_and_reach_all_sides(dims: int, data: st.DataObject) -> None:
     module, shape = positive(data.draw(networks(dims))), SIZES[dims]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,10 +27,7 @@ HERE = Path(__file__).parent
 def together(*command: object) -> None:
     """Runs two processes by torchrun on a free port."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, *map(str, command)], check=False, capture_output=True, text=True, env=environment, timeout=300
-    )
+    done = subprocess.run([*launcher, *map(str, command)], check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -399,6 +400,30 @@ def test_colour_photographs_begin_with_imagenet(tmp_path: Path) -> None:
     assert "pretrained" not in read.network_config, "a model file holds its weights, not where they came from"
 
 
+@pytest.mark.usefixtures("installed")
+def test_of_many_classes_in_few_steps_ways_up_are_balanced_and_the_rate_is_lower(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (128, 128, 3), np.uint8) for _ in range(4)]
+    many, few = (
+        segmenter.write_arrays(
+            images, [np.arange(128) // 16 % count + np.zeros((128, 1), np.uint8)] * 4, tmp_path / name
+        )
+        for name, count in (("many", 6), ("few", 3))
+    )
+
+    def chosen(root: Path, **budget: Any) -> tuple[bool, float]:
+        made = segmenter.plan(root, device="cpu", encoder=LITE0, **budget)
+        assert ("network.balanced" in made.reasons) == made.network.balanced
+        assert "balanced" not in made.network_config, "a model file holds its weights, not how they began"
+        return made.network.balanced, made.training.learning_rate
+
+    usual, hasty = (False, 3e-3), (True, 1e-3)
+    assert {chosen(many, time=time) for time in ("1s", "5h")} == {usual}
+    assert any(chosen(many, time=f"{2**power}s") == hasty for power in range(12))
+    assert [chosen(many, epochs=epochs) for epochs in (10, 1000, 5000)] == [usual, hasty, usual]
+    assert chosen(few, epochs=1000) == usual
+
+
 def test_without_the_weights_the_plan_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whatwhere.learn.planning.pretrained_file", lambda: None)
     made = segmenter.plan(pictures(tmp_path), epochs=1, device="cpu")
@@ -462,6 +487,7 @@ def test_a_model_of_timm_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ('encoder = "plain"', 'encoder = "timm:hf-hub:a/b"', r"encoder = 'timm:hf-hub:a/b'; expected"),
         ('encoder = "plain"', "encoder = 3", r"network\.encoder = 3; expected text in quotes"),
         ("pretrained = false", "pretrained = true", r"pretrained = true and encoder = 'plain'; expected an encoder"),
+        ("balanced = false", "balanced = true", r"balanced = true and pretrained = false; expected both or neither"),
         ("pretrained = false", "pretrained = 1", r"network\.pretrained = 1; expected true or false"),
         ("encoder_rate = 0.2", "encoder_rate = 2", r"encoder_rate = 2; expected a number from 0 to 1"),
     ],

@@ -965,7 +965,9 @@ def test_the_pilot_stops_values_that_overflow(disc_plan: Plan, tmp_path: Path) -
         train(of_floats(disc_plan), made([image] * 4, [labels] * 4), tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["cats", "isbi_membrane", "camvid"])
+@pytest.mark.parametrize(
+    "name", ["isbi_membrane", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cats", "camvid"))]
+)
 def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     root = request.config.rootpath.parent / "shared" / "data" / name
     if not root.is_dir():
@@ -1026,6 +1028,24 @@ def test_a_run_begins_with_given_weights_and_overflows_go_back_to_them(
     assert train(begun, sets, tmp_path / "run").steps == 2
     assert [float(stem.mean()) for stem in seen[:2]] == [0.25, 0.25]
     assert not torch.equal(seen[2], seen[1]), "they learn"
+
+
+def test_a_balanced_run_begins_with_other_ways_up_and_nothing_else(
+    begun: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first: dict[bool, dict[str, torch.Tensor]] = {}
+
+    def seen(network: nn.Module, *given: Any, **options: Any) -> StepResult:
+        first.setdefault(balanced, {name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return train_step(network, *given, **options)
+
+    monkeypatch.setattr(training, "load_pretrained", lambda network: _stem(network).fill_(0.25))
+    monkeypatch.setattr(training, "train_step", seen)
+    for balanced in (False, True):
+        plan = replace(begun, network=replace(begun.network, balanced=balanced))
+        assert train(plan, sets, tmp_path / f"{balanced}").steps == 2
+    changed = {name for name, tensor in first[True].items() if not torch.equal(tensor, first[False][name])}
+    assert changed == {f"up.{level}.0.weight" for level in begun.network.skips}
 
 
 def test_a_run_that_goes_on_needs_no_weights_from_elsewhere(

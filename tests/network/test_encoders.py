@@ -23,6 +23,7 @@ from whatwhere.explain.anatomy import UNetAnatomy, untrained_like
 from whatwhere.network import (
     PHOTOGRAPHS,
     UNet,
+    balance,
     load_model,
     load_pretrained,
     pretrained_file,
@@ -77,6 +78,7 @@ def test_tiles_are_exact(size: tuple[int, int]) -> None:
     assert proof.passed, proof
 
 
+@pytest.mark.slow
 def test_tiles_are_proved_of_the_network_that_photographs_get() -> None:
     """It sees nearly a thousand pixels: no tile of it fits into the 1024 that usually do for a proof."""
     proof = prove(model_of(unet(depth=5, width=2, encoder=LITE0)), picture(1300, 1290))
@@ -111,6 +113,29 @@ def test_it_is_the_classifier_it_claims_to_be() -> None:
         features = F.relu6(F.batch_norm(features, *norm, eps=1e-3)).mean((2, 3))
         answer = F.linear(features, weights["_fc.weight"], weights["_fc.bias"]).argmax(1)
         assert int(answer) in right, (name, int(answer))
+
+
+@installed
+@pytest.mark.parametrize("up", ["transpose", "bilinear"])
+@pytest.mark.parametrize("skips", [None, (0, 2)])
+def test_what_comes_from_below_is_as_loud_as_the_skip_beside_it(up: str, skips: tuple[int, ...] | None) -> None:
+    torch.manual_seed(0)
+    network = UNet(3, 2, width=8, depth=4, encoder=LITE0, up=up, skips=skips)
+    load_pretrained(network)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = torch.stack([torch.from_numpy(picture(64, 64, 3, seed=seed)).permute(2, 0, 1) for seed in range(4)])
+    images = (images.float() - 127) / 128
+    balance(network, images)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {f"up.{level}.0.weight" for level in network.skips}
+    came: dict[int, torch.Tensor] = {}
+    for level in network.skips:
+        network.up[level].register_forward_hook(lambda *given, level=level: came.update({level: given[-1]}))
+    with torch.no_grad():
+        levels = network.train().encode(images)
+        network.decode(levels)
+    for level in network.skips:
+        assert float(came[level].std()) == pytest.approx(float(levels[level].std()), rel=0.1), level
 
 
 def _as_classifier_sees(photograph: np.ndarray) -> torch.Tensor:

@@ -22,8 +22,9 @@ __all__ = ["NetworkPlan", "Plan", "TrainingPlan", "duration_text", "parse_durati
 class NetworkPlan:
     """The arguments of ``network.UNet`` that a plan may choose.
 
-    ``pretrained`` puts ImageNet weights into the encoder before the first step; nothing is read when going on. With
-    ``module``, the name of a network that the caller gives, nothing else counts.
+    ``pretrained`` puts ImageNet weights into the encoder before the first step; nothing is read when going on.
+    ``balanced`` then makes the ways up as loud as the skips beside them (see ``network.balance``). With ``module``, the
+    name of a network that the caller gives, nothing else counts.
     """
 
     width: int = 32
@@ -36,6 +37,7 @@ class NetworkPlan:
     max_width: int = 512
     encoder: str = "plain"
     pretrained: bool = False
+    balanced: bool = False
     module: str = ""
 
     def __post_init__(self) -> None:
@@ -53,6 +55,8 @@ class NetworkPlan:
             raise PlanError(
                 "pretrained = true and encoder = 'plain'", "an encoder with weights", "set pretrained = false"
             )
+        if self.balanced and not self.pretrained:
+            raise PlanError("balanced = true and pretrained = false", "both or neither", "set balanced = false")
         if not known_encoder(self.encoder):
             raise PlanError(f"encoder = {self.encoder!r}", "'plain', 'efficientnet-lite0' or 'timm:NAME'", "")
         if self.encoder != "plain" and (self.depth not in range(2, 6) or self.padding != "same"):
@@ -185,7 +189,7 @@ class Plan:
         """The arguments of ``network.UNet``."""
         sizes = {"in_channels": self.normalisation.channels, "classes": self.classes.count}
         network = asdict(self.network)
-        del network["pretrained"], network["module"]
+        del network["pretrained"], network["balanced"], network["module"]
         return sizes | network
 
     def to_json(self) -> dict[str, Any]:

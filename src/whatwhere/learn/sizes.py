@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TypeVar
 
+import torch
+
 from whatwhere.data.facts import Survey
 from whatwhere.data.pieces import SIDE
+from whatwhere.learn.plan import NetworkPlan, TrainingPlan
 from whatwhere.network import Machine, UNet, cost
 
-__all__ = ["Reasoned", "all_pixels", "depth_of", "receptive_field", "sizes_of", "typical_side"]
+__all__ = ["Reasoned", "all_pixels", "depth_of", "hurried", "receptive_field", "sizes_of", "typical_side"]
 
 T = TypeVar("T")
 Reasoned = tuple[T, str]
@@ -24,7 +27,10 @@ _WIDTHS = (64, 32, 16, 8)
 _FEW_CLASSES = 4
 """More classes than these are told apart less well by the narrowest network than by the next, if that sees enough."""
 _NARROW_SPEED = 0.5
-"""The share of their speed that processors reach with the narrowest."""
+"""The share of their speed that processors reach with the narrowest, and with the depthwise layers of encoders."""
+_CROPS_HURRIED = 800, 5000
+"""From how many to how many crops what is new beside ImageNet's features does not settle at the usual rate; in fewer it
+gets no farther at a lower one."""
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _CROPS_LEAST, _PASSES_WANTED = 8000, 100
@@ -183,18 +189,14 @@ def _width(
         return (16, "what the encoder knows needs no wide decoder"), False
     if seconds is None:
         return (32, "the usual width, as no time is set"), False
-    speed = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
-    speed *= machine.cores if machine.device == "cpu" else machine.multiprocessors
-    channels, count = survey.normalisation().channels, survey.classes.count
+    count = survey.classes.count
     passes = _PASSES_WANTED * all_pixels(survey) / crop**2
     wanted = round(min(_CROPS_WANTED, max(_CROPS_LEAST, passes)))
 
-    @cache
     def seen_by(width: int) -> float:
         """The crops that a network of this width sees in the time."""
-        network = UNet(channels, count, width=width, depth=depth, max_width=512)
-        work = 3 * cost(network, (channels, crop, crop)).multiply_adds  # forward, and twice that backward
-        return seconds * speed / work * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
+        speed = _speed(machine) * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
+        return seconds * speed / _work(survey.normalisation().channels, count, width, depth, crop, encoder)
 
     enough = count > _FEW_CLASSES and seen_by(_WIDTHS[-2]) >= _CROPS_LEAST / 2
     widths = _WIDTHS[:-1] if enough else _WIDTHS
@@ -203,6 +205,38 @@ def _width(
     few = f" (enough for few images: all pixels {_PASSES_WANTED} times)" if wanted < _CROPS_WANTED else ""
     what = f"the widest that sees {wanted:,} crops{few} in time" if seen >= wanted else "the narrowest"
     return (width, f"{what}; it will see about {seen:,.0f} of {crop} px"), width == widths[-1] and seen < _CROPS_LEAST
+
+
+def hurried(survey: Survey, machine: Machine, network: NetworkPlan, training: TrainingPlan) -> bool:
+    """Whether what is new beside ImageNet's features sees too few crops of many classes to settle at the usual rate.
+
+    Measured with EfficientNet-Lite0's features and eleven classes; with two the usual rate was as good, or better.
+    """
+    assert survey.classes is not None
+    channels, count = survey.normalisation().channels, survey.classes.count
+    if network.encoder != "efficientnet-lite0" or not network.pretrained or count <= _FEW_CLASSES:
+        return False
+    if training.seconds is None:
+        crops = float(training.steps(all_pixels(survey)) * training.batch)
+    else:
+        work = _work(channels, count, network.width, network.depth, training.crop, network.encoder)
+        crops = training.seconds * _speed(machine) * _NARROW_SPEED / work
+    least, most = _CROPS_HURRIED
+    return least <= crops < most
+
+
+def _speed(machine: Machine) -> float:
+    """Multiply-adds a second in training."""
+    each = _SPEED.get((machine.device.partition(":")[0], machine.precision), 20e9)
+    return each * (machine.cores if machine.device == "cpu" else machine.multiprocessors)
+
+
+@cache
+def _work(channels: int, classes: int, width: int, depth: int, crop: int, encoder: str) -> int:
+    """Multiply-adds with which the network learns from one crop: forward, and twice that backward."""
+    with torch.device("meta"):  # its shapes tell what it costs: no weights are drawn
+        network = UNet(channels, classes, width=width, depth=depth, max_width=512, encoder=encoder)
+    return 3 * cost(network, (channels, crop, crop)).multiply_adds
 
 
 def all_pixels(survey: Survey) -> int:

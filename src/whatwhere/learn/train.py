@@ -41,6 +41,8 @@ from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimiz
 from whatwhere.learn.view import SilentView, TrainingView
 from whatwhere.network import (
     Machine,
+    UNet,
+    balance,
     load_pretrained,
     prepare_torch,
     pretrained_parameters,
@@ -54,6 +56,8 @@ from whatwhere.writing import write_json
 __all__ = ["train"]
 
 _MOST_REWINDS = 5
+_BALANCED = 8
+"""Crops on which a network that begins with weights from elsewhere is balanced."""
 _FEW_STEPS = 50
 """A run that made fewer steps than this is told to be too short."""
 
@@ -215,7 +219,12 @@ class _Trainer:
     def _begin(self) -> None:
         """From random weights, or those that the plan names; the plan is written once the pilot has flown."""
         if self.plan.network.pretrained:
-            load_pretrained(self.state.network)
+            network = self.state.network
+            load_pretrained(network)
+            if self.plan.network.balanced:
+                assert isinstance(network, UNet)
+                few = torch.stack([self.crops.crop_number(number)[0] for number in range(_BALANCED)])
+                balance(network, few.to(self.machine.device))
             self.state.average.network.load_state_dict(self.state.network.state_dict())
             self._hold()
         if self.world.leads:

@@ -1,5 +1,6 @@
 """The U-Net, what it costs, and the model file."""
 
+from whatwhere.network.balance import balance
 from whatwhere.network.cost import Cost, cost
 from whatwhere.network.encoders import known_encoder
 from whatwhere.network.halo import halo
@@ -38,6 +39,7 @@ __all__ = [
     "Skip",
     "UNet",
     "as_model",
+    "balance",
     "build",
     "constants_of",
     "cost",

@@ -31,10 +31,11 @@ class Page {
     find("#below").append(this.closer.element);
     this.wire();
     this.store.watch((changed) => this.react(changed));
-    addEventListener("hashchange", () => {
-      if (!/(^#|&)(model|image)=/.test(location.hash)) return; // not an address of this page
-      if (location.hash.slice(1) !== this.address) {
-        this.store.set({ ...START, ...this.possible(fromAddress(location.hash)) });
+    addEventListener("hashchange", (event) => {
+      const { hash } = new URL(event.newURL); // not location's: by now the address of an earlier change may be written there
+      if (!/(^#|&)(model|image)=/.test(hash)) return; // not an address of this page
+      if (hash.slice(1) !== this.address) {
+        this.store.set({ ...START, ...this.possible(fromAddress(hash)) });
         this.writeAddress(); // without what is not here
       }
     });
