@@ -475,7 +475,7 @@ def test_the_real_program_says_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that takes nothing")
-@pytest.mark.parametrize("quiet", [(), ("-q",)], ids=["live", "quiet"])
+@pytest.mark.parametrize("quiet", [pytest.param((), marks=pytest.mark.slow), ("-q",)], ids=["live", "quiet"])
 def test_a_full_disk_behind_the_screen_is_no_fault_of_ours(quiet: tuple[str, ...], discs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "whatwhere", "plan", discs, "--time", "1m", "-o", tmp_path / "plan.toml", *quiet]
     with Path("/dev/full").open("w") as full:

@@ -28,7 +28,7 @@ from whatwhere.paint import Engine
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-@pytest.mark.parametrize("classes", [3, ["ground", "cat", "lamp"]])
+@pytest.mark.parametrize("classes", [pytest.param(3, marks=pytest.mark.slow), ["ground", "cat", "lamp"]])
 def test_a_module_made_elsewhere_paints_as_it_would_in_one_piece(classes: Any, tmp_path: Path) -> None:
     monai = pytest.importorskip("monai.networks.nets")
     torch.manual_seed(0)

@@ -79,7 +79,8 @@ def test_what_only_names_the_folder_tells_nothing_of_another() -> None:
 
 
 @pytest.mark.parametrize(("folders", "over"), [
-    ("abcdef", "5-fold over images"), ("abc", "3-fold over images"), ("aabb", "2-fold over folders of images"),
+    pytest.param("abcdef", "5-fold over images", marks=pytest.mark.slow),
+    ("abc", "3-fold over images"), ("aabb", "2-fold over folders of images"),
     ("a", "4-fold over quarters of the image"),
 ])  # fmt: skip
 def test_each_value_tells_how_many_folds_there_were_and_of_what(folders: str, over: str, healthy: Model) -> None:
@@ -97,7 +98,7 @@ def test_each_value_tells_how_many_folds_there_were_and_of_what(folders: str, ov
              "probes were scored on other folders than they were fitted on."),
     ("aaaa", "the 4 images come from 1 folder (patients, flights), and may be more alike than that; "
              "probes were scored on other images than they were fitted on, but of the same folder."),
-    ("abcd", ""),
+    pytest.param("abcd", "", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_the_report_says_that_images_of_a_folder_may_be_alike(folders: str, said: str, healthy: Model) -> None:
     told = explain(healthy, in_folders(folders))

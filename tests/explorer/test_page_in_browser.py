@@ -356,6 +356,7 @@ def test_an_address_counts_though_that_of_an_earlier_change_is_written_over_it(v
     until(lambda: "model=bare" in hash_of(page), lambda: f"the address is {hash_of(page)}")
 
 
+@pytest.mark.slow
 def test_void_does_not_count_as_disagreement(visit: Open, disc_run: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [disc_picture(seed, SIDE) for seed in range(300, 306)]
@@ -372,6 +373,7 @@ def test_void_does_not_count_as_disagreement(visit: Open, disc_run: Path) -> Non
     assert float(said[1]) / 100 == pytest.approx((painted == masks[0])[counts].mean(), abs=0.006)
 
 
+@pytest.mark.slow
 def test_where_one_class_alone_has_an_interior_nothing_is_said_of_what(visit: Open, disc_run: Path) -> None:
     lines = np.zeros((SIDE, SIDE), np.uint8)
     lines[:, ::20] = 1
@@ -452,6 +454,7 @@ def files_of(folder: Path, *sides: int) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_the_chosen_image_stays_in_sight_among_many(visit: Open, disc_run: Path, tmp_path: Path) -> None:
     with served(Desk([("discs", load_model(disc_run))], files_of(tmp_path, *[SIDE] * 12))) as there:
         page = visit(at=there)
@@ -581,6 +584,7 @@ def test_a_dropped_file_is_taken_in(visit: Open) -> None:
     assert page.locator("#drop").is_hidden()
 
 
+@pytest.mark.slow
 def test_uploads_that_had_to_make_room_leave_the_page_too(
     visit: Open, disc_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -697,7 +701,7 @@ def test_all_of_it_by_keyboard(visit: Open) -> None:
 
 
 @pytest.mark.skipif(find_spec("axe_playwright_python") is None, reason="axe-playwright-python is not installed")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious(visit: Open, scheme: str) -> None:
     import axe_playwright_python
 
@@ -791,6 +795,7 @@ def note_refusals(page: Page, refused: list[str]) -> None:
     page.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
 
 
+@pytest.mark.slow
 def test_tours_fit_images_of_any_size(visit: Open, unlabelled: str) -> None:
     refused: list[str] = []
     page = visit("#image=wide.png&tour=sight,2", at=unlabelled, route=lambda page: note_refusals(page, refused))
@@ -820,6 +825,7 @@ SEEN = """colour => {
 }"""
 
 
+@pytest.mark.slow
 def test_letters_on_colours_can_be_read(visit: Open) -> None:
     page = visit()
     colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.random.default_rng(0).integers(0, 256, (300, 3))]
@@ -873,6 +879,7 @@ def test_what_has_the_focus_is_not_under_the_questions(visit: Open) -> None:
         assert not page.evaluate(hidden), page.evaluate("document.activeElement.outerHTML")
 
 
+@pytest.mark.slow
 def test_who_asks_for_less_motion_gets_less_everywhere(visit: Open) -> None:
     page = visit(route=lambda page: page.route("**/api/painting", lambda _route: None), ready=False)
     page.wait_for_selector(".network[aria-busy=true]")
@@ -937,6 +944,7 @@ def test_where_the_labels_ask_nothing_no_probe_is_waited_for(visit: Open, disc_r
         words_of(page, "no probe tells what it knows (the labels of these images hold fewer than two classes)")
 
 
+@pytest.mark.slow
 def test_nothing_on_the_page_jumps(visit: Open) -> None:
     page = visit()
     parts = (".u", ".image-side", ".painting-side", ".pixel-panel", ".change-panel", "#below", "#strip")
@@ -978,6 +986,7 @@ OVERFLOW = "one => one.scrollWidth - one.clientWidth"
 SCREENS = ((1280, 720), (1366, 768), (1440, 900), (1920, 1080), (2560, 1440))
 
 
+@pytest.mark.slow
 def test_no_words_are_cut_off(visit: Open) -> None:
     page = visit()
     words = "html, .tabs, .pixel-head, .pixel-head *, .change-head, .ious :not(.bar)"
@@ -1059,6 +1068,7 @@ def test_a_finger_scrolls_over_the_pictures_and_brushes_with_a_brush(visit: Open
     assert swiped("painting") > 60, "a picture without a brush holds the page"
 
 
+@pytest.mark.slow
 def test_letters_are_as_large_as_the_browser_is_told(visit: Open) -> None:
     page = visit()
     size = "one => parseFloat(getComputedStyle(one).fontSize)"

@@ -84,7 +84,7 @@ def test_windows_are_those_of_the_field(layer: str, client: httpx.Client, desk: 
         assert (tuple(found["rows"][y]), tuple(found["columns"][x])) == expected
 
 
-@pytest.mark.parametrize("size", [(200, 147), (96, 64)])
+@pytest.mark.parametrize("size", [pytest.param((200, 147), marks=pytest.mark.slow), (96, 64)])
 def test_windows_repeat_with_the_period_away_from_the_rims(size: tuple[int, int]) -> None:
     desk = Desk([("net", model_of(unet(depth=2, classes=2), classes=2))], data=None)
     lens, shown = desk.lens("m0"), cut_to_size("i", "large", picture(*size))

@@ -94,6 +94,7 @@ def test_where_compiling_fails_the_run_goes_on_without(
     assert all(torch.equal(found[name], usual[name]) for name in usual)
 
 
+@pytest.mark.slow
 def test_the_time_of_compiling_is_none_of_the_learning_rate_s(
     monkeypatch: pytest.MonkeyPatch, discs: Path, tmp_path: Path
 ) -> None:

@@ -257,6 +257,7 @@ class _Dropping(Given):
         return nn.functional.dropout(super().forward(x), 0.3, self.training)
 
 
+@pytest.mark.slow
 def test_a_network_with_dropout_goes_on_to_the_same_weights(discs: Path, made: Plan, tmp_path: Path) -> None:
     short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Dropping"))
     with pytest.raises(KeyboardInterrupt):

@@ -74,6 +74,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster
     assert _content(tmp_path / "spread/a.zarr") == _content(tmp_path / "alone/a.zarr")
 
 
+@pytest.mark.slow
 def test_many_small_images_lose_nothing_by_a_killed_worker(
     tmp_path: Path, model_file: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
