@@ -487,7 +487,7 @@ def test_a_model_of_timm_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ('encoder = "plain"', 'encoder = "timm:hf-hub:a/b"', r"encoder = 'timm:hf-hub:a/b'; expected"),
         ('encoder = "plain"', "encoder = 3", r"network\.encoder = 3; expected text in quotes"),
         ("pretrained = false", "pretrained = true", r"pretrained = true and encoder = 'plain'; expected an encoder"),
-        ("balanced = false", "balanced = true", r"balanced = true and pretrained = false; expected both or neither"),
+        ("balanced = false", "balanced = true", r"balanced = true and pretrained = false; expected balanced with"),
         ("pretrained = false", "pretrained = 1", r"network\.pretrained = 1; expected true or false"),
         ("encoder_rate = 0.2", "encoder_rate = 2", r"encoder_rate = 2; expected a number from 0 to 1"),
     ],

@@ -56,7 +56,9 @@ class NetworkPlan:
                 "pretrained = true and encoder = 'plain'", "an encoder with weights", "set pretrained = false"
             )
         if self.balanced and not self.pretrained:
-            raise PlanError("balanced = true and pretrained = false", "both or neither", "set balanced = false")
+            raise PlanError(
+                "balanced = true and pretrained = false", "balanced with ImageNet weights only", "set balanced = false"
+            )
         if not known_encoder(self.encoder):
             raise PlanError(f"encoder = {self.encoder!r}", "'plain', 'efficientnet-lite0' or 'timm:NAME'", "")
         if self.encoder != "plain" and (self.depth not in range(2, 6) or self.padding != "same"):
