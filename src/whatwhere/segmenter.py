@@ -305,7 +305,7 @@ def explain(
     place = (name, *pixel) if name is not None and pixel is not None else None
     if name is not None and place is None:
         raise DataError(f"the image {name!r} without a pixel", "both --image and --pixel", "add --pixel X,Y")
-    from whatwhere.explain import explain as explain_set  # a third of the time that all else takes to be imported
+    from whatwhere.explain import explain as explain_set  # with what only it needs, which is slow to import
 
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
 

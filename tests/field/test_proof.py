@@ -20,8 +20,8 @@ from zoo_nets import ZOO, Specimen
 from whatwhere.field import Field, field
 
 LARGE = (
-    "whatwhere's U-Net, bilinear", "whatwhere's U-Net, residual", "U-Net odd size", "MONAI BasicUNet",
-    "MONAI BasicUNet instance", "MONAI UNet", "MONAI UNet 3-d", "MONAI DynUNet", "MONAI SegResNet",
+    "whatwhere's U-Net, bilinear", "U-Net odd size", "MONAI BasicUNet", "MONAI UNet", "MONAI UNet 3-d",
+    "MONAI DynUNet", "MONAI SegResNet",
 )  # fmt: skip
 """To follow them three times takes long."""
 LARGEST = "EfficientNet-Lite0 U-Net", "whatwhere's U-Net, residual", "MONAI BasicUNet instance"

@@ -87,22 +87,16 @@ def make_plan(
     choices.reasons["training.epochs" if epochs else "training.time"] = asked
     normalisation = _normalisation(survey, kind if pretrained else "plain")
     network = NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained)
-    training = TrainingPlan(
-        time=duration_text(seconds) if seconds is not None and epochs is None else "",
-        epochs=epochs or 0.0,
-        crop=crop,
-        batch=batch,
-    )
-    rate = _RATE
+    training = _training(survey, machine, choices, seconds, epochs, crop, batch)
     if hurried(survey, machine, network, training):
         network = replace(network, balanced=choices.take("network.balanced", _BALANCED))
-        rate = _HURRIED_RATE
+        training = replace(training, learning_rate=choices.take("training.learning_rate", _HURRIED_RATE))
     return Plan(
         seed=seed,
         classes=choices.take("classes", _classes(survey)),
         normalisation=choices.take("normalisation", normalisation),
         network=network,
-        training=_training(survey, machine, choices, training, rate),
+        training=training,
         augmentation=_augmentation(survey, normalisation[0], choices.reasons),
         split=choices.take("split", _split(survey)),
         reasons=choices.reasons,
@@ -124,13 +118,21 @@ def _training(
     survey: Survey,
     machine: Machine,
     choices: _Choices,
-    begun: TrainingPlan,
-    rate: Reasoned[float],
+    seconds: float | None,
+    epochs: float | None,
+    crop: int,
+    batch: int,
 ) -> TrainingPlan:
+    bare = TrainingPlan(
+        time=duration_text(seconds) if seconds is not None and epochs is None else "",
+        epochs=epochs or 0.0,
+        crop=crop,
+        batch=batch,
+    )
     return replace(
-        begun,
-        learning_rate=choices.take("training.learning_rate", rate),
-        warmup=choices.take("training.warmup", _warmup(survey, machine, begun)),
+        bare,
+        learning_rate=choices.take("training.learning_rate", _RATE),
+        warmup=choices.take("training.warmup", _warmup(survey, machine, bare)),
         cooldown=choices.take("training.cooldown", _COOLDOWN),
         class_aware=choices.take("training.class_aware", _class_aware(survey)),
         class_weights=choices.take("training.class_weights", _class_weights(survey)),

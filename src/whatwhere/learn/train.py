@@ -56,7 +56,7 @@ from whatwhere.writing import write_json
 __all__ = ["train"]
 
 _MOST_REWINDS = 5
-_BALANCED = 8
+_TO_BALANCE = 8
 """Crops on which a network that begins with weights from elsewhere is balanced."""
 _FEW_STEPS = 50
 """A run that made fewer steps than this is told to be too short."""
@@ -223,7 +223,7 @@ class _Trainer:
             load_pretrained(network)
             if self.plan.network.balanced:
                 assert isinstance(network, UNet)
-                few = torch.stack([self.crops.crop_number(number)[0] for number in range(_BALANCED)])
+                few = torch.stack([self.crops.crop_number(number)[0] for number in range(_TO_BALANCE)])
                 balance(network, few.to(self.machine.device))
             self.state.average.network.load_state_dict(self.state.network.state_dict())
             self._hold()

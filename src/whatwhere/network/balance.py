@@ -15,9 +15,9 @@ __all__ = ["balance"]
 def balance(network: UNet, images: Tensor) -> None:
     """Scales the ways up so that what they bring has the deviation of the skip that is joined to it.
 
-    ImageNet's features deviate by 3 to 9, what a way up begins with by 0.3: the first convolution of a decoder level
-    adds up both, hardly hears what comes from below, and the network first learns by colour alone. Level by level and
-    on images, as layer-sequential unit variance does (Mishkin & Matas 2016, arXiv 1511.06422).
+    ImageNet's features deviate many times as far as what a new way up begins with: the first convolution of a decoder
+    level adds up both and hardly hears what comes from below. Level by level and on images, as layer-sequential unit
+    variance does (Mishkin & Matas 2016, arXiv 1511.06422).
 
     Args:
         network: the weights of its ways up are changed, and nothing else.
