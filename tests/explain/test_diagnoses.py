@@ -174,6 +174,14 @@ def test_a_network_without_skips_whose_edges_are_sharp_is_not_called_blocky() ->
     assert "Edges are sharp" in one.words
 
 
+def test_where_nothing_has_an_edge_nobody_is_blamed_for_edges() -> None:
+    empty = [(image, np.zeros_like(labels)) for image, labels in toys(8)]
+    told = found(train(fresh(skips=()), empty, steps=10), empty[:5])
+    for cause in ("blocky", "boundary limited by label noise"):
+        assert not told[cause].found, told[cause].words
+        assert "no edge" in told[cause].words
+
+
 def test_a_network_without_levels_is_not_said_to_have_a_skip() -> None:
     torch.manual_seed(0)
     flat = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))

@@ -78,7 +78,7 @@ def test_the_report_needs_nothing_but_itself(explanation: Explanation, tmp_path:
 
 def test_what_a_chart_shows_can_be_read_in_a_table(explanation: Explanation, tmp_path: Path) -> None:
     assert explanation.levels is not None
-    asked = Presence("quarter", (1,), {one.layer.name: one.what for one in explanation.levels.readings})
+    asked = Presence("quarter", (1,), {one.layer.name: one.what for one in explanation.levels.readings}, 8)
     text = write_report(replace(explanation, presence=asked), tmp_path).read_text(encoding="utf-8")
     for section, row in (
         ("sight", f"<td>output</td><td>{explanation.sights['output'].theoretical}</td>"),

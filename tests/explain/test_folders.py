@@ -78,6 +78,31 @@ def test_what_only_names_the_folder_tells_nothing_of_another() -> None:
     assert "at least 0.5 % of the pixels" in together.accuracy["a"].method
 
 
+def _class_itself(images: int, cells: object) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """A feature that is the class, in images of which some cells hold it."""
+    counts = np.zeros((images, CELLS, CELLS, 2), int)
+    counts[..., 0] = 100
+    counts[..., 1][cells] = 100  # type: ignore[index]
+    return {"a": (counts[..., 1:] > 0) * 1.0}, list(counts)
+
+
+def test_who_was_never_shown_yes_is_not_asked() -> None:
+    half = np.s_[0, :, : CELLS // 2]  # the left half of the first image alone
+    assert measure_presence(*_class_itself(6, half), 2, 0) is None
+    first = np.s_[:6]  # all of one folder, none of the other
+    assert measure_presence(*_class_itself(12, first), 2, 0, np.repeat([0, 1], 6)) is None
+    some = measure_presence(*_class_itself(12, np.s_[:6, 0]), 2, 0, np.repeat([0, 0, 1, 2], 3))
+    assert some is None, "yes is in one folder alone"
+
+
+def test_what_few_images_hold_is_told_with_their_number() -> None:
+    two = np.s_[:2, :, : CELLS // 2]
+    found = measure_presence(*_class_itself(8, two), 2, 0)
+    assert found is not None
+    assert found.accuracy["a"].value == 1.0
+    assert (found.accuracy["a"].images, found.fewest) == (8, 2)
+
+
 @pytest.mark.parametrize(("folders", "over"), [
     pytest.param("abcdef", "5-fold over images", marks=pytest.mark.slow),
     ("abc", "3-fold over images"), ("aabb", "2-fold over folders of images"),

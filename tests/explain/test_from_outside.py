@@ -107,7 +107,7 @@ def test_every_figure_is_drawn_of_the_whole_explanation(
     draw: Callable[[Explanation], Figure], explanation: Explanation
 ) -> None:
     fair = Measured(0.7, None, None, images=8, pixels=100, method="", seed=0)
-    presence = Presence("image", (1,), {layer.name: fair for layer in explanation.layers})
+    presence = Presence("image", (1,), {layer.name: fair for layer in explanation.layers}, 8)
     assert draw(replace(explanation, presence=explanation.presence or presence)).axes
 
 
@@ -141,7 +141,7 @@ def test_values_below_chance_are_on_the_chart_of_yes_and_no(explanation: Explana
     readings = tuple(replace(one, where=poor) for one in explanation.levels.readings)
     levels = replace(explanation.levels, readings=readings)
     for accuracy, lowest in ((explanation.levels.readings[0].what, 0.1), (zero, 0.0)):
-        presence = Presence("image", (1,), {layer.name: accuracy for layer in explanation.layers})
+        presence = Presence("image", (1,), {layer.name: accuracy for layer in explanation.layers}, 8)
         assert draw_presence(presence, explanation.layers, levels).axes[0].get_ylim()[0] < lowest
 
 

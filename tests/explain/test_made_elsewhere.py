@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tiny import disc_picture
 from whatwhere import Segmenter
+from whatwhere.errors import ModelError
 from whatwhere.explain import graph_anatomy
 from whatwhere.explain.anatomy import Anatomy, UNetAnatomy
 from whatwhere.explain.graph_anatomy import GraphAnatomy
@@ -156,6 +157,14 @@ def test_evidence_on_the_part_is_that_on_the_whole() -> None:
 
     whole, *_ = integrated_gradients(margin, image, torch.zeros(1, 3, 1, 1))
     np.testing.assert_allclose(found, whole[0].sum(0).numpy(), atol=1e-5)
+
+
+def test_an_image_so_small_that_a_level_is_lost_is_refused() -> None:
+    anatomy = GraphAnatomy(strict((2, 2), (2, 2)), (1, 3, 16, 16))
+    assert [layer.name for layer in anatomy.layers][-1] == "decoder.0"
+    with pytest.raises(ModelError, match="other levels on images of 4x4 px than on images of 16x16 px"):
+        anatomy.carried(noise(4, 4))
+    assert len(anatomy.carried(noise(8, 8))) == len(anatomy.paths)
 
 
 def test_not_all_graphs_are_kept(monkeypatch: pytest.MonkeyPatch, exported: list[tuple[int, ...]]) -> None:

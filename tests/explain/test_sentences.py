@@ -142,7 +142,7 @@ def test_the_best_reader_of_yes_or_no_is_held_against_the_next(
     accuracy: Mapping[str, tuple[float, float, float]], said: str, explanation: Explanation
 ) -> None:
     of = {name: Measured(*value, images=8, pixels=100, method="", seed=0) for name, value in accuracy.items()}
-    told = words.presence(replace(explanation, presence=Presence("image", (1,), of)))
+    told = words.presence(replace(explanation, presence=Presence("image", (1,), of, 8)))
     assert told[0].endswith(said)
 
 
@@ -173,8 +173,14 @@ def test_of_a_single_image_a_part_was_never_seen(explanation: Explanation) -> No
     assert "in a quarter of the image never seen" in words.levels(replace(explanation, images=("toy-0",)))[1]
 
 
+@pytest.mark.parametrize(("fewest", "shown"), [(5, "the answer survives it"), (4, "was not shown to answer")])
+def test_a_class_of_few_images_gives_no_verdict_on_yes_or_no(fewest: int, shown: str, explanation: Explanation) -> None:
+    presence = Presence("image", (1,), {layer.name: sure(0.9) for layer in explanation.layers}, fewest)
+    assert shown in words.presence(replace(explanation, presence=presence))[1]
+
+
 def test_of_yes_or_no_the_probe_is_told_and_no_network_that_was_not_there(explanation: Explanation) -> None:
-    presence = Presence("quarter", (1,), {layer.name: sure(0.8) for layer in explanation.layers})
+    presence = Presence("quarter", (1,), {layer.name: sure(0.8) for layer in explanation.layers}, 8)
     said = " ".join(words.presence(replace(explanation, presence=presence)))
     assert "balanced accuracy of 0.80 [0.79, 0.81]" in said
     assert "the mean of yes and no" in said

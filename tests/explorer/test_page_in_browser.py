@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,89 @@ def test_tours_say_what_is_shown_and_no_more(visit: Open) -> None:
         go(page, f"#model={model}&tour=presence,2")
         page.locator(".tour .primary").click()
         words_of(page, said)
+
+
+def test_a_step_of_a_tour_sets_its_controls_for_the_next_model_and_image_too(visit: Open) -> None:
+    page = visit("#tour=skips,0")
+    page.locator(".tour .primary").click()
+    page.select_option("#model", label="bare")
+    words_of(page, "There is no skip to silence here")
+    page.select_option("#model", label="discs")
+    words_of(page, "Skip 0 brings only its mean")
+    until(lambda: valve(page).get_attribute("data-hold") == "mean", "the valve was not turned again")
+    go(page, "#model=discs&tour=sight,2")
+    page.locator(".tour .primary").click()
+    dab = until(lambda: re.search(r"edits=[^&]+", hash_of(page)), "nothing is dabbed")
+    page.keyboard.press("]")
+    until(lambda: "disc+1" in hash_of(page), lambda: f"the address is {hash_of(page)}")
+    wait_until_still(page)
+    until(lambda: dab[0] in hash_of(page), "the next image has no dab, and the tour says that it has")
+
+
+def test_a_tour_begun_while_an_image_loads_is_of_that_image(visit: Open) -> None:
+    page = visit()
+    held: list[Any] = []
+    page.route("**/images/i1", lambda route: held.append(route))
+    page.keyboard.press("]")
+    until(lambda: page.title() and held, "the image is not asked for")
+    page.locator(".question").first.click()
+    assert page.locator(".questions").is_visible(), "it is told of an image that has gone"
+    for route in held:
+        route.continue_()
+    words_of(page, "The image goes in at the left top")
+    assert "disc+1" in hash_of(page)
+
+
+def test_yes_or_no_is_asked_again_of_an_image_that_was_left(visit: Open) -> None:
+    page = visit()
+    answered = page.locator(".presence")
+    until(lambda: "Balanced accuracy" in answered.inner_text(), "no answer")
+    held: list[Any] = []
+    page.route("**/images/i1/levels", lambda route: held.append(route))
+    page.keyboard.press("]")
+    until(lambda: page.title() and held, "the levels are not asked for")  # a route is told of in a call
+    until(lambda: "waiting" in answered.inner_text(), "the next image has the answer of the last")
+    page.keyboard.press("[")
+    until(lambda: "Balanced accuracy" in answered.inner_text(), "it waits for ever")
+    for route in held:
+        route.continue_()
+
+
+def test_a_level_says_nothing_of_the_pixel_before(visit: Open) -> None:
+    page = visit()
+    node = page.locator('.network[data-slot="0"] .node[data-layer="bottleneck"]')
+    until(lambda: "here it reads" in node.get_attribute("aria-label"), "it reads nothing")
+    held: list[Any] = []
+    page.route("**/api/pixel", lambda route: held.append(route))
+    choose(page, 2, 3)
+    until(lambda: "here it reads" not in node.get_attribute("aria-label"), "it reads what was at the last pixel")
+    assert held
+    for route in held:
+        route.continue_()
+    until(lambda: "here it reads" in node.get_attribute("aria-label"), "it reads nothing any more")
+
+
+def test_valves_of_one_level_do_not_overlap(visit: Open) -> None:
+    """As of U-Net++: four skips leave the first level, three the second."""
+    page = visit()
+    at = page.evaluate(
+        """async () => {
+          const { layoutU } = await import("/static/u-layout.js");
+          const layer = (role, level) => ({ name: `${role}.${level}`, role, level });
+          const four = [0, 1, 2, 3];
+          const side = (role) => four.map((level) => layer(role, level));
+          const skip = (level) => ({ name: `skip ${level}`, level, kind: "skip" });
+          const skips = four.flatMap((level) => Array.from({ length: 4 - level }, () => skip(level)));
+          const layers = [...side("encoder"), layer("bottleneck", 4), ...side("decoder")];
+          const paths = [...skips, { name: "bottleneck", level: 4, kind: "bottleneck" }];
+          return layoutU({ layers, paths }, 700, 560, 16);
+        }"""
+    )
+    lines = [line["y"] for line in at["skips"]]
+    assert len(lines) == 10
+    assert all(below - above >= 46 for above, below in pairwise(lines))
+    assert lines[-1] < at["bottleneck"]["y"]
+    assert at["bottleneck"]["y"] + at["picture"] / 2 <= at["height"]
 
 
 def test_an_address_counts_though_that_of_an_earlier_change_is_written_over_it(visit: Open) -> None:

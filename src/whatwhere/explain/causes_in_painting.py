@@ -6,6 +6,8 @@ numbers behind it, not a proof.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.ndimage import gaussian_gradient_magnitude
 from scipy.optimize import linear_sum_assignment
@@ -156,10 +158,15 @@ def _worst_object(seen: Observed) -> tuple[str, float] | None:
     return worst.name, worst.typical
 
 
+_NO_EDGE = "These images have no edge, neither in their masks nor in what is painted."
+
+
 def noisy_labels(seen: Observed) -> Diagnosis:
     """Edges of the masks that lie off the edges of the image, while the painted ones lie on them."""
     strict, loose = seen.scores.pooled["mean_boundary_f1"], seen.loose.pooled["mean_boundary_f1"]
     what = (seen.measured.what.value or 0.0) if seen.measured.what else 0.0
+    if math.isnan(strict):
+        return Diagnosis("boundary limited by label noise", False, _NO_EDGE)
     drawn, painted = _edge_strength(seen)
     numbers = {
         "Boundary F1 at 1 px": strict,
@@ -220,6 +227,8 @@ def blocky(seen: Observed) -> Diagnosis:
     if finest == 0:
         by = next((path.name for path in skips if path.level == 0 and path not in lost), "the bottleneck")
         return Diagnosis("blocky", False, f"Features of full resolution reach the decoder by {by}.", "", numbers)
+    if math.isnan(strict):
+        return Diagnosis("blocky", False, _NO_EDGE, "", {"finest level that reaches the decoder": float(finest)})
     if strict >= _SHARP:
         words = (
             f"Edges are sharp (Boundary F1 at 1 px: {strict:.2f}), though no skip finer than 1/{2**finest} is there."

@@ -123,7 +123,8 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
         )
     if presence is None and len(cases) > 1:
         said.append(
-            "Presence was not measured: no class is both there and absent often enough, even in parts of images."
+            "Presence was not measured: no class is both there and absent often enough, even in parts of images, and "
+            "in images or folders enough to learn both."
         )
     return tuple(said)
 

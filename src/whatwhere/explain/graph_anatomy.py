@@ -41,7 +41,19 @@ class GraphAnatomy:
         self.network = for_any_size(network, shape[1])
         self.windows = Windows(self.network)
         self._shape = tuple(shape)
-        self._program = lru_cache(_KEPT)(partial(_Program, self.network))
+        self._followed = lru_cache(_KEPT)(partial(_Program, self.network))
+
+    def _program(self, shape: tuple[int, ...]) -> _Program:
+        """For images of one size; its parts are those of the example, or nothing could be held against each other."""
+        program, example = self._followed(shape), self._followed(self._shape)
+        if not program.parts.are_as(example.parts):
+            raise ModelError(
+                f"{type(self.network).__name__} has other levels on images of {_sides(shape)} px than on images of "
+                f"{_sides(self._shape)} px",
+                "images large enough for more than one unit on its coarsest map",
+                "leave the small images out",
+            )
+        return program
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -147,6 +159,11 @@ class _Parts:
 
     def level(self, node: fx.Node) -> int:
         return max(self.halved[node])
+
+    def are_as(self, others: _Parts) -> bool:
+        """Whether the same layers and paths were found: a map of one unit is none, and its level is lost."""
+        levels, of_others = ([parts.level(node) for node in parts.cut] for parts in (self, others))
+        return list(self.layers) == list(others.layers) and levels == of_others
 
     @classmethod
     def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts:
@@ -290,6 +307,10 @@ def _same_as(logits: fx.Node) -> set[fx.Node]:
             break
         found.add(node)
     return found
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape[-2:]))
 
 
 def _channels(node: fx.Node) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.explain.measured import Measured, measured_accuracy
-from whatwhere.explain.probes import folds_over, held_out_logits
+from whatwhere.explain.probes import folds_over, held_out_logits, shown_both
 from whatwhere.records import VOID
 
 __all__ = ["VISIBLE", "Presence", "cell_counts", "measure_presence", "region_features"]
@@ -38,15 +38,17 @@ class Presence:
         region: ``"image"``, ``"quarter"`` or ``"sixteenth"``: what was pooled and asked about.
         classes: ids of the classes asked for: those that some regions hold and others do not.
         accuracy: by layer name, share of yes and no answered rightly, mean over both and over classes.
+        fewest: images that have one of the answers, of the answer that the fewest have.
     """
 
     region: str
     classes: tuple[int, ...]
     accuracy: dict[str, Measured]
+    fewest: int
 
     def to_json(self) -> dict[str, Any]:
         measured = {name: one.to_json() for name, one in self.accuracy.items()}
-        return {"region": self.region, "classes": list(self.classes), "accuracy": measured}
+        return {"region": self.region, "classes": list(self.classes), "fewest": self.fewest, "accuracy": measured}
 
 
 def cell_counts(labels: NDArray[np.uint8], cells: int, classes: int) -> Array:
@@ -62,7 +64,7 @@ def cell_counts(labels: NDArray[np.uint8], cells: int, classes: int) -> Array:
 def measure_presence(
     pooled: Mapping[str, Array], counts: Sequence[Array], classes: int, seed: int, together: Array | None = None
 ) -> Presence | None:
-    """Ask every layer; None if no class is both there and not there often enough.
+    """Ask every layer; None if no class is both there and not there often enough, and in images enough to learn both.
 
     Args:
         pooled: by layer ``(images, cells, cells, channels)``.
@@ -74,14 +76,19 @@ def measure_presence(
     for region in _PARTS:
         join = pixels.shape[1] // _PARTS[region]
         there, known = _there(pixels, join), _counted(pixels, join)
-        flat = there[known]
-        asked = [c for c in range(classes) if min(flat[:, c].sum(), (~flat[:, c]).sum()) >= _LEAST]
-        if asked and len(np.unique(groups[np.nonzero(known)[0]])) > 1:
+        images = np.nonzero(known)[0]
+        asked = {c: kept for c in range(classes) if (kept := _asked(there[known][:, c], groups[images])) is not None}
+        if asked:
             accuracy = {
-                name: _ask(_joined(cells, join), there, known, asked, groups, seed, region)
+                name: _ask(_joined(cells, join)[known], there[known], images, asked, groups, seed, region)
                 for name, cells in pooled.items()
             }
-            return Presence(region, tuple(asked), accuracy)
+            fewest = min(
+                len(np.unique(images[kept & (there[known][:, c] == held)]))
+                for c, kept in asked.items()
+                for held in (False, True)
+            )
+            return Presence(region, tuple(asked), accuracy, fewest)
     return None
 
 
@@ -124,22 +131,27 @@ def _joined(cells: Array, join: int) -> Array:
     return found
 
 
+def _asked(there: Array, groups: Array) -> Array | None:
+    """Of which regions a class is asked: those whose probe is shown yes and no; None with few of either answer."""
+    kept = shown_both(there, groups)
+    return kept if min((there & kept).sum(), (~there & kept).sum()) >= _LEAST else None
+
+
 def _ask(
-    features: Array, there: Array, known: Array, asked: Sequence[int], groups: Array, seed: int, region: str
+    x: Array, there: Array, images: Array, asked: Mapping[int, Array], groups: Array, seed: int, region: str
 ) -> Measured:
-    images, x = np.nonzero(known)[0], features[known]
     right, total = [], []
-    for class_id in asked:
-        answer = there[known][:, class_id].astype(int)
+    for class_id, kept in asked.items():
+        answer = there[:, class_id].astype(int)
         said = held_out_logits(x, answer, groups[images], 2).argmax(1)
         for truth in (0, 1):
-            asked_of = answer == truth
-            right.append(np.bincount(images, weights=asked_of & (said == truth), minlength=len(features)))
-            total.append(np.bincount(images, weights=asked_of, minlength=len(features)))
+            asked_of = kept & (answer == truth)
+            right.append(np.bincount(images, weights=asked_of & (said == truth), minlength=len(groups)))
+            total.append(np.bincount(images, weights=asked_of, minlength=len(groups)))
     method = (
         f"share of {region}s rightly told to hold a class (at least {100 * VISIBLE:g} % of the pixels) or not, mean "
         f"over yes and no and over classes; linear probe on features averaged over the {region}, "
         f"{folds_over(groups[images], images)}; pixels counts {region}s"
     )
     found = measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed)
-    return replace(found, pixels=len(x))
+    return replace(found, pixels=int(np.any(list(asked.values()), axis=0).sum()))

@@ -7,7 +7,7 @@ features. It is always scored on images that it was not fitted on.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "folds_over",
     "held_out_logits",
     "projected",
+    "shown_both",
     "softmax",
     "unit_of",
 ]
@@ -101,13 +102,29 @@ def held_out_logits(
     With ``seed``, the control: every probe is fitted on shuffled labels.
     """
     found = np.full((len(labels), classes), np.nan)
-    if len(np.unique(groups)) < 2:
-        return found
     rng = None if seed is None else np.random.default_rng(seed)
-    parts = GroupKFold(min(folds, len(np.unique(groups))))
-    for fitted, held_out in parts.split(features, labels, groups):
+    for fitted, held_out in _parts(groups, folds):
         shown = labels[fitted] if rng is None else rng.permutation(labels[fitted])
         found[held_out] = fit_probe(features[fitted], shown, classes).logits(features[held_out])
+    return found
+
+
+def _parts(groups: Array, folds: int = FOLDS) -> Iterator[tuple[Array, Array]]:
+    """Rows to fit on and rows to hold out, in turn; none where all are of one group."""
+    count = len(np.unique(groups))
+    if count > 1:
+        yield from GroupKFold(min(folds, count)).split(groups, groups=groups)
+
+
+def shown_both(labels: Array, groups: Array) -> Array:
+    """Whether the probe that `held_out_logits` asks of a row was fitted on more than one label: else it knows no other.
+
+    >>> shown_both(np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1])).tolist()
+    [False, False, False, False]
+    """
+    found = np.zeros(len(labels), bool)
+    for fitted, held_out in _parts(groups):
+        found[held_out] = len(np.unique(labels[fitted])) > 1
     return found
 
 

@@ -329,7 +329,10 @@ def presence(e: Explanation) -> list[str]:
     if e.presence is None and len(e.images) < 2:
         return ["Yes or no was not asked: a probe has to be fitted on other images, and there is one only."]
     if e.presence is None:
-        return ["In these images every class is always or hardly ever there, so yes or no could not be asked."]
+        return [
+            "In these images every class is always or hardly ever there, or in one of them or one folder alone, so yes "
+            "or no could not be asked."
+        ]
     names = " or ".join(repr(e.classes.names[c]) for c in e.presence.classes)
     accuracy, region = e.presence.accuracy, e.presence.region
     best, *others = sorted(accuracy, key=lambda name: accuracy[name].value or 0.0, reverse=True)
@@ -343,7 +346,7 @@ def presence(e: Explanation) -> list[str]:
         ahead = f" (not shown to be better than {rival})"
     if layers[best].role == "decoder" and "bottleneck" not in rivals:
         ahead += ": the right half of the U adds to it"
-    survives = (bottom.low or 0.0) > 0.5 and bottom.images >= ENOUGH
+    survives = (bottom.low or 0.0) > 0.5 and e.presence.fewest >= ENOUGH
     return [
         f"Asked of each {region} whether it holds {names} ({100 * VISIBLE:g} % of its pixels or more), a probe on "
         f"averages of the raw pixels has a balanced accuracy of {top}, of the bottleneck {bottom} (the mean of yes and "

@@ -194,12 +194,13 @@ class Reading:
                 known.study.pooled["bottleneck"][others], counts, known.presence.region, class_id
             )
             assert there is not None
-            probe = fit_probe(x, there.astype(int), 2)
             mine, _ = region_features(seen, None, known.presence.region, class_id)
             _, truth = region_features(seen, held, known.presence.region, class_id)
-            chances = [softmax(row)[1] for row in probe.logits(mine)]
+            chance = None
+            if 0 < there.sum() < len(there):  # else the other images show one answer only, and of none other is known
+                chance = max(softmax(row)[1] for row in fit_probe(x, there.astype(int), 2).logits(mine))
             said.append({
-                "id": class_id, "name": classes.names[class_id], "probability": max(chances),
+                "id": class_id, "name": classes.names[class_id], "probability": chance,
                 "present": None if truth is None or not truth.size else bool(truth.any()),
             })  # fmt: skip
         return {

@@ -41,6 +41,7 @@ export class Closer {
     const key = `${model.id} ${image}`;
     if (this.pairOf !== key) {
       this.pairOf = key;
+      this.presenceOf = ""; // of the same pair before: its answer is not here any more
       if (seen.truth) this.askWorth(model, image, () => this.pairOf === key);
       else fill(this.worth, words("No mask is known for this image, so what a path is worth can't be told."));
       fill(this.presence, words("waiting for the probes …"));
@@ -126,11 +127,11 @@ function worthTable(found) {
 /** @param {number | null} value */
 const signed = (value) => (value === null ? "–" : `${Math.abs(value) < 0.005 ? "" : value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
 
-/** @param {{classes: {id: number, name: string, probability: number, present: boolean | null}[], region: string, visible: number, score: import("./types.js").Measured}} found @param {import("./colours.js").ClassLook[]} looks */
+/** @param {{classes: {id: number, name: string, probability: number | null, present: boolean | null}[], region: string, visible: number, score: import("./types.js").Measured}} found @param {import("./colours.js").ClassLook[]} looks */
 function presenceTable(found, looks) {
   const rows = found.classes.map((one) => h("div", { class: "bar-row" }, chip(looks, one.id),
-    h("span", { class: "bar" }, h("i", { style: { width: `${100 * one.probability}%`, background: looks[one.id].color } })),
-    h("span", { class: "number", text: figure(one.probability) }),
+    h("span", { class: "bar" }, h("i", { style: { width: `${100 * (one.probability ?? 0)}%`, background: looks[one.id].color } })),
+    h("span", { class: "number", text: one.probability === null ? "–" : figure(one.probability), title: one.probability === null ? "the other images show one answer only" : "" }),
     h("span", { class: "verdict", text: one.present === null ? "" : one.present ? "is there" : "is not" })));
   const asked = found.region === "image" ? "averaged over the whole image, all place thrown away: is there a …?"
     : `averaged over each ${found.region} of the image: is there a … in the likeliest one?`;

@@ -20,6 +20,10 @@ export class Guide {
       h("span", { class: "ask-name", "aria-hidden": "true", text: "Ask" }),
       ...TOURS.map((tour) => h("button", { type: "button", class: "question", "data-tour": tour.id, text: tour.question, onclick: () => this.begin(tour.id) })));
     fill(this.element, this.questions, this.card);
+    /** The model and image that the step's controls were set for; null where an address set them. */
+    this.setFor = /** @type {string | null} */ (null);
+    /** The step that begins when what is chosen is there. */
+    this.wanted = /** @type {{id: string, step: number} | null} */ (null);
     store.watch((changed) => { if (changed.has("tour") || changed.has("step")) this.show(); });
     this.show();
   }
@@ -37,7 +41,7 @@ export class Guide {
   /** @param {string} id */
   begin(id) {
     this.enter(id, 0);
-    this.next.focus({ preventScroll: true });
+    if (this.tour) this.next.focus({ preventScroll: true });
   }
 
   /** @param {number} by */
@@ -49,15 +53,39 @@ export class Guide {
     else if (step >= 0) this.enter(tour.id, step);
   }
 
+  /** What the first view sees, where that is what is chosen: while another image or model loads, nothing. */
+  get current() {
+    const seen = this.look(), { image, model } = this.store.state;
+    return seen && seen.image.id === image && seen.model.id === model ? seen : null;
+  }
+
   /** @param {string} id @param {number} step */
   enter(id, step) {
-    const seen = this.look();
+    const seen = this.current;
     const tour = TOURS.find((one) => one.id === id);
-    if (!seen || !tour) return;
+    if (!tour) return;
+    this.wanted = seen ? null : { id, step };
+    if (!seen) return;
+    this.setFor = pairOf(seen);
     this.store.set({ ...tour.steps[step].set({ seen, store: this.store }), tour: id, step });
   }
 
+  /** Another image or model is there: a step's controls are set anew, as its words tell of them. */
+  follow() {
+    const seen = this.current, { tour, step } = this.store.state;
+    if (!seen) return;
+    if (this.wanted) this.enter(this.wanted.id, this.wanted.step);
+    else if (tour && this.setFor !== null && this.setFor !== pairOf(seen)) this.enter(tour, step);
+    this.setFor = pairOf(seen);
+  }
+
+  /** The controls are set by somebody else. */
+  given() {
+    this.setFor = this.wanted = null;
+  }
+
   leave() {
+    this.given();
     const { tour } = this.store.state;
     this.store.set({ tour: null, step: 0 });
     /** @type {HTMLElement | null} */ (this.questions.querySelector(`[data-tour="${tour}"]`))?.focus({ preventScroll: true });
@@ -75,7 +103,7 @@ export class Guide {
     this.back.disabled = step === 0;
     this.next.textContent = step + 1 === tour.steps.length ? "Done" : "Next";
     this.tell();
-    const seen = this.look();
+    const seen = this.current;
     const target = seen ? document.querySelector(tour.steps[step].show({ seen, store: this.store })) : null;
     target?.classList.add("lit");
     if (target && !inSight(target)) {
@@ -86,13 +114,16 @@ export class Guide {
   /** The words again, when new numbers have come. */
   tell() {
     const tour = this.tour;
-    const seen = this.look();
+    const seen = this.current;
     if (!tour) return;
     const step = tour.steps[Math.min(this.store.state.step, tour.steps.length - 1)];
     const words = seen ? step.say({ seen, store: this.store }) : "…";
     if (this.words.textContent !== words) this.words.textContent = words;
   }
 }
+
+/** @param {import("./seen.js").Seen} seen */
+const pairOf = (seen) => `${seen.model.id} ${seen.image.id}`;
 
 /** @param {Element} element */
 function inSight(element) {

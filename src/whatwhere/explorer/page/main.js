@@ -35,6 +35,7 @@ class Page {
       const { hash } = new URL(event.newURL); // not location's: by now the address of an earlier change may be written there
       if (!/(^#|&)(model|image)=/.test(hash)) return; // not an address of this page
       if (hash.slice(1) !== this.address) {
+        this.guide.given();
         this.store.set({ ...START, ...this.possible(fromAddress(hash)) });
         this.writeAddress(); // without what is not here
       }
@@ -104,6 +105,7 @@ class Page {
 
   onSeen() {
     this.showCloser();
+    this.guide.follow();
     this.guide.show();
     this.say();
   }

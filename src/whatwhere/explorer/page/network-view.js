@@ -177,7 +177,7 @@ export class NetworkView {
 
   /** @param {Set<string>} changed */
   react(changed) {
-    if (!this.seen || !this.modelId) return;
+    if (!this.seen || !this.modelId || this.seen.image.id !== this.store.state.image) return; // of the last image nothing is asked
     const own = this.slot === 0 ? "paths" : "otherPaths";
     if (changed.has(this.slot === 0 ? "model" : "other") || changed.has("image")) return; // `load` follows
     if (changed.has("x")) this.settle(this.seen);

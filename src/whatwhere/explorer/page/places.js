@@ -28,6 +28,9 @@ export function needsPlace(seen) {
   return middle(seen, (at) => atEdge(seen, answer, at, 1) && (!deep || deep[at] !== answer[at])) ?? telling(seen);
 }
 
+/** Whether the pixel that is chosen lies at an edge of the painting. @param {import("./tours.js").Scene} scene */
+export const placedAtEdge = ({ seen, store }) => atEdge(seen, seen.untouched.labels, store.state.y * seen.width + store.state.x, 1);
+
 /** The skip that is worth trying first: the finest. @param {import("./seen.js").Seen} seen */
 export const finestSkip = (seen) => seen.model.paths.find((path) => path.kind === "skip")?.name ?? null;
 

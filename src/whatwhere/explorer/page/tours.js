@@ -9,7 +9,7 @@
 import { capital, figure, percent, stepOf } from "./dom.js";
 import { scoresSentence } from "./speech.js";
 import { strokesOn } from "./state.js";
-import { needsContext, needsPlace, telling, finestSkip, first, agrees } from "./places.js";
+import { needsContext, needsPlace, placedAtEdge, telling, finestSkip, first, agrees } from "./places.js";
 
 /** Where every step begins, so that steps can be walked in any order. */
 const STILL = { paths: {}, edits: [], look: /** @type {const} */ ("painting"), evidence: false, tool: /** @type {const} */ ("point") };
@@ -116,7 +116,7 @@ export const TOURS = [
       { show: () => part(".change-panel"), set: (scene) => ({ ...STILL, look: "difference", paths: finestSkip(scene.seen) ? { [/** @type {string} */ (finestSkip(scene.seen))]: "mean" } : {} }),
         say: (scene) => (finestSkip(scene.seen) ? `${capital(finestSkip(scene.seen) ?? "")} brings only its mean. ${scores(scene)} The painting at the right shows what changed, the rest is pale.` : "There is no skip to silence here. Choose another model at the top, and compare.") },
       { show: () => valve("bottleneck"), set: (scene) => ({ ...STILL, look: "difference", paths: { [deepPath(scene)]: "mean" } }),
-        say: (scene) => `Now the skips pass and the bottleneck is silent. ${scores(scene)}${scene.seen.painted.record.full_scores ? " Compare the two bars: interior asks what, boundary asks where." : ""}` },
+        say: (scene) => `${finestSkip(scene.seen) ? "Now the skips pass and the bottleneck is silent" : "Now the only path is silent: nothing of this image comes through"}. ${scores(scene)}${scene.seen.painted.record.full_scores ? " Compare the two bars: interior asks what, boundary asks where." : ""}` },
       { show: () => part(".painting-side"), set: (scene) => ({ ...STILL, paths: noSkips(scene) }),
         say: (scene) => `${finestSkip(scene.seen) ? "All skips are silent" : "There are no skips"}: only the bottleneck speaks. ${scores(scene)} What is painted now came through it alone.` },
       { show: () => ".worth-panel", set: () => ({ ...STILL }),
@@ -128,7 +128,7 @@ export const TOURS = [
     id: "pixel", question: "Why this pixel?",
     steps: [
       { show: () => part(".pixel-panel"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),
-        say: (scene) => `A pixel at an edge, painted ${painted(scene)}. Four things can be asked: what the levels know here, what each path brings, what the pixels around say, and what else it could have been.` },
+        say: (scene) => `${placedAtEdge(scene) ? "A pixel at an edge" : "This pixel"}, painted ${painted(scene)}. Four things can be asked: what the levels know here, what each path brings, what the pixels around say, and what else it could have been.` },
       { show: () => part(".u"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen), layer: first(scene.seen) }),
         say: (scene) => `Follow the bars under the pictures down the left side and up the right: ${story(scene)}` },
       { show: () => part(".cuts"), set: (scene) => ({ ...STILL, ...needsPlace(scene.seen) }),

@@ -140,7 +140,7 @@ export class UView {
     const chevrons = at.steps.map(({ x, y, down }) =>
       s("path", { class: "step", d: down ? `M${x - 7} ${y - 3}l7 6 7-6` : `M${x - 7} ${y + 3}l7-6 7 6` }));
     const missing = at.rows.filter((level) => !at.skips.some((line) => line.path.level === level)).map((level) => {
-      const y = at.rows.indexOf(level) * at.pitch + 4 + at.picture / 2;
+      const y = at.tops[at.rows.indexOf(level)] + at.picture / 2;
       return s("text", { class: "none", x: at.width / 2, y, "text-anchor": "middle" }, "no skip at this level");
     });
     fill(this.drawing,
@@ -210,7 +210,11 @@ export class UView {
       const looks = this.looks;
       node.bar.classList.toggle("empty", !chances);
       fill(node.bar, ...(chances ?? []).map((chance, id) => h("i", { style: { width: `${100 * chance}%`, background: looks[id].color } })));
-      if (!chances) continue;
+      if (!chances) { // nor words of the pixel before
+        node.bar.title = "";
+        this.nameNode(layer, "");
+        continue;
+      }
       const best = chances.indexOf(Math.max(...chances));
       const told = `${looks[best].name} ${figure(chances[best])}`;
       node.bar.title = `here it reads ${chances.map((c, id) => `${looks[id].name} ${figure(c)}`).join(", ")}`;
