@@ -15,6 +15,8 @@ from scipy import ndimage
 from tiny_folders import Pair, disc, photo, save, write_folder
 
 from whatwhere.data import Findings, check, find, split, survey
+from whatwhere.errors import DataError
+from whatwhere.segmenter import plan
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TOML = "[[class]]\nvalue = 0\nname = 'ground'\n[[class]]\nvalue = 1\nname = 'disc'\n"
@@ -375,7 +377,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (left_and_right, "error", "mask-without-image", ["16 images with two masks, left and right", "-> merge the two"]),
     (other_names, "note", "names-differ", ["train/images/00_training.png, train/masks/00_manual1.png"]),
     (untold_missing_data, "warning", "missing-data", ["16 images with the value -9999", "GDAL no-data tag"]),
-    (untold_fill_values, "warning", "missing-data", ["16 images with the value 9.96921e+36", "GDAL no-data tag"]),
+    (untold_fill_values, "error", "missing-data", ["16 images with the value 9.96921e+36", "GDAL no-data tag"]),
     (numbers_with_gaps, "warning", "object-numbers", ["look like numbers of single objects, not classes: each is one"]),
     (ids_resized_with_smoothing, "warning", "blurred-ids", ["class 1, class 3: only lines", "nearest neighbour"]),
     (other_files, "note", "ignored", ["1 file of a kind that is not read", "notes.docx"]),
@@ -393,6 +395,39 @@ def test_it_fires(good: Path, spoil: Callable[[Path], None], severity: str, code
     for word in words:
         assert word in str(finding)
     assert found.fatal or severity != "error"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_images_with_the_limits_of_floats_cannot_be_trained_on_and_all_else_is_told(good: Path, dtype: str) -> None:
+    for path in sorted(good.glob("*/images/*")):
+        image = np.asarray(Image.open(path)).astype(dtype)
+        image[:15, :20] = np.finfo(dtype).min
+        tifffile.imwrite(path.with_suffix(".tif"), image, photometric="rgb")
+        path.unlink()
+    save(good / "train/masks/03.png", disc()[:30])
+    found = findings(good)
+    assert [item.code for item in found.items if item.severity == "error"] == ["size-mismatch", "missing-data"]
+    assert "-> name it in the files' GDAL no-data tag" in str(found.of("missing-data")[0])
+    assert found.of("classes")
+    assert found.of("sizes")
+    (good / "train/masks/03.png").unlink()
+    with pytest.raises(DataError, match=r"15 images with the value -.*no data, and no tag says so"):
+        plan(good, epochs=1)
+
+
+def test_copies_are_counted_within_each_split(good: Path) -> None:
+    for name in ("train/images/03", "train/images/07", "val/images/12", "val/images/15"):
+        save(good / f"{name}.png", photo(0))
+    (finding,) = findings(good).of("duplicate")
+    assert finding.files == tuple(f"{name}.png" for name in ("train/images/03", "train/images/07", "val/images/15"))
+
+
+def test_blank_images_of_both_sides_are_no_copies(good: Path) -> None:
+    for name in ("train/images/03", "train/images/04", "val/images/12"):
+        save(good / f"{name}.png", np.zeros((48, 64, 3), np.uint8))
+    found = findings(good)
+    assert found.of("constant-image")[0].count == 3
+    assert not found.of("duplicate-across-splits")
 
 
 def test_classes_of_one_area_each_are_no_numbers_of_objects(good: Path) -> None:

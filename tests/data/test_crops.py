@@ -248,6 +248,20 @@ def test_images_that_do_not_fit_are_read_once_for_several_crops_and_all_are_seen
     assert 150 < sum(classes) < 350
 
 
+@pytest.mark.parametrize("window", [0, 1, 7, 59, 60, 150])
+def test_images_of_a_class_are_drawn_as_from_a_list_of_all_that_hold_it(window):
+    presence = tuple(tuple(c for c in range(4) if index % (5 * c + 1) == 0) for index in range(60))
+    store = _counted(60, 10**6)[0]
+    source = Crops(store, presence, Normalisation((0.0,), (1.0,)), 8, STILL, 1.0, seed=1, window=window)
+    for number in range(0, 1500, 7):
+        here = {source._at(number // 8 + later) for later in range(window)}
+        for wanted in range(4):
+            every = [index for index, held in enumerate(presence) if wanted in held]
+            held = [index for index in every if index in here] or every
+            expected = held[np.random.default_rng(number).integers(len(held))]
+            assert source._holding(np.random.default_rng(number), wanted, number) == expected
+
+
 def test_a_store_keeps_what_was_asked_for_last_and_at_least_one():
     store, reads = _counted(4, 2 * 800)
     for index in (0, 1, 0, 2, 0, 1):

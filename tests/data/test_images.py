@@ -424,6 +424,33 @@ def test_where_a_tiff_has_no_data_is_the_mean_and_void(
     np.testing.assert_array_equal(labels == VOID, ~valid)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("tag", ["3.4028234663852886e+38", "3.40282e+38", "1.7976931348623157e+308", "1.79769e+308"])
+def test_where_no_data_is_a_limit_of_floats_its_tag_may_be_rounded(
+    tmp_path: Path, dtype: str, sign: int, tag: str
+) -> None:
+    """Or be the limit of a wider float."""
+    image = np.random.default_rng(0).normal(size=(8, 9)).astype(dtype)
+    image[:2] = sign * (float(np.finfo(dtype).max) if "308" in tag else float(np.finfo("float32").max))
+    text = f"{'-' if sign < 0 else ''}{tag}"
+    tifffile.imwrite(tmp_path / "a.tif", image, extratags=[(42113, "s", 0, text, False)])
+    found, valid = read_image_and_valid(tmp_path / "a.tif")
+    assert valid is not None
+    assert not valid[:2].any()
+    assert valid[2:].all()
+    np.testing.assert_array_equal(found[2:, :, 0], image[2:])
+
+
+def test_usual_numbers_mean_no_data_only_where_they_are_the_tags(tmp_path: Path) -> None:
+    image = np.float32([[0.1, np.nextafter(np.float32(0.1), np.float32(1))], [-9999, -9999.01]])
+    for place, tag in (((0, 0), "0.1"), ((1, 0), "-9999")):
+        tifffile.imwrite(tmp_path / "a.tif", image, extratags=[(42113, "s", 0, tag, False)])
+        valid = read_image_and_valid(tmp_path / "a.tif")[1]
+        assert valid is not None
+        assert [tuple(where) for where in np.argwhere(~valid).tolist()] == [place]
+
+
 def test_no_data_may_be_nan(tmp_path: Path) -> None:
     image = np.ones((8, 8), np.float32)
     image[:2] = np.nan

@@ -14,7 +14,7 @@ from tiny_folders import disc
 
 from whatwhere.data.images import read_mask
 from whatwhere.data.mapping import as_classes_are, class_colors, encode_mask, infer_classes, read_classes
-from whatwhere.data.values import count_values, soft_values
+from whatwhere.data.values import MOST_COUNTED, count_values, soft_values
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
 
@@ -129,6 +129,27 @@ def test_hundreds_of_colors_are_refused_with_count_and_file() -> None:
     cells = np.arange(700, dtype=np.uint16).repeat(4).reshape(40, 70)
     with pytest.raises(DataError, match=r"700 different values, .*if the values number single objects"):
         infer(cells)
+
+
+def test_of_a_photograph_in_a_masks_place_the_commonest_colours_are_kept_and_all_are_counted() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (160, 200, 3), np.uint8)
+    noise[:20] = 7, 8, 9
+    distinct = len(np.unique(noise.reshape(-1, 3), axis=0))
+    counts = count_values(noise)
+    assert (counts.distinct, counts.area) == (distinct, 160 * 200)
+    assert len(counts) == len(list(counts)) < 1000 < MOST_COUNTED < distinct
+    assert max(counts, key=lambda count: count.pixels).value == (7, 8, 9)
+    with pytest.raises(DataError, match=f"masks look like photographs: 0.png has {distinct:,} different colours"):
+        infer(noise, noise)
+    numbers = np.arange(40_000, dtype=np.uint16).repeat(2).reshape(200, 400)
+    numbers[:4] = 39_999
+    counts = count_values(numbers)
+    assert (counts.distinct, len(counts), list(counts)[-1].pixels) == (39_200, MOST_COUNTED, 4 * 400 + 2)
+    with pytest.raises(DataError, match=r"hold at least 39,200 different values, 39,200 of them in 0.png"):
+        infer(numbers)
+    mask = np.array([[0, 0, 0], [250, 0, 0]], np.uint8)[disc()]
+    with pytest.raises(DataError, match=f"hold at least {distinct:,} different colours, {distinct:,} of them in 9.png"):
+        infer(*[mask] * 9, noise)
 
 
 def test_jpeg_of_small_coloured_objects_is_told_from_photographs(tmp_path: Path) -> None:
@@ -335,6 +356,31 @@ def test_255_beside_small_ids_is_void(values: tuple[int, ...], void: bool) -> No
 def test_1_in_some_masks_and_255_in_others_is_asked_about() -> None:
     with pytest.raises(DataError, match=r"some masks hold 1 \(a\), others 255 \(b\), and none both"):
         infer_classes({"a": count_values(disc()), "b": count_values(disc() * 255)})
+
+
+@pytest.mark.parametrize("one", [1, 255])
+@pytest.mark.parametrize("large", [65535, 2**31 - 1, 2**32 - 1])
+def test_masks_of_two_depths_are_asked_about(one: int, large: int) -> None:
+    small, deep = disc().astype(np.int64) * one, disc(row=30).astype(np.int64) * large
+    with pytest.raises(DataError, match=rf"some masks hold {one} \(0.png\), others {large} \(1.png\)") as caught:
+        infer(small, deep)
+    assert f"values = [{one}, {large}] if {large} means the same" in str(caught.value)
+    assert f"with void = [{large}] above them, if it does not count" in str(caught.value)
+    deep[20, :20] = one
+    assert infer(small, deep).void == (large,), "beside the other in a mask it is none of its own"
+
+
+def test_255_and_several_ids_that_no_mask_holds_both_are_asked_about() -> None:
+    masks = [disc(), disc(row=30) * np.uint8(2), disc() * np.uint8(255)]
+    with pytest.raises(DataError, match=r"ids from 1 to 2 \(0.png\), others 255 \(2.png\), and none both") as caught:
+        infer(*masks)
+    assert "values = [1, 255] if 255 means the same as 1, with one more of value = 255 if" in str(caught.value)
+    assert "void = [255] above them" in str(caught.value)
+    bordered = disc()
+    bordered[:2] = 255
+    unlabelled = np.full((48, 64), 255, np.uint8)
+    for more in ([*masks, bordered], [*masks[:2], unlabelled]):
+        assert (infer(*more).void, infer(*more).values) == ((255,), ((0,), (1,), (2,)))
 
 
 @pytest.mark.parametrize("lacking", [-9999, -1, 65535, 2**31 - 1])

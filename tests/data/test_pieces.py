@@ -65,6 +65,17 @@ def test_filled_shapes_tell_their_class_in_small_and_outlined_ones_do_not(filled
     assert (found.accuracy > 0.99) if filled else (0.4 < found.accuracy < 0.8)
 
 
+def test_the_limits_of_float32_are_compared_as_other_numbers_are() -> None:
+    samples = []
+    for image, labels in squares(True):
+        wide = image.astype(np.float32)
+        wide[:, :30] = np.finfo(np.float32).min
+        samples.append(sample_pieces(wide[..., None], labels, 2))
+    found = judge_pieces(samples)
+    assert found is not None
+    assert 0 < found.accuracy < 1
+
+
 def test_what_cannot_be_asked() -> None:
     image, labels = squares(True)[0]
     one = sample_pieces(image[..., None], labels, 2)

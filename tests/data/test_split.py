@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_folders import disc, photo, save, write_folder
 
+from whatwhere.data.check import check
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
-from whatwhere.data.likeness import alike, fingerprint, groups, twins
+from whatwhere.data.likeness import _strips, alike, fingerprint, groups, twins
 from whatwhere.data.shapes import ClassShape
 from whatwhere.data.split import split
 from whatwhere.data.survey import survey
@@ -152,6 +153,22 @@ def test_near_duplicates_stay_together(tmp_path: Path) -> None:
             assert {f"{k:02}", f"{k:02}b"} <= train or {f"{k:02}", f"{k:02}b"} <= val
 
 
+def test_copies_without_contrast_stay_together_and_blank_ones_need_not(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {f"{k:02}": (photo(k), disc()) for k in range(16)})
+    faint = np.full((48, 64, 3), 100, np.uint8)
+    faint[5, 5] = 101
+    for k in range(16, 40):  # of one value most, as at the edge of a map
+        save(root / f"images/{k:02}.png", faint if k < 20 else np.zeros_like(faint))
+        save(root / f"masks/{k:02}.png", np.zeros((48, 64), np.uint8))
+    folder = find(root)
+    seen = survey(folder)
+    for seed in range(4):
+        divided = split(folder, seen, seed=seed)
+        assert len({f"{k:02}" for k in range(16, 20)} & sides(divided)[1]) in (0, 4)
+        assert {f"{k:02}" for k in range(20, 40)} & sides(divided)[1], "blank ones are on both sides"
+        assert not check(seen.divided(divided)).of("duplicate-across-splits")
+
+
 def test_copies_that_are_turned_and_mirrored_stay_together() -> None:
     """As augmented before training: a network knows them."""
     forms = [
@@ -201,19 +218,30 @@ def test_likeness_of_noise_flat_and_unlike_images() -> None:
     assert are_alike(fingerprint(gray.astype(np.uint16) * 200), fingerprint(gray))
 
 
-def test_groups_and_twins_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whatwhere.data.likeness._STRIP", 7)
+@pytest.mark.parametrize(("strip", "most"), [(7, 10**6), (512, 300), (512, 1)])
+def test_groups_and_twins_are_those_of_all_pairs(strip: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.data.likeness._STRIP", strip)
+    monkeypatch.setattr("whatwhere.data.likeness._PAIRS", most)
     rng = np.random.default_rng(0)
     kinds = [photo(seed) for seed in range(6)]
     images = [kinds[k] for k in rng.integers(0, 6, 50)] + [photo(100 + k) for k in range(10)]
     prints = [fingerprint(images[k]) for k in rng.permutation(60)] + [b""]
     pairs = [(i, j) for i, j in combinations(range(61), 2) if are_alike(prints[i], prints[j])]
-    assert sorted(alike(prints)) == sorted(groups(61, np.array(pairs)))
+    assert alike(prints) == groups(61, np.array(pairs))
     sides = rng.integers(-1, 3, 61).tolist()
     apart = {(i, j) for i, j in pairs if sides[i] != sides[j] and min(sides[i], sides[j]) >= 0}
     found = twins(prints, sides)
     assert set(found) == {j for _, j in apart}
     assert {(i, j) for j, i in found.items()} <= apart
+
+
+def test_images_that_are_all_alike_are_compared_in_bounded_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.data.likeness._PAIRS", 900)
+    prints = [fingerprint(photo(0))] * 200
+    strips = [len(strip) for strip in _strips(prints)]
+    assert sum(strips) == 200 * 199 / 2
+    assert max(strips) <= 900
+    assert alike(prints) == [list(range(200))]
 
 
 def test_light_that_all_images_share_makes_no_duplicates() -> None:

@@ -188,6 +188,14 @@ def test_objects_equal_labelling_by_class() -> None:
         assert sorted(shape.extents) == sorted(max(b.stop - b.start for b in box) for box in boxes)
 
 
+def test_objects_are_kept_in_four_bytes_a_number() -> None:
+    labels = np.zeros((60, 60), np.uint8)
+    labels[::2, ::2] = 1
+    shape = class_shapes(labels, 2)[1]
+    assert [memoryview(of).nbytes for of in (shape.areas, shape.extents)] == [4 * 900] * 2
+    assert Quantiles.of(shape.extents, shape.areas) == Quantiles(900, 1, 1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("width", [1, 3, 5, 9])
 def test_thickness_of_a_bar_is_its_width(width: int) -> None:
     labels = np.zeros((60, 60), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 from whatwhere.errors import DataError
 from whatwhere.judge import Judge, Scores
+from whatwhere.judge.measures import measures, resampled
 from whatwhere.records import VOID, Classes
 
 THREE = Classes(("sky", "tree", "road"), ((0, 0, 0), (0, 255, 0), (9, 9, 9)), ((0,), (1,), (2,)))
@@ -60,6 +62,22 @@ def test_confusion_iou_dice_and_accuracies(truth: np.ndarray, prediction: np.nda
         assert scores.iou[name] == pytest.approx((t & p).sum() / union if union else np.nan, nan_ok=True)
         dice = 2 * (t & p).sum() / (t.sum() + p.sum()) if union else np.nan
         assert scores.pooled[f"dice/{name}"] == pytest.approx(dice, nan_ok=True)
+
+
+def test_resamples_are_those_of_integers_drawn_at_once() -> None:
+    """Whole numbers below 2^53 in double precision, a hundred resamples at a time."""
+    counts = judged([noisy(seed, 0.3) for seed in range(5)]).counts
+    counts = replace(counts, confusion=counts.confusion * 10**11 + 1)
+    weights = np.random.default_rng(3).multinomial(5, np.full(5, 0.2), 250)
+    weighted = counts.weighted(weights)
+    assert weighted.confusion.dtype == np.float64
+    assert np.array_equal(weighted.confusion, np.einsum("rn,ncd->rcd", weights, counts.confusion))
+    plain = {key: np.concatenate([measures(counts.weighted(part), THREE.names)[key] for part in np.split(weights, 5)])
+             for key in measures(counts, THREE.names)}  # fmt: skip
+    for found in resampled((counts, counts), THREE.names, 250, 3):
+        assert found.keys() == plain.keys()
+        for key, samples in found.items():
+            np.testing.assert_allclose(samples, plain[key], rtol=1e-14)
 
 
 def test_counts_are_pooled_not_averaged() -> None:

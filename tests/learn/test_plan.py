@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import tomlkit
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tiny import write_discs
@@ -21,7 +25,7 @@ from whatwhere.errors import ModelError, OutputError, PlanError
 from whatwhere.field import field
 from whatwhere.learn.changes import changed
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
-from whatwhere.learn.plan_file import read_plan, write_plan
+from whatwhere.learn.plan_file import _toml, read_plan, write_plan
 from whatwhere.learn.sizes import receptive_field
 from whatwhere.network import PHOTOGRAPHS, Machine, UNet, encoders, pretrained_file
 from whatwhere.records import Classes, Normalisation
@@ -56,6 +60,15 @@ def test_colours_void_and_odd_names_survive(disc_plan: Plan, tmp_path: Path) -> 
     )
     odd = replace(disc_plan, classes=classes, split={"train": ("plate 1/a#b", "ü.1"), "val": ('q"uote', "雲")})
     assert read_plan(write_plan(odd, tmp_path / "plan.toml")) == replace(odd, reasons={})
+
+
+@given(st.dictionaries(st.sampled_from(["train", "val", "test"]), st.lists(st.text(max_size=6), max_size=5)))
+@settings(deadline=None)
+def test_names_of_any_letters_are_written_as_tomlkit_writes_them(disc_plan: Plan, split: dict[str, list[str]]) -> None:
+    odd = {"train": ['"', "a\nb", "\\", "\x7f", "\r\t\0", "'a'", "\u2028", "雲"], **split}
+    text = _toml(replace(disc_plan, split={key: tuple(names) for key, names in odd.items()}))
+    assert tomllib.loads(text)["split"] == odd
+    assert text.endswith("\n" + tomlkit.dumps({"split": odd}))
 
 
 def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:

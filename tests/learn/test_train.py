@@ -47,7 +47,7 @@ from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import Counters, State
-from whatwhere.learn.step import StepResult, train_step
+from whatwhere.learn.step import StepResult, rate_at, train_step
 from whatwhere.learn.train import train
 from whatwhere.learn.validate import collapsed, spread
 from whatwhere.learn.view import SilentView
@@ -200,6 +200,22 @@ def test_reading_the_images_is_no_part_of_the_schedule(
     assert rates[0] == pytest.approx(0.05 * timed.training.learning_rate)
     assert max(rates) == timed.training.learning_rate
     assert rates[-1] < 0.1 * max(rates)
+
+
+def test_preparing_once_more_is_no_part_of_the_schedule(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of 15 steps is interrupted after eight and prepares for three seconds: as many steps are left out."""
+    passed = clock_of_steps(monkeypatch, [10.0])
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="30s", epochs=0.0, warmup=0.3, cooldown=0.6))
+    first, again = Told(interrupt_at=8), Told()
+    with pytest.raises(KeyboardInterrupt):
+        train(timed, sets, tmp_path / "run", view=first)
+    passed.append(3.0)
+    assert train(timed, sets, tmp_path / "run", resume=True, view=again).steps == 12
+    assert again.rates[0] == pytest.approx(rate_at(8 / 15, timed.training))
+    assert again.rates[-1] == pytest.approx(rate_at(8 / 15 + 3 / 4 * 7 / 15, timed.training))
+    assert sum(passed) == 25
 
 
 def test_where_painting_is_slow_it_is_seldom_judged(

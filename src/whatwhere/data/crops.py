@@ -7,7 +7,7 @@ Knows nothing of networks.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -152,10 +152,13 @@ class Crops:
         return known[rng.integers(len(known))] if known else None
 
     @cached_property
-    def _holders(self) -> dict[int, list[int]]:
+    def _holders(self) -> dict[int, np.ndarray]:
         """For each class the images that hold it."""
-        known = sorted({class_id for held in self.presence for class_id in held})
-        return {one: [index for index, held in enumerate(self.presence) if one in held] for one in known}
+        holders = defaultdict[int, list[int]](list)
+        for index, held in enumerate(self.presence):
+            for one in held:
+                holders[one].append(index)
+        return {one: np.array(holders[one]) for one in sorted(holders)}
 
     def _in_turn(self, number: int) -> int:
         """Every image once an epoch, in an order drawn for that epoch; or one of the window's."""
@@ -170,10 +173,20 @@ class Crops:
 
     def _holding(self, rng: np.random.Generator, class_id: int, number: int) -> int:
         """An image that holds a class, of the window's if there is one."""
-        first, held = number // _USES, self._holders[class_id]
-        here = {self._at(first + later) for later in range(self.window)}
-        held = [index for index in held if index in here] or held
-        return held[rng.integers(len(held))]
+        held = self._holders[class_id]
+        if self.window:
+            here = np.zeros(len(self.store), bool)
+            here[self._window_at(number // _USES)] = True
+            few = held[here[held]]
+            held = few if few.size else held
+        return int(held[rng.integers(len(held))])
+
+    def _window_at(self, first: int) -> np.ndarray:
+        """`_at` for each place of a window that begins at one."""
+        count = len(self.store)
+        epochs = range(first // count, (first + self.window - 1) // count + 1)
+        orders = np.concatenate([_order(self.seed, epoch, count) for epoch in epochs])
+        return orders[first % count :][: self.window]
 
     def _centre(self, rng: np.random.Generator, labels: np.ndarray, wanted: int | None) -> tuple[float, float]:
         height, width = labels.shape

@@ -80,7 +80,7 @@ class MaskFacts:
     """
 
     size: tuple[int, int]
-    values: tuple[ValueCount, ...]
+    values: Iterable[ValueCount]
     shapes: tuple[ClassShape, ...] = ()
     void: int = 0
     digest: str = ""
@@ -132,10 +132,10 @@ class Quantiles:
         >>> Quantiles.of([3, 1, 2]).median
         2.0
         """
-        numbers = np.array(list(values), np.float64)
+        numbers = np.fromiter(values, np.float64)
         if not numbers.size:
             return None
-        heavy = np.ones(numbers.size) if weights is None else np.array(list(weights), np.float64)
+        heavy = np.ones(numbers.size) if weights is None else np.fromiter(weights, np.float64)
         order = np.argsort(numbers, kind="stable")
         reached = np.cumsum(heavy[order])
         places = np.searchsorted(reached, reached[-1] * np.array([0.05, 0.5, 0.95]))

@@ -94,6 +94,9 @@ _DECODE_ERRORS = (
     tifffile.TiffFileError,
     Image.DecompressionBombError,
 )
+_HUGE, _ROUNDED = 1e30, 1e-5
+"""A tag of a larger number than the first means all that differs by no more than this share of it, as GDAL has it."""
+
 _FILL = "replace them (for instance by the image's median) or remove the file"
 
 
@@ -168,9 +171,24 @@ def with_data(array: NDArray[Any], value: float) -> NDArray[np.bool_]:
     With 8 bits the value is one of few, and a saturated colour may hold it: there all channels must. Deeper images lack
     a pixel where any channel does, as at the edges of a satellite's swath, whose bands do not quite overlap.
     """
-    same = np.isnan(array) if np.isnan(value) else array == np.asarray(value).astype(array.dtype, casting="unsafe")
-    lacking: NDArray[np.bool_] = same.all(axis=-1) if array.dtype == np.uint8 else same.any(axis=-1)
+    same = _equal(array, value)
+    lacking = np.asarray(same.all(axis=-1) if array.dtype == np.uint8 else same.any(axis=-1))
     return ~lacking
+
+
+def _equal(array: NDArray[Any], value: float) -> NDArray[np.bool_]:
+    """Where numbers are one that a tag says, which for the limits of floats may be rounded or another float's."""
+    same: NDArray[np.bool_]
+    limit = float(np.finfo(array.dtype).max) if array.dtype.kind == "f" and np.isfinite(value) else np.inf
+    near = max(-limit, min(limit, value))
+    if np.isnan(value):
+        same = np.isnan(array)
+    elif limit < np.inf and abs(near) > _HUGE:
+        low, high = sorted((near * (1 - _ROUNDED), near * (1 + _ROUNDED)))
+        same = (array >= np.float64(low)) & (array <= np.float64(high))
+    else:
+        same = array == np.asarray(near).astype(array.dtype, casting="unsafe")
+    return same
 
 
 def filled(array: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:

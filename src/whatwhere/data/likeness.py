@@ -26,7 +26,8 @@ _TURNED = 0.99
 the same light: they reach 0.998. Other images of round fields of view, as of eyes, reach 0.97."""
 
 _SIDE = 16
-_STRIP = 512  # images that are compared with all later ones at once
+_STRIP = 512  # images that are compared with all later ones at once,
+_PAIRS = 2**21  # fewer where that would be more pairs, which may all be alike
 _ENOUGH = 8  # images, to tell which way is up
 _FLAT = 2e-3  # thumbnails with less contrast show nothing that could be alike
 
@@ -62,11 +63,13 @@ def twins(prints: Sequence[bytes], sides: Sequence[int]) -> dict[int, int]:
 
 def alike(prints: Sequence[bytes]) -> list[list[int]]:
     """Groups of images that are alike, also by way of others; every image is in one."""
-    links = np.empty((0, 2), np.intp)
-    for strip in _strips(prints):  # a link to the first of its group says all that is known of an image so far
-        parts = groups(len(prints), np.concatenate([links, strip]))
-        links = np.array([(part[0], other) for part in parts for other in part[1:]], np.intp).reshape(-1, 2)
-    return groups(len(prints), links)
+    part = np.arange(len(prints))  # of each image that to which it is bound so far
+    for strip in _strips(prints):
+        bound = part[strip]
+        apart = bound[bound[:, 0] != bound[:, 1]]
+        if len(apart):
+            part = _parts(len(prints), apart)[part]
+    return _members(part)
 
 
 def _strips(prints: Sequence[bytes]) -> Iterator[NDArray[np.intp]]:
@@ -80,8 +83,9 @@ def _strips(prints: Sequence[bytes]) -> Iterator[NDArray[np.intp]]:
     thumbs = np.stack([np.frombuffer(prints[place], np.float16).astype(np.float64) for place in places])
     detail = _without_shading(thumbs)
     bound = _however_turned(detail)
-    for start in range(0, len(detail), _STRIP):
-        strip, rest = slice(start, start + _STRIP), slice(start, None)
+    side = max(1, min(_STRIP, _PAIRS // len(detail)))
+    for start in range(0, len(detail), side):
+        strip, rest = slice(start, start + side), slice(start, None)
         near = detail[strip] @ detail[rest].T >= ALIKE
         may = (bound[strip] @ bound[rest].T >= _TURNED) & ~near
         rows, columns = np.flatnonzero(may.any(1)), np.flatnonzero(may.any(0))
@@ -119,15 +123,25 @@ def groups(count: int, pairs: NDArray[np.intp]) -> list[list[int]]:
     >>> groups(4, np.array([(0, 2), (2, 3)]))
     [[0, 2, 3], [1]]
     """
+    return _members(_parts(count, pairs))
+
+
+def _parts(count: int, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each of ``range(count)`` its part, of parts numbered by their first members."""
     from scipy.sparse import coo_array  # slow to import, and only surveys need it
     from scipy.sparse.csgraph import connected_components
 
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    number, labels = connected_components(graph, directed=False)
-    parts: list[list[int]] = [[] for _ in range(number)]
-    for member, label in enumerate(labels):
-        parts[label].append(member)
-    return parts
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    part: NDArray[np.intp] = connected_components(graph, directed=False)[1].astype(np.intp)
+    return part
+
+
+def _members(part: NDArray[np.intp]) -> list[list[int]]:
+    """The members of each part, where parts are numbered from 0 without a gap."""
+    members: list[list[int]] = [[] for _ in range(part.max(initial=-1) + 1)]
+    for member, number in enumerate(part.tolist()):
+        members[number].append(member)
+    return members
 
 
 def uprightness(prints: Iterable[bytes]) -> float:

@@ -6,6 +6,7 @@ A mask's values are integers or RGB colours. Knows nothing of files (but ``class
 from __future__ import annotations
 
 import tomllib
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,12 @@ from whatwhere.data.colors import BACKGROUND, distinct_colors
 from whatwhere.data.values import (
     LAST_ID,
     MANY_NUMBERS,
+    MOST_COUNTED,
     NEAR,
     NUMBERED_MASKS,
     SOLID,
     ValueCount,
+    ValueCounts,
     code_of,
     codes_of,
     count_values,
@@ -43,9 +46,6 @@ __all__ = [
 
 MOST_COLORS = 100
 """More colours than this in masks are taken for a mistake, unless ``classes.toml`` lists them."""
-
-_PHOTOGRAPH = 0.02
-"""Different colours for each pixel of what is no mask; JPEG of a mask leaves fewer."""
 
 _FEW_COLORS = 4
 """Near so many lie most pixels of a mask that JPEG or smoothing has changed."""
@@ -99,9 +99,7 @@ def _parse_classes(record: dict[str, Any]) -> Classes:
     )
 
 
-def infer_classes(
-    masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[str, NDArray[np.uint8]] | None = None
-) -> Classes:
+def infer_classes(masks: Mapping[str, ValueCounts], palettes: Mapping[str, NDArray[np.uint8]] | None = None) -> Classes:
     """Infer the classes of a data set from the values in its masks.
 
     Every value is a class, except that 255 beside small ids is void (as in VOC and Cityscapes; its colour beside VOC's
@@ -115,20 +113,23 @@ def infer_classes(
         palettes: palettes of the files that have one, ``(256, 3)``; the first gives the colours of integer classes.
 
     Raises:
-        DataError: more values than could be classes, or 1 and 255 that may mean the same.
+        DataError: more values than could be classes, or ids and 255 (or all bits set) that may mean the same.
     """
     palettes = {} if palettes is None else palettes
     no_class: set[MaskValue] = set()
     if _need_colors(masks, palettes):
         no_class = _colors_of_void(masks, palettes)
         masks = {name: _colored(name, counts, palettes.get(name)) for name, counts in masks.items()}
+    colored = any(counts.colors for counts in masks.values())
+    if any(one.colors and one.is_photograph and one.distinct > MOST_COUNTED for one in masks.values()):
+        raise _too_many(masks, 0, "colours")  # as pooling them would tell, in far more memory
     pooled = _pool(masks)
-    colored = any(isinstance(value, tuple) for value in pooled)
     soft = _soft_values(masks, pooled, colored)
     kept = sorted(value for value in pooled if value not in soft)
     if _is_voc(kept):
         no_class.add(_VOC_VOID)
     void: tuple[MaskValue, ...] = ()
+    _refuse_two_ways(masks, kept)
     lacking = [value for value in kept if isinstance(value, int) and (value < 0 or value in _NO_DATA)]
     if len(kept) == 2 and kept[-1] in _NO_DATA:
         lacking = []  # all bits set beside one other value: a mask of 0 and 1, as 255 in one of 8 bits
@@ -270,9 +271,9 @@ def _channels(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1)
 
 
-def _need_colors(masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[str, NDArray[np.uint8]]) -> bool:
+def _need_colors(masks: Mapping[str, ValueCounts], palettes: Mapping[str, NDArray[np.uint8]]) -> bool:
     """Whether an index means different things in different files: their colours differ, or some have only colours."""
-    if palettes and any(isinstance(count.value, tuple) for counts in masks.values() for count in counts):
+    if palettes and any(counts.colors for counts in masks.values()):
         return True
     meant: dict[int, tuple[int, int, int]] = {}
     for name, palette in palettes.items():
@@ -284,10 +285,10 @@ def _need_colors(masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[st
     return False
 
 
-def _colored(name: str, counts: Sequence[ValueCount], palette: NDArray[np.uint8] | None) -> Sequence[ValueCount]:
+def _colored(name: str, counts: ValueCounts, palette: NDArray[np.uint8] | None) -> ValueCounts:
     if palette is None:
         return counts
-    colors = [color_of(palette[min(c.value, 255)]) if isinstance(c.value, int) else c.value for c in counts]
+    colors = [color_of(palette[min(index, 255)]) for index in counts.codes]
     if len(set(colors)) < len(colors):
         twice = next(color for color in colors if colors.count(color) > 1)
         raise DataError(
@@ -295,12 +296,10 @@ def _colored(name: str, counts: Sequence[ValueCount], palette: NDArray[np.uint8]
             "masks that mean the same by their values or by their colours",
             "save all masks with one palette, or with a colour of its own for each class",
         )
-    return [replace(count, value=color) for count, color in zip(counts, colors)]
+    return replace(counts, codes=array("q", [code_of(color, True) for color in colors]), colors=True)
 
 
-def _colors_of_void(
-    masks: Mapping[str, Sequence[ValueCount]], palettes: Mapping[str, NDArray[np.uint8]]
-) -> set[MaskValue]:
+def _colors_of_void(masks: Mapping[str, ValueCounts], palettes: Mapping[str, NDArray[np.uint8]]) -> set[MaskValue]:
     """The colours of 255 in palettes of files whose other values are small ids."""
     used = {value for name in palettes for value in (count.value for count in masks[name])}
     if VOID not in used or len(used) < 3 or not _are_ids(sorted(used - {VOID})):
@@ -334,24 +333,37 @@ def _are_ids(values: Sequence[MaskValue]) -> bool:
     return values == [*range(len(values))] or all(isinstance(v, int) and v <= LAST_ID for v in values)
 
 
-def _refuse_two_ways(masks: Mapping[str, Sequence[ValueCount]], kept: Sequence[MaskValue]) -> None:
-    """0 and 1 in some masks, 0 and 255 in others: is 255 void, or the same as 1?"""
-    if kept != [0, 1, VOID]:
+def _refuse_two_ways(masks: Mapping[str, ValueCounts], kept: Sequence[MaskValue]) -> None:
+    """0 and 1 in some masks, 0 and 255 (or all bits set) in others: is this void, or the same as 1?
+
+    Of several ids too; but then a mask of 255 alone is one that nobody has labelled.
+    """
+    if len(kept) < 3 or kept[0] != 0:
+        return
+    ids, large = kept[1:-1], kept[-1]
+    if not (large == VOID and _are_ids(kept[:-1])) and not (large in _NO_DATA and ids in ([1], [VOID])):
         return
     held = {name: {count.value for count in counts} for name, counts in masks.items()}
-    ones, voids = ([name for name, values in held.items() if value in values] for value in (1, VOID))
-    if not set(ones) & set(voids):
-        raise DataError(
-            f"some masks hold 1 ({ones[0]}), others 255 ({voids[0]}), and none both",
-            "one way to write masks",
-            "write a classes.toml of two [[class]] tables: value = 0 and values = [1, 255] if 255 means the same; "
-            "value = 0 and value = 1, with void = [255] above them, if it does not count",
-        )
+    small = [name for name, values in held.items() if not values.isdisjoint(ids)]
+    other = [name for name, values in held.items() if large in values and (0 in values or len(ids) == 1)]
+    if not other or any(large in held[name] for name in small):
+        return
+    told = f"{ids[0]}" if len(ids) == 1 else f"ids from {ids[0]} to {ids[-1]}"
+    raise DataError(
+        f"some masks hold {told} ({small[0]}), others {large} ({other[0]}), and none both",
+        "one way to write masks",
+        f"write a classes.toml of two [[class]] tables: value = 0 and values = [{ids[0]}, {large}] if {large} means "
+        f"the same; value = 0 and value = {ids[0]}, with void = [{large}] above them, if it does not count"
+        if len(ids) == 1
+        else f"write a classes.toml of a [[class]] table for each class: with values = [{ids[0]}, {large}] if {large} "
+        f"means the same as {ids[0]}, with one more of value = {large} if it is a class of its own, or with void = "
+        f"[{large}] above them if it does not count",
+    )
 
 
-def _pool(masks: Mapping[str, Sequence[ValueCount]]) -> dict[MaskValue, ValueCount]:
+def _pool(masks: Mapping[str, ValueCounts]) -> dict[MaskValue, ValueCount]:
     """Sum the counts of all masks; grey values become colours where any mask is coloured."""
-    colored = any(isinstance(count.value, tuple) for counts in masks.values() for count in counts)
+    colored = any(counts.colors for counts in masks.values())
     pooled: dict[MaskValue, ValueCount] = {}
     for count in (count for counts in masks.values() for count in counts):
         value = value_of(code_of(count.value, colored), colored)
@@ -361,7 +373,7 @@ def _pool(masks: Mapping[str, Sequence[ValueCount]]) -> dict[MaskValue, ValueCou
 
 
 def _soft_values(
-    masks: Mapping[str, Sequence[ValueCount]], pooled: Mapping[MaskValue, ValueCount], colored: bool
+    masks: Mapping[str, ValueCounts], pooled: Mapping[MaskValue, ValueCount], colored: bool
 ) -> frozenset[MaskValue]:
     """`soft_values` of all masks, if they can be that: no edges cover most of a mask, and ids of classes come again."""
     soft = soft_values(pooled.values())
@@ -373,15 +385,18 @@ def _soft_values(
     return frozenset() if numbered and not colored else soft
 
 
-def _share(counts: Sequence[ValueCount], values: frozenset[MaskValue], colored: bool) -> float:
+def _share(counts: ValueCounts, values: frozenset[MaskValue], colored: bool) -> float:
     """The share of a mask's pixels that hold one of some pooled values."""
     held = sum(c.pixels for c in counts if value_of(code_of(c.value, colored), colored) in values)
-    return held / sum(c.pixels for c in counts)
+    return held / sum(counts.pixels)
 
 
-def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) -> DataError:
-    name = max(masks, key=lambda key: len(masks[key]))
-    given = f"the masks hold {count:,} different {what}, {len(masks[name]):,} of them in {name}"
+def _too_many(masks: Mapping[str, ValueCounts], count: int, what: str) -> DataError:
+    """Of ``count`` values, as far as they were told apart."""
+    name = max(masks, key=lambda key: masks[key].distinct)
+    most = masks[name].distinct
+    told = f"{count:,}" if most <= MOST_COUNTED else f"at least {max(count, most):,}"
+    given = f"the masks hold {told} different {what}, {most:,} of them in {name}"
     if what == "colours" and _near_few(masks[name]):
         return DataError(
             f"{given}, where most pixels lie near few of these, as JPEG and smoothing leave masks",
@@ -389,9 +404,9 @@ def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) 
             "save the masks as PNG without smoothing, or list the colours of the classes in classes.toml with "
             "nearest = true; if these are the images, the two folders are swapped",
         )
-    if what == "colours" and all(len(held) > _PHOTOGRAPH * sum(c.pixels for c in held) for held in masks.values()):
+    if what == "colours" and all(held.is_photograph for held in masks.values()):
         return DataError(
-            f"the masks look like photographs: {name} has {len(masks[name]):,} different colours",
+            f"the masks look like photographs: {name} has {most:,} different colours",
             "masks that paint each class in one colour",
             "see whether the folders of images and of masks are swapped",
         )
@@ -403,14 +418,14 @@ def _too_many(masks: Mapping[str, Sequence[ValueCount]], count: int, what: str) 
     )
 
 
-def _near_few(counts: Sequence[ValueCount]) -> bool:
+def _near_few(counts: ValueCounts) -> bool:
     """Whether most of a mask's pixels lie near the few colours that it holds most of."""
     colors = np.array([value_of(code_of(count.value, True), True) for count in counts])
-    left = np.array([count.pixels for count in counts])
-    most = left.sum() / 2
+    left = np.array(counts.pixels)
+    far = counts.area - left.sum()  # those of the rarest colours, where not all are listed
     for _ in range(_FEW_COLORS):
         left[np.abs(colors - colors[left.argmax()]).max(axis=1) <= NEAR] = 0
-    return bool(left.sum() < most)
+    return bool(left.sum() + far < counts.area / 2)
 
 
 def _names(values: Sequence[MaskValue]) -> tuple[str, ...]:

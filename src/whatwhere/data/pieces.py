@@ -128,8 +128,9 @@ def _vote(known: Pieces, asked: Pieces) -> NDArray[np.bool_]:
     """Which of the asked pieces their nearest known ones give the right class."""
     from scipy.spatial import cKDTree  # slow to import, and only surveys need it
 
-    mean, scale = known.features.mean(0), np.maximum(known.features.std(0), 1e-6)
-    tree = cKDTree((known.features - mean) / scale)
+    features = known.features.astype(np.float64)  # in which the squares of all float32 numbers are finite
+    mean, scale = features.mean(0), np.maximum(features.std(0), 1e-6)
+    tree = cKDTree((features - mean) / scale)
     _, nearest = tree.query((asked.features - mean) / scale, k=min(_NEIGHBOURS, len(known.labels)))
     votes = np.stack([(known.labels[nearest] == c).sum(1) for c in np.unique(known.labels)], 1)
     right: NDArray[np.bool_] = np.unique(known.labels)[votes.argmax(1)] == asked.labels

@@ -5,7 +5,8 @@ Pure functions of label arrays. Knows nothing of files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,14 +26,14 @@ class ClassShape:
     Attributes:
         pixels: how many pixels have the class.
         extents: for each object (8-connected) the longer side of its bounding box, in pixels.
-        areas: for each object its pixels.
+        areas: for each object its pixels. Both are packed: there may be 10^5 in a map, and thousands of maps.
         thickness: how many pixels along the middle of structures have which thickness in pixels. Thickness is the
             side of the largest square around a pixel that holds no other class.
     """
 
     pixels: int = 0
-    extents: tuple[int, ...] = ()
-    areas: tuple[int, ...] = ()
+    extents: Sequence[int] = ()
+    areas: Sequence[int] = ()
     thickness: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -41,7 +42,7 @@ def class_shapes(labels: NDArray[np.uint8], count: int) -> tuple[ClassShape, ...
 
     >>> line = np.zeros((9, 9), np.uint8); line[4, 1:8] = 1
     >>> class_shapes(line, 2)[1]
-    ClassShape(pixels=7, extents=(7,), areas=(7,), thickness={1: 7})
+    ClassShape(pixels=7, extents=array('i', [7]), areas=array('i', [7]), thickness={1: 7})
     """
     from scipy import ndimage  # slow to import, and only surveys need it
 
@@ -62,13 +63,13 @@ def class_shapes(labels: NDArray[np.uint8], count: int) -> tuple[ClassShape, ...
     return tuple(shapes)
 
 
-def _objects(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _objects(mask: NDArray[np.bool_]) -> tuple[array[int], array[int]]:
     from scipy import ndimage
 
     parts, count = ndimage.label(mask, _EIGHT)
     areas = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    extents = [max(y.stop - y.start, x.stop - x.start) for y, x in ndimage.find_objects(parts)]
-    return tuple(extents), tuple(areas.tolist())
+    extents = (max(y.stop - y.start, x.stop - x.start) for y, x in ndimage.find_objects(parts))
+    return array("i", extents), array("i", areas.tolist())
 
 
 def _thickness(labels: NDArray[np.uint8]) -> NDArray[np.int32]:

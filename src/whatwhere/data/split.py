@@ -5,6 +5,7 @@ Works on a survey's facts; opens no file. The same folder and seed give the same
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -79,6 +80,9 @@ class _Unit:
 def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     prints = [file.image.fingerprint if file.image else b"" for file in files]
     together = alike(prints)
+    copies = _joined(len(files), (*together, *_identical(files)))
+    if max(map(len, copies)) <= len(files) // 2:
+        together = copies
     folders = _by_folder([file.name for file in files])
     for bound in (_joined(len(files), (*together, *folders)), folders) if folders else (together,):
         if max(map(len, bound)) <= len(files) // 2:
@@ -92,6 +96,18 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
         _Unit(tuple(unit), tuple(sum(column) for column in zip(*(presence[place] for place in unit))))
         for unit in together
     ]
+
+
+def _identical(files: Sequence[FileSurvey]) -> list[list[int]]:
+    """The places of images of equal pixels, also where these show too little for a fingerprint.
+
+    Not those of a single value, as tiles beyond the edge of a map are: half of all may be of that one.
+    """
+    same = defaultdict[str, list[int]](list)
+    for place, file in enumerate(files):
+        if file.image and not all(file.image.constant):
+            same[file.image.digest].append(place)
+    return list(same.values())
 
 
 def folders_of(names: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ from whatwhere.data.likeness import fingerprint
 from whatwhere.data.mapping import as_classes_are, encode_mask, infer_classes
 from whatwhere.data.pieces import places_tried, sample_pieces
 from whatwhere.data.shapes import class_shapes
-from whatwhere.data.values import ValueCount, count_values
+from whatwhere.data.values import ValueCounts, count_values
 from whatwhere.errors import DataError
 from whatwhere.records import VOID, Classes
 
@@ -107,7 +107,7 @@ def _counted(
 
 
 def _infer(
-    root: Path, masks: Iterable[tuple[Path, tuple[tuple[ValueCount, ...], Palette | None] | None]]
+    root: Path, masks: Iterable[tuple[Path, tuple[ValueCounts, Palette | None] | None]]
 ) -> tuple[Classes | None, str]:
     read = {relative(path, root): found for path, found in masks if found}
     if not read:
@@ -121,7 +121,7 @@ def _infer(
         return None, str(error)
 
 
-def _values_and_palette(path: Path) -> tuple[tuple[ValueCount, ...], Palette | None] | None:
+def _values_and_palette(path: Path) -> tuple[ValueCounts, Palette | None] | None:
     try:
         mask, palette = read_mask_and_palette(path)
     except DataError:
@@ -137,7 +137,8 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
         return FileSurvey(sample.name, split, relative(sample.image, root), None)
     try:
         pixels, valid, orientation = read_image_and_tags(sample.image)
-        image = replace(_image_facts(pixels, valid), orientation=orientation)
+        with _without_warnings():
+            image = replace(_image_facts(pixels, valid), orientation=orientation)
     except DataError as error:
         image_error, image_remedy = error.given, error.remedy
     try:
@@ -151,7 +152,8 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
             void = int(np.count_nonzero(labels == VOID))
             mask = replace(mask, shapes=class_shapes(labels, classes.count), void=void, digest=pixel_digest(labels))
             if tried and pixels is not None and pixels.shape[:2] == labels.shape:
-                mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count, tried=tried))
+                with _without_warnings():
+                    mask = replace(mask, pieces=sample_pieces(pixels, labels, classes.count, tried=tried))
     except DataError as error:
         mask_error, mask_remedy = str(error) if mask else error.given, error.remedy
     mask_path = relative(sample.mask, root)
@@ -159,6 +161,11 @@ def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None
         sample.name, split, relative(sample.image, root), mask_path, image, mask, image_error, mask_error,
         image_remedy, mask_remedy,
     )  # fmt: skip
+
+
+def _without_warnings() -> np.errstate:
+    """Of sums that overflow: the limits of floats in images are told by `check`."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def _image_facts(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> ImageFacts:

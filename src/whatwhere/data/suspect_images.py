@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 
 from whatwhere.data.facts import FileSurvey, ImageFacts, Quantiles, Survey
-from whatwhere.data.findings import Finding, many, percent, size_text
+from whatwhere.data.findings import Finding, Severity, many, percent, size_text
 from whatwhere.data.likeness import twins
 from whatwhere.data.names import bare, split_of
 
@@ -39,7 +39,8 @@ BLACK = 0.03
 
 _MISSING = (-9999.0, -99999.0, -32768.0, -32767.0)
 _ABSURD = 1e30
-"""What programs write into images where nothing was measured; the last as the limits of float32."""
+"""What programs write into images where nothing was measured; beyond the last as the limits of floats, of which
+neither a mean nor a deviation can be had."""
 
 FEW = 10
 """Fewer training images than this are called few."""
@@ -152,7 +153,10 @@ def copies(survey: Survey) -> Iterator[Finding]:
     same = defaultdict[str, list[FileSurvey]](list)
     for file in files:
         same[file.image.digest if file.image else ""].append(file)
-    exact = {f.image_path for group in same.values() if len(_sides(group)) > 1 for f in group[1:]}
+    exact = {
+        f.image_path for group in same.values() if len(_sides(group)) > 1
+        for f in group[1:] if f.image and not all(f.image.constant)
+    }  # fmt: skip
     splits = sorted(_sides(files))
     sides = [splits.index(f.split) if f.split in splits else -1 for f in files]
     near = twins([f.image.fingerprint if f.image else b"" for f in files], sides)
@@ -180,7 +184,7 @@ def _sides(files: Iterable[FileSurvey]) -> set[str]:
 
 def _within(groups: Iterable[list[FileSurvey]]) -> Iterator[Finding]:
     """Exact copies within a split, and copies whose masks disagree."""
-    within = [f for group in groups for place, f in enumerate(group) if f.split in {g.split for g in group[:place]}]
+    within = [f for group in groups for f in _again(group)]
     if within:
         message = f"{many(len(within), 'image')} twice in one split, pixel for pixel"
         yield Finding("note", "duplicate", message, _images(within), "remove the copies; they only count double")
@@ -189,6 +193,15 @@ def _within(groups: Iterable[list[FileSurvey]]) -> Iterator[Finding]:
         message = f"{many(len(torn), 'image')} more than once, with different masks"
         paths = tuple(f.mask_path or "" for group in torn for f in group)
         yield Finding("warning", "masks-disagree", message, paths, "keep the mask that is right")
+
+
+def _again(group: Iterable[FileSurvey]) -> Iterator[FileSurvey]:
+    """Files of a split that an earlier one is of."""
+    seen = set[str]()
+    for file in group:
+        if file.split in seen:
+            yield file
+        seen.add(file.split)
 
 
 def few(survey: Survey) -> Iterator[Finding]:
@@ -231,14 +244,18 @@ def dark(survey: Survey) -> Iterator[Finding]:
 
 def missing_data(survey: Survey) -> Iterator[Finding]:
     """Values that usually mean no data, where no tag says so."""
-    found = {
-        file.image_path: value for file in survey.files if file.image
-        for value in (*file.image.minimum, *file.image.maximum) if value in _MISSING or abs(value) > _ABSURD
-    }  # fmt: skip
-    if found:
+    ends = {file.image_path: (*file.image.minimum, *file.image.maximum) for file in survey.files if file.image}
+    kinds: tuple[tuple[Severity, Callable[[float], bool]], ...] = (
+        ("error", lambda value: abs(value) > _ABSURD),
+        ("warning", lambda value: value in _MISSING),
+    )
+    for severity, is_missing in kinds:
+        found = {path: value for path, values in ends.items() for value in values if is_missing(value)}
+        if not found:
+            continue
         value = next(iter(found.values()))
         yield Finding(
-            "warning",
+            severity,
             "missing-data",
             f"{many(len(found), 'image')} with the value {value:g}, which often means no data, and no tag says so",
             tuple(found),

@@ -5,8 +5,9 @@ Knows nothing of what values mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from whatwhere.records import MaskValue
 
-__all__ = ["ValueCount", "code_of", "codes_of", "count_values", "soft_values", "value_of"]
+__all__ = ["ValueCount", "ValueCounts", "code_of", "codes_of", "count_values", "soft_values", "value_of"]
 
 LAST_ID = 40
 """VOC has 21 ids and Cityscapes 34; 255 beside such is void. Levels of grey lie further apart."""
@@ -41,6 +42,12 @@ _STRAY, _FEWER = 3, 0.1
 BLENDED = 48
 """Colours at edges lie this near the line between two classes: 99 % of them in JPEG at quality 60 and above."""
 
+MOST_COUNTED, _OF_A_PHOTOGRAPH = 2**14, 2**8
+"""Values of a mask that are counted each: JPEG leaves thousands. A photograph in a mask's place has 10^5 and more."""
+
+PHOTOGRAPH = 0.02
+"""Different colours for each pixel of what is no mask; JPEG of a mask leaves fewer."""
+
 
 @dataclass(frozen=True)
 class ValueCount:
@@ -57,8 +64,40 @@ class ValueCount:
     solid: int
 
 
-def count_values(mask: NDArray[Any]) -> tuple[ValueCount, ...]:
-    """Count the values of a mask, smallest first.
+@dataclass(frozen=True)
+class ValueCounts:
+    """The `ValueCount` of each value of a mask, smallest first; in columns, to be kept for thousands of masks.
+
+    Attributes:
+        codes: of each value its `code_of`.
+        pixels, solid: of each value as in `ValueCount`.
+        colors: whether the values are colours.
+        distinct: how many values the mask holds; beyond `MOST_COUNTED` only the commonest are listed, and of a
+            photograph few.
+        area: pixels of the mask.
+    """
+
+    codes: array[int]
+    pixels: array[int]
+    solid: array[int]
+    colors: bool
+    distinct: int
+    area: int
+
+    @property
+    def is_photograph(self) -> bool:
+        """Whether no mask of classes holds so many colours, however it was compressed."""
+        return self.distinct > PHOTOGRAPH * self.area
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[ValueCount]:
+        return (ValueCount(value_of(v, self.colors), n, m) for v, n, m in zip(self.codes, self.pixels, self.solid))
+
+
+def count_values(mask: NDArray[Any]) -> ValueCounts:
+    """Count the values of a mask.
 
     Args:
         mask: ``HxW`` integers or ``HxWx3`` uint8 colours, as `read_mask` gives them.
@@ -69,11 +108,20 @@ def count_values(mask: NDArray[Any]) -> tuple[ValueCount, ...]:
     colors = mask.ndim == 3
     codes = codes_of(mask) if colors else mask
     values, pixels = _tally(codes)
-    solid = dict.fromkeys(values.tolist(), 0)
+    solid = np.zeros_like(pixels)
     if min(codes.shape) >= 3:
-        amid, counts = _tally(codes[1:-1, 1:-1][_solid(codes)])
-        solid |= zip(amid.tolist(), counts.tolist())
-    return tuple(ValueCount(value_of(v, colors), n, solid[v]) for v, n in zip(values.tolist(), pixels.tolist()))
+        amid, times = _tally(codes[1:-1, 1:-1][_solid(codes)])
+        solid[np.searchsorted(values, amid)] = times
+    counts = ValueCounts(_packed(values), _packed(pixels), _packed(solid), colors, len(values), codes.size)
+    if len(values) <= MOST_COUNTED:
+        return counts
+    few = _OF_A_PHOTOGRAPH if colors and counts.is_photograph else MOST_COUNTED
+    most = np.sort(np.argsort(-pixels, kind="stable")[:few])
+    return replace(counts, codes=_packed(values[most]), pixels=_packed(pixels[most]), solid=_packed(solid[most]))
+
+
+def _packed(numbers: NDArray[Any]) -> array[int]:
+    return array("q", numbers.astype(np.int64).tobytes())
 
 
 def soft_values(counts: Iterable[ValueCount]) -> frozenset[MaskValue]:

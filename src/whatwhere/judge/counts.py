@@ -51,7 +51,12 @@ class Counts:
 
     def weighted(self, weights: Array) -> Counts:
         """Sums over the leading axis: ``weights (..., n)`` says how often each of n images counts."""
-        return Counts(*(np.tensordot(weights, getattr(self, field.name), axes=1) for field in fields(self)))
+        heavy, own = np.asarray(weights, np.float64), self.floating()
+        return Counts(*(np.tensordot(heavy, getattr(own, field.name), axes=1) for field in fields(own)))
+
+    def floating(self) -> Counts:
+        """In double precision, which is exact below 2^53, and which numpy multiplies many times as fast as integers."""
+        return Counts(*(np.asarray(getattr(self, field.name), np.float64) for field in fields(self)))
 
     def take(self, order: Sequence[int]) -> Counts:
         """The images of the leading axis in another order."""

@@ -122,13 +122,14 @@ def resampled(
     Counts are resampled, not scores, so that a pooled score is pooled again in each resample.
     """
     number = len(records[0].confusion)
-    weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), resamples)
-    answers = []
-    for counts in records:
-        # a hundred at a time: the confusion matrices of 2000 resamples of 150 classes would be 360 MB
-        chunks = [measures(counts.weighted(part), names) for part in np.array_split(weights, -(-resamples // 100))]
-        answers.append({key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]})
-    return tuple(answers)
+    rng, evenly = np.random.default_rng(seed), np.full(number, 1 / number)
+    records = tuple(counts.floating() for counts in records)
+    chunks = []
+    # a hundred at a time: the confusion matrices of 2000 resamples of 150 classes would be 360 MB
+    for part in np.array_split(np.arange(resamples), -(-resamples // 100)):
+        weights = rng.multinomial(number, evenly, len(part))
+        chunks.append([measures(counts.weighted(weights), names) for counts in records])
+    return tuple({key: np.concatenate([chunk[key] for chunk in own]) for key in own[0]} for own in zip(*chunks))
 
 
 _EDGES = {"boundary_iou": "band", "boundary_f1": "contour", "surface_dice": "outline", "hausdorff95": "contour"}

@@ -192,8 +192,13 @@ def _toml(plan: Plan) -> str:
             table.add(key, item.comment(said) if said else item)
         document[name] = table
     document["classes"] = _toml_classes(plan)
-    document["split"] = {name: list(names) for name, names in plan.split.items()}
-    return tomlkit.dumps(document)
+    return f"{tomlkit.dumps(document)}\n[split]\n{_toml_split(plan)}"
+
+
+def _toml_split(plan: Plan) -> str:
+    """As text: tomlkit looks at a whole list again for each name that it adds, and there may be 10^5."""
+    lists = {key: ", ".join(tomlkit.item(name).as_string() for name in names) for key, names in plan.split.items()}
+    return "".join(f"{key} = [{listed}]\n" for key, listed in lists.items())
 
 
 def _toml_classes(plan: Plan) -> tomlkit.items.Table:

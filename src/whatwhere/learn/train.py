@@ -209,9 +209,12 @@ class _Trainer:
         if budget is not None:
             reserve = self.keeper.fit(self.state, budget) if self.world.leads else 0.0
             counters = self.state.counters
-            begun = counters.begun if counters.step else self.clock.elapsed()
-            self.reserve, counters.begun, often = self.world.agree(reserve, begun, counters.validations)
+            self.reserve, now, often = self.world.agree(reserve, self.clock.elapsed(), counters.validations)
             counters.validations = int(often)
+            if counters.step:  # prepared once more
+                self._stand_still(self._progress_at(counters.elapsed), now - counters.elapsed)
+            else:
+                counters.begun = now
             self.told = int(100 * self._progress())  # before, what was prepared counted
         self._loop()
         return self._finish()
@@ -271,8 +274,8 @@ class _Trainer:
                 self._rewind(result)
                 return False
             prepared = self.recorder is not None or uncompiled(self.learner) is not None
-            if self.state.counters.step == 0 and prepared:
-                self.state.counters.begun += time.perf_counter() - began  # compiled, recorded: no step of a schedule
+            if self.steps_here == 0 and prepared:
+                self._stand_still(progress, time.perf_counter() - began)  # compiled, recorded: no step of a schedule
             else:
                 self.clock.training += time.perf_counter() - began
             self._count(result, cooled(progress, self.plan.training))
@@ -464,9 +467,19 @@ class _Trainer:
         seconds = self.plan.training.seconds
         if seconds is None:
             return self.state.counters.step / self.steps_in_all
+        return self._progress_at(self.clock.elapsed())
+
+    def _progress_at(self, elapsed: float) -> float:
+        """The share of a time budget that was over after so many seconds."""
+        assert self.plan.training.seconds is not None
         begun = self.state.counters.begun  # before, images were read: no step of a schedule
-        whole = seconds - self.reserve - begun
-        return (self.clock.elapsed() - begun) / whole if whole > 0 else 1.0
+        whole = self.plan.training.seconds - self.reserve - begun
+        return (elapsed - begun) / whole if whole > 0 else 1.0
+
+    def _stand_still(self, progress: float, seconds: float) -> None:
+        """Seconds that were no steps of the schedule: it goes on from where it was, in the time that is left."""
+        if progress < 1.0:
+            self.state.counters.begun += seconds / (1 - progress)
 
     def _speed(self) -> float:
         """Crops a second while training."""
