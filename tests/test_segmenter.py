@@ -174,6 +174,7 @@ def test_fit_takes_an_encoder_by_name() -> None:
     assert model.model.source is None, "its file has gone with the folder it was trained in"
 
 
+@pytest.mark.slow
 def test_colours_may_be_of_any_integer_type() -> None:
     image, mask = disc_picture(1, 48)
     for dtype in (np.int64, np.uint16, np.float32):

@@ -85,6 +85,7 @@ def test_any_module_is_explained_through_the_same_door(discs: Path) -> None:
 # ---- figures
 
 
+@pytest.mark.slow
 def test_the_figures_for_notebooks_show_what_was_measured(explanation: Explanation) -> None:
     assert explanation.levels is not None
     drawn = draw_levels(explanation.levels)

@@ -35,6 +35,7 @@ def measured(model: Model, pairs: Sequence[Pair]) -> tuple[Levels, list[str]]:
     return found, bench.notes
 
 
+@pytest.mark.slow
 def test_one_small_object_in_a_corner_of_the_only_image(healthy: Model) -> None:
     labels = np.zeros((64, 64), np.uint8)
     labels[3:14, 4:15] = 1
@@ -312,6 +313,7 @@ def test_nothing_learnt_is_left_in_the_untrained_twin() -> None:
         assert constant or not torch.equal(now, learnt), name
 
 
+@pytest.mark.slow
 def test_two_images_are_too_few_for_a_verdict(explanation: Explanation, healthy: Model) -> None:
     few = " ".join(words.levels(replace(explanation, levels=measured(healthy, toys(2, start=1000))[0])))
     assert "as the textbook has it" not in few

@@ -577,6 +577,7 @@ def test_an_address_restores_all_that_was_seen(visit: Open) -> None:
     assert valve(again).get_attribute("data-hold") == "cut"
 
 
+@pytest.mark.slow
 def test_an_address_names_models_and_images_and_not_their_places(visit: Open) -> None:
     """On another start the same place holds another one."""
     page = visit("#model=bare&image=disc+3.png")
@@ -975,6 +976,7 @@ def test_who_asks_for_less_motion_gets_less_everywhere(visit: Open) -> None:
     assert min(found) >= 3
 
 
+@pytest.mark.slow
 def test_two_windows_do_not_disturb_each_other(visit: Open) -> None:
     one, other = visit(), visit()
     whole = drawn(other)

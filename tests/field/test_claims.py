@@ -135,6 +135,7 @@ UNBOUNDED: dict[str, tuple[nn.Module, str]] = {
         "wraps round",
     ),
 }
+WEIGHTS = torch.linspace(1, 2, 11)
 BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     "back to the image's size": (
         Net(lambda y, x: F.interpolate(y, size=x.shape[-2:], mode="bilinear"), padding=0), "factor that depends"
@@ -151,6 +152,15 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     "rows in another order": (Net(rows_halved), "places counted from the image's rim"),
     "the first row": (Net(first_row_written), "places counted from the image's rim"),
     "the last row": (Net(last_row_written), "places counted from the image's rim"),
+    "places of the size": (
+        Net(lambda y, x: y * torch.linspace(0, x.shape[-1], 5).mean()), "a constant that depends on the image's size"
+    ),
+    "as many as pixels": (
+        Net(lambda y, x: y / torch.ones_like(x[:, :1]).sum().sqrt()), "a constant that depends on the image's size"
+    ),
+    "a weight by the size": (
+        Net(lambda y, x: y * WEIGHTS[x.shape[-1] % 11]), "a constant that depends on the image's size"
+    ),
     "a number of a size": (Net(lambda y, x: y * (1.0 if x.shape[-1] < 200 else 2.0)), "depends on the image's size"),
     "a number up to a size": (Net(lambda y, x: y * min(1, x.shape[-1] / 1000)), "depends on the image's size"),
     "a tensor up to a size": (
@@ -181,6 +191,7 @@ SCALES = torch.tensor([2.0, 3.0])
 LOCAL: dict[str, nn.Module] = {
     "a number of the weights": Net(lambda y, _: y * SCALES.max().item()),
     "filled with one": Net(lambda y, _: y * torch.full_like(y, SCALES.max().item())),
+    "sums of weights": Net(lambda y, _: y * (SCALES.sum() + torch.arange(2).max() + SCALES[0])),
     "padded channels": Net(lambda y, _: F.pad(y, (0, 0, 0, 0, 1, 1))),
     "norm over near channels": nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.LocalResponseNorm(3)),
     "rolled channels": Net(lambda y, _: y.roll(1, 1)),

@@ -30,6 +30,23 @@ def test_known_receptive_fields() -> None:
     assert found.halo() == ((96, 96), (96, 96))
 
 
+@pytest.mark.parametrize(("picked", "extent"), [(1, 9), (0, 3)])
+def test_a_mask_picks_channels_by_its_places(picked: int, extent: int) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.near, self.far = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 9, padding=4)
+            self.head = nn.Conv2d(2, 1, 1)  # which tells torch how many are picked
+            self.register_buffer("mask", torch.arange(4) // 2 == picked)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.cat([self.near(x), self.far(x)], 1)[:, self.mask])
+
+    found = field(Masked(), (1, 48, 64))
+    assert found.tileable, found.explain()
+    assert found.extent() == (extent, extent)
+
+
 def test_reach_can_differ_between_sides_and_phases() -> None:
     found = field(nn.Conv1d(1, 1, 4, padding=(0,)), (1, 32))
     assert found.window("output", ((0, 1),)) == ((0, 4),)

@@ -207,6 +207,7 @@ class _Interrupting(SilentView):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, made: Plan, tmp_path: Path) -> None:
     short = replace(made, training=replace(made.training, epochs=1.0))
     with pytest.raises(KeyboardInterrupt):

@@ -27,15 +27,16 @@ from whatwhere.paint import Engine, paint, predict, prove
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
 from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
+from whatwhere.paint.fold import _same
 from whatwhere.paint.fuse import ALL, Fusion, fused
-from whatwhere.paint.geometry import Geometry
+from whatwhere.paint.geometry import Geometry, _differs
 from whatwhere.paint.paint import PaintReport, paint_source
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.sources import ArraySource
 from whatwhere.paint.stores import JournaledSink, RawStore
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.verdicts import Verdict, Verdicts
-from whatwhere.paint.verify import agreement
+from whatwhere.paint.verify import agreement, equal_but_for_rounding, furthest, labels_alike
 from whatwhere.records import Normalisation
 
 BY_NAME = {backend.name: backend for backend in BACKENDS}
@@ -245,6 +246,73 @@ def test_what_bfloat16_loses_as_a_rule_is_no_reason_against_it(make: Callable[[]
     engine = Engine(model_of(make()), device="cpu")
     paint(engine, picture(300, 320))
     assert (engine.precision, engine.notes) == ("bfloat16", ())
+
+
+@pytest.mark.usefixtures("rounding")
+def test_what_was_begun_in_float32_goes_on_in_it_where_bfloat16_would_do_for_this_image() -> None:
+    """It did not for an image of the run that was interrupted."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))
+    engine, asked = Engine(model_of(network), device="cpu"), Engine(model_of(network), "bfloat16", "cpu")
+
+    def tile() -> Tensor:
+        return torch.randn(1, 3, 64, 64)
+
+    for begun, precision in (("eager float32", "float32"), ("", "bfloat16"), ("eager bfloat16", "bfloat16")):
+        engine.settle(10, tile, begun)
+        assert engine.how == f"eager {precision}"
+        batch = tile()
+        with torch.inference_mode():
+            lost = float((engine.logits(batch) - network(batch)).abs().max())
+        assert (lost < 1e-5) == (precision == "float32")
+    asked.settle(10, tile, "eager float32")
+    assert asked.how == "eager bfloat16", "who asks for it gets it"
+
+
+class Without(nn.Module):
+    """Whose last class is switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).masked_fill(torch.tensor([False, False, True])[:, None, None], -torch.inf)
+
+
+@pytest.mark.usefixtures("rounding")
+def test_a_class_that_is_switched_off_speaks_against_nothing(tmp_path: Path) -> None:
+    model = model_of(Without())
+    engine = Engine(model, device="cpu", backend="eager")
+    engine.settle(10, lambda: torch.randn(1, 3, 64, 64))
+    assert (engine.precision, engine.notes) == ("bfloat16", ())
+    engine._compare(engine.job, engine.logits(engine.job.example))
+    plain = Engine(model, "float32", backend="eager")
+    tile = torch.randn(1, 3, 64, 64)
+    scene = Scene(plain.job, plain._eager, plain._reference, tile, (1, 1), 10**12, "key")
+    store = Verdicts(tmp_path / "verdicts.json")
+    assert insist(scene, _backend(Tensor.clone), store).backend == "other"
+    for number, wrong in enumerate((WRONG["one pixel to the side"], torch.nan_to_num)):
+        assert insist(scene, _backend(wrong, name=f"wrong {number}"), store).backend == "eager"
+
+
+def test_what_is_switched_off_hides_no_difference() -> None:
+    reference = torch.randn(1, 3, 16, 16)
+    reference[:, 2] = -torch.inf
+    other, turned, lost = reference + 5, reference.clone(), reference.clone()
+    other[:, 2], turned[:, 2], lost[0, 0, 0, 0] = -torch.inf, torch.inf, -torch.inf
+    assert agreement(reference, reference.clone(), "float32").passed
+    assert agreement(reference, reference.bfloat16(), "bfloat16").passed
+    assert furthest(reference, reference.clone()) == 0
+    assert furthest(reference, other) == pytest.approx(5, rel=1e-5)
+    assert equal_but_for_rounding(reference, reference.clone(), 1e-4)
+    for wrong in (other, turned, lost):
+        assert not agreement(reference, wrong, "bfloat16").passed
+        assert not _same(reference, wrong)
+        assert not equal_but_for_rounding(reference, wrong, 1e-2)
+    assert [labels_alike(reference, logits) for logits in (reference, other, turned, lost)] == [1, 1, 0, 0]
+    assert _differs(lambda batch: other if batch is other else reference, reference, other)
 
 
 def test_a_device_that_fails_leaves_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -680,17 +748,19 @@ def test_the_file_keeps_what_is_new_and_where_it_cannot_be_written_nothing_happe
 def test_another_network_is_another_key() -> None:
     one, same, other = (Engine(model_of(unet(seed=seed)), "float32") for seed in (0, 0, 1))
     tile = torch.zeros(1, 3, 64, 64)
-    assert one._key(tile) == same._key(tile)
-    assert len({one._key(tile), other._key(tile), one._key(torch.zeros(1, 3, 64, 96))}) == 3
+    key = one._key(tile, "float32")
+    assert key == same._key(tile, "float32")
+    others = other._key(tile, "float32"), one._key(torch.zeros(1, 3, 64, 96), "float32"), one._key(tile, "bfloat16")
+    assert len({key, *others}) == 4
 
 
 @pytest.mark.parametrize("package", ["torch", "onnx", "triton", "onnxruntime"])
 def test_what_was_installed_since_is_another_key(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, tile = Engine(model_of(unet()), "float32"), torch.zeros(1, 3, 64, 64)
-    before = engine._key(tile)
+    before = engine._key(tile, "float32")
     real = whatwhere.paint.engine._version
     monkeypatch.setattr("whatwhere.paint.engine._version", lambda name: "99" if name == package else real(name))
-    assert engine._key(tile) != before
+    assert engine._key(tile, "float32") != before
 
 
 def test_small_jobs_look_at_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

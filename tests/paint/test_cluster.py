@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from whatwhere.errors import ClusterError, ModelError
 from whatwhere.network import load_model, save_model
 from whatwhere.paint import Engine, paint, predict
 from whatwhere.paint.cluster import Workers, _own_gpu
+from whatwhere.paint.sources import WHOLE
+from whatwhere.paint.tiles import Tile, Tiling
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -132,6 +134,79 @@ def test_many_small_images_go_the_same_way(tmp_path: Path, model_file: Path, clu
         )
     again = predict(model_file, tmp_path, tmp_path / "spread", cluster=cluster.scheduler_address, **options)
     assert sum(item.status == "skipped" for item in again.items) == 6
+
+
+def test_what_was_painted_without_workers_counts_with_them(tmp_path: Path, model_file: Path, cluster: Any) -> None:
+    Image.fromarray(picture(50, 60)).save(tmp_path / "a.png")
+    predict(model_file, tmp_path / "a.png", tmp_path / "out", precision="float32")
+    options: dict[str, Any] = {"precision": "float32", "cluster": cluster.scheduler_address}
+    (item,) = predict(model_file, tmp_path / "a.png", tmp_path / "out", **options).items
+    assert item.status == "skipped", item.error
+
+
+def test_workers_go_on_with_what_was_begun_without_them_unless_by_another_backend(
+    tmp_path: Path, model_file: Path, cluster: Any
+) -> None:
+    image = picture(700, 600)
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
+    options: dict[str, Any] = {"precision": "float32", "tile": 320}
+
+    def stop(_name: str, done: int, _all: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(model_file, tmp_path / "a.zarr", tmp_path / "out", progress=stop, **options)
+    journal = tmp_path / "out/a.zarr.partial/journal"
+    own = journal.read_bytes()
+    options |= {"cluster": cluster.scheduler_address}
+    journal.write_bytes(own.replace(b"eager float32", b"openvino float32"))
+    (item,) = predict(model_file, tmp_path / "a.zarr", tmp_path / "out", **options).items
+    assert "begun by openvino float32, and workers paint by eager float32" in item.error
+    journal.write_bytes(own)
+    seen: list[int] = []
+    options |= {"progress": lambda *now: seen.append(now[1])}
+    again = predict(model_file, tmp_path / "a.zarr", tmp_path / "out", **options)
+    assert not again.failed, str(again)
+    assert seen[0] > 1, "it goes on"
+    expected = paint(Engine(model_of(unet()), "float32"), image).labels
+    np.testing.assert_array_equal(zarr.open_array(str(tmp_path / "out/a.zarr"), mode="r")[...], expected)
+
+
+def _slow_tile(_recipe: Any, place: Any, _tiling: Tiling, tile: Tile) -> int:
+    """The first fails as soon as another is begun, which takes its time."""
+    folder = place[0]
+    (folder / f"{tile.index}.begun").touch()
+    if tile.index == 0:
+        while len(list(folder.glob("*.begun"))) < 2:
+            time.sleep(0.01)
+        raise MemoryError("of this tile")
+    time.sleep(0.3)
+    (folder / f"{tile.index}.ended").touch()
+    return tile.index
+
+
+def test_where_a_tile_fails_no_worker_writes_any_more(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What memory ran out for is begun anew in the same folder."""
+
+    def once(self: Workers, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self.client.submit(function, *arguments, pure=False)
+
+    monkeypatch.setattr(Workers, "_submit", once)
+    monkeypatch.setattr("whatwhere.paint.cluster._paint_tile", _slow_tile)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        ) as one,
+        Workers(one.scheduler_address, model_file, "") as workers,
+    ):
+        with pytest.raises(MemoryError, match="of this tile"):
+            list(workers._tiles((tmp_path, WHOLE, tmp_path, {}), Tiling((64, 64), (8, 8)), frozenset()))
+        begun, ended = ({path.stem for path in tmp_path.glob(f"*.{word}")} for word in ("begun", "ended"))
+        assert begun - {"0"} == ended
+        assert 0 < len(ended) < 63, "the others are not begun"
 
 
 def test_workers_paint_with_the_model_that_is_there_now(tmp_path: Path, cluster: Any) -> None:

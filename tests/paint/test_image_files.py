@@ -21,6 +21,7 @@ from zarr import codecs
 from whatwhere.data import read_image
 from whatwhere.data.images import read_image_and_valid
 from whatwhere.errors import DataError, ModelError
+from whatwhere.paint import Engine, predict
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
 from whatwhere.paint.sources import ArraySource, Reading, Source, extra
@@ -300,7 +301,9 @@ def test_a_geotiff_keeps_its_place_and_its_missing_pixels(tmp_path: Path) -> Non
         np.testing.assert_array_equal(b.read(1), labels)
 
 
-def test_a_geotiff_that_lies_by_control_points_keeps_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["EPSG:4326", None])
+def test_a_geotiff_that_lies_by_control_points_keeps_them(tmp_path: Path, system: str | None) -> None:
+    place = rasterio.crs.CRS.from_string(system) if system else rasterio.crs.CRS()
     points = [
         rasterio.control.GroundControlPoint(row, column, 10 + column / 99, 50 - row / 99)
         for row, column in [(0, 0), (0, 60), (50, 0), (50, 60)]
@@ -313,7 +316,7 @@ def test_a_geotiff_that_lies_by_control_points_keeps_them(tmp_path: Path) -> Non
         width=60,
         count=3,
         dtype="uint8",
-        crs="EPSG:4326",
+        crs=place,
         gcps=points,
     ) as file:
         file.write(picture(50, 60).transpose(2, 0, 1))
@@ -323,8 +326,8 @@ def test_a_geotiff_that_lies_by_control_points_keeps_them(tmp_path: Path) -> Non
             tmp_path / "out.tif", source, lambda box: np.zeros((box[0][1] - box[0][0], 60), np.uint8), CLASSES
         )
     with rasterio.open(tmp_path / "out.tif") as file:
-        found, system = file.gcps
-    assert system == rasterio.crs.CRS.from_epsg(4326)
+        found, kept = file.gcps
+    assert (kept or rasterio.crs.CRS()) == place
     assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
 
 
@@ -510,6 +513,48 @@ def test_ome_zarr_is_read_and_its_labels_are_ome_zarr(tmp_path: Path, form: Any,
     assert words["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.25, 0.5]
     assert words["image-label"]["colors"][1] == {"label-value": 1, "rgba": [*CLASSES.colors[1], 255]}
     assert ZarrSource(tmp_path / "l.zarr").read(((0, 9), (0, 9)))[0].all()
+
+
+ODD: dict[str, tuple[dict[str, Any], str]] = {
+    "no datasets": ({"axes": [{"name": "y"}, {"name": "x"}]}, r"does not describe .* \(KeyError: 'datasets'\)"),
+    "no axes": ({"axes": None, "datasets": [{"path": "0"}]}, "does not describe its image as OME-Zarr does"),
+    "axes without names": ({"axes": [{}, {}], "datasets": [{"path": "0"}]}, "does not describe its image"),
+    "a path to nothing": ({"datasets": [{"path": "9"}]}, "has no level '9'"),
+    "a path to a group": ({"datasets": [{"path": "group"}]}, "has no level 'group'"),
+    "no level at all": ({"datasets": []}, "has no level 0"),
+    "a level without pixels": ({"datasets": [{"path": "empty"}]}, r"has shape \(0, 64\); .*at least one pixel"),
+    "times": ({"datasets": [{"path": "times"}]}, r"holds values of datetime64\[s\]; expected real numbers"),
+}
+
+
+def _odd(path: Path, description: dict[str, Any]) -> None:
+    group = zarr.open_group(str(path), mode="w")
+    group.create_group("group")
+    levels = ("0", (64, 64), "uint8"), ("empty", (0, 64), "uint8"), ("times", (8, 8), "datetime64[s]")
+    for name, shape, dtype in levels:
+        group.create_array(name, shape=shape, chunks=(64, 64), dtype=dtype)[...] = np.zeros(shape, dtype)
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [description]}
+
+
+@pytest.mark.parametrize("how", ODD)
+@pytest.mark.filterwarnings("ignore:The data type")  # Zarr has no name for times that all know
+def test_odd_zarr_folders_are_named(tmp_path: Path, how: str) -> None:
+    description, words = ODD[how]
+    _odd(tmp_path / "odd.zarr", description)
+    with pytest.raises(DataError, match=rf"odd\.zarr {words}"):
+        open_image(tmp_path / "odd.zarr", Reading(fill_missing=True))
+
+
+@pytest.mark.filterwarnings("ignore:The data type")
+@pytest.mark.parametrize("transforms", [None, [{"type": "scale", "scale": [1.0]}], [{"type": "scale", "scale": None}]])
+def test_beside_an_image_of_an_unknown_place_the_others_are_painted(tmp_path: Path, transforms: Any) -> None:
+    dataset = {"path": "0", "coordinateTransformations": transforms}
+    _odd(tmp_path / "in/odd.zarr", {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [dataset]})
+    Image.fromarray(picture(20, 30)[..., 0]).save(tmp_path / "in/good.png")
+    engine = Engine(model_of(unet(channels=1), channels=1), "float32", backend="eager")
+    good, odd = predict(engine, tmp_path / "in", tmp_path / "out", fill_missing=True).items
+    assert (good.status, odd.status) == ("done", "failed")
+    assert "odd.zarr does not describe its image as OME-Zarr does" in odd.error
 
 
 def test_missing_chunks_are_named_unless_they_mean_the_fill_value(tmp_path: Path) -> None:

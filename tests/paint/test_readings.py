@@ -140,6 +140,23 @@ def test_zarr_says_where_there_is_no_data(
     np.testing.assert_array_equal(open_image(tmp_path / "a.zarr").read(((0, 60), (0, 70)))[1], there)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "told", "taken"),
+    [("int16", 32767, True), ("int32", 100_000, True), ("int8", 0, True), ("int16", -9999, True),
+     ("uint16", 65535, True), ("int16", 40_000, False), ("uint8", -1, False), ("int16", 0.5, False)],
+)  # fmt: skip
+def test_integers_may_mean_no_data(dtype: str, told: float, taken: bool, tmp_path: Path) -> None:
+    image = np.full((20, 20), 7, dtype)
+    image[:4] = told if taken else 9
+    zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(20, 20), chunks=(20, 20), dtype=dtype, attributes={"_FillValue": told}
+    )[...] = image
+    valid = open_image(tmp_path / "a.zarr").read(((0, 20), (0, 20)))[1]
+    assert (valid is not None) == taken
+    if valid is not None:
+        np.testing.assert_array_equal(valid, image == 7)
+
+
 def test_a_fill_value_that_is_a_number_is_data(tmp_path: Path) -> None:
     array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(20, 20), chunks=(20, 20), dtype="uint8", fill_value=255)
     array[...] = np.arange(400).reshape(20, 20) % 256

@@ -41,19 +41,7 @@ class GraphAnatomy:
         self.network = for_any_size(network, shape[1])
         self.windows = Windows(self.network)
         self._shape = tuple(shape)
-        self._followed = lru_cache(_KEPT)(partial(_Program, self.network))
-
-    def _program(self, shape: tuple[int, ...]) -> _Program:
-        """For images of one size; its parts are those of the example, or nothing could be held against each other."""
-        program, example = self._followed(shape), self._followed(self._shape)
-        if not program.parts.are_as(example.parts):
-            raise ModelError(
-                f"{type(self.network).__name__} has other levels on images of {_sides(shape)} px than on images of "
-                f"{_sides(self._shape)} px",
-                "images large enough for more than one unit on its coarsest map",
-                "leave the small images out",
-            )
-        return program
+        self._program = lru_cache(_KEPT)(partial(_Program, self.network))
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -81,6 +69,13 @@ class GraphAnatomy:
 
     def carried(self, image: Tensor) -> tuple[Tensor, ...]:
         program = self._program(tuple(image.shape))
+        if not program.parts.are_as(self._program(self._shape).parts):
+            raise ModelError(  # or what is carried would be held against what other paths carry
+                f"{type(self.network).__name__} has other levels on images of {_sides(image.shape)} px than on images "
+                f"of {_sides(self._shape)} px",
+                "images large enough for more than one unit on its coarsest map",
+                "leave the small images out",
+            )
         return tuple(program.run({program.image: image}, program.parts.cut))
 
     def decode(self, carried: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -11,6 +11,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Constant:
 
     shape: tuple[int, ...]
     values: tuple[int, ...] | None = None
-    """The entries, for short vectors of integers (indices)."""
+    """The entries, for short vectors of integers (indices); of a mask the places that it picks."""
     filled: bool = False
     """One value everywhere (zeros, ones), as far as can be told."""
     numbers: tuple[str, ...] = ()
@@ -185,6 +186,8 @@ FILLS = frozenset({
 """What makes a tensor of one value; of a tensor given as an example only the shape counts."""
 COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "float", "double", "half", "type_as", "repeat", "tile"})
 """What hands on one value everywhere as that, beside views and what works element by element."""
+_PICKS = frozenset({"slice", "select", "narrow"})
+"""Views of a part: the shape does not tell which."""
 OPERATOR = "%"
 """What an operator's name begins with among layers, and in torch's own print of a graph."""
 DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
@@ -349,12 +352,7 @@ class _Reader:
             arguments = {key: arguments[key] for key in ("fill_value", "s") if key in arguments}
         number = isinstance(value, _NUMBERS)
         if next(sources(arguments), None) is None and not number:
-            inputs = list(constants(arguments))
-            handed_on = pointwise or name in VIEWS or name in COPIES
-            filled = name in FILLS or bool(handed_on and inputs and all(item.filled for item in inputs))
-            told = arguments if pointwise or name in FILLS else ()
-            made = (*(number for item in inputs for number in item.numbers), *map(repr, numbers(told)))
-            self.values[_root(node)] = _constant(value, None, filled, made[:_FEW])
+            self.values[_root(node)] = _computed(value, name, pointwise, arguments)
             return
         if not isinstance(value, Tensor) and not number:
             self.values[node] = None  # several results: each is read through its getitem
@@ -425,10 +423,35 @@ def _constant(value: Any, tensor: Any, filled: bool = False, made: tuple[str, ..
         return value
     if isinstance(tensor, Tensor) and not isinstance(tensor, FakeTensor) and tensor.numel() <= _FEW:
         made = tuple(map(repr, tensor.detach().reshape(-1).tolist()))
-    short = (
-        isinstance(tensor, Tensor) and not tensor.is_floating_point() and tensor.ndim == 1 and tensor.numel() <= 4096
-    )
-    return Constant(_shape(value), tuple(int(item) for item in tensor.tolist()) if short else None, filled, made)
+    return Constant(_shape(value), _entries(tensor), filled, made)
+
+
+def _entries(tensor: Any) -> tuple[int, ...] | None:
+    """Of a short vector of integers; of a mask the places that it picks, as it means these where it is an index."""
+    if not isinstance(tensor, Tensor) or tensor.ndim != 1 or tensor.numel() > 4096:
+        return None
+    if tensor.is_floating_point() or tensor.is_complex():
+        return None
+    if tensor.dtype in (torch.bool, torch.uint8):
+        tensor = tensor.nonzero()[:, 0]
+    return tuple(int(item) for item in tensor.tolist())
+
+
+def _computed(value: Any, name: str, pointwise: bool, arguments: dict[str, Any]) -> Any:
+    """What an operator makes of constants alone.
+
+    The sizes that a view or a copy is told show in its shape; of the image's size something else may be computed whose
+    shape stays the same, so that the numbers tell it.
+    """
+    inputs = list(constants(arguments))
+    moved = name in VIEWS or name in COPIES
+    filled = name in FILLS or bool((pointwise or moved) and inputs and all(item.filled for item in inputs))
+    told = () if moved and (filled or name not in _PICKS) else arguments
+    sizes = () if pointwise or moved else tuple(item.shape for item in inputs)
+    made = (*(number for item in inputs for number in item.numbers), *map(repr, numbers(told)), *map(repr, sizes))
+    if len(made) > _FEW:
+        made = (sha256(repr(made).encode()).hexdigest(),)
+    return _constant(value, None, filled, made)
 
 
 def _paths(node: Node) -> tuple[str, ...]:

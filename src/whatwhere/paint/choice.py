@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from whatwhere.errors import in_a_line
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.verdicts import Verdict, Verdicts
-from whatwhere.paint.verify import agreement
+from whatwhere.paint.verify import agreement, difference
 
 __all__ = ["Choice", "Scene", "choose", "insist", "middle"]
 
@@ -273,7 +273,7 @@ def _difference(scene: Scene, backend: Backend, run: Run, precision: str) -> str
         with torch.inference_mode():
             reference, logits, usual = scene.reference(piece), run(piece), 0.0
             if precision != "float32" and backend.differs is None:
-                usual = float((scene.eager(piece).float() - reference).square().mean().sqrt())
+                usual = difference(reference, scene.eager(piece).float())
         if backend.differs is not None:
             wrong = backend.differs(reference, logits)
         else:

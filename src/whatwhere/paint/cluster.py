@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from torch import Tensor
 from whatwhere.errors import ClusterError, ModelError, WhatwhereError, in_a_line, is_out_of_memory
 from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
+from whatwhere.paint.backends import EAGER
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
@@ -42,6 +44,10 @@ Place = tuple[Path, Reading, Path, dict[str, Any]]
 
 _PATIENCE = 5
 """Seconds to wait for a scheduler, and then for its first worker."""
+
+_LAST = 60.0
+_MOMENT = 0.05
+"""Seconds to wait at most for tiles that nobody wants any more, and between looks at them."""
 
 
 _LOG = logging.getLogger("distributed.client")
@@ -124,6 +130,8 @@ class Workers:
             align: int, progress: Progress | None,
         ) -> PaintReport:  # fmt: skip
             start = time.perf_counter()
+            runs = f"{EAGER.name} {engine.precision}"  # as the workers do it
+            sink.refuse_all_but(runs)
             schemes = partial(scheme, engine, source.size, tile=tile, align=align, probabilities=probabilities)
             if schemes().blended:  # bands depend on each other
                 return paint_source(
@@ -132,12 +140,13 @@ class Workers:
                 )  # fmt: skip
 
             def attempt(plan: Scheme) -> None:
-                done = sink.begin(plan, f"eager {engine.precision}")  # as the workers do it
+                done = sink.begin(plan, runs)
                 place = (path.resolve(), how, sink.folder.resolve(), work)
-                for count, index in enumerate(self._tiles(place, plan.tiling, done), len(done) + 1):
-                    sink.note(index)
-                    if progress:
-                        progress(count, len(plan.tiling))
+                with closing(self._tiles(place, plan.tiling, done)) as tiles:
+                    for count, index in enumerate(tiles, len(done) + 1):
+                        sink.note(index)
+                        if progress:
+                            progress(count, len(plan.tiling))
 
             plan, notes = with_room(schemes, attempt)
             count = len(self.client.scheduler_info()["workers"])
@@ -145,15 +154,28 @@ class Workers:
 
         return paint
 
-    def _tiles(self, place: Place, tiling: Tiling, done: frozenset[int]) -> Iterator[int]:
-        """Numbers of tiles as workers finish them."""
+    def _tiles(self, place: Place, tiling: Tiling, done: frozenset[int]) -> Generator[int]:
+        """Numbers of tiles as workers finish them; when it is closed, no worker writes any more."""
         todo = [tile for tile in tiling if tile.index not in done]
         futures = [self._submit(_paint_tile, self._recipe, place, tiling, tile) for tile in todo]
         try:
             for future in self._distributed.as_completed(futures, loop=self.client.loop):
                 yield self._result(future)
         finally:
-            self.client.cancel(futures)
+            self._stop(futures)
+
+    def _stop(self, futures: list[Any]) -> None:
+        """Takes back what is not begun, and waits for what is: it writes into a folder that may be emptied next."""
+        waiting, last = {future.key for future in futures if not future.done()}, time.monotonic() + _LAST
+        self.client.cancel(futures)
+        with suppress(OSError, RuntimeError):  # of a scheduler that is lost, which was told where tiles came from
+            while self.client.status == "running" and waiting & self._at_work() and time.monotonic() < last:
+                time.sleep(_MOMENT)
+
+    def _at_work(self) -> set[str]:
+        """What workers are to do next or are in the middle of; of that the scheduler forgets what was taken back."""
+        following, begun = self.client.processing(), self.client.run(_begun, on_error="ignore")
+        return {key for keys in (*following.values(), *begun.values()) for key in keys}
 
     def _result(self, future: Any) -> Any:
         try:
@@ -168,6 +190,11 @@ class Workers:
                 "workers that stay alive and see the same files",
                 "look at their logs, then run again: finished tiles are kept",
             ) from error
+
+
+def _begun(dask_worker: Any) -> list[str]:
+    """On a worker, by whose name Dask hands it over: what its threads are in the middle of."""
+    return [task.key for task in dask_worker.state.all_running_tasks]
 
 
 def _absolute(target: Names) -> Names:

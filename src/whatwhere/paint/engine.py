@@ -27,7 +27,7 @@ from whatwhere.paint.fold import NoTensorError, folded
 from whatwhere.paint.geometry import Geometry, Pair
 from whatwhere.paint.memory import Footprint, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
-from whatwhere.paint.verify import agreement
+from whatwhere.paint.verify import agreement, difference, spread
 
 if TYPE_CHECKING:
     from whatwhere.field import Field
@@ -164,7 +164,7 @@ class Engine:
             return
         if not self._candidates or work < _GROWN * self._largest or (not asked and work < _FEW):
             return
-        scene = self._scene(work, tile)
+        scene = self._scene(self._job, self._eager, work, tile)
         # images differ in size, and some backends begin anew with each
         free = tuple(one for one in self._candidates if one.any_shape or self._images == 1)
         found = insist(scene, self._candidates[0], Verdicts()) if asked else choose(scene, free, Verdicts())
@@ -185,7 +185,7 @@ class Engine:
             logits = self._two(self._eager, piece)
         except Exception:  # noqa: BLE001 (a network for one size; what else is wrong, painting tells)
             return
-        usual = _LOSES * float(reference.std())
+        usual = _LOSES * spread(reference)
         found = agreement(reference, logits, self._job.precision, usual=usual)
         if found.passed:
             return
@@ -200,12 +200,19 @@ class Engine:
         vars(self).pop("footprint", None)  # float32 takes more
 
     def _go_on(self, begun: str, work: int, tile: Callable[[], Tensor]) -> None:
-        """With what has painted a part of the image already, though another may be thought faster by now."""
-        mine = Choice(EAGER.name, self._job.precision, self._eager)
-        before = begun.split()[0]
+        """With what has painted a part of the image already, though another may be thought faster by now.
+
+        In float32 too, where bfloat16 was not enough for an image of that run and is for the first one of this.
+        """
+        before, _, precision = begun.partition(" ")
+        job, eager = self._job, self._eager
+        if (precision, job.precision) == ("float32", "bfloat16") and not self._insisted:
+            job = replace(job, precision="float32")
+            eager, _ = self._begun(job)
+        mine = Choice(EAGER.name, job.precision, eager)
         for backend in self._candidates:
             if backend.name == before:
-                mine = insist(self._scene(work, tile), backend, Verdicts())
+                mine = insist(self._scene(job, eager, work, tile), backend, Verdicts())
         self._take(mine)
 
     def _take(self, choice: Choice) -> None:
@@ -214,9 +221,10 @@ class Engine:
         if choice.backend != EAGER.name:  # else what PyTorch took to be compared with stays beside the other's own
             hand_back_freed_memory()
 
-    def _scene(self, work: int, tile: Callable[[], Tensor]) -> Scene:
+    def _scene(self, job: Job, eager: Run, work: int, tile: Callable[[], Tensor]) -> Scene:
         sample = tile().to(self.device)
-        return Scene(self._job, self._eager, self._reference, sample, self.geometry.period, work, self._key(sample))
+        key = self._key(sample, job.precision)
+        return Scene(job, eager, self._reference, sample, self.geometry.period, work, key)
 
     def fall_back(self, failure: BackendFailure) -> None:
         """Goes on with PyTorch itself."""
@@ -258,10 +266,10 @@ class Engine:
         """Names the network: its weights and structure, and of one made elsewhere its code and plain attributes."""
         return digest_of(self.model.network)
 
-    def _key(self, tile: Tensor) -> str:
+    def _key(self, tile: Tensor, precision: str) -> str:
         """All that a measured time and a comparison depend on."""
         facts = (
-            self.digest, tuple(tile.shape), self._job.precision, str(self.device), self._processor,
+            self.digest, tuple(tile.shape), precision, str(self.device), self._processor,
             torch.get_num_threads(), *map(_version, _PACKAGES),
             *sorted({backend.content for backend in self._candidates} - {""}),
         )  # fmt: skip
@@ -365,7 +373,7 @@ class Engine:
             found = agreement(reference, logits, job.precision)
             if not found.passed and job.precision != "float32":  # some networks lose more by rounding than most
                 here = _in_its_layout(replace(job, device=torch.device("cpu")))
-                usual = float((self._both(here(job.example)) - reference).square().mean().sqrt())
+                usual = difference(reference, self._both(here(job.example)))
                 found = agreement(reference, logits, job.precision, usual=usual)
         if not found.passed:
             raise RuntimeError(str(found))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.network import UNet
+from whatwhere.paint.verify import equal_but_for_rounding
 from whatwhere.paint.watch import followers
 
 __all__ = ["ALL", "Fusion", "fused"]
@@ -69,15 +70,10 @@ def fused(network: nn.Module, example: Tensor, fusion: Fusion = ALL) -> nn.Modul
                 after = candidate(example)
             except Exception:  # noqa: BLE001 (operators that torch lacks, layers called in ways of their own)
                 continue
-            if _same(before.float(), after.float(), _TOLERANCE[example.dtype]):
+            tolerance = _TOLERANCE[example.dtype]
+            if before.shape == after.shape and equal_but_for_rounding(before.float(), after.float(), tolerance):
                 return candidate
     return network
-
-
-def _same(before: Tensor, after: Tensor, tolerance: float) -> bool:
-    if before.shape != after.shape:
-        return False
-    return float((after - before).square().mean().sqrt()) <= tolerance * float(before.square().mean().sqrt())
 
 
 def _packed(network: nn.Module, example: Tensor, fusion: Fusion) -> nn.Module:

@@ -120,7 +120,9 @@ class GeoSource:
         points, system = self._file.gcps
         camera = {"rpcs": self._file.rpcs} if self._file.rpcs else {}
         if points and self._file.transform.is_identity:
-            return {"crs": system, "gcps": points, **camera}
+            from rasterio.crs import CRS
+
+            return {"crs": system or CRS(), "gcps": points, **camera}  # beside points rasterio takes no None
         return {"crs": self._file.crs, "transform": self._file.transform, **camera}
 
     def close(self) -> None:

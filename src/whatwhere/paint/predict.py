@@ -139,7 +139,7 @@ def predict(
         PlanError: a precision, device or backend that is not to be had here; a level, tile or batch that is none.
     """
     out_dir = Path(out_dir)
-    backend = _for_workers(backend) if cluster is not None else backend
+    runs = backend if cluster is None else _for_workers(backend)
     how = Reading(level, fill_missing)
     options = Options(overlay, probabilities, tile, batch, overwrite)
     ledger = Ledger(out_dir, overwrite)
@@ -147,11 +147,12 @@ def predict(
     engine = (
         model
         if isinstance(model, Engine)
-        else Engine(as_model(model), precision, device, backend=backend, images=len(found))
+        else Engine(as_model(model), precision, device, backend=runs, images=len(found))
     )
+    known = _known(engine, level, engine.asked if cluster is None else backend)
     images = frozenset(Path(os.path.realpath(path)) for path, _ in found)  # resolve() fails on links in a circle
     with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
-        job = _Job(engine, _known(engine, level), options, ledger, images, how, progress, workers)
+        job = _Job(engine, known, options, ledger, images, how, progress, workers)
         # with workers, small images are all on their way before the first is waited for
         waiting = [job.start(path, out_dir / stem) for path, stem in found]
         items = tuple(wait() for wait in waiting)
@@ -361,11 +362,11 @@ _OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, PlaceError)
 """Errors that concern one image: the others are painted all the same."""
 
 
-def _known(engine: Engine, level: int) -> Work:
+def _known(engine: Engine, level: int, asked: str) -> Work:
     """What makes paintings of one image different: weights and what they mean (as one hash), precision ..."""
     facts = (engine.digest, engine.model.classes, engine.model.normalisation)
     model = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    return {"model": model, "precision": engine.job.precision, "backend": engine.asked, "level": level}
+    return {"model": model, "precision": engine.job.precision, "backend": asked, "level": level}
 
 
 def _reporter(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -18,6 +18,7 @@ from whatwhere.paint.engine import Engine
 from whatwhere.paint.scheme import scheme, size_up
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.tiles import Tiling
+from whatwhere.paint.verify import furthest, largest
 from whatwhere.paint.work import read_tile
 
 __all__ = ["Proof", "prove", "tiled_logits"]
@@ -119,13 +120,13 @@ def prove(
     full = size_up(piece.size, period)
     whole = tiled_logits(engine, piece, Tiling(piece.size, full, period=period, short=exact.short))
     tiled = tiled_logits(engine, piece, exact)
-    difference = float((tiled - whole).abs().max())
+    most = largest(whole)
     changed = tiled.argmax(0) != whole.argmax(0)
     best = whole.topk(min(2, whole.shape[0]), dim=0).values
     margin = best[0] - best[-1]
     return Proof(
-        piece.size, exact.tile, exact.halo, engine.precision, difference, float(whole.abs().max()), int(changed.sum()),
-        int((changed & (margin > 2 * _rounding(engine.precision, float(whole.abs().max())))).sum()),
+        piece.size, exact.tile, exact.halo, engine.precision, furthest(whole, tiled), most, int(changed.sum()),
+        int((changed & (margin > 2 * _rounding(engine.precision, most))).sum()),
         _with_less(engine, piece, exact, whole), engine.backend,
     )  # fmt: skip
 
@@ -164,7 +165,7 @@ def _with_less(engine: Engine, source: Source, exact: Tiling, whole: Tensor) -> 
     if (rows, columns) == exact.halo or len(exact) == 1:
         return None
     less = Tiling(exact.size, exact.tile, (rows, columns), exact.period, short=exact.short)
-    return float((tiled_logits(engine, source, less) - whole).abs().max())
+    return furthest(whole, tiled_logits(engine, source, less))
 
 
 def tiled_logits(engine: Engine, source: Source, tiling: Tiling) -> Tensor:

@@ -169,6 +169,16 @@ class JournaledSink:
             "choose another folder with -o, or use --overwrite",
         )
 
+    def refuse_all_but(self, how: str) -> None:
+        """What an earlier run has finished by another backend is not thrown away either, where that can't go on."""
+        begun = self.begun()
+        if begun not in ("", how) and read_journal(self._path)[1] and not self._overwrite:
+            raise TakenError(
+                f"{self.folder} holds an interrupted painting begun by {begun}, and workers paint by {how}",
+                "the same command, which goes on with it",
+                "leave out the cluster, choose another folder with -o, or use --overwrite",
+            )
+
     def _refuse_other_tiles(self, earlier: dict[str, Any], tiles: dict[str, Any]) -> None:
         """Nor are those of this work, that an earlier run finished in other tiles or in another kind of store."""
         if any((self.folder / kind.place).exists() for kind in (RawStore, ZarrStore) if kind.place != self.store.place):

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Agreement", "agreement", "labels_alike"]
+__all__ = [
+    "Agreement",
+    "agreement",
+    "difference",
+    "equal_but_for_rounding",
+    "furthest",
+    "labels_alike",
+    "largest",
+    "spread",
+]
 
 _BOUND = {"float32": 1e-3, "bfloat16": 0.05}
 """Root mean square difference, as a share of the logits' spread, that rounding may cause: bfloat16 has 8 bits, and some
@@ -25,7 +34,7 @@ class Agreement:
         difference: root mean square difference.
         bound: the most that is taken for rounding.
         changed: pixels whose label changed although its margin is far beyond the bound.
-        finite: no NaN, no infinity.
+        finite: no NaN, and no infinity where float32 has another value.
     """
 
     difference: float
@@ -59,9 +68,45 @@ def agreement(reference: Tensor, logits: Tensor, precision: str, *, usual: float
     if reference.shape != logits.shape:
         return Agreement(float("inf"), 0.0, reference[:, 0].numel(), True)
     reference, logits = reference.float().cpu(), logits.float().cpu()
-    difference = float((reference - logits).square().mean().sqrt())
-    bound = max(_BOUND[precision] * float(reference.std()), 2 * usual, 1e-6 * float(reference.abs().max()))
-    return Agreement(difference, bound, _surely_changed(reference, logits, bound), bool(torch.isfinite(logits).all()))
+    bound = max(_BOUND[precision] * spread(reference), 2 * usual, 1e-6 * largest(reference))
+    changed = _surely_changed(reference, logits, bound)
+    return Agreement(difference(reference, logits), bound, changed, _same_infinities(reference, logits))
+
+
+# ---- a class that is switched off has -inf everywhere: that is equal or not, and numbers are measured without it
+
+
+def difference(reference: Tensor, logits: Tensor) -> float:
+    """Root mean square difference, where the first is no infinity."""
+    told = ~reference.isinf()
+    return float((reference[told] - logits[told]).square().mean().sqrt())
+
+
+def furthest(reference: Tensor, logits: Tensor) -> float:
+    """Their largest absolute difference; equal infinities do not differ."""
+    return float(torch.where(reference == logits, 0.0, reference - logits).abs().max())
+
+
+def spread(logits: Tensor) -> float:
+    """Their standard deviation, without infinities."""
+    return float(logits[~logits.isinf()].std())
+
+
+def largest(values: Tensor) -> float:
+    """Their largest absolute value, without infinities and NaN."""
+    return float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
+
+
+def equal_but_for_rounding(before: Tensor, after: Tensor, tolerance: float) -> bool:
+    """Whether two results of one shape differ by at most so large a share of their own root mean square."""
+    own = difference(before, torch.zeros_like(before))
+    return _same_infinities(before, after) and difference(before, after) <= tolerance * own
+
+
+def _same_infinities(reference: Tensor, logits: Tensor) -> bool:
+    """Whether all is finite but the infinities of the first, which are in both."""
+    off = reference.isinf()
+    return bool((reference[off] == logits[off]).all() and logits[~off].isfinite().all())
 
 
 def _surely_changed(reference: Tensor, logits: Tensor, bound: float) -> int:
@@ -76,7 +121,7 @@ def _surely_changed(reference: Tensor, logits: Tensor, bound: float) -> int:
 
 def labels_alike(reference: Tensor, logits: Tensor) -> float:
     """The share of pixels that get the same label by both ``(N, classes, h, w)`` logits; 0 for what is no logits."""
-    if reference.shape != logits.shape or not torch.isfinite(logits).all():
+    if reference.shape != logits.shape or not _same_infinities(reference.float(), logits.float()):
         return 0.0
     return float((_labels(reference) == _labels(logits)).float().mean())
 

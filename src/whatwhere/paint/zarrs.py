@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from whatwhere.data.images import with_data
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, in_a_line
 from whatwhere.paint.sources import WHOLE, Pixels, Reading, Valid, extra, no_level
 from whatwhere.records import VOID, Box, Classes
 
@@ -59,23 +59,25 @@ class ZarrSource:
     def __init__(self, path: Path, how: Reading = WHOLE) -> None:
         zarr = extra("zarr", "zarr", f"{path} is a Zarr folder")
         self.name = str(path)
-        try:
-            node = zarr.open(_store(path), mode="r")
-        except Exception as error:  # zarr's many versions raise many kinds
-            raise DataError(f"{path} is not a whole Zarr folder ({error})", "a Zarr array", "copy it again") from error
         names: list[str] = []
         self.ome: dict[str, Any] | None = None
         self.level = how.level
-        if not hasattr(node, "shape"):
-            node, names, self.ome = _level(node, path, how.level)
-        elif how.level:
+        try:
+            node = zarr.open(_store(path), mode="r")
+            if not hasattr(node, "shape"):
+                node, names, self.ome = _level(node, path, how.level)
+        except DataError:
+            raise
+        except Exception as error:  # zarr's many versions raise many kinds
+            raise DataError(f"{path} is not a whole Zarr folder ({error})", "a Zarr array", "copy it again") from error
+        if self.ome is None and how.level:
             raise DataError(f"{path} has no level {how.level}", "an OME-Zarr image with levels", "leave out --level")
         self._array = node
         self._axes = _Axes(tuple(node.shape), names or _names(node), path)
         self.format = int(node.metadata.zarr_format)
         self.axes = self._axes.names
         self.size, self.channels = self._axes.size, self._axes.channels
-        self.dtype = np.dtype(node.dtype).newbyteorder("=")
+        self.dtype = _real(np.dtype(node.dtype), path).newbyteorder("=")
         self._no_data = _no_data(node)
         missing = [] if how.fill_missing else list(itertools.islice(_missing(node), 1))
         if missing:
@@ -106,6 +108,8 @@ class _Axes:
     """Where height, width and channels lie in an array."""
 
     def __init__(self, shape: tuple[int, ...], names: list[str], path: Path) -> None:
+        if 0 in shape:
+            raise DataError(f"{path} has shape {shape}", "at least one pixel", "leave it out, or write it again")
         if not names or len(names) != len(shape) or not {"y", "x"} <= {str(name).lower() for name in names}:
             names = _guess(shape, path)
         self.names = _with_c([str(name).lower() for name in names], shape)
@@ -128,6 +132,12 @@ class _Axes:
         kept = [name for name in self.names if name in ("y", "x", "c")]
         pixels = np.asarray(part).transpose([kept.index(name) for name in ("y", "x", "c") if name in kept])
         return np.ascontiguousarray(pixels if "c" in kept else pixels[..., None])
+
+
+def _real(dtype: np.dtype[Any], path: Path) -> np.dtype[Any]:
+    if dtype.kind not in "buif":
+        raise DataError(f"{path} holds values of {dtype}", "real numbers", "save it as such, or leave it out")
+    return dtype
 
 
 def _names(array: Any) -> list[str]:
@@ -160,7 +170,8 @@ def _guess(shape: tuple[int, ...], path: Path) -> list[str]:
 
 def _level(group: Any, path: Path, number: int) -> tuple[Any, list[str], dict[str, Any]]:
     attributes = dict(group.attrs)
-    scales = (attributes.get("ome") or attributes).get("multiscales")
+    ome = attributes.get("ome")
+    scales = (ome if ome and isinstance(ome, dict) else attributes).get("multiscales")
     if not scales:
         inside = sorted([*group.array_keys(), *group.group_keys()])
         example = inside[0] if inside else "name"
@@ -169,15 +180,34 @@ def _level(group: Any, path: Path, number: int) -> tuple[Any, list[str], dict[st
             "an array, or an OME-Zarr image",
             f"name the image inside it, as in {path.name}/{example}",
         )
-    first = scales[0]
-    axes = [axis["name"] if isinstance(axis, dict) else axis for axis in first.get("axes", [])]
-    levels = [dataset["path"] for dataset in first["datasets"]]
+    try:
+        first = scales[0]
+        axes = [axis["name"] if isinstance(axis, dict) else axis for axis in first.get("axes", [])]
+        levels = [str(dataset["path"]) for dataset in first["datasets"]]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _otherwise(path, error) from error
     if number >= len(levels):
-        raise no_level(str(path), number, [tuple(group[one].shape[-2:]) for one in levels if one in group])
-    level = levels[number]
-    if level not in group:
-        raise DataError(f"{path} has no level {level!r}", "the arrays that its own description names", "copy it again")
-    return group[level], axes, first
+        there = [array for array in (_inside(group, level) for level in levels) if array is not None]
+        raise no_level(str(path), number, [array.shape[-2:] for array in there if array.ndim > 1])
+    array = _inside(group, levels[number])
+    if array is None:
+        why = f"{path} has no level {levels[number]!r}"
+        raise DataError(why, "the arrays that its own description names", "copy it again")
+    return array, axes, first
+
+
+def _inside(group: Any, name: str) -> Any:
+    """An array of a group; None where there is none, or a group."""
+    found = group.get(name)
+    return found if hasattr(found, "shape") else None
+
+
+def _otherwise(path: Path | str, error: Exception) -> DataError:
+    return DataError(
+        f"{path} does not describe its image as OME-Zarr does ({in_a_line(error)})",
+        "the axes, the path of each level, and numbers by which its pixels lie in space",
+        "write it again, or name the array inside it",
+    )
 
 
 def _no_data(array: Any) -> float | None:
@@ -186,10 +216,14 @@ def _no_data(array: Any) -> float | None:
     for key in ("_FillValue", "missing_value"):
         value = _number(array.attrs.get(key))
         if value is not None:
-            fits = dtype.kind == "f" or (value.is_integer() and np.can_cast(np.min_scalar_type(int(value)), dtype))
-            return value if fits else None
+            return value if dtype.kind == "f" or _holds(dtype, value) else None
     fill = array.fill_value  # may be null
     return float("nan") if dtype.kind == "f" and fill is not None and np.isnan(fill) else None
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a value is an integer of this kind."""
+    return dtype.kind in "iu" and value.is_integer() and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
 def _number(value: Any) -> float | None:
@@ -337,13 +371,17 @@ def _ome_words(ome: dict[str, Any], source: ZarrSource, classes: Classes) -> dic
         names, axes = source.axes, [{"type": "space"}] * len(source.axes)
     kept = [names.index("y"), names.index("x")]  # labels are upright, whichever the image has first
     axes = [{**axes[i], "name": names[i]} for i in kept]
-    transforms = _flat(ome["datasets"][source.level], kept) or [{"type": "scale", "scale": [1.0, 1.0]}]
+    try:
+        own, then = _flat(ome["datasets"][source.level], kept), _flat(ome, kept)
+    except (LookupError, TypeError) as error:
+        raise _otherwise(source.name, error) from error
+    transforms = own or [{"type": "scale", "scale": [1.0, 1.0]}]
     version = "0.5" if form == 3 else "0.4"
     multiscales: dict[str, Any] = {
         "version": version, "name": "labels", "axes": axes,
         "datasets": [{"path": "0", "coordinateTransformations": transforms}],
     }  # fmt: skip
-    if then := _flat(ome, kept):  # after those of the level
+    if then:  # after those of the level
         multiscales["coordinateTransformations"] = then
     colors = [{"label-value": i, "rgba": [*color, 255]} for i, color in enumerate(classes.colors)]
     properties = [{"label-value": i, "class": name} for i, name in enumerate(classes.names)]
