@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="40 s on one set, to see that it works")
     options, rest = parser.parse_known_args()
     if not options.data.is_dir():
-        sys.exit(f"skipped: there is no {options.data}; give the folder of the data sets with --data")
+        print(f"skipped: there is no {options.data}; give the folder of the data sets with --data")
+        return
     sets, time = (["isbi_membrane"], "40s") if options.quick else (options.sets, options.time)
     budgets = {
         name: ("--epochs", options.epochs) if options.epochs else ("--time", time or TIMES[name]) for name in sets

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tiny import write_discs
-from whatwhere import segmenter
+from whatwhere import data, segmenter
+from whatwhere.data import Folder
+from whatwhere.data.facts import Survey
 from whatwhere.errors import ModelError, OutputError, PlanError
 from whatwhere.field import field
 from whatwhere.learn.changes import changed
@@ -413,24 +415,46 @@ def test_colour_photographs_begin_with_imagenet(tmp_path: Path) -> None:
     assert "pretrained" not in read.network_config, "a model file holds its weights, not where they came from"
 
 
-@pytest.mark.usefixtures("installed")
-def test_of_many_classes_in_few_steps_ways_up_are_balanced_and_the_rate_is_lower(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 255, (128, 128, 3), np.uint8) for _ in range(4)]
-    many, few = (
-        segmenter.write_arrays(
-            images, [np.arange(128) // 16 % count + np.zeros((128, 1), np.uint8)] * 4, tmp_path / name
-        )
-        for name, count in (("many", 6), ("few", 3))
-    )
+@pytest.fixture
+def surveyed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many plans of one folder are made of one look at it, which is what takes time."""
+    known: dict[Path, Survey] = {}
 
-    def chosen(root: Path, **budget: Any) -> tuple[bool, float]:
+    def survey(folder: Folder, **_: Any) -> Survey:
+        if folder.root not in known:
+            known[folder.root] = data.survey(folder)
+        return known[folder.root]
+
+    monkeypatch.setattr(segmenter, "survey", survey)
+
+
+@pytest.mark.usefixtures("installed", "surveyed_once")
+def test_of_many_classes_in_few_steps_ways_up_are_balanced_the_rate_is_lower_and_crops_are_small(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (300, 300, 3), np.uint8) for _ in range(4)]
+
+    def squares(classes: int) -> np.ndarray:
+        """Three by three of 40 px, of all classes but the ground."""
+        mask = np.zeros((300, 300), np.uint8)
+        for place in range(9):
+            y, x = (100 * at + 10 for at in divmod(place, 3))
+            mask[y : y + 40, x : x + 40] = 1 + place % (classes - 1)
+        return mask
+
+    many, few = (segmenter.write_arrays(images, [squares(classes)] * 4, tmp_path / f"{classes}") for classes in (6, 3))
+
+    def chosen(root: Path, **budget: Any) -> tuple[bool, float, int]:
         made = segmenter.plan(root, device="cpu", encoder=LITE0, **budget)
         assert ("network.balanced" in made.reasons) == made.network.balanced
+        assert ("a third" in made.reasons["training.learning_rate"]) == made.network.balanced
+        assert ("too few of 256 px" in made.reasons["training.crop"]) == made.network.balanced
+        assert made.training.batch == 8, "so a step of small crops is a quick one"
         assert "balanced" not in made.network_config, "a model file holds its weights, not how they began"
-        return made.network.balanced, made.training.learning_rate
+        return made.network.balanced, made.training.learning_rate, made.training.crop
 
-    usual, hasty = (False, 3e-3), (True, 1e-3)
+    usual, hasty = (False, 3e-3, 256), (True, 1e-3, 128)
     assert {chosen(many, time=time) for time in ("1s", "5h")} == {usual}
     assert any(chosen(many, time=f"{2**power}s") == hasty for power in range(12))
     assert [chosen(many, epochs=epochs) for epochs in (10, 1000, 5000)] == [usual, hasty, usual]
@@ -609,6 +633,7 @@ def test_where_time_is_short_crops_are_as_small_as_objects_allow(tmp_path: Path,
     assert ("time for too few" in hurried.reasons["training.crop"]) == (crop < 256)
 
 
+@pytest.mark.usefixtures("surveyed_once")
 def test_many_classes_take_small_crops_and_the_narrowest_network_only_where_time_is_very_short(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mask = np.zeros((400, 400), np.uint8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from whatwhere.data.augment import Augmentation
@@ -16,7 +17,7 @@ from whatwhere.data.findings import many, percent
 from whatwhere.data.split import folders_of
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
-from whatwhere.learn.sizes import Reasoned, all_pixels, depth_of, hurried, sizes_of, typical_side
+from whatwhere.learn.sizes import Reasoned, all_pixels, depth_of, hurried, sizes_of, small_crops, typical_side
 from whatwhere.network import PHOTOGRAPHS, Machine, constants_of, known_encoder, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
@@ -79,7 +80,8 @@ def make_plan(
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
     kind, pretrained = choices.take("network.encoder", _encoder(survey, encoder))
     depth = choices.take("network.depth", depth_of(survey) if kind == "plain" else _WHOLE_DEPTH)
-    sizes = sizes_of(survey, machine, depth, max(2**depth, step), seconds, kind)
+    step = max(2**depth, step)
+    sizes = sizes_of(survey, machine, depth, step, seconds, kind)
     width, crop, batch = map(choices.take, ("network.width", "training.crop", "training.batch"), sizes)
     levels = tuple(range(depth)) if skips is None else tuple(sorted(set(skips)))
     if skips is not None:
@@ -87,10 +89,12 @@ def make_plan(
     choices.reasons["training.epochs" if epochs else "training.time"] = asked
     normalisation = _normalisation(survey, kind if pretrained else "plain")
     network = NetworkPlan(width=width, depth=depth, skips=levels, encoder=kind, pretrained=pretrained)
-    training = _training(survey, machine, choices, seconds, epochs, crop, batch)
+    train_by = partial(_training, survey, machine, choices, seconds, epochs)
+    training = train_by(crop, batch, _RATE)
     if hurried(survey, machine, network, training):
         network = replace(network, balanced=choices.take("network.balanced", _BALANCED))
-        training = replace(training, learning_rate=choices.take("training.learning_rate", _HURRIED_RATE))
+        crop, batch = map(choices.take, ("training.crop", "training.batch"), small_crops(survey, step))
+        training = train_by(crop, batch, _HURRIED_RATE)
     return Plan(
         seed=seed,
         classes=choices.take("classes", _classes(survey)),
@@ -122,6 +126,7 @@ def _training(
     epochs: float | None,
     crop: int,
     batch: int,
+    rate: Reasoned[float],
 ) -> TrainingPlan:
     bare = TrainingPlan(
         time=duration_text(seconds) if seconds is not None and epochs is None else "",
@@ -131,7 +136,7 @@ def _training(
     )
     return replace(
         bare,
-        learning_rate=choices.take("training.learning_rate", _RATE),
+        learning_rate=choices.take("training.learning_rate", rate),
         warmup=choices.take("training.warmup", _warmup(survey, machine, bare)),
         cooldown=choices.take("training.cooldown", _COOLDOWN),
         class_aware=choices.take("training.class_aware", _class_aware(survey)),

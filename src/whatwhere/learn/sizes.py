@@ -17,7 +17,16 @@ from whatwhere.data.pieces import SIDE
 from whatwhere.learn.plan import NetworkPlan, TrainingPlan
 from whatwhere.network import Machine, UNet, cost
 
-__all__ = ["Reasoned", "all_pixels", "depth_of", "hurried", "receptive_field", "sizes_of", "typical_side"]
+__all__ = [
+    "Reasoned",
+    "all_pixels",
+    "depth_of",
+    "hurried",
+    "receptive_field",
+    "sizes_of",
+    "small_crops",
+    "typical_side",
+]
 
 T = TypeVar("T")
 Reasoned = tuple[T, str]
@@ -28,9 +37,9 @@ _FEW_CLASSES = 4
 """More classes than these are told apart less well by the narrowest network than by the next, if that sees enough."""
 _NARROW_SPEED = 0.5
 """The share of their speed that processors reach with the narrowest, and with the depthwise layers of encoders."""
-_CROPS_HURRIED = 800, 5000
-"""From how many to how many crops what is new beside ImageNet's features does not settle at the usual rate; in fewer it
-gets no farther at a lower one."""
+_CROPS_HURRIED = 300, 5000
+"""From how many to how many of the usual crops what is new beside ImageNet's features does not settle at the usual
+rate, and small crops take it farther. With fewer nothing was tried."""
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _CROPS_LEAST, _PASSES_WANTED = 8000, 100
@@ -140,13 +149,17 @@ def sizes_of(
 ) -> tuple[Reasoned[int], Reasoned[int], Reasoned[int]]:
     """Width, crop and batch: where even the narrowest network would see far too few crops, smaller ones."""
     crop = _crop(survey, step)
-    batch = _batch(crop[0])
-    width, hurried = _width(survey, machine, depth, crop[0], seconds, encoder)
-    if hurried:
-        crop = _small_crop(survey, step, crop)
-    pixels = batch * crop[0] ** 2
-    said = f"{pixels / 1e6:.1f} million" if pixels >= 1e5 else f"{pixels / 1e3:.0f} thousand"
-    return width, crop, (batch, f"about {said} pixels a step")
+    width, few = _width(survey, machine, depth, crop[0], seconds, encoder)
+    if few:
+        return width, *small_crops(survey, step)
+    return width, crop, _batch(crop[0], crop[0])
+
+
+def small_crops(survey: Survey, step: int) -> tuple[Reasoned[int], Reasoned[int]]:
+    """Crop and batch where time is short: crops as small as the objects that recur allow, as many a step as usually."""
+    usual = _crop(survey, step)
+    crop = _small_crop(survey, step, usual)
+    return crop, _batch(usual[0], crop[0])
 
 
 def _crop(survey: Survey, step: int) -> Reasoned[int]:
@@ -173,11 +186,14 @@ def _small_crop(survey: Survey, step: int, usual: Reasoned[int]) -> Reasoned[int
     return crop, f"{said}; {what}; a multiple of {step}"
 
 
-def _batch(crop: int) -> int:
+def _batch(usual: int, crop: int) -> Reasoned[int]:
+    """As many crops a step as ``usual`` ones ask for, of ``crop`` px: a step of small crops is a quick one."""
     batch = 8
-    while batch < 32 and batch * crop * crop < 8 * 192 * 192:
+    while batch < 32 and batch * usual * usual < 8 * 192 * 192:
         batch *= 2
-    return batch
+    pixels = batch * crop**2
+    said = f"{pixels / 1e6:.1f} million" if pixels >= 1e5 else f"{pixels / 1e3:.0f} thousand"
+    return batch, f"about {said} pixels a step"
 
 
 def _width(
@@ -208,7 +224,7 @@ def _width(
 
 
 def hurried(survey: Survey, machine: Machine, network: NetworkPlan, training: TrainingPlan) -> bool:
-    """Whether what is new beside ImageNet's features sees too few crops of many classes to settle at the usual rate.
+    """Whether what is new beside ImageNet's features sees too few of the usual crops of many classes to settle.
 
     Measured with EfficientNet-Lite0's features and eleven classes; with two the usual rate was as good, or better.
     """
