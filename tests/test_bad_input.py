@@ -277,6 +277,7 @@ def test_a_plan_of_another_folder(discs: Path, disc_plan: Plan, tmp_path: Path, 
     ("options", "word"),
     [
         (("--time", "soon"), "time is 'soon'"),
+        (("--time", ""), "time is ''"),
         (("--time", "5m", "--epochs", "2"), "exactly one"),
         (("--epochs", "-1"), "epochs = -1"),
         (("--epochs", "1", "--skips", "7"), "skips = [7]"),
@@ -304,9 +305,18 @@ def test_options_of_evaluate_that_cannot_be(
     assert_one_clear_line(run_cli("evaluate", disc_run, discs, *picture, *options), word)
 
 
-def test_a_seed_is_not_negative(discs: Path, run_cli: Cli) -> None:
-    done = run_cli("check", discs, "--seed", "-1")
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_a_seed_is_neither_negative_nor_too_large(verb: str, seed: int, discs: Path, run_cli: Cli) -> None:
+    done = run_cli(verb, discs, "--seed", seed, *(["-o", "run"] if verb == "train" else []))
     assert (done.code, "--seed" in done.err, "Traceback" in done.err) == (2, True, False)
+
+
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_an_empty_list_of_skips_is_not_all_of_them(verb: str, discs: Path, tmp_path: Path, run_cli: Cli) -> None:
+    done = run_cli(verb, discs, "-o", tmp_path / "out", "--epochs", 1, "--skips", "")
+    assert (done.code, "--skips ''" in done.err) == (2, True)
+    assert not files_below(tmp_path)
 
 
 def test_a_name_that_is_no_text(disc_run: Path, tmp_path: Path, run_cli: Cli) -> None:

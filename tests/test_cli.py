@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import whatwhere
 from tiny import Cli
+from whatwhere import cli
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 
@@ -90,6 +93,20 @@ def test_check_a_good_folder(discs: Path, tmp_path: Path, run_cli: Cli) -> None:
     assert done.code == 0
     assert "13" in done.out
     assert json.loads((tmp_path / "findings.json").read_text())
+
+
+def test_names_are_said_as_they_are(run_cli: Cli) -> None:
+    """Neither colours nor pictures are made of them."""
+    assert "a:cat:b[bold]" in run_cli("check", "a:cat:b[bold]").err
+
+
+def test_the_bar_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(cli, "_err", Console(file=said, force_terminal=True, width=100, emoji=False))
+    with cli._tile_progress(quiet=False) as advance:
+        assert advance is not None
+        advance("in/[bold]:cat:.png", 1, 2)
+    assert "[bold]:cat:.png" in said.getvalue()
 
 
 def test_check_a_folder_that_cannot_work_exits_with_1(tmp_path: Path, run_cli: Cli) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tiny import Cli
 from whatwhere import demo
+from whatwhere.learn.run_folder import RunFolder
 
 
 @pytest.mark.slow
@@ -34,3 +36,11 @@ def test_the_demo_ends_with_a_picture_and_a_page_that_tell_the_story(
         assert len(said) > 0
     assert done.out.index("picture:") < done.out.index("page:")
     assert set(json.loads((out / "scores.json").read_text())) == {*demo.NETWORKS, "versions"}
+
+
+def test_a_finished_demo_is_made_anew(tmp_path: Path, disc_run: Path) -> None:
+    run = Path(shutil.copytree(disc_run, tmp_path / "unet"))
+    (run / "notes.txt").touch()
+    demo._forget(run)
+    RunFolder(run).open(resume=False)
+    assert (run / "notes.txt").exists()

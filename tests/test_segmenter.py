@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -21,7 +22,9 @@ from torch import nn
 import whatwhere
 from tiny import Cli, disc_picture
 from whatwhere import Normalisation, Segmenter
-from whatwhere.errors import DataError, ModelError, OutputError
+from whatwhere.errors import DataError, ModelError, OutputError, PlanError
+from whatwhere.learn.changes import changed
+from whatwhere.learn.plan import Plan
 from whatwhere.network import Model
 from whatwhere.paint import Engine
 
@@ -61,6 +64,43 @@ def test_constants_that_cannot_be_meant(constants: Any, words: str) -> None:
 def test_constants_for_images_from_0_to_1_are_taken_with_their_dtype() -> None:
     model = Segmenter.from_module(nn.Conv2d(3, 2, 1), 2, Normalisation(*IMAGENET, "float32"))
     assert model.predict(picture(9, 9, dtype="float32") / 4).shape == (9, 9)
+
+
+def test_images_of_the_other_order_of_bytes_are_painted_alike() -> None:
+    image = picture(9, 9, dtype="uint16")
+    model = Segmenter.from_module(nn.Conv2d(3, 2, 1), 2, Normalisation((100.0,) * 3, (50.0,) * 3, "uint16"))
+    np.testing.assert_array_equal(model.predict(image.astype(">u2")), model.predict(image.astype("<u2")))
+    with pytest.raises(ModelError, match="holds float32 values"):
+        model.predict(image.astype(">f4"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ("cat", r"classes are the text 'cat'; expected a list of names, or a number; give \['cat', ...\]"),
+        (-3, "-3 classes; expected 1 to 254"),
+        (0, "0 classes; expected 1 to 254"),
+        (np.int64(300), "300 classes; expected 1 to 254"),
+        (["cat", "cat"], "two classes are named 'cat'.*; expected a name of its own for each class"),
+    ],
+)
+def test_classes_that_cannot_be_meant(classes: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Segmenter.from_module(nn.Conv2d(3, 2, 1), classes, ([100.0] * 3, [50.0] * 3))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_is_one_that_all_generators_take(seed: int, disc_model: Model, discs: Path) -> None:
+    for work in (whatwhere.check, whatwhere.plan, Segmenter(disc_model).explain):
+        with pytest.raises(PlanError, match=rf"seed = {re.escape(f'{seed:g}')}; expected a number from 0"):
+            work(discs, seed=seed)
+
+
+@pytest.mark.parametrize("time", ["", "0.3s"])
+def test_a_time_too_short_is_told_as_it_was_given(time: str, discs: Path, disc_plan: Plan) -> None:
+    for work in (lambda: whatwhere.plan(discs, time=time), lambda: changed(disc_plan, time=time, epochs=1)):
+        with pytest.raises(PlanError, match=f"time is '{time}'; expected a duration.*a second at least"):
+            work()
 
 
 def _learn(network: nn.Module) -> None:

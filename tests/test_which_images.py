@@ -62,6 +62,24 @@ def test_a_train_of_another_folder_is_all_of_it(numbered: tuple[Path, Model], tm
         truth_of(model, there, "val")
 
 
+def test_all_images_are_told_to_hold_those_that_it_was_trained_on(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    data, model = numbered
+    chosen = truth_of(model, data, "all")
+    assert (chosen.part, len(chosen)) == ("all, and the model was trained on some of them", 10)
+    assert images_of(model, data, "all").part == chosen.part, "what is explained says so too"
+    learnt = write(tmp_path / "learnt", {f"*/{name}": int(name) for name in model.plan["split"]["train"]})
+    assert truth_of(model, learnt, "all").part == "all, and the model was trained on them"
+    other = write(tmp_path / "other", {f"*/{k:03}": 100 + k for k in range(10)})
+    assert truth_of(model, other, "all").part == "all"
+
+
+@pytest.mark.parametrize("split", ["train", "all", "trian"])
+def test_an_int8_model_is_not_checked_on_what_it_was_trained_on(split: str, numbered: tuple[Path, Model]) -> None:
+    data, model = numbered
+    with pytest.raises(DataError, match=f"split '{split}'; expected 'val' or 'test'.*; leave out --split"):
+        segmenter.quantise(model, data, split=split)
+
+
 def test_a_training_image_that_is_damaged_by_now_is_not_missed(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     data, model = numbered
     copied = Path(shutil.copytree(data, tmp_path / "copied"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from whatwhere.errors import OutputError
+from whatwhere.errors import OutputError, PlaceError
 from whatwhere.writing import check_place, whole_file, write_json
 
 
@@ -99,6 +99,43 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
         write_json(pipe, {})
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert names(tmp_path) == ["pipe"]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    for folder in ("disk", "here"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "here/a.json").symlink_to("b.json")
+    (tmp_path / "here/b.json").symlink_to("../disk/c.json")
+    for record in ({"old": 1}, {"new": 1}):  # a link that leads nowhere yet, and one to a file
+        check_place(tmp_path / "here/a.json")
+        write_json(tmp_path / "here/a.json", record)
+        assert json.loads((tmp_path / "disk/c.json").read_text()) == record
+    assert (tmp_path / "here/a.json").is_symlink()
+    assert (names(tmp_path / "here"), names(tmp_path / "disk")) == (["a.json", "b.json"], ["c.json"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
+def test_a_link_to_what_the_screen_is_stays_one(tmp_path: Path) -> None:
+    """As /dev/stdout is one, which root would lose to a file: where the screen is a file, that one would be lost."""
+    screen, link = tmp_path / "screen.txt", tmp_path / "stdout"
+    with screen.open("w") as file:
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        (tmp_path / "again").symlink_to("stdout")
+        for place in (link, tmp_path / "again", link.readlink()):
+            for write in (check_place, lambda path: write_json(path, {})):
+                with pytest.raises(PlaceError, match=rf"{place} can't be written \(it is no file\)"):
+                    write(place)
+        file.write("a table")
+    assert screen.read_text() == "a table"
+    assert link.is_symlink()
+    assert names(tmp_path) == ["again", "screen.txt", "stdout"]
+
+
+def test_links_in_a_circle_are_no_place(tmp_path: Path) -> None:
+    for one, other in ("ab", "ba"):
+        (tmp_path / one).symlink_to(other)
+    with pytest.raises(PlaceError, match="it is no file"):
+        check_place(tmp_path / "a")
 
 
 def test_a_name_that_is_no_utf_8_comes_back_from_json(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
     folder = find(data)
     if split is None:
         part, samples = _unseen(folder, (model, *beside))
+    elif split == "all":
+        part, samples = _all_of(folder, (model, *beside))
     else:
         part, samples = split, _in_split(folder, split, (model, *beside))
     if not samples:
@@ -190,6 +192,16 @@ def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Samp
     return tuple(sample for sample in first if all(sample.name in part for part in names))
 
 
+def _all_of(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
+    """All images of an undivided folder, and whether a model was trained on any."""
+    samples = folder.pairs("all")
+    trained = {name for model in models for name in _trained(folder, model)}
+    learnt = [sample.name in trained for sample in samples]
+    if not any(learnt):
+        return "all", samples
+    return f"all, and the model was trained on {'them' if all(learnt) else 'some of them'}", samples
+
+
 def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
     """The images that say most of what the models do with new ones, and which these are."""
     for name in ("test", "val"):
@@ -199,7 +211,7 @@ def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample,
             return name, new
     everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
     names = {sample.name for sample in everything}
-    trained = [names.intersection(_division(folder, model).get("train", ())) for model in models]
+    trained = [names.intersection(_trained(folder, model)) for model in models]
     unseen = tuple(sample for sample in everything if not any(sample.name in learnt for learnt in trained))
     strangers = [model for model, learnt in zip(models, trained) if not learnt]
     met = any(_met(everything, model) for model in strangers)
@@ -232,6 +244,11 @@ def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
     """
     division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
     return division if not _seen(model) or _knows(folder, model) else {}
+
+
+def _trained(folder: Folder, model: Model) -> Sequence[str]:
+    """Names of this folder's images that it was trained on."""
+    return _division(folder, model).get("train", ())
 
 
 def _knows(folder: Folder, model: Model) -> bool:

@@ -43,11 +43,14 @@ app = typer.Typer(
 )
 _leads = os.environ.get("RANK", "0") == "0"  # of several processes started by torchrun, the first one speaks
 _width = None if sys.stdout and sys.stdout.isatty() else 120  # tables in a pipe or a file are not squeezed
-_out = Console(highlight=False, soft_wrap=True, quiet=not _leads, width=_width)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_as_it_is: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}  # also a:cat:b
+_out = Console(**_as_it_is, quiet=not _leads, width=_width)
+_err = Console(**_as_it_is, stderr=True)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines instead of a live screen.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+_SEED = typer.Option(min=0, max=2**32 - 1, help="Of everything random.")
+Seed = Annotated[int, _SEED]
+Split = Annotated[str | None, typer.Option(help="test, val, train or all; by default what was held out.")]
 TimeBudget = Annotated[
     str | None, typer.Option("--time", help="Wall time of the whole run, such as 90s or 20m; 20m without --epochs.")
 ]
@@ -83,7 +86,7 @@ def check(
     with _progress("reading", quiet) as advance:
         findings = segmenter.check(data, seed=seed, progress=advance)
     _keep(findings, json_file)
-    _out.print(str(findings), markup=False)
+    _out.print(str(findings))
     if findings.fatal:
         raise typer.Exit(1)
 
@@ -116,10 +119,10 @@ def plan(
             progress=advance, tell=found.append,
         )  # fmt: skip
     write_plan(made, output)
-    _out.print(str(made), markup=False)
+    _out.print(str(made))
     _tell_warnings(data, found)
     command = shlex.join(["whatwhere", "train", str(data), "-o", "RUN", "--plan", str(output)])
-    _out.print(f"\nwritten to {output}; edit it, then: {command}", markup=False)
+    _out.print(f"\nwritten to {output}; edit it, then: {command}")
 
 
 @app.command()
@@ -131,7 +134,7 @@ def train(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     skips: Annotated[str | None, typer.Option(help="Levels that get a skip: all, none, or a list such as 0,1.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    seed: Annotated[int | None, _SEED] = None,
     encoder: Annotated[
         str | None, typer.Option(help="auto, plain, efficientnet-lite0 or timm:NAME; not with a plan.")
     ] = None,
@@ -168,14 +171,14 @@ def train(
     else:
         with _progress("reading", quiet) as advance:
             made = segmenter.plan(
-                data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels(skips or "all"),
+                data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels("all" if skips is None else skips),
                 encoder=encoder or "auto", device=device or "auto", progress=advance, tell=found.append,
             )  # fmt: skip
     _tell_warnings(data, found)
-    _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n", markup=False)
+    _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n")
     view = make_view(_out, str(output), made.classes.colors, quiet=quiet)
     record = segmenter.train(data, output, plan=made, resume=resume, view=view, started=started)
-    _out.print(str(record), markup=False)
+    _out.print(str(record))
 
 
 @app.command()
@@ -230,10 +233,10 @@ def predict(
     with _tile_progress(quiet) as advance:
         done = paint_all(model, inputs, output, progress=advance, **options)
     if len(done.items) > 1 or not done.failed:
-        _out.print(str(done), markup=False)
+        _out.print(str(done))
     if done.failed and len(done.failed) == len(done.items):
         others = f" (and none of {len(done.items) - 1} others could be painted)" if len(done.items) > 1 else ""
-        _err.print(f"error: {' '.join(done.failed[0].error.split())}{others}", markup=False)
+        _err.print(f"error: {' '.join(done.failed[0].error.split())}{others}")
         raise typer.Exit(2)
     if done.failed:
         raise typer.Exit(1)
@@ -243,7 +246,7 @@ def predict(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
     data: Annotated[Path, typer.Argument(help="A data folder.")],
-    split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
+    split: Split = None,
     tolerance: Annotated[float, typer.Option(help="Pixels within which an edge counts as found.")] = 2.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores here.")] = None,
     picture: Annotated[Path, typer.Option(help="Picture of the worst images; replaced.")] = Path("worst.png"),
@@ -265,7 +268,7 @@ def evaluate(
         options: dict[str, Any] = {"split": split, "tolerance": tolerance, "progress": advance}
         scores = segmenter.evaluate(model, data, worst=worst, tell=tell, **options)
     if worst is not None and scores.worst(1):
-        _out.print(f"worst images: {worst}", markup=False)
+        _out.print(f"worst images: {worst}")
 
 
 @app.command()
@@ -273,7 +276,7 @@ def compare(
     run_a: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
     run_b: Annotated[Path, typer.Argument(help="Another.")],
     data: Annotated[Path, typer.Argument(help="A data folder.")],
-    split: Annotated[str | None, typer.Option(help="test, val or train; by default what both held out.")] = None,
+    split: Split = None,
     tolerance: Annotated[float, typer.Option(help="Pixels within which an edge counts as found.")] = 2.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the differences here.")] = None,
     quiet: Quiet = False,
@@ -303,7 +306,7 @@ def quantise(
     with _progress("painting", quiet) as advance:
         made = segmenter.quantise(model, data, split=split, progress=advance)
     _keep(made, json_file)
-    _out.print(str(made), markup=False)
+    _out.print(str(made))
 
 
 @app.command()
@@ -313,7 +316,7 @@ def explain(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the measurements.")],
     image: Annotated[Path | None, typer.Option(help="The image whose --pixel is taken apart.")] = None,
     pixel: Annotated[str | None, typer.Option(help="The pixel, as X,Y; without --image of the first.")] = None,
-    split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
+    split: Split = None,
     images: Annotated[int, typer.Option(min=1, help="How many images are measured at most.")] = 20,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -326,8 +329,8 @@ def explain(
             model, data, out=output, split=split, image=image, pixel=_place(pixel), images=images, seed=seed,
             progress=advance,
         )  # fmt: skip
-    _out.print(str(story), markup=False)
-    _out.print(f"\npage: {output / 'index.html'}", markup=False)
+    _out.print(str(story))
+    _out.print(f"\npage: {output / 'index.html'}")
 
 
 @app.command()
@@ -335,7 +338,7 @@ def explore(
     model: Annotated[Path, typer.Argument(help="A model file, a run folder, or a folder of several.")],
     images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of images.")] = None,
     data: Annotated[Path | None, typer.Option(help="A data folder: images whose truth is known.")] = None,
-    split: Annotated[str | None, typer.Option(help="test, val or train; by default what was held out.")] = None,
+    split: Split = None,
     others: Annotated[list[Path] | None, typer.Option("--with", help="Another model to compare with.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8760,
     host: Annotated[
@@ -372,7 +375,7 @@ def demo(
     """Cats and cushions: make a data set, train on it, paint, and end with a picture and a page to open."""
     from whatwhere.demo import run_demo
 
-    run_demo(output, seed=seed, console=Console(highlight=False, soft_wrap=True), quiet=quiet)
+    run_demo(output, seed=seed, console=Console(**_as_it_is), quiet=quiet)
 
 
 def main() -> None:
@@ -391,13 +394,12 @@ def main() -> None:
             raise
         told = refused(error) if isinstance(error, OSError) else error
         if isinstance(told, WhatwhereError):
-            _err.print(f"error: {_one_line(told)}", markup=False)
+            _err.print(f"error: {_one_line(told)}")
             _forget_unwritten()
             sys.exit(2)
         _err.print(
             f"error: {type(error).__name__}: {_one_line(error)}\nThis is a fault of whatwhere, not of your input. "
-            "Run again with --debug to see where, and report it.",
-            markup=False,
+            "Run again with --debug to see where, and report it."
         )
         sys.exit(3)
 
@@ -431,7 +433,7 @@ def _tell_warnings(data: Path, found: Sequence[Findings]) -> None:
     count = sum(findings.warnings for findings in found)
     if count:
         command = shlex.join(["whatwhere", "check", str(data)])
-        _out.print(f"\n{count} warning{'s' * (count != 1)} about the data; see: {command}", markup=False)
+        _out.print(f"\n{count} warning{'s' * (count != 1)} about the data; see: {command}")
 
 
 def _levels(text: str) -> tuple[int, ...] | None:
@@ -478,7 +480,7 @@ def _prove(
 
     (path, _), *others = find_inputs(inputs)
     if others:
-        _out.print(f"proved on {path}, the first of {len(others) + 1} images", markup=False)
+        _out.print(f"proved on {path}, the first of {len(others) + 1} images")
     loaded = load_model(model)
     with contextlib.closing(open_image(path, Reading(level, fill_missing))) as opened:
         proof = prove(
@@ -489,7 +491,7 @@ def _prove(
             device=device,
             backend=backend,
         )
-    _out.print(str(proof), markup=False)
+    _out.print(str(proof))
     if not proof.passed:
         raise typer.Exit(1)
 
@@ -511,7 +513,8 @@ def _bar(quiet: bool, what: str = "", *, counted: bool = True) -> Iterator[Calla
         yield None
         return
     count = (MofNCompleteColumn(),) if counted else ()
-    columns = (TextColumn("{task.description}"), BarColumn(), *count, TextColumn("left"), TimeRemainingColumn())
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), *count, TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
         yield partial(bar.update, bar.add_task(what, total=None if counted else 1.0))
 

@@ -29,6 +29,7 @@ from whatwhere.explain.words import answers
 from whatwhere.judge import Judge, Scores
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan
+from whatwhere.learn.run_folder import RunFolder
 from whatwhere.learn.view import make_view
 from whatwhere.network import load_model, probe_machine, versions
 from whatwhere.paint import Engine, paint, predict
@@ -90,7 +91,7 @@ def run_demo(out: Path, *, seed: int, console: Console, quiet: bool) -> dict[str
     """Makes the data, trains the three networks, paints, and writes one picture and one page."""
     began = time.perf_counter()
     data = out / "cats-and-cushions"
-    console.print(f"drawing {TRAIN + VAL} scenes of cats and cushions into {data}")
+    console.print(f"drawing {TRAIN + VAL} scenes of cats and cushions into {data}", markup=False)
     write_scenes(data, train=TRAIN, val=VAL, seed=seed)
     console.print(str(check(data)), markup=False)
     machine = probe_machine()
@@ -150,8 +151,9 @@ def demo_plan(network: DemoNetwork, base: Plan, width: int = _WIDTH) -> Plan:
 
 def _forget(run: Path) -> None:
     """A finished demo is made anew; nothing else in the folder is touched."""
-    for name in ("plan.toml", "run.json", "history.jsonl", "checkpoint.safetensors"):
-        (run / name).unlink(missing_ok=True)
+    folder = RunFolder(run)
+    for path in (folder.plan, folder.summary, folder.history, folder.checkpoint, folder.model, folder.last):
+        path.unlink(missing_ok=True)
 
 
 def _score(scenes: list[Scene], painted: list[np.ndarray], seconds: float) -> DemoScore:

@@ -35,7 +35,7 @@ from whatwhere.judge import compare as compare_scores
 from whatwhere.judge.pictures import worst_images_sheet
 from whatwhere.learn.changes import check_goes_on
 from whatwhere.learn.given import STEP, planned_for
-from whatwhere.learn.plan import Plan, parse_duration
+from whatwhere.learn.plan import Plan, check_seed, parse_duration
 from whatwhere.learn.planning import make_plan
 from whatwhere.learn.run_folder import RunRecord
 from whatwhere.learn.train import train as train_sets
@@ -47,7 +47,7 @@ from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.kept import Int8
 from whatwhere.paint.quantise import quantise as quantise_sets
 from whatwhere.plain_torch import kept_random, plain_torch
-from whatwhere.records import Classes, Normalisation
+from whatwhere.records import VOID, Classes, Normalisation
 from whatwhere.writing import check_place, whole_file
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def check(data: PathLike, *, seed: int = 0, progress: Progress | None = None) ->
 
     Raises:
         DataError: the folder holds no images with masks.
+        PlanError: a seed that is not from 0 to 2**32 - 1.
     """
+    check_seed(seed)
     folder = find(data)
     return findings_of(_divided(folder, survey(folder, progress=progress), seed)[1])
 
@@ -107,10 +109,11 @@ def plan(
 
     Raises:
         DataError: the folder can't be trained on.
-        PlanError: a budget, encoder or device that is not to be had.
+        PlanError: a budget, seed, encoder or device that is not to be had.
         ModelError: timm has no such model.
     """
-    seconds = parse_duration(time) if time else None
+    check_seed(seed)
+    seconds = None if time is None else parse_duration(time)
     if epochs is not None and not epochs > 0:
         raise PlanError(f"epochs = {epochs:g}", "a number above 0", "give the passes over the data that you want")
     if seconds is not None and epochs:
@@ -160,7 +163,8 @@ def train(
     Args:
         data: the folder the plan was made for.
         out: the run folder, a new one or with ``resume`` that of an interrupted run.
-        plan: of :func:`plan`, or read from a file; with ``resume`` the one that the run was started with.
+        plan: of :func:`plan`, or read by ``whatwhere.learn.plan_file.read_plan``; with ``resume`` the one that the run
+            was started with.
         module: the network, if the plan is for one that is given; in the end it has the weights of the model.
         view: is told what happens; nothing is printed by default.
         started: ``time.perf_counter()`` from which a time budget counts; now, if None.
@@ -197,8 +201,9 @@ def evaluate(
     Args:
         model: a model file, run folder, model or ``Segmenter``.
         data: the folder.
-        split: ``"test"``, ``"val"`` or ``"train"``; if None, the first of test and val that there is, and in a folder
-            without splits the images that the model did not train on, or all if it never saw the folder.
+        split: ``"test"``, ``"val"``, ``"train"`` or ``"all"``; if None, the first of test and val that there is,
+            and in a folder without splits the images that the model did not train on, or all if it never saw the
+            folder.
         tolerance: pixels within which an edge counts as found.
         worst: a PNG to be written, the worst images first.
         progress: is told how many images are done.
@@ -294,7 +299,10 @@ def explain(
     Raises:
         DataError: there are no such images, or no such pixel.
         ModelError: as for :func:`evaluate`.
+        OutputError: ``out`` can't be written.
+        PlanError: a seed that is not from 0 to 2**32 - 1.
     """
+    check_seed(seed)
     held = as_model(model)
     chosen = images_of(held, data, split)
     name = None
@@ -314,14 +322,22 @@ def explain(
 def quantise(model: ModelLike, data: PathLike, *, split: str = "val", progress: Progress | None = None) -> Int8:
     """The model in integers of 8 bits, kept beside its file if it paints as well. See ``paint.quantise``.
 
+    It needs the extra ``onnx``.
+
     Args:
         model: a model file, run folder, or model that was read from one.
         data: the data folder that it was trained on: training images give the ranges of its numbers.
         split: ``"val"`` or ``"test"``: what it is checked on.
         progress: is told how many images are done.
+
+    Raises:
+        DataError: another split, one without images, or an image that is damaged; or the extra is not installed.
+        ModelError: a model that is in no file, or whose network can't be quantised.
+        OutputError: the place beside the model can't be written.
     """
-    if split == "train":
-        raise DataError("a check on the images it was trained on", "split 'val' or 'test'", "leave out --split")
+    if split not in ("val", "test"):
+        expected = "'val' or 'test', not the images it was trained on"
+        raise DataError(f"a check on split {split!r}", expected, "leave out --split")
     held = as_model(model)
     training, judged = truth_of(held, data, "train"), truth_of(held, data, split)
     judged.check_files()
@@ -381,6 +397,12 @@ class Segmenter:
             out: the run folder; a temporary one if None.
             view: is told what happens; nothing is printed by default.
             network: changes to the plan's network, such as ``width=16``.
+
+        Raises:
+            DataError: arrays that are no images with masks, or a folder that can't be trained on.
+            PlanError: as for :func:`plan`; or ``network`` changes it to one that can't be.
+            ModelError: timm has no such model.
+            OutputError, TrainingError: as for :func:`train`.
         """
         started = clock.perf_counter()
         if isinstance(data, str | Path) and masks is not None:
@@ -421,14 +443,15 @@ class Segmenter:
             module: of segmentation_models.pytorch, MONAI, or your own, that gives logits as one tensor of the image's
                 height and width (of two classes also one channel: the logit of the second); switched to evaluation
                 mode. It is first run when something is painted.
-            classes: names, a number, or a full record.
+            classes: names or a number (class k is mask value k), or a full ``Classes`` record, which also says the mask
+                values.
             normalisation: means and standard deviations, a number a channel, in the units of the raw images. A pair
                 is for images of 8 bits: constants for images from 0 to 1 have to be multiplied by 255. Images of
                 another depth need a ``Normalisation``, which says their dtype.
 
         Raises:
-            ModelError: no module, but its weights or a file; names that are no classes; constants that are not finite
-                numbers a channel, or are for images from 0 to 1.
+            ModelError: no module, but its weights or a file; names or a number that are no classes; constants that are
+                not finite numbers a channel, or are for images from 0 to 1.
         """
         if not isinstance(module, nn.Module):
             raise ModelError(
@@ -438,15 +461,7 @@ class Segmenter:
             )
         if not isinstance(normalisation, Normalisation):
             normalisation = _constants(normalisation)
-        if isinstance(classes, int | np.integer):
-            classes = [f"class {index}" for index in range(classes)]
-        if not isinstance(classes, Classes):
-            values = tuple((index,) for index in range(len(classes)))
-            try:
-                classes = Classes(tuple(classes), class_colors(values), values)
-            except (TypeError, ValueError) as error:
-                raise ModelError(f"classes: {error}", "a name of its own for each class", "") from error
-        return cls(Model(module.eval(), classes, normalisation))
+        return cls(Model(module.eval(), _classes(classes), normalisation))
 
     def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
         """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.
@@ -454,13 +469,26 @@ class Segmenter:
         Where a file has no data, or a masked array is masked, it is 255; a GeoTIFF needs the extra ``geo``. What is
         painted has to fit into memory; :func:`whatwhere.predict` paints files of any size into files.
 
-        ``backend`` is ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"``.
+        Args:
+            image: in the dtype, units and channels of the training images, channels last.
+            backend: ``"auto"``, ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnx"``, ``"graphs"`` or ``"int8"``.
+
+        Raises:
+            ModelError: an image of another dtype or number of channels, or a network that can't be run.
+            DataError: no image, or one with NaN or infinity.
+            PlanError: a backend that is not to be had.
         """
         return self.paint(image, backend=backend).labels
 
     @plain_torch()
     def paint(self, image: NDArray[Any] | PathLike, *, probabilities: bool = False, backend: str = "auto") -> Painting:
-        """Like :meth:`predict`, with the probabilities on request and a report of how it was done."""
+        """Like :meth:`predict`, with the probabilities on request and a report of how it was done.
+
+        The probabilities are ``(classes, H, W)`` float32 and add up to 1.
+
+        Raises:
+            ModelError, DataError, PlanError: as for :meth:`predict`.
+        """
         engine = self._engine(backend)
         if not isinstance(image, str | Path):
             return paint(engine, _pixels(image, self.model.normalisation.channels), probabilities=probabilities)
@@ -482,12 +510,37 @@ class Segmenter:
         return evaluate(self.model, data, split=split)
 
     def explain(self, data: PathLike, **options: Any) -> Explanation:
-        """What the network knows, where, and what each skip delivers. See :func:`explain`."""
+        """What the network knows, where, and what each skip delivers.
+
+        Options and errors are those of :func:`explain`.
+        """
         return explain(self.model, data, **options)
 
     def save(self, path: PathLike) -> Path:
-        """One ``.safetensors`` file with everything needed to use it; of a module made elsewhere all but its code."""
+        """One ``.safetensors`` file with everything needed to use it; of a module made elsewhere all but its code.
+
+        Raises:
+            ModelError: a module with state that is no tensor.
+            OutputError: it can't be written.
+        """
         return save_model(self.model, path)
+
+
+def _classes(given: Classes | Sequence[str] | int) -> Classes:
+    """Of names or a number, mask value k is class k."""
+    if isinstance(given, Classes):
+        return given
+    if isinstance(given, str):
+        raise ModelError(f"classes are the text {given!r}", "a list of names, or a number", f"give [{given!r}, ...]")
+    if isinstance(given, int | np.integer):
+        if not 1 <= given < VOID:
+            raise ModelError(f"{given} classes", f"1 to {VOID - 1}", "")
+        given = [f"class {index}" for index in range(given)]
+    try:
+        values = tuple((index,) for index in range(len(given)))
+        return Classes(tuple(given), class_colors(values), values)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"classes: {error}", "a name of its own for each class", "") from error
 
 
 def _constants(pair: tuple[Sequence[float], Sequence[float]]) -> Normalisation:

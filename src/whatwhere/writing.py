@@ -26,6 +26,7 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
     """A name beside ``path`` to write to; when the block ends, the file there takes the place of ``path``.
 
     Folders on the way are made. When anything goes wrong, nothing is left behind and an older file stays as it was.
+    A link stays one: what it leads to is written.
 
     Args:
         path: the file.
@@ -35,7 +36,7 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
     Raises:
         OutputError: it can't be written; `PlaceError` if only its name, or what has it, is in the way.
     """
-    path = Path(path)
+    path = _followed(Path(path))
     partial = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,22 +64,42 @@ def check_place(path: Path | str | None, remedy: str = _OTHERWISE) -> None:
     """
     if path is None:
         return
-    partial = _beside(Path(path))
+    path = _followed(Path(path))
+    partial = _beside(path)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
     except OSError as error:
-        raise _failed(Path(path), error, remedy) from error
+        raise _failed(path, error, remedy) from error
     finally:
         _remove(partial)
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead; `PlaceError` for one of /dev or /proc, or a circle.
+
+    /dev/stdout is such a link, to a file where that is the screen's: a rename would take the place of one or the other.
+    """
+    here, met = path, set[Path]()
+    while os.path.islink(here):  # noqa: PTH114 (a Path's own raises where one may not look)
+        folder = os.path.realpath(here.parent)
+        if folder == "/dev" or folder.startswith("/proc/") or here in met:
+            raise _no_file(path)
+        met.add(here)
+        here = Path(folder, here.readlink())
+    return here
 
 
 def _beside(path: Path) -> Path:
     if not path.name or os.path.isdir(path):  # noqa: PTH112 (a Path's own raises where one may not look)
         raise PlaceError(f"{path} can't be written (it is a folder)", "the name of a file", "name a file in it")
     if is_there(path) and not path.is_file():  # a device, whose place in /dev a rename would take
-        raise PlaceError(f"{path} can't be written (it is no file)", "the name of a file", _OTHERWISE)
+        raise _no_file(path)
     return path.with_name(f".{shortened(path.name)}.{os.getpid()}.partial")
+
+
+def _no_file(path: Path) -> PlaceError:
+    return PlaceError(f"{path} can't be written (it is no file)", "the name of a file", _OTHERWISE)
 
 
 def shortened(name: str) -> str:

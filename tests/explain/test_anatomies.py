@@ -443,6 +443,20 @@ def test_the_untrained_twin_is_the_same_architecture_with_other_weights() -> Non
     assert foreign(IMAGE).shape == (1, 2, 48, 40)
 
 
+def test_the_untrained_twin_of_a_network_that_is_reset_by_arguments() -> None:
+    class Gained(nn.Conv2d):
+        def reset_parameters(self, gain: float | None = None) -> None:
+            if gain is None and hasattr(self, "known"):
+                raise TypeError("gain")
+            super().reset_parameters()
+
+    network = nn.Sequential(Gained(3, 4, 3, padding=1), nn.BatchNorm2d(4)).eval()
+    network[0].known = True  # type: ignore[assignment]
+    twin = untrained_like(network, 0, [IMAGE])
+    assert not torch.equal(twin[0].weight, network[0].weight)  # type: ignore[index]
+    torch.testing.assert_close(twin[0].weight.sum(), network[0].weight.sum())  # type: ignore[index]
+
+
 def test_the_untrained_twin_of_an_altered_network_is_altered_too() -> None:
     class Doubled(UNet):
         def encode(self, image: Tensor) -> list[Tensor]:

@@ -14,7 +14,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import nn
 
 from whatwhere.explain import Explanation
-from whatwhere.explain.causes_in_painting import inverted
+from whatwhere.explain.anatomy import Path
+from whatwhere.explain.causes_in_network import dead_bottleneck
+from whatwhere.explain.causes_in_painting import inverted, never_painted, noisy_labels
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Diagnosis, Measurements
 from whatwhere.explain.levels import measure_answers
@@ -60,8 +62,19 @@ def test_class_never_painted() -> None:
     without_plums = [(image, np.where(labels == 2, 0, labels).astype(np.uint8)) for image, labels in toys(24)]
     seen = found(train(fresh(), without_plums))
     assert seen["class never painted"].found
-    assert "'plum' is in the masks but is never painted" in seen["class never painted"].words
+    assert "never or hardly ever painted: 'plum' (never)." in seen["class never painted"].words
     assert not seen["one class starved"].found
+
+
+def test_a_class_of_a_few_painted_pixels_is_not_said_to_be_never_painted() -> None:
+    seen = SimpleNamespace(
+        model=SimpleNamespace(classes=SimpleNamespace(names=("ground", "cat", "dog"))),
+        scores=SimpleNamespace(confusion=np.array([[500_000, 50, 0], [99_960, 40, 0], [30, 0, 0]])),
+        chances=np.diag([0.9, 0.2, 0.01]),
+    )
+    told = never_painted(seen).words  # type: ignore[arg-type]
+    assert "'cat' (90 of 100,000 px), 'dog' (never)." in told
+    assert "the mean probability is at most 0.2." in told
 
 
 def test_mapping_inverted(healthy: Model) -> None:
@@ -114,6 +127,39 @@ def test_dead_bottleneck(healthy: Model) -> None:
     one = found(lazy)["dead bottleneck"]
     assert one.found
     assert "lazy U-Net" in one.words
+
+
+@pytest.mark.parametrize(
+    ("response", "idle"),
+    [
+        ((0.02, 0.02, 0.1, 0.9, 0.03), "what lies below skip 3 is idle"),
+        ((0.9, 0.1, 0.0, 0.0, 0.0), "its deep half idle"),
+    ],
+)
+def test_what_is_idle_lies_below_what_is_used(response: tuple[float, ...], idle: str) -> None:
+    names = [*(f"skip {level}" for level in range(4)), "bottleneck"]
+    worths = SimpleNamespace(
+        paths=[Path(name, level) for level, name in enumerate(names)], response=response, constant=False
+    )
+    one = dead_bottleneck(SimpleNamespace(measured=SimpleNamespace(skips=worths)))  # type: ignore[arg-type]
+    assert one.found
+    assert idle in one.words
+    assert ("top skip" in one.remedy) == ("deep half" in idle)
+
+
+def test_edges_that_are_not_painted_are_not_measured() -> None:
+    truth = np.zeros((32, 32), np.uint8)
+    truth[8:24, 8:24] = 1
+    case = SimpleNamespace(truth=truth, raw=truth[..., None] * 100)
+    score = SimpleNamespace(pooled={"mean_boundary_f1": 0.0})
+    one = noisy_labels(
+        SimpleNamespace(
+            scores=score, loose=score, measured=SimpleNamespace(what=None), cases=[case], paintings=[truth * 0]
+        )  # type: ignore[arg-type]
+    )
+    assert not one.found
+    assert "No edge is painted, so none can be compared" in one.words
+    assert "edge under painting" not in one.numbers
 
 
 def test_an_answer_that_ignores_the_image_is_blamed_on_no_path(healthy: Model) -> None:

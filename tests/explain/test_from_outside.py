@@ -127,6 +127,19 @@ def test_what_was_not_measured_is_not_drawn_and_says_why(explanation: Explanatio
     assert draw_sight(bare).axes
 
 
+@pytest.mark.parametrize(
+    "name", [r"$\frac$", "US$ and A$", "a name of sixty letters that takes the chart's room, and more", "猫"]
+)
+def test_names_of_classes_are_no_formulas_and_leave_room(name: str, explanation: Explanation) -> None:
+    thing = replace(explanation.objects[-1], name=name, fills=False)
+    figure = draw_sight(explanation, [thing])
+    assert "svg" in inline_svg(figure, "how far")
+    (axes,) = figure.axes
+    shown = axes.get_yticklabels()[-1].get_text()
+    assert shown.rstrip("…") in f"objects: {name}"
+    assert axes.get_position().width > 0.5
+
+
 @pytest.mark.parametrize("kind", ["what", "where", "side", "untrained_what", "untrained_where"])
 def test_values_below_chance_are_on_the_chart(kind: str, explanation: Explanation) -> None:
     assert explanation.levels is not None

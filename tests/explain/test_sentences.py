@@ -11,6 +11,7 @@ from whatwhere.explain import Explanation, words
 from whatwhere.explain.measured import Measured
 from whatwhere.explain.objects import ObjectSize
 from whatwhere.explain.presence import Presence
+from whatwhere.explain.sight import Leak
 
 
 def sure(value: float) -> Measured:
@@ -187,3 +188,19 @@ def test_of_yes_or_no_the_probe_is_told_and_no_network_that_was_not_there(explan
     assert "of the cases" not in said
     assert "holds 'apple' (0.5 % of its pixels or more)" in said
     assert "classifier" not in said
+
+
+def test_the_layer_whose_check_failed_is_named_not_one_that_passed(explanation: Explanation) -> None:
+    leaks = (Leak("decoder.0", 4, 0.5, 1e5, 0), Leak("encoder.0", 4, 1e-2, 1.0, 0))
+    told = replace(explanation, sights=replace(explanation.sights, leaks=leaks))
+    assert "noise outside its window moved a unit of encoder.0 by 0.01" in " ".join(words.sight(told))
+
+
+def test_half_of_one_pixel_is_not_none(explanation: Explanation) -> None:
+    sights = tuple(
+        replace(one, most=replace(one.most, value=1.0), half=replace(one.half, value=0.5))
+        for one in explanation.sights.sights
+    )
+    told = " ".join(words.sight(replace(explanation, sights=replace(explanation.sights, sights=sights))))
+    assert "lies in a square of 1 px" in told
+    assert "half of it in one of 1 px" in told

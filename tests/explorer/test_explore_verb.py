@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tiny import Cli
+from whatwhere.errors import DataError
 from whatwhere.explorer.serve import listen, models_in
 
 
@@ -49,6 +50,11 @@ def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged() -> None:
         accepted, _ = listening.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_port_that_cannot_be() -> None:
+    with pytest.raises(DataError, match="port 70000; expected 0 to 65535"):
+        listen("127.0.0.1", 70000)
 
 
 def test_a_port_that_is_taken(disc_run: Path, run_cli: Cli) -> None:

@@ -712,6 +712,9 @@ def test_looks_that_an_image_lacks_are_not_kept(visit: Open, tmp_path: Path) -> 
     until(lambda: "There is no mask" in page.locator("#word").inner_text(), "nothing says that there is no mask")
     assert "look=" not in hash_of(page)
     assert surface(page, "painting").get_attribute("aria-label").startswith("Painting by discs")
+    go(page, f"{hash_of(page)}&look=truth")
+    until(lambda: "look=" not in hash_of(page), "an address shows a mask that is none")
+    assert surface(page, "painting").get_attribute("aria-label").startswith("Painting by discs")
 
 
 def test_certainty_says_what_light_and_dark_mean(visit: Open) -> None:
@@ -1173,6 +1176,21 @@ def test_without_an_answer_the_page_says_what_to_do(visit: Open) -> None:
     instead.locator("button").click()
     wait_until_still(page)
     assert instead.is_hidden()
+
+
+def test_an_image_far_taller_than_wide(visit: Open, disc_run: Path, tmp_path: Path) -> None:
+    """Enlarged by its width alone it was more than a canvas can hold."""
+    tall = np.tile(disc_picture(81)[0][:6, :6], (166, 1, 1))
+    Image.fromarray(tall).save(tmp_path / "tall.png")
+    with served(Desk([("discs", load_model(disc_run))], [tmp_path / "tall.png"])) as bare:
+        page = visit("#patterns=1", at=bare)
+        painted = page.locator(".painting-side canvas").first
+        assert painted.evaluate("one => [one.width, one.height]") == [6, 996]
+        with page.expect_download() as waiting:
+            page.locator("#keep-picture").click()
+        waiting.value.save_as(tmp_path / "seen.png")
+    with Image.open(tmp_path / "seen.png") as seen:
+        assert 996 < seen.height < 2 * 996
 
 
 def test_what_is_seen_can_be_taken_away(visit: Open, tmp_path: Path) -> None:

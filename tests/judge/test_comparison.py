@@ -127,6 +127,26 @@ def test_what_one_image_holds_has_no_interval_and_few_images_no_verdict() -> Non
     assert told["iou/a"].clear
 
 
+def test_images_without_a_class_tell_nothing_of_its_recall() -> None:
+    """A dog is in the truth of one image alone; where both paint a stray pixel of it is no news of its recall."""
+    judges = [Judge(Classes(("ground", "dog"), ((0, 0, 0), (1, 1, 1)), ((0,), (1,)))) for _ in "ab"]
+    for number in range(8):
+        truth = np.zeros((20, 20), np.uint8)
+        truth[:4, :4] = number == 0
+        for judge, missed in zip(judges, (0, 2)):
+            painted = truth.copy()
+            painted[:missed] = 0
+            painted[10, 10] = number >= 2
+            judge.add(str(number), truth, painted)
+    one, other = (judge.result() for judge in judges)
+    told = compare(one, other)
+    assert (told["recall/dog"].images, told["recall/dog"].low, told["recall/dog"].clear) == (1, None, False)
+    assert one.estimates["recall/dog"].low is None
+    assert (told["precision/dog"].images, told["iou/dog"].images) == (7, 7)
+    assert one.estimates["precision/dog"].low is not None
+    assert (told["recall/ground"].images, told["precision/ground"].images) == (8, 8)
+
+
 def test_two_images_are_too_few_for_a_verdict() -> None:
     told = compare(scores([0.05, 0.06]), scores([0.3, 0.31]))["mean_iou"]
     assert told.low is not None

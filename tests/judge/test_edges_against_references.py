@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, maximum_filter, minimum_filter
 
 from whatwhere.judge import Judge
 from whatwhere.judge.boundaries import band, contour, dilation, distances, pieces
@@ -28,23 +28,56 @@ def blob(seed: int, size: int = 40) -> np.ndarray:
     return (np.hypot(y, x) < radius).astype(np.uint8)
 
 
-def brute_near_other(labels: np.ndarray, reach: int, four: bool) -> np.ndarray:
-    """Pixels with a pixel of another class near: in the square of ``reach``, or only the four neighbours."""
+def brute_contour(labels: np.ndarray) -> np.ndarray:
+    """Pixels with a 4-neighbour of another class."""
     found = np.zeros(labels.shape, bool)
-    height, width = labels.shape
-    for y, x in np.ndindex(height, width):
-        for v, u in np.ndindex(height, width):
-            near = abs(y - v) + abs(x - u) <= 1 if four else max(abs(y - v), abs(x - u)) <= reach
-            if near and VOID not in (labels[y, x], labels[v, u]) and labels[y, x] != labels[v, u]:
-                found[y, x] = True
+    for y, x in np.ndindex(*labels.shape):
+        for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if 0 <= v < labels.shape[0] and 0 <= u < labels.shape[1]:
+                found[y, x] |= VOID not in (labels[y, x], labels[v, u]) and labels[y, x] != labels[v, u]
     return found
+
+
+def brute_band(labels: np.ndarray, reach: int) -> np.ndarray:
+    """For each class the pixels within the square of ``reach`` around the far side of one of its edges."""
+    found = np.zeros(labels.shape, bool)
+    for c in set(labels.ravel()) - {VOID}:
+        far = brute_contour(np.where(labels == VOID, VOID, labels == c)) & (labels != c)
+        for v, u in np.argwhere(far):
+            near = np.s_[max(0, v - reach) : v + reach + 1, max(0, u - reach) : u + reach + 1]
+            found[near] |= labels[near] == c
+    return found
+
+
+def filtered_band(labels: np.ndarray, width: int) -> np.ndarray:
+    """Pixels with another class in the square around them, as the band is without void."""
+    lowest, highest = (of(labels, 2 * width + 1, mode="nearest") for of in (minimum_filter, maximum_filter))
+    return np.asarray(lowest != highest)
 
 
 @quick
 @given(LABELS, st.integers(1, 4))
 def test_band_and_contour_are_what_brute_force_finds(labels: np.ndarray, width: int) -> None:
-    assert np.array_equal(band(labels, width), brute_near_other(labels, width, four=False))
-    assert np.array_equal(contour(labels), brute_near_other(labels, 1, four=True))
+    assert np.array_equal(band(labels, width), brute_band(labels, width))
+    assert np.array_equal(contour(labels), brute_contour(labels))
+
+
+@quick
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.integers(0, 20)),
+    st.integers(1, 12),
+    st.integers(1, 9),
+)
+def test_without_void_the_band_is_near_any_pixel_of_another_class(blocks: np.ndarray, width: int, side: int) -> None:
+    labels = blocks.repeat(side, 0).repeat(side, 1)
+    assert np.array_equal(band(labels, width), filtered_band(labels, width))
+
+
+def test_void_is_in_no_band_and_none_is_across_it() -> None:
+    assert not band(np.array([[0, 0, VOID, VOID, 1, 1]], np.uint8), 3).any()
+    # an edge of the same class elsewhere reaches as far as ever
+    labels = np.array([[0, 0, VOID, 0, 1, 1, VOID, 2]], np.uint8)
+    assert band(labels, 3).tolist() == [[False, True, False, True, True, True, False, False]]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -127,13 +160,13 @@ def test_boundary_f1_and_boundary_iou_equal_brute_force(truth: np.ndarray, seed:
     painted = np.where(truth == VOID, np.uint8(VOID), prediction)
     width = dilation(truth.shape)
     for c, name in enumerate(THREE.names):
-        edges = [np.argwhere(brute_near_other(m, 1, four=True) & (m == c)) for m in (truth, painted)]
+        edges = [np.argwhere(brute_contour(m) & (m == c)) for m in (truth, painted)]
         hits = [sum(any(np.hypot(*(p - q)) <= 1 for q in there) for p in here) for here, there in (edges, edges[::-1])]
         recall, precision = (hit / len(edge) if len(edge) else 0.0 for hit, edge in zip(hits, edges))
         f1 = 2 * recall * precision / (recall + precision) if recall + precision else 0.0
         expected = f1 if len(edges[0]) + len(edges[1]) else np.nan
         assert found[f"boundary_f1/{name}"] == pytest.approx(expected, nan_ok=True)
-        bands = [brute_near_other(m, width, four=False) & (m == c) for m in (truth, painted)]
+        bands = [brute_band(m, width) & (m == c) for m in (truth, painted)]
         union = (bands[0] | bands[1]).sum()
         expected = (bands[0] & bands[1]).sum() / union if union else np.nan
         assert found[f"boundary_iou/{name}"] == pytest.approx(expected, nan_ok=True)

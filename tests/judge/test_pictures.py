@@ -105,3 +105,10 @@ def test_a_sheet_has_a_row_an_image_and_a_caption_each() -> None:
     assert one.shape[1] == three.shape[1]
     assert three.shape[0] > one.shape[0] + 2 * 240
     assert np.array_equal(three[:60], one[:60])
+
+
+@pytest.mark.parametrize("name", ["scan\n7", "scan\r\n7", "scan\t7", "scan\u20287"])
+def test_a_name_of_several_lines_is_drawn_in_one(name: str) -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    drawn, plain = (worst_images_sheet([(of, labels, labels, labels)], TWO) for of in (name, "scan 7"))
+    assert np.array_equal(drawn, plain)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from whatwhere.judge import Judge
-from whatwhere.judge.tables import plain, scores_table
+from whatwhere.judge import Judge, compare
+from whatwhere.judge.tables import comparison_table, plain, scores_table
 from whatwhere.records import Classes
 
 
@@ -29,3 +29,23 @@ def test_a_wide_terminal_gets_one_table():
     text = plain(scores_table(scores()), width=120)
     assert "…" not in text
     assert text.count("background") == 1
+
+
+def test_runs_with_long_names_are_told_apart_and_no_score_breaks():
+    one = scores()
+    names = tuple(f"/home/researcher/projects/cells/runs/2025-11-20-unet-width32-depth4-seed{k}" for k in "01")
+    compared = compare(one, one, names=names)
+    for width in (80, 120):
+        lines = plain(comparison_table(compared), width=width).split("\n")
+        for letter, name in zip("AB", names):
+            assert f"{letter}: {name}" in lines
+        head = next(line for line in lines if "Score" in line)
+        assert head.split()[:3] == ["Score", "A", "B"]
+        for row in compared.differences:
+            assert any(line.split()[:1] == [row.score] for line in lines), row.score
+        assert max(map(len, lines)) <= width
+    short = plain(comparison_table(compare(one, one, names=("wide", "deep"))), width=120)
+    assert "wide better in" in short
+    assert "A:" not in short
+    alike = plain(comparison_table(compare(one, one, names=("run", "run"))), width=80)
+    assert "A: run\nB: run" in alike

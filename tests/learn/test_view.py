@@ -39,3 +39,13 @@ def test_what_fails_before_the_first_step_leaves_the_terminal_as_it_was() -> Non
     assert said.getvalue() == ""
     view.close()
     assert "\x1b[?25l" not in said.getvalue()  # the cursor was not hidden
+
+
+def test_names_are_shown_as_they_are() -> None:
+    console, said = terminal()
+    view = LiveView(console, "runs/unet[width=32]:cat:")
+    view.say("into :cat:")
+    view.stepped(0.1, STEP)
+    view.close()
+    assert "runs/unet[width=32]:cat:" in said.getvalue()
+    assert "into :cat:" in said.getvalue()

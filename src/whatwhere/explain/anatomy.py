@@ -10,6 +10,7 @@ import copy
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any, ClassVar, Literal, Protocol
@@ -271,7 +272,8 @@ def _with_new_weights(network: nn.Module, seed: int) -> nn.Module:
         for module in fresh.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
-                reset()
+                with suppress(Exception):  # one that asks for arguments, say; what stays is shuffled
+                    reset()
         with torch.no_grad():
             for now, learnt in zip(fresh.parameters(), network.parameters()):
                 if torch.equal(now, learnt):

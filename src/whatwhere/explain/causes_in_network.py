@@ -6,6 +6,8 @@ numbers behind it, not a proof.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,9 @@ from whatwhere.explain.diagnosis import CONSTANT, Diagnosis, Observed
 from whatwhere.explain.skips import MOVED, TOLD
 
 __all__ = ["CHECKS"]
+
+_USED = 0.05
+"""A path without which the logits move by so much of their spread is used."""
 
 
 def normalisation(seen: Observed) -> Diagnosis:
@@ -96,20 +101,28 @@ def dead_bottleneck(seen: Observed) -> Diagnosis:
     numbers = {f"logits moved without {name}": value for name, value in response.items()}
     if worths.constant:
         return Diagnosis("dead bottleneck", False, CONSTANT, "", numbers)
-    if len(worths.paths) == 1 and moved < 0.05:
+    if len(worths.paths) == 1 and moved < _USED:
         words = (
             f"Everything passes through the bottleneck, and without it the logits move by {moved:.3f} of their spread."
         )
         return Diagnosis("dead bottleneck", False, f"{words} The answer hardly depends on the image.", "", numbers)
-    if moved >= 0.05:
+    if moved >= _USED:
         words = f"Without the bottleneck the logits move by {moved:.2f} of their spread: it is used."
         return Diagnosis("dead bottleneck", False, words, "", numbers)
     used = max((name for name in response if name != "bottleneck"), key=lambda name: response[name])
+    words = (
+        f"Without the bottleneck the logits move by only {moved:.3f} of their spread, without {used} by "
+        f"{response[used]:.2f}"
+    )
+    heard = [path for path in worths.paths if response[path.name] >= _USED]
+    deepest = max(heard, key=attrgetter("level"), default=None)
+    if deepest is not None and 2 * deepest.level >= worths.paths[-1].level:
+        words += f": what lies below {deepest.name} is idle."
+        return Diagnosis("dead bottleneck", True, words, "A shallower network is probably as good and faster.", numbers)
     return Diagnosis(
         "dead bottleneck",
         True,
-        f"Without the bottleneck the logits move by only {moved:.3f} of their spread, without {used} by "
-        f"{response[used]:.2f}: a lazy U-Net, which answers from {used} and leaves its deep half idle.",
+        f"{words}: a lazy U-Net, which answers from {used} and leaves its deep half idle.",
         "If local evidence suffices, a shallower network is as good and faster. If context is needed, train longer, "
         "or without the top skip at first.",
         numbers,

@@ -42,14 +42,15 @@ def never_painted(seen: Observed) -> Diagnosis:
     if not lost:
         words = f"No class with {_FEW_PIXELS} pixels or more in the masks is unknown to the network."
         return Diagnosis("class never painted", False, words, "", numbers)
-    said = " and ".join(repr(names[c]) for c in lost)
+    each = [f"{names[c]!r} ({'never' if not painted[c] else f'{painted[c]:,.0f} of {truth[c]:,.0f} px'})" for c in lost]
+    most = f"{'' if len(lost) == 1 else 'at most '}{max(own[c] for c in lost):.2g}"
     return Diagnosis(
         "class never painted",
         True,
-        f"{said} is in the masks but is never painted; on its own pixels it gets a mean probability of "
-        f"{max(own[c] for c in lost):.2g}. The network behaves as if it had never been shown it.",
-        "Check that the training masks hold it and how their values are mapped (whatwhere check), train longer, and "
-        "raise class_aware (crops chosen by class) and class_weights in the plan.",
+        f"In the masks, but never or hardly ever painted: {', '.join(each)}. On own pixels the mean probability is "
+        f"{most}.",
+        "Check that the training masks hold what is missing and how their values are mapped (whatwhere check), train "
+        "longer, and raise class_aware (crops chosen by class) and class_weights in the plan.",
         numbers,
     )
 
@@ -168,15 +169,14 @@ def noisy_labels(seen: Observed) -> Diagnosis:
     if math.isnan(strict):
         return Diagnosis("boundary limited by label noise", False, _NO_EDGE)
     drawn, painted = _edge_strength(seen)
-    numbers = {
-        "Boundary F1 at 1 px": strict,
-        "at 4 px": loose,
-        "edge under masks": drawn,
-        "edge under painting": painted,
-    }
+    numbers = {"Boundary F1 at 1 px": strict, "at 4 px": loose}
+    strengths = {"edge under masks": drawn, "edge under painting": painted}
+    numbers |= {name: value for name, value in strengths.items() if math.isfinite(value)}
     said = (
         f"Boundary F1 is {strict:.2f} within 1 px and {loose:.2f} within 4 px; the image's own edge is {drawn:.2f} "
         f"times as strong as elsewhere under the edges of the masks, and {painted:.2f} times under the painted ones"
+        if math.isfinite(drawn + painted)
+        else f"No edge is {'drawn in the masks' if math.isnan(drawn) else 'painted'}, so none can be compared"
     )
     if not (what > 0.85 and loose - strict > 0.15 and painted > 1.1 * drawn):
         return Diagnosis("boundary limited by label noise", False, f"{said}.", "", numbers)
@@ -191,7 +191,7 @@ def noisy_labels(seen: Observed) -> Diagnosis:
 
 
 def _edge_strength(seen: Observed) -> tuple[float, float]:
-    """Mean gradient of the image under label edges and under painted ones, in units of its mean over the image."""
+    """Mean gradient of the image under label edges and under painted ones, in units of its mean; nan where none are."""
     found = np.zeros(2)
     counted = np.zeros(2)
     for case, painted in zip(seen.cases, seen.paintings):
@@ -204,7 +204,7 @@ def _edge_strength(seen: Observed) -> tuple[float, float]:
             edge = contour(labels)
             found[which] += gradient[edge].sum()
             counted[which] += edge.sum()
-    drawn, by_painting = found / np.maximum(counted, 1)
+    drawn, by_painting = np.where(counted, found / np.maximum(counted, 1), np.nan)
     return float(drawn), float(by_painting)
 
 

@@ -37,6 +37,9 @@ __all__ = [
     "draw_skips",
 ]
 
+_NAME = 32
+"""Letters of a class's name beside a chart."""
+
 MAIN_SCORES = ("interior accuracy", "boundary accuracy", "mean IoU", "Boundary F1")
 
 
@@ -225,7 +228,7 @@ def draw_sight(
         axes.plot([thing.typical, thing.largest], [row, row], color=palette.third, lw=1, ls=(0, (2, 2)))
         axes.plot([thing.typical], [row], marker="|", ms=10, mew=2.2, color=palette.third)
     names = [one.title for one in sights.sights] + [f"objects: {thing.name}" for thing in shown]
-    axes.set_yticks(range(rows), names)
+    axes.set_yticks(range(rows), [_short(name) for name in names], parse_math=False)
     axes.set_ylim(rows - 0.4, -0.6)
     axes.set_xlim(0, None)
     axes.margins(x=0.08)
@@ -240,6 +243,11 @@ def draw_sight(
                 loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=9,
                 labelcolor=palette.ink, handlelength=1.2, columnspacing=1.4)  # fmt: skip
     return figure
+
+
+def _short(name: str) -> str:
+    """Room for the chart beside it; the table has all of a name."""
+    return name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
 
 
 def draw_skips(told: Explanation | Worths, scores: Sequence[str] | None = None, palette: Palette = LIGHT) -> Figure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ def inline_svg(figure: Figure, label: str) -> Markup:
 
     ``label`` is read out in its place: the sentences and tables beside it say what it shows.
     """
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "whatwhere"}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "whatwhere"}), warnings.catch_warnings():
         buffer = io.StringIO()
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's letters are the browser's
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -214,8 +214,8 @@ def sight(e: Explanation) -> list[str]:
         if out.theoretical is not None and out.most.value > out.theoretical:
             share = " (centred on the pixel; its window is not)"
         said.append(
-            f"Of{of}, 95 % of what moves an output pixel lies in a square of {out.most.value:.0f} px{share}, half of "
-            f"it in one of {out.half.value or 0:.0f} px. A visible square of {out.restored.value or 0:.0f} px suffices "
+            f"Of{of}, 95 % of what moves an output pixel lies in a square of {_side(out.most.value)} px{share}, half "
+            f"of it in one of {_side(out.half.value)} px. A visible square of {_side(out.restored.value)} px suffices "
             "for the answer of the whole image, to within 5 %."
         )
     large = max(
@@ -236,6 +236,11 @@ def _beside_objects(most: Measured, typical: float) -> str:
     return f": on average the evidence comes from a {'larger' if most.low > typical else 'smaller'} square than that."
 
 
+def _side(value: float | None) -> str:
+    """Of a square in pixels; half of what lies in one pixel lies in one pixel, too."""
+    return f"{max(1.0, value):.0f}" if value else "0"
+
+
 def _leak_sentence(e: Explanation) -> str:
     tried = sum(leak.tried for leak in e.sights.leaks)
     if not tried:
@@ -247,7 +252,8 @@ def _leak_sentence(e: Explanation) -> str:
             "with everything inside replaced, every one did"
             + (f", but for {', '.join(silent)}: nothing moves what was tried there." if silent else ".")
         )
-    worst = max(e.sights.leaks, key=lambda leak: leak.outside)
+    failed = [leak for leak in e.sights.leaks if not leak.holds]
+    worst = max(failed, key=lambda leak: leak.outside / max(leak.inside, 1e-12))
     return f"The check FAILED: noise outside its window moved a unit of {worst.layer} by {worst.outside:.2g}."
 
 
@@ -308,7 +314,8 @@ def pixel(e: Explanation) -> list[str]:
     said = [
         f"Pixel x={story.x}, y={story.y} of {story.image} is painted {names[story.prediction]!r} with a probability "
         f"of {story.probability:.2f}{verdict}; the runner-up is {names[story.rival]!r}.",
-        f"Half of the evidence lies in a square of {story.half:.0f} px around it, 95 % in one of {story.most:.0f} px."
+        f"Half of the evidence lies in a square of {_side(story.half)} px around it, 95 % in one of "
+        f"{_side(story.most)} px."
         if story.half is not None and story.most is not None
         else "Nothing in the image speaks for the one or the other.",
     ]

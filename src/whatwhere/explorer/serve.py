@@ -124,6 +124,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         DataError: nothing can listen there.
     """
+    if not 0 <= port < 2**16:
+        raise DataError(f"port {port}", "0 to 65535; 0 is any that is free", "try --port 0")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=64)

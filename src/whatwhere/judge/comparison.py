@@ -33,7 +33,8 @@ class Difference:
         difference: ``a - b``.
         low, high: 95 % interval of the difference over images; None with fewer than two images.
         a_better: share of resamples in which A is better, ties counting half; None with fewer than two images.
-        images: how many images tell of it: of a class those that hold it, in truth or either painting.
+        images: how many images tell of it: of a class those that hold it, in truth or either painting; of its recall
+            only in truth, of its precision only in a painting.
     """
 
     score: str

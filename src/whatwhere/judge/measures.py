@@ -135,21 +135,26 @@ def resampled(
 _EDGES = {"boundary_iou": "band", "boundary_f1": "contour", "surface_dice": "outline", "hausdorff95": "contour"}
 """Scores of edges, and the counts that tell if an image has any."""
 
+_SIDES = {"recall": "truth", "precision": "painting"}
+"""Scores of which only one side tells: a stray pixel in an image without the class is no part of its recall."""
+
 
 def images_of_scores(records: tuple[Counts, ...], names: tuple[str, ...]) -> dict[str, int]:
     """How many images a score is of, where it may be fewer than all: ``"iou/cat"`` and the like, and means over edges.
 
-    Those that hold the class, or an edge of it, in the truth or in a painting of the records.
+    Those that hold the class, or an edge of it, in the truth or in a painting of the records; of recall those that hold
+    it in the truth, of precision in a painting.
     """
     held = {
         kind: np.any([getattr(counts, kind).sum(-2) > 0 for counts in records], axis=0) for kind in {*_EDGES.values()}
     }
-    areas = [(counts.confusion.sum(-1) > 0) | (counts.confusion.sum(-2) > 0) for counts in records]
-    held["area"] = np.any(areas, axis=0)
-    found = {}
+    for side, axis in (("truth", -1), ("painting", -2)):
+        held[side] = np.any([counts.confusion.sum(axis) > 0 for counts in records], axis=0)
+    held["area"] = held["truth"] | held["painting"]
+    told_by, found = {**_EDGES, **_SIDES}, {}
     for key in measures(records[0].total(), names):
         score, _, name = key.partition("/")
-        kind = _EDGES.get(score.removeprefix("mean_"), "area")
+        kind = told_by.get(score.removeprefix("mean_"), "area")
         if name:
             found[key] = int(held[kind][:, names.index(name)].sum())
         elif kind != "area":

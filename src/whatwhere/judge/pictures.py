@@ -217,6 +217,8 @@ def _legend(classes: list[tuple[str, Color]], errors: list[tuple[str, Color]], w
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """In one line: names of files may hold line breaks, which Pillow does not measure."""
+    text = " ".join(text.split())
     while text and font.getlength(text) > width:
         text = text[:-2].rstrip("…") + "…"
     return text

@@ -28,6 +28,10 @@ _COLUMNS = {
 }
 _WIDE = 110
 """Characters that a table with all columns and their intervals needs."""
+_HEADING = 8
+"""Characters of a model's name that head a column; longer ones, as paths are, stand above the table."""
+_INTERVAL = 9
+"""Characters of half an interval."""
 _EDGES = ("boundary_iou", "boundary_f1", "surface_dice", "hausdorff95")
 
 
@@ -80,11 +84,37 @@ def _class_table(scores: Scores, columns: Sequence[str]) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
-    """One row a score; a difference whose interval does not hold 0 is bold."""
+    """One row a score; a difference whose interval does not hold 0 is bold. Long names stand above, not in its head."""
+    names = a, b = comparison.a, comparison.b
+    short = a != b and max(map(len, names)) <= _HEADING
+    legend = [] if short else [Text(f"{letter}: {name}") for letter, name in zip("AB", names)]
+    how = (
+        f"paired bootstrap, {comparison.resamples} resamples, seed {comparison.seed}; ties count half. Bold: the "
+        "interval does not hold 0, and comes of five images at least; of such rows one in twenty is chance."
+        if comparison.images > 1
+        else "no intervals: one image says nothing about how images differ."
+    )
+    said = Text(f"{comparison.images} image{'s' if comparison.images > 1 else ''}; {how}", style="dim")
+    return Group(*legend, _Differences(comparison, names if short else ("A", "B")), said)
+
+
+class _Differences:
+    """Intervals in one line where there is room, else in two: the names of the scores are not to break."""
+
+    def __init__(self, comparison: Comparison, names: tuple[str, str]) -> None:
+        self._comparison, self._names = comparison, names
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _difference_table(self._comparison, self._names, _INTERVAL if options.max_width < _WIDE else None)
+
+
+def _difference_table(comparison: Comparison, names: tuple[str, str], narrow: int | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Score", overflow="fold")
-    for title in (comparison.a, comparison.b, "Difference", "95 % interval", f"{comparison.a} better in"):
+    for title in (*names, "Difference"):
         table.add_column(Text(title), justify="right")
+    for title in ("95 % interval", f"{names[0]} better in"):
+        table.add_column(Text(title), justify="right", max_width=narrow)
     for row in comparison.differences:
         digits = 1 if "hausdorff" in row.score else 3
         interval = "-" if row.low is None or row.high is None else f"{row.low:+.{digits}f} to {row.high:+.{digits}f}"
@@ -92,13 +122,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         numbers = (f"{row.a:.{digits}f}", f"{row.b:.{digits}f}", f"{row.difference:+.{digits}f}")
         name = row.score + (" (less is better)" if row.lower_is_better else "")
         table.add_row(Text(name), *numbers, interval, share, style="bold" if row.clear else None)
-    how = (
-        f"paired bootstrap, {comparison.resamples} resamples, seed {comparison.seed}; ties count half. Bold: the "
-        "interval does not hold 0, and comes of five images at least; of such rows one in twenty is chance."
-        if comparison.images > 1
-        else "no intervals: one image says nothing about how images differ."
-    )
-    return Group(table, Text(f"{comparison.images} image{'s' if comparison.images > 1 else ''}; {how}", style="dim"))
+    return table
 
 
 def _cell(text: str) -> str:

@@ -30,6 +30,8 @@ def changed(
         PlanError: something that can't be, such as both ``time`` and ``epochs``.
     """
     training, network = plan.training, plan.network
+    if time is not None:
+        parse_duration(time)  # of which a plan takes "" for none
     if time is not None or epochs is not None:
         same = time is not None and epochs is None and training.time and _as_written(time) == _as_written(training.time)
         training = training if same else replace(training, time=time or "", epochs=epochs or 0.0)

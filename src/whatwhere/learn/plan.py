@@ -5,6 +5,7 @@ Knows what a plan may say; not how its choices are made (`planning`), nor how it
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +16,7 @@ from whatwhere.errors import PlanError
 from whatwhere.network import known_encoder
 from whatwhere.records import Classes, Normalisation
 
-__all__ = ["NetworkPlan", "Plan", "TrainingPlan", "duration_text", "parse_duration"]
+__all__ = ["NetworkPlan", "Plan", "TrainingPlan", "check_seed", "duration_text", "parse_duration"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _within(0, 2**32 - 1, seed=self.seed)
+        check_seed(self.seed)
         if self.network.encoder == "efficientnet-lite0" and self.normalisation.channels != 3:
             raise PlanError(
                 f"encoder = 'efficientnet-lite0' and images of {self.normalisation.channels} channels",
@@ -240,16 +241,21 @@ class Plan:
         return "\n".join(lines)
 
 
+def check_seed(seed: int) -> None:
+    """``PlanError`` for a seed that is not one of NumPy's and of torch's generators alike."""
+    _within(0, 2**32 - 1, seed=seed)
+
+
 def parse_duration(text: str) -> float:
-    """Seconds in ``"90s"``, ``"20m"``, ``"1.5h"`` or ``"1h30m"``; ``PlanError`` otherwise.
+    """Seconds in ``"90s"``, ``"20m"``, ``"1.5h"`` or ``"1h30m"``, one at least; ``PlanError`` otherwise.
 
     >>> parse_duration("1h30m")
     5400.0
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
     seconds = sum(float(number) * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text.replace(" ", "") or seconds <= 0:
-        raise PlanError(f"time is {text!r}", "a duration such as 90s, 20m or 1h30m", "")
+    if "".join(number + unit for number, unit in parts) != text.replace(" ", "") or not 1 <= seconds < math.inf:
+        raise PlanError(f"time is {text!r}", "a duration such as 90s, 20m or 1h30m, a second at least", "")
     return seconds
 
 

@@ -122,11 +122,16 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def refuse(self) -> None:
-        """``TrainingError`` if a run is there already."""
+        """``TrainingError`` if a run is there already, or what training would write over: a model from elsewhere."""
         if self.plan.exists():
             raise TrainingError(
                 f"{self.root} already holds a run", "a new folder", "go on with --resume, or name another folder"
             )
+        for what, path in (("a model", self.model), ("a model", self.last), ("what came of a run", self.summary)):
+            if path.exists():
+                raise TrainingError(
+                    f"{self.root} already holds {what} ({path.name})", "a new folder", "name another folder"
+                )
 
     def record(self, entry: dict[str, Any]) -> None:
         """Adds a line to the history."""
@@ -141,7 +146,7 @@ class RunFolder:
         if not self.history.is_file():
             return []
         entries = []
-        for line in self.history.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self.history.read_text(encoding="utf-8", errors="replace").split("\n"):  # names may hold U+2028
             try:
                 entries.append(json.loads(line))
             except json.JSONDecodeError:

@@ -57,7 +57,7 @@ class PlainView(SilentView):
         self._clock = _Clock()
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def stepped(self, progress: float, entry: dict[str, Any]) -> None:
         self._clock.tick(progress)
@@ -93,7 +93,7 @@ class LiveView:
         self._live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=4, transient=False)
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, emoji=False)
 
     def stepped(self, progress: float, entry: dict[str, Any]) -> None:
         self._clock.tick(progress)
@@ -126,7 +126,7 @@ class LiveView:
                 )
             )  # fmt: skip
             rows.append(self._class_table())
-        return Panel(Group(*rows), title=self.title, title_align="left", border_style="dim")
+        return Panel(Group(*rows), title=Text(self.title), title_align="left", border_style="dim")
 
     def _progress_row(self) -> RenderableType:
         row = Table.grid(padding=(0, 2))

@@ -88,17 +88,17 @@ class Model:
                 if image.ndim == 3 and image.shape[0] == self.normalisation.channels
                 else "convert the image, or train a model on images like it",
             )
-        trained = np.dtype(self.normalisation.dtype)
-        same_units = image.dtype == trained or (
-            image.dtype.kind in "iu"
+        trained, given = np.dtype(self.normalisation.dtype), image.dtype.newbyteorder("=")  # in whatever order of bytes
+        same_units = given == trained or (
+            given.kind in "iu"
             and trained.kind in "iu"
-            and image.dtype.itemsize > trained.itemsize
+            and given.itemsize > trained.itemsize
             and int(image.max()) <= np.iinfo(trained).max
             and int(image.min()) >= 0
         )
         if not same_units:
             raise ModelError(
-                f"{name} holds {image.dtype} values from {image.min():g} to {image.max():g}",
+                f"{name} holds {given} values from {image.min():g} to {image.max():g}",
                 f"{trained} values, as the images the model was trained on",
                 f"convert it to {trained} in the units of the training images",
             )

@@ -150,8 +150,13 @@ class UNet(nn.Module):
         Args:
             image: ``(N, C, H, W)``, normalised.
             skips: level -> ``"pass"``, ``"cut"`` or a replacement of the same shape; level ``depth`` is the path
-                through the bottleneck. Levels not named pass.
+                through the bottleneck. Levels not named pass. ``"cut"`` means zeros; reports replace a path by its mean
+                over the data set instead: pass that mean as a tensor to repeat them.
             features: names out of :attr:`feature_names`.
+
+        Raises:
+            KeyError: a feature of another name.
+            ValueError: as for :meth:`decode`; or without padding an image that can't be halved as often.
         """
         levels = self.encode(image)
         kept: dict[str, Tensor] = {}
@@ -180,7 +185,11 @@ class UNet(nn.Module):
         size: tuple[int, int] | None = None,
         keep: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """Up the right side, from the features of :meth:`encode` to logits, cropped to ``size`` if given."""
+        """Up the right side, from the features of :meth:`encode` to logits, cropped to ``size`` if given.
+
+        Raises:
+            ValueError: ``skips`` names a level that is not there, or says something else than :data:`Skip`.
+        """
         skips = skips or {}
         if unknown := sorted(set(skips) - set(range(self.depth + 1))):
             raise ValueError(f"there is no skip at level {unknown[0]}; this network has levels 0 to {self.depth}")

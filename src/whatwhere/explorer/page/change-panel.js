@@ -55,7 +55,7 @@ export class ChangePanel {
     if (!record.edited) return;
     const { outside_changed: labels, largest_outside: largest, window: [y0, y1, x0, x1] } = record.edited;
     if (x1 - x0 >= this.canvas.width && y1 - y0 >= this.canvas.height) {
-      fill(this.words, "So far does this network see that the brush could reach every pixel.");
+      fill(this.words, "The border around all that the brush can reach is the whole image: there is nothing beyond it.");
       return;
     }
     const said = labels === 0 && largest === 0 ? "Beyond the dashed border nothing changed, to the last digit."

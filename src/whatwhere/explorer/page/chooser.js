@@ -91,6 +91,7 @@ export class Chooser {
           remedy: "make it smaller, or give its path to whatwhere explore" });
       }
       this.says.told(`taking in ${file.name} …`);
+      await readable(file);
       const { gone, ...record } = await ask(`/api/images?name=${encodeURIComponent(file.name)}`, { bytes: file });
       this.session.images = [...this.session.images.filter((one) => !gone.includes(one.id)), record];
       this.drawStrip();
@@ -101,6 +102,16 @@ export class Chooser {
     } catch (error) {
       this.says.trouble(error);
     }
+  }
+}
+
+/** Else a file that is gone by now, or a folder, looked as if the explorer did not answer. @param {File} file */
+async function readable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new ApiError(0, { given: `${file.name} can't be read`, expected: "a file that is there, not a folder",
+      remedy: "choose it once more; a folder, as of Zarr, is given to whatwhere explore" });
   }
 }
 

@@ -61,7 +61,7 @@ function inked(pattern, x, y) {
  * @param {{patterns?: boolean, strength?: (index: number) => number}} [how] strength: 0 (pale) to 1 (full colour) by pixel
  */
 export function paintLabels(canvas, ids, width, height, looks, how = {}) {
-  const zoom = how.patterns ? Math.max(1, Math.round(640 / width)) : 1;
+  const zoom = how.patterns ? Math.max(1, Math.round(640 / Math.max(width, height))) : 1;
   const picture = new ImageData(width * zoom, height * zoom);
   const out = new Uint32Array(picture.data.buffer);
   const full = new Uint32Array(256), pale = new Uint32Array(256), ink = new Uint32Array(256);

@@ -8,7 +8,7 @@ export async function keepPicture(views, title) {
   const panels = views.flatMap((view, at) => [...(at === 0 ? [["image", view.image]] : []), [view.seen?.model.name ?? "", view.painting]])
     .map(([name, panel]) => ({ name: /** @type {string} */ (name), panel: /** @type {import("./picture-panel.js").PicturePanel} */ (panel) }));
   const [width, height] = panels[0].panel.size;
-  const zoom = Math.max(1, Math.round(512 / width));
+  const zoom = Math.max(1, Math.round(512 / Math.max(width, height)));
   const sheet = new OffscreenCanvas(panels.length * (width * zoom + GAP) + GAP, height * zoom + 2 * GAP + HEAD);
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d"));
   context.fillStyle = "#fbfaf7";

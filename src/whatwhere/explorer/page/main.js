@@ -64,7 +64,8 @@ class Page {
     const fits = image || !said.image ? {} : { x: -1, y: -1, edits: [] };
     const found = { ...said, ...fits, model: (model ?? models[0]).id, other: other?.id ?? null, image: (image ?? images[0])?.id ?? null,
       tour: tour?.id ?? null, step: Math.min(said.step ?? 0, (tour?.steps.length ?? 1) - 1) };
-    return { ...found, edits: this.inside(found.edits ?? [], image ?? images[0]) };
+    const look = found.look === "truth" && !(image ?? images[0])?.truth ? { look: /** @type {const} */ ("painting") } : {};
+    return { ...found, ...look, edits: this.inside(found.edits ?? [], image ?? images[0]) };
   }
 
   /** The strokes that lie on the image: a smaller one may have its name by now.

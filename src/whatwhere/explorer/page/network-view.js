@@ -154,7 +154,7 @@ export class NetworkView {
   /** Where no pixel of the image is chosen, one is that tells something. @param {Seen} seen */
   settle(seen) {
     const { x, y } = this.store.state;
-    if (x < 0 || x >= seen.width || y >= seen.height) this.store.set(telling(seen));
+    if (x < 0 || y < 0 || x >= seen.width || y >= seen.height) this.store.set(telling(seen));
   }
 
   /** @param {Seen} seen */
@@ -180,7 +180,7 @@ export class NetworkView {
     if (!this.seen || !this.modelId || this.seen.image.id !== this.store.state.image) return; // of the last image nothing is asked
     const own = this.slot === 0 ? "paths" : "otherPaths";
     if (changed.has(this.slot === 0 ? "model" : "other") || changed.has("image")) return; // `load` follows
-    if (changed.has("x")) this.settle(this.seen);
+    if (changed.has("x") || changed.has("y")) this.settle(this.seen);
     if (changed.has(own)) this.u.setPaths(this.paths);
     if (changed.has("edits")) this.preview();
     if (changed.has(own) || changed.has("edits")) this.repaint();

@@ -56,7 +56,7 @@ export class PixelPanel {
       return h("div", { class: "bar-row" }, chip(looks, id), h("span", { class: "bar" }, bar), h("span", { class: "number", text: figure(chance) }));
     }));
     const flips = story.flip && story.flip.absent.length > 1
-      ? [h("li", { class: "flips" }, h("span", { text: `${story.flip.absent.join(" and ")}` }), chip(looks, story.flip.label, figure(story.flip.chance), false))] : [];
+      ? [h("li", { class: "cuts-head", text: "But it becomes, without" }), h("li", { class: "flips" }, h("span", { text: `${story.flip.absent.join(" and ")}` }), chip(looks, story.flip.label, figure(story.flip.chance), false))] : [];
     const kept = story.cuts.length && story.cuts.every((cut) => cut.label === story.untouched);
     fill(this.cuts, h("li", { class: "cuts-head", text: kept ? "The same without" : "What it becomes without" }),
       ...story.cuts.map((cut) => h("li", { class: cut.label === story.untouched ? "same" : "flips" }, h("span", { text: cut.absent.join(" and ") }),

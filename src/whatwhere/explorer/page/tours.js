@@ -182,7 +182,7 @@ function border({ seen }) {
   if (!edited) return "The dashed border is drawn by arithmetic: beyond it the dab can change nothing.";
   const [y0, y1, x0, x1] = edited.window;
   const whole = y0 <= 0 && x0 <= 0 && y1 >= seen.height && x1 >= seen.width;
-  if (whole) return "For this network the border of what it can change is the whole image: an output pixel sees that far.";
+  if (whole) return "Here the border around what the brush can change is the whole image.";
   return `It can change pixels up to x ${x1 - 1} and y ${y1 - 1}, the dashed border, and beyond it ${edited.outside_changed} labels changed.`;
 }
 
