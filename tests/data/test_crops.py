@@ -248,6 +248,19 @@ def test_images_that_do_not_fit_are_read_once_for_several_crops_and_all_are_seen
     assert 150 < sum(classes) < 350
 
 
+@pytest.mark.parametrize("window", [0, 3])
+def test_images_without_labels_are_passed_over_unless_all_are(window):
+    presence = tuple(() if index in (1, 4) else (index % 2,) for index in range(7))
+    source = Crops(_counted(7, 10**6)[0], presence, Normalisation((0.0,), (1.0,)), 8, STILL, 0.3, seed=1, window=window)
+    seen = [int(source.draw(number).raw[0, 0, 0]) for number in range(300)]
+    assert set(seen) == {0, 2, 3, 5, 6}
+    in_turn = replace(source, class_aware=0.0, window=0)
+    turns = np.sort([[int(in_turn.draw(5 * epoch + n).raw[0, 0, 0]) for n in range(5)] for epoch in range(9)])
+    assert (turns == [0, 2, 3, 5, 6]).all(), "all others come once an epoch"
+    untold = replace(source, presence=((),) * 7)
+    assert {int(untold.draw(number).raw[0, 0, 0]) for number in range(300)} == set(range(7))
+
+
 @pytest.mark.parametrize("window", [0, 1, 7, 59, 60, 150])
 def test_images_of_a_class_are_drawn_as_from_a_list_of_all_that_hold_it(window):
     presence = tuple(tuple(c for c in range(4) if index % (5 * c + 1) == 0) for index in range(60))

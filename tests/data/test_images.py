@@ -96,6 +96,19 @@ def test_lossless_orientation_is_honoured(tmp_path: Path, ending: str) -> None:
         assert image_size(turned) == expected.shape
 
 
+def test_what_a_png_says_behind_its_pixels_turns_neither_them_nor_their_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    said = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    path = tmp_path / "a.png"
+    Image.fromarray(GRAY).save(path)
+    whole = path.read_bytes()
+    chunk = struct.pack(">I", len(said) - 4) + said + struct.pack(">I", zlib.crc32(said))
+    path.write_bytes(whole[:-12] + chunk + whole[-12:])
+    assert image_size(path) == read_image(path).shape[:2] == read_mask(path).shape == GRAY.shape
+    assert np.array_equal(read_image(path)[:, :, 0], GRAY)
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 12])
 @pytest.mark.parametrize("layout", ["planar", "pages", "contiguous", "bare"])
 def test_many_channels_come_last(tmp_path: Path, count: int, layout: str) -> None:

@@ -1,6 +1,7 @@
 """Division into train and val, and likeness of images."""
 
 import itertools
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -205,6 +206,18 @@ def test_a_video_is_cut_into_stretches() -> None:
     assert (len(train), len(val)) == (32, 8)
     places = sorted(int(name) for name in val)
     assert places == list(range(places[0], places[0] + 8))
+
+
+@pytest.mark.parametrize("digits", [1, 3])
+def test_frames_are_cut_by_their_numbers_padded_or_not(digits: int) -> None:
+    """Frame 10 follows frame 9: few frames to validate on have a neighbour in training."""
+    folder, seen = _survey([(True,)] * 120, [fingerprint(photo(0))] * 120)
+    named = {f"take 2/frame{number:0{digits}}": number for number in range(120)}
+    files = tuple(replace(file, name=name) for file, name in zip(seen.files, sorted(named)))
+    samples = tuple(replace(sample, name=file.name) for sample, file in zip(folder.splits["all"], files))
+    _, val = sides(split(replace(folder, splits={"all": samples}), replace(seen, files=files)))
+    numbers = sorted(named[name] for name in val)
+    assert numbers == list(range(numbers[0], numbers[0] + 24))
 
 
 def test_likeness_of_noise_flat_and_unlike_images() -> None:

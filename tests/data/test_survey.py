@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from tiny_folders import Pair, disc, photo, save, write_folder
 
+from whatwhere.data.check import check
 from whatwhere.data.facts import Quantiles
 from whatwhere.data.folder import find
 from whatwhere.data.shapes import class_shapes
@@ -55,6 +57,45 @@ def test_an_image_with_little_data_weighs_little(tmp_path: Path) -> None:
     result = survey(find(tmp_path)).normalisation()
     counted = np.concatenate([images[0, :1].ravel(), images[1].ravel()]).astype(float)
     assert np.allclose((result.mean, result.std), ([counted.mean()], [counted.std()]))
+
+
+def _elevations(root: Path, images: list[NDArray[np.float32]]) -> Path:
+    """Tiles whose tag calls -9999 no data, with discs as masks."""
+    (root / "images").mkdir()
+    for number, image in enumerate(images):
+        tifffile.imwrite(root / f"images/{number}.tif", image, extratags=[(42113, "s", 0, "-9999", False)])
+        save(root / f"masks/{number}.png", disc(10, 10, 4, image.shape))
+    return root
+
+
+def test_an_image_without_any_data_counts_nowhere(tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).normal(1500, 4, (4, 20, 30)).astype(np.float32))
+    images[2][:] = -9999
+    found = survey(find(_elevations(tmp_path, images)))
+    assert [file.image.pixels for file in found.files if file.image] == [600, 600, 0, 600]
+    result, counted = found.normalisation(), np.stack([*images[:2], images[3]]).astype(float)
+    assert np.allclose((result.mean, result.std), ([counted.mean()], [counted.std()]), rtol=1e-12)
+    (told,) = check(found).of("constant-image")
+    assert told.files == ("images/2.tif",)
+    assert "1 image without any data" in told.message
+    assert not check(found).of("black-image")
+
+
+def test_where_no_image_has_data_there_is_nothing_to_normalise(tmp_path: Path) -> None:
+    found = survey(find(_elevations(tmp_path, [np.full((20, 30), -9999, np.float32)] * 3)))
+    with pytest.raises(DataError, match="no training image with data"):
+        found.normalisation()
+
+
+def test_photographs_are_told_by_those_with_data(tmp_path: Path) -> None:
+    """A mosaic of which most tiles lie beyond its edge."""
+    for number in range(5):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        image = photo(number) if number < 2 else np.zeros((48, 64, 3), np.uint8)
+        path = tmp_path / f"images/{number}.tif"
+        tifffile.imwrite(path, image, photometric="rgb", extratags=[(42113, "s", 0, "0", False)])
+        save(tmp_path / f"masks/{number}.png", disc())
+    assert survey(find(tmp_path)).photographs
 
 
 def test_normalisation_of_deep_and_of_constant_channels(tmp_path: Path) -> None:

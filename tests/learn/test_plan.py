@@ -23,11 +23,13 @@ from tiny import write_discs
 from whatwhere import data, segmenter
 from whatwhere.data import Folder
 from whatwhere.data.facts import Survey
-from whatwhere.errors import ModelError, OutputError, PlanError
+from whatwhere.data.shapes import ClassShape
+from whatwhere.errors import DataError, ModelError, OutputError, PlanError
 from whatwhere.field import field
 from whatwhere.learn.changes import changed
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text, parse_duration
 from whatwhere.learn.plan_file import _toml, read_plan, write_plan
+from whatwhere.learn.planning import make_plan
 from whatwhere.learn.sizes import receptive_field
 from whatwhere.network import PHOTOGRAPHS, Machine, UNet, encoders, pretrained_file
 from whatwhere.records import Classes, Normalisation
@@ -346,6 +348,17 @@ def test_a_few_stray_pixels_do_not_decide_what_is_learnt(tmp_path: Path) -> None
     Image.fromarray(mask).save(path)
     weights = segmenter.plan(stray, time="5m", device="cpu").training.class_weights
     assert 10 < max(weights) < 40
+
+
+def test_masks_that_are_all_void_leave_nothing_to_plan_for(discs: Path) -> None:
+    found = data.survey(data.find(discs))
+    void = tuple(
+        replace(file, mask=replace(file.mask, shapes=tuple(ClassShape(0) for _ in file.mask.shapes)))
+        for file in found.files
+        if file.mask
+    )
+    with pytest.raises(DataError, match="void, or without data, in each pixel; expected labelled pixels"):
+        make_plan(replace(found, files=void), Machine("cpu", "a processor", 8, 2**34, torch.float32, ""), seconds=60)
 
 
 def test_normalisation_is_that_of_the_training_images(discs: Path) -> None:

@@ -341,6 +341,28 @@ def test_a_run_is_not_written_over(disc_run: Path, disc_plan: Plan, sets: Any) -
         train(disc_plan, sets, disc_run)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "last.safetensors", "run.json"])
+def test_a_model_that_no_run_here_made_is_not_written_over(
+    name: str, disc_run: Path, disc_plan: Plan, sets: Any, tmp_path: Path
+) -> None:
+    kept = Path(shutil.copy(disc_run / name, tmp_path))
+    before = kept.read_bytes()
+    with pytest.raises(TrainingError, match=rf"already holds .*\({name}\); expected a new folder; name another folder"):
+        train(disc_plan, sets, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert kept.read_bytes() == before
+
+
+def test_a_history_is_read_whole_whatever_the_classes_are_called(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    entries = [{"step": step, "iou": {"one\u2028of two\u2029": 0.5}} for step in range(3)]
+    for entry in entries:
+        folder.record(entry)
+    assert folder.past() == entries
+    folder.forget_after(1)
+    assert folder.past() == entries[:2]
+
+
 HOLDING = """
 import sys
 from pathlib import Path
@@ -1096,3 +1118,30 @@ def test_more_images_than_there_is_room_for_are_told_and_learnt_from(
     record = train(disc_plan, few, tmp_path / "run", view=told)
     assert any("there is room for 3" in line for line in told.said)
     assert record.mean_iou > 0.6
+
+
+def test_a_hundredth_that_passes_while_it_is_judged_is_in_the_history(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 seconds the second step ends at 50.2; judging takes until 51.1, and the third step until 51.4."""
+    passed, steps = [0.0], iter((49.9, 0.3, 0.3, 50.0))
+
+    def step(*arguments: Any, **options: Any) -> StepResult:
+        passed.append(next(steps))
+        return train_step(*arguments, **options)
+
+    honest = training.Keeper.judge
+
+    def judge(keeper: keep.Keeper, state: State) -> dict[str, Any]:
+        passed.append(0.9)
+        return honest(keeper, state)
+
+    monkeypatch.setattr(training, "train_step", step)
+    monkeypatch.setattr(training._Clock, "elapsed", lambda _clock: sum(passed))
+    monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)
+    monkeypatch.setattr(training.Keeper, "judge", judge)
+    timed = replace(disc_plan, training=replace(disc_plan.training, time="105s", epochs=0.0))
+    train(timed, sets, tmp_path / "run")
+    assert passed.count(0.9) == 1
+    told = [entry["step"] for entry in RunFolder(tmp_path / "run").past() if "loss" in entry]
+    assert told == [1, 2, 3, 4]

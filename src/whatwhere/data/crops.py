@@ -110,7 +110,8 @@ class Crops:
 
     Attributes:
         store: the images.
-        presence: for each image the ids of the classes it holds.
+        presence: for each image the ids of the classes it holds. One that holds none, as a tile without data, is
+            passed over, unless all are so.
         normalisation: the data set's constants.
         crop: side of the squares in pixels.
         augmentation: how far they vary.
@@ -161,15 +162,24 @@ class Crops:
         return {one: np.array(holders[one]) for one in sorted(holders)}
 
     def _in_turn(self, number: int) -> int:
-        """Every image once an epoch, in an order drawn for that epoch; or one of the window's."""
+        """Image after image, in an order drawn for each epoch; or one of the window's.
+
+        A crop for a class comes from elsewhere, and uses up the turn that has its number.
+        """
         if not self.window:
             return self._at(number)
         rng = np.random.default_rng([self.seed, 3, number])
         return self._at(number // _USES + int(rng.integers(self.window)))
 
     def _at(self, place: int) -> int:
-        epoch, place = divmod(place, len(self.store))
-        return int(_order(self.seed, epoch, len(self.store))[place])
+        epoch, place = divmod(place, len(self._labelled))
+        return int(self._labelled[_order(self.seed, epoch, len(self._labelled))[place]])
+
+    @cached_property
+    def _labelled(self) -> np.ndarray:
+        """The images that hold a class; all, if none does."""
+        found = np.flatnonzero([len(held) for held in self.presence])
+        return found if found.size else np.arange(len(self.store))
 
     def _holding(self, rng: np.random.Generator, class_id: int, number: int) -> int:
         """An image that holds a class, of the window's if there is one."""
@@ -183,10 +193,11 @@ class Crops:
 
     def _window_at(self, first: int) -> np.ndarray:
         """`_at` for each place of a window that begins at one."""
-        count = len(self.store)
+        count = len(self._labelled)
         epochs = range(first // count, (first + self.window - 1) // count + 1)
         orders = np.concatenate([_order(self.seed, epoch, count) for epoch in epochs])
-        return orders[first % count :][: self.window]
+        turns: np.ndarray = self._labelled[orders[first % count :][: self.window]]
+        return turns
 
     def _centre(self, rng: np.random.Generator, labels: np.ndarray, wanted: int | None) -> tuple[float, float]:
         height, width = labels.shape

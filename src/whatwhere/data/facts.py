@@ -31,7 +31,7 @@ class ImageFacts:
 
     Attributes:
         size: height and width.
-        pixels: that have data; the figures are of these (of all, if none has).
+        pixels: that have data; the figures are of these (of what stands in their place, if none has).
         gray: all channels are equal (a grey picture stored as RGB).
         digest: equal for images of equal pixels.
         fingerprint: alike for images that show the same (`likeness`); empty for an image without contrast.
@@ -201,11 +201,12 @@ class Survey:
         any. A constant channel gets standard deviation 1.
 
         Raises:
-            DataError: there is no usable training image.
+            DataError: there is no usable training image, or none with data.
         """
-        facts = [file.image for file in self.training if file.image]
+        facts = [file.image for file in self.training if file.image and file.image.pixels]
         if not facts:
-            raise DataError(f"{self.root} has no usable training image", "one at least", "run: whatwhere check")
+            which = "training image with data" if self.training else "usable training image"
+            raise DataError(f"{self.root} has no {which}", "one at least", "run: whatwhere check")
         (channels, dtype), _ = Counter((self.channels(fact), fact.dtype) for fact in facts).most_common(1)[0]
         facts = [fact for fact in facts if (self.channels(fact), fact.dtype) == (channels, dtype)]
         weights = np.array([fact.pixels for fact in facts], np.float64)
@@ -249,7 +250,7 @@ class Survey:
     @cached_property
     def photographs(self) -> bool:
         """Whether the images are colour photographs: three uint8 channels that differ in most of them."""
-        facts = [file.image for file in self.files if file.image]
+        facts = [file.image for file in self.files if file.image and file.image.pixels]
         colored = sum(self.channels(fact) == 3 and fact.dtype == "uint8" and not fact.gray for fact in facts)
         return colored * 2 > len(facts)
 

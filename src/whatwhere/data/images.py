@@ -361,6 +361,7 @@ def _decode_picture(path: Path, max_pixels: int) -> _Pixels:
     with _open(path) as picture:
         width, height = picture.size
         _refuse_size(path, (height, width), max_pixels)
+        orientation = _orientation(picture)  # by what stands before the pixels, as `image_size` decides
         if _is_deep_color_png(path):  # which Pillow would cut to 8 bits
             array = np.asarray(imagecodecs.png_decode(path.read_bytes()))
             palette = None
@@ -370,7 +371,6 @@ def _decode_picture(path: Path, max_pixels: int) -> _Pixels:
             if palette is not None and picture.format == "GIF":
                 gray = bool((palette == palette[:, :1]).all())
                 array, palette = (palette[:, 0] if gray else palette)[array], None
-        orientation = _orientation(picture)
         return _Pixels(upright(array, orientation), palette, orientation=orientation)
 
 

@@ -5,6 +5,7 @@ Works on a survey's facts; opens no file. The same folder and seed give the same
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
             break
     else:
         if max(map(len, together)) > len(files) // 2:  # a video: neighbours by name are the most alike
-            together = _stretches(len(files), val_share)
+            together = _stretches([file.name for file in files], val_share)
     presence = [[shape.pixels > 0 for shape in file.mask.shapes] if file.mask else [] for file in files]
     return [
         _Unit(tuple(unit), tuple(sum(column) for column in zip(*(presence[place] for place in unit))))
@@ -143,9 +144,13 @@ def _joined(count: int, bound: Iterable[Sequence[int]]) -> list[list[int]]:
     return groups(count, np.array(pairs, np.intp).reshape(-1, 2))
 
 
-def _stretches(count: int, val_share: float) -> list[list[int]]:
-    number = min(count, max(2, round(1 / val_share)))
-    return [list(map(int, part)) for part in np.array_split(np.arange(count), number)]
+def _stretches(names: Sequence[str], val_share: float) -> list[list[int]]:
+    """The places of names that follow each other, frame 10 after frame 9."""
+    number = min(len(names), max(2, round(1 / val_share)))
+    longest = max(map(len, names))
+    padded = [re.sub(r"\d+", lambda digits: digits[0].zfill(longest), name) for name in names]
+    order = sorted(range(len(names)), key=padded.__getitem__)
+    return [part.tolist() for part in np.array_split(order, number)]
 
 
 def _choose(units: Sequence[_Unit], target: float, rng: np.random.Generator) -> list[_Unit]:

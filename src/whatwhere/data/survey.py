@@ -170,12 +170,13 @@ def _without_warnings() -> np.errstate:
 
 def _image_facts(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> ImageFacts:
     planes = [np.ascontiguousarray(image[:, :, channel]) for channel in range(image.shape[2])]
-    counted = planes if valid is None or not valid.any() else [plane[valid] for plane in planes]
+    pixels = planes[0].size if valid is None else int(np.count_nonzero(valid))
+    counted = [plane[valid] for plane in planes] if valid is not None and pixels else planes
     moments = np.array([_moments(plane) for plane in counted])
     minimum, maximum, mean, std = (tuple(column.tolist()) for column in moments.T)
     return ImageFacts(
         size=(image.shape[0], image.shape[1]),
-        pixels=counted[0].size,
+        pixels=pixels,
         dtype=str(image.dtype),
         minimum=minimum,
         maximum=maximum,

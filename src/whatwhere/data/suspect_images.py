@@ -218,8 +218,13 @@ def few(survey: Survey) -> Iterator[Finding]:
 
 
 def dark(survey: Survey) -> Iterator[Finding]:
-    """Constant and nearly black images, constant channels."""
-    read = [(f, f.image) for f in survey.files if f.image]
+    """Images without data, constant and nearly black ones, constant channels."""
+    empty = [f for f in survey.files if f.image and not f.image.pixels]
+    if empty:
+        message = f"{many(len(empty), 'image')} without any data: each pixel has the value that a tag calls no data"
+        remedy = "see whether the export failed; if not, remove them: nothing can be learnt from them"
+        yield Finding("warning", "constant-image", message, _images(empty), remedy)
+    read = [(f, f.image) for f in survey.files if f.image and f.image.pixels]
     constant = [f for f, image in read if all(image.constant)]
     if constant:
         message = f"{many(len(constant), 'image')} of a single value"

@@ -135,7 +135,10 @@ class TrainingPlan:
         return parse_duration(self.time) if self.time else None
 
     def steps(self, pixels: int) -> int:
-        """Whose crops have as many pixels as ``epochs`` passes over images of so many; at least one.
+        """Whose crops have as many pixels as ``epochs`` times all images together; at least one.
+
+        Crops are drawn equally from all images, whatever their size: small ones are seen more often than that, and
+        large ones less.
 
         >>> TrainingPlan(epochs=8, crop=128, batch=16).steps(6 * 64 * 64)
         1

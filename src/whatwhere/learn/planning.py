@@ -75,6 +75,12 @@ def make_plan(
         raise DataError(
             f"{survey.root} has no image that training could use", "images with masks", "see: whatwhere check"
         )
+    if not any(survey.training_pixels):
+        raise DataError(
+            f"all training images of {survey.root} are void, or without data, in each pixel",
+            "labelled pixels",
+            "see: whatwhere check",
+        )
     choices, asked = _Choices(), "as asked"
     if seconds is None and epochs is None:
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"

@@ -215,7 +215,7 @@ class _Trainer:
                 self._stand_still(self._progress_at(counters.elapsed), now - counters.elapsed)
             else:
                 counters.begun = now
-            self.told = int(100 * self._progress())  # before, what was prepared counted
+        self.told = self._hundredths()  # before, what was prepared counted
         self._loop()
         return self._finish()
 
@@ -380,8 +380,8 @@ class _Trainer:
         progress = min(1.0, self._progress())
         entry = self._entry(result)
         self.view.stepped(progress, entry)
-        if int(progress * 100) > self.told:
-            self.told = int(progress * 100)
+        if int(100 * progress) > self.told:
+            self.told = int(100 * progress)
             if self.world.leads:
                 self.folder.record(entry)
 
@@ -398,6 +398,7 @@ class _Trainer:
         self.state.restore(self.good)
         counters.step = self.good_step
         counters.rate_factor /= 2
+        self.told = self._hundredths()
         if self.world.leads:
             self.folder.forget_after(counters.step)
         self.view.say(
@@ -417,7 +418,6 @@ class _Trainer:
     def _hold(self) -> None:
         """These weights are good: what to go back to when the loss overflows."""
         self.good, self.good_step = self.state.snapshot(), self.state.counters.step
-        self.told = int(100 * self._progress())
 
     def _finish(self) -> RunRecord:
         entry: dict[str, Any] = {"mean_iou": math.nan, "iou": {}, "validated": 0}
@@ -468,6 +468,9 @@ class _Trainer:
         if seconds is None:
             return self.state.counters.step / self.steps_in_all
         return self._progress_at(self.clock.elapsed())
+
+    def _hundredths(self) -> int:
+        return int(100 * self._progress())
 
     def _progress_at(self, elapsed: float) -> float:
         """The share of a time budget that was over after so many seconds."""
