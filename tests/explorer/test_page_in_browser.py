@@ -647,6 +647,14 @@ def test_good_and_bad_files(visit: Open, tmp_path: Path) -> None:
         assert "Expected:" in notice.inner_text()
         assert "What to do:" in notice.inner_text()
         notice.locator(".close").click()
+    gone = "() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error()); }"
+    page.evaluate(gone)
+    page.locator("#file").set_input_files(good)
+    notice = page.locator(".notice", has_text="new disc.png can't be read")
+    notice.wait_for()
+    notice.locator(".close").click()
+    page.reload()
+    wait_until_still(page)
     assert images.count() == there + 1
     choose(page, 3, 3)
 
