@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from proof import positive, support
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from whatwhere.errors import FieldError
 from whatwhere.field import field
 
 
@@ -105,6 +108,20 @@ def places_of_maxima(y: Tensor, _: Tensor) -> Tensor:
     return torch.cat([most, places % 7], 1)
 
 
+def wide_if_upright(y: Tensor, _: Tensor) -> Tensor:
+    upright = y.shape[-2] > y.shape[-1]
+    return F.max_pool2d(y, (1, 3), 1, (0, 1)) if upright else F.max_pool2d(y, (3, 1), 1, (1, 0))
+
+
+def smooth_if_upright(y: Tensor, _: Tensor) -> Tensor:
+    return F.avg_pool2d(y, 3, 1, 1) if y.shape[-2] > y.shape[-1] else F.max_pool2d(y, 3, 1, 1)
+
+
+def numpy_filters_by_size(y: Tensor, x: Tensor) -> Tensor:
+    """Of more numbers than are looked at one by one."""
+    return F.conv2d(y, torch.tensor(np.full((2, 1, 7, 7), 1 / x.shape[-1], np.float32)), padding=3, groups=2)
+
+
 def brightest_channel(y: Tensor, _: Tensor) -> Tensor:
     return torch.zeros_like(y).scatter(1, y.argmax(1, keepdim=True), 1.0) * y.topk(1, 1).values
 
@@ -126,6 +143,7 @@ UNBOUNDED: dict[str, tuple[nn.Module, str]] = {
     "filled with a number": (Net(lambda y, _: y - torch.full_like(y, y.mean().item())), "mean"),
     "rolled by a number": (Net(lambda y, x: y.roll(x.argmax().item(), 3)), "roll in the network's own forward"),
     "a channel by a number": (Net(lambda y, x: y.select(1, x.argmax().item() % 2)[:, None]), "select"),
+    "another thing if upright": (Net(smooth_if_upright), "other operators at another image size"),
     "global if small": (Net(global_if_small), "other operators at another image size"),
     "circular and stretched": (
         nn.Sequential(
@@ -166,6 +184,13 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     "a tensor up to a size": (
         Net(lambda y, x: y * torch.full_like(y, min(1, x.shape[-1] / 1000))), "depends on the image's size"
     ),
+    "another pool if upright": (Net(wide_if_upright), "max_pool2d in the network's own forward is given a number"),
+    "many numbers of the size": (Net(numpy_filters_by_size), "a constant that depends on the image's size"),
+    "dropout that goes on": (Net(lambda y, _: F.dropout(y, 0.5, training=True)), "draws random numbers"),
+    "a random number": (Net(lambda y, _: y * torch.rand(1)), "rand in the network's own forward draws random numbers"),
+    "a random number a channel": (Net(lambda y, _: y + torch.randn(1, 2, 1, 1)), "draws random numbers"),
+    "noise": (Net(lambda y, _: y + torch.empty_like(y).normal_()), "draws random numbers"),
+    "random slopes": (Net(lambda y, _: F.rrelu(y, training=True)), "draws random numbers"),
     "a pool up to a size": (Net(pooled_by_size), "avg_pool2d in the network's own forward is given a number"),
     "gaps of a size": (
         Sized(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding=4, dilation=4)), "depends on the image's size"
@@ -188,9 +213,15 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     ),
 }  # fmt: skip
 SCALES = torch.tensor([2.0, 3.0])
+MANY = torch.linspace(1, 2, 98).view(2, 49)
 LOCAL: dict[str, nn.Module] = {
     "a number of the weights": Net(lambda y, _: y * SCALES.max().item()),
     "filled with one": Net(lambda y, _: y * torch.full_like(y, SCALES.max().item())),
+    "many numbers": Net(lambda y, _: y * MANY.sum(1)[:, None, None]),
+    "dropout when nothing is trained": Net(lambda y, _: F.dropout(y, 0.5, training=False)),
+    "dropout of nothing": Net(lambda y, _: F.dropout(y, 0.0, training=True)),
+    "slopes that are the same": Net(lambda y, _: F.rrelu(y, training=False)),
+    "complex numbers": Net(lambda y, _: torch.view_as_real(torch.complex(y[:, :1], y[:, 1:]) * (1 + 1j)).sum(-1)),
     "sums of weights": Net(lambda y, _: y * (SCALES.sum() + torch.arange(2).max() + SCALES[0])),
     "padded channels": Net(lambda y, _: F.pad(y, (0, 0, 0, 0, 1, 1))),
     "norm over near channels": nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.LocalResponseNorm(3)),
@@ -254,6 +285,118 @@ def test_a_shift_at_the_rim_is_no_wrap() -> None:
     found = field(net, (1, 64, 64))
     assert found.tileable, found.explain()
     assert found.halo()[1][0] >= 5
+
+
+class Windows(nn.Module):
+    """Attention within windows of so many patches, to whose multiples it pads, as Swin and TinyViT do."""
+
+    def __init__(self, window: int, patch: int) -> None:
+        super().__init__()
+        self.window = window
+        self.down, self.mix = nn.Conv2d(1, 4, patch, patch), nn.Linear(4, 12)
+        self.up = nn.ConvTranspose2d(4, 1, patch, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        side, x = self.window, self.down(x).permute(0, 2, 3, 1)
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        rows, columns = x.shape[1] // side, x.shape[2] // side
+        windows = x.view(-1, rows, side, columns, side, 4).transpose(2, 3).reshape(-1, side * side, 4)
+        query, key, value = self.mix(windows).chunk(3, -1)
+        seen = torch.softmax(query @ key.mT, -1) @ value
+        back = seen.view(-1, rows, columns, side, side, 4).transpose(2, 3).reshape(x.shape)
+        return self.up(back[:, :height, :width].permute(0, 3, 1, 2).contiguous())  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("window", "patch"), [(7, 4), (14, 16)])
+def test_windows_to_whose_multiples_sizes_are_padded_have_exact_tiles(window: int, patch: int) -> None:
+    net = positive(Windows(window, patch))
+    found = field(net, (1, 64, 64))
+    assert found.tileable, found.explain()
+    assert found.period == (window * patch, window * patch)
+    image = torch.rand(1, 1, 64, 64, dtype=torch.double)
+    assert found.receptive_field("output", (28, 63)) == support(net, image, (2, 3), (28, 63))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("levels", "period"), [([(12, 4), (14, 16)], 672), ([(12, 4), (7, 8), (14, 16), (12, 32)], 2688)]
+)
+def test_the_period_of_several_windows_is_found(levels: list[tuple[int, int]], period: int) -> None:
+    found = field(nn.Sequential(*(Windows(*level) for level in levels)), (1, 64, 64))
+    assert found.period == (period, period)
+
+
+def test_sizes_without_a_period_are_told() -> None:
+    ratios = [37 / 41, 43 / 47, 53 / 59, 61 / 67]
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), *(nn.Upsample(scale_factor=ratio) for ratio in ratios))
+    found = field(net, (1, 64, 64))
+    assert "takes sizes whose period is not found" in found.explain()
+
+
+def test_an_image_whose_bytes_cannot_be_counted_is_told() -> None:
+    with pytest.raises(FieldError, match=r"an image of shape .*whose bytes can be counted"):
+        field(nn.Conv2d(3, 1, 3), (3, 2**40, 2**40))
+
+
+class Keeps(nn.Module):
+    """Takes away what it found in the image before; or only writes that down."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.conv = how, nn.Conv2d(1, 2, 3, padding=1)
+        self.register_buffer("mean", torch.zeros(1, 2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.how == "scratch":
+            self.mean.copy_(torch.ones_like(self.mean))
+            return y - self.mean
+        before = self.mean.clone()
+        if self.how == "a part":
+            self.mean[:, 0] += y.detach()[:, 0].mean()
+        else:
+            self.mean.copy_(y.detach().mean((0, 2, 3), keepdim=True))
+        return y if self.how == "only written" else y - before
+
+
+@pytest.mark.parametrize(
+    ("how", "tileable"), [("all of it", False), ("a part", False), ("only written", True), ("scratch", True)]
+)
+def test_what_is_kept_from_call_to_call_and_read_is_told(how: str, tileable: bool) -> None:
+    net, image = Keeps(how), torch.rand(1, 1, 48, 64)
+    found = field(net, (1, 48, 64))
+    assert found.tileable == tileable, found.explain()
+    assert tileable or "buffer mean in the network's own forward keeps something" in found.explain()
+    with torch.no_grad():
+        assert torch.equal(net(image), net(image)) == tileable
+
+
+def test_statistics_that_are_only_counted_are_no_obstacle() -> None:
+    class Counts(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            self.num_batches_tracked.add_(1)
+            return super().forward(x)
+
+    found = field(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), Counts(2)), (1, 48, 64))
+    assert found.tileable, found.explain()
+
+
+def test_the_same_bytes_as_complex_numbers_are_followed() -> None:
+    def turned(y: Tensor, _: Tensor) -> Tensor:
+        last = y.permute(0, 2, 3, 1).contiguous().view(torch.complex64) * 1j
+        return last.view(torch.float32).permute(0, 3, 1, 2)
+
+    net = Net(turned)
+    found = field(net, (1, 48, 64))
+    assert found.tileable, found.explain()
+    (top, bottom), (left, right) = found.receptive_field("output", (20, 30))
+    assert ((top, bottom), (left, right)) == ((19, 22), (29, 32))
+    image, other = torch.rand(2, 1, 1, 48, 64)
+    other[..., top:bottom, left:right] = image[..., top:bottom, left:right]
+    with torch.no_grad():
+        assert torch.equal(net(image)[..., 20, 30], net(other)[..., 20, 30])
 
 
 @pytest.mark.parametrize("size", [(1, 65536), (1, 441_000), (1, 6000, 6000)])

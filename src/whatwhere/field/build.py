@@ -54,16 +54,17 @@ def field(
     graph = _export(module, shape, inputs)
     canvases: tuple[Canvas, Canvas] | None = None
     rounding: tuple[int, ...] | None = ()
+    turned: Graph | None = None
     refusal = "was given several inputs, of which no other sizes can be tried"
     if known is not None and known.canvases and _suffice(known.canvases, shape):
-        canvases, rounding, refusal = known.canvases, known.rounding, ""
+        canvases, rounding, turned, refusal = known.canvases, known.rounding, known.turned, ""
     elif inputs is None or len(inputs) == 1:
         try:
             canvases, refusal = _canvases(module, shape), ""
-            rounding = _rounding(module, shape, canvases)
+            rounding, turned = _rounding(module, shape, canvases)
         except FieldError as error:
             refusal = f"takes images of this one size only ({error.given})"
-    found = Field(type(module).__name__, space, graph, canvases, refusal, rounding)
+    found = Field(type(module).__name__, space, graph, canvases, refusal, rounding, turned)
     if all(axis is None for axis in found.grid("output").axes):
         raise FieldError(
             f"the output of {found.name} has shape {graph.steps[graph.layers['output']].shape} for an image of {space}",
@@ -82,10 +83,7 @@ def _aligned(module: nn.Module, shape: tuple[int, ...], found: Field, known: Fie
         return found.graph
     if known is not None and known.aligned is not None:
         return known.aligned
-    try:
-        return _export(module, (*shape[:2], *size), None)
-    except FieldError:
-        return None
+    return _followed(module, shape, size)
 
 
 _LONG = 2**18
@@ -96,13 +94,28 @@ _TIMES = 4, 64
 """How many times the image's size a canvas is, at least and at most."""
 
 
+_FAR = 2**20
+"""Pixels on which a period is found for sure."""
+
+
+_FARTHEST = 2**24, 2**10
+"""Pixels, or times the image's size, beyond which no canvas is tried."""
+
+
+_GUESSES = 3
+"""How often a period is guessed anew, each time on longer canvases."""
+
+
 def _suffice(canvases: tuple[Canvas, Canvas], shape: tuple[int, ...]) -> bool:
     """Whether canvases that were made for another size are as large as those made for this one have to be."""
     return all(pixels >= _TIMES[0] * size for pixels, size in zip(canvases[0].size, shape[2:], strict=True))
 
 
 def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas]:
-    """The module on two images much larger than itself, whose sizes are multiples of its period."""
+    """The module on two images much larger than itself, whose sizes are multiples of its period.
+
+    A period is found for sure only where they are: if not, it is a guess, and better on longer canvases.
+    """
 
     def export(multiples: tuple[int, ...]) -> tuple[Canvas, Canvas]:
         base = tuple(size * multiple for size, multiple in zip(shape[2:], multiples))
@@ -111,35 +124,70 @@ def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas
         return one, two
 
     least, most = _TIMES
-    many = tuple(max(least, min(most, _LONG // size)) for size in shape[2:])
+    # powers of two, or else a period that is one too would have large multiples in common with them
+    many = tuple(max(least, min(most, 1 << (_LONG // size).bit_length() >> 1)) for size in shape[2:])
     canvases = export(many)
-    period = common_period(canvases, len(canvases[0].graph.steps) - 1)
-    if all(size % pixels == 0 for size, pixels in zip(canvases[0].size, period)):
-        return canvases
-    return export(tuple(lcm(times, pixels) for times, pixels in zip(many, period)))
+    for _ in range(_GUESSES):
+        period = common_period(canvases, len(canvases[0].graph.steps) - 1)
+        if all(size % pixels == 0 for size, pixels in zip(canvases[0].size, period)):
+            break
+        canvases = export(_multiples(shape[2:], many, period, canvases[0].size))
+    return canvases
+
+
+def _multiples(
+    image: tuple[int, ...], many: tuple[int, ...], period: tuple[int, ...], tried: tuple[int, ...]
+) -> tuple[int, ...]:
+    """How many times as large as the image a canvas is to be, to be a multiple of the period too."""
+    pixels, times = _FARTHEST
+    found = tuple(lcm(n, step) for n, step in zip(many, period))
+    if all(n <= max(pixels // size, times) for n, size in zip(found, image)):
+        return found
+    if min(tried) >= _FAR:
+        raise FieldError("takes sizes whose period is not found", "", "")
+    return tuple(max(n, -(-_FAR // size)) for n, size in zip(many, image))
 
 
 _ROUNDINGS = 7
 """How often the period is doubled in search of what a module rounds sizes up to: up to 64 times."""
 
 
-def _rounding(module: nn.Module, shape: tuple[int, ...], canvases: tuple[Canvas, Canvas]) -> tuple[int, ...] | None:
+def _rounding(
+    module: nn.Module, shape: tuple[int, ...], canvases: tuple[Canvas, Canvas]
+) -> tuple[tuple[int, ...] | None, Graph | None]:
     """To what multiples the module rounds the image's size up by itself; 1 where its strides are all that counts.
 
     At a canvas that is larger by one period all sizes inside must be larger by as many units as that has. Where they
-    are not, or it does not take such an image, the period is doubled; None if that never helps.
+    are not, or it does not take such an image, the period is doubled; None if that never helps. That canvas is upright
+    where the others lie, as a module may look at that too.
+
+    Returns:
+        also the module on such a canvas.
     """
-    period = common_period(canvases, len(canvases[0].graph.steps) - 1)
+    period, turned = common_period(canvases, len(canvases[0].graph.steps) - 1), _turned(canvases)
     for doubled in range(_ROUNDINGS):
-        by = tuple(pixels * 2**doubled for pixels in period)
-        size = tuple(n + more for n, more in zip(canvases[0].size, by))
-        try:
-            graph = _export(module, (*shape[:2], *size), None)
-        except FieldError:
-            continue
-        if _grows_evenly(canvases, graph, by):
-            return by if doubled else (1,) * len(by)
-    return None
+        step = tuple(pixels * 2**doubled for pixels in period)
+        size = tuple(n + more for n, more in zip(turned, step))
+        graph = _followed(module, shape, size)
+        if graph and _grows_evenly(canvases, graph, tuple(n - m for n, m in zip(size, canvases[0].size))):
+            return step if doubled else (1,) * len(step), graph
+    return None, _followed(module, shape, turned)
+
+
+def _followed(module: nn.Module, shape: tuple[int, ...], size: tuple[int, ...]) -> Graph | None:
+    """The module on an image of another size, if it takes that."""
+    try:
+        return _export(module, (*shape[:2], *size), None)
+    except FieldError:
+        return None
+
+
+def _turned(canvases: tuple[Canvas, Canvas]) -> tuple[int, ...]:
+    """Multiples of the first canvas's sides, the longest where the second has its shortest, and so on."""
+    sides, longest = list(canvases[0].size), 0
+    for d in sorted(range(len(sides)), key=lambda d: -canvases[1].size[d]):
+        sides[d] = longest = (longest // sides[d] + 1) * sides[d]
+    return tuple(sides)
 
 
 def _grows_evenly(canvases: tuple[Canvas, Canvas], graph: Graph, by: tuple[int, ...]) -> bool:
@@ -167,7 +215,10 @@ def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | N
     tensors = [*module.parameters(), *module.buffers()]
     sample = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     with FakeTensorMode(allow_non_fake_inputs=True):  # shapes only: even an image of a terabyte costs nothing
-        image = torch.empty(shape, dtype=sample.dtype, device=sample.device)
+        try:
+            image = torch.empty(shape, dtype=sample.dtype, device=sample.device)
+        except RuntimeError as error:  # more bytes than 64 bits count
+            raise FieldError(f"an image of shape {shape}", "one whose bytes can be counted", "") from error
     return export_graph(module, (image,), 0, has_rule)
 
 

@@ -27,6 +27,7 @@ from whatwhere.field.graph import OPERATOR, Graph
 from whatwhere.field.grids import Canvas, Grid, common_period, grid_of
 from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle, find_threshold
 from whatwhere.field.reach import Halo, halo_of, image_box, reach_of
+from whatwhere.field.rules import is_inexact
 from whatwhere.field.table import FieldTable, by, make_table
 from whatwhere.field.windows import trace
 from whatwhere.records import Box
@@ -46,6 +47,7 @@ class Field:
         refusal: what the module said to the larger images, if it takes one size.
         rounding: pixels, for each dimension, to multiples of which the module rounds the image's size up by itself, if
             that is more than its strides ask for; 1 if not. None if its sizes grow unevenly with the image's.
+        turned: the module on a third canvas, upright where the others lie; None if it was not followed there.
         aligned: the module on an image of about that size, of whole periods; None if it was not followed there.
     """
 
@@ -55,6 +57,7 @@ class Field:
     canvases: tuple[Canvas, Canvas] | None = dataclass_field(repr=False)
     refusal: str = ""
     rounding: tuple[int, ...] | None = ()
+    turned: Graph | None = dataclass_field(default=None, repr=False)
     aligned: Graph | None = dataclass_field(default=None, repr=False)
 
     # ---- layers and their grids
@@ -249,13 +252,15 @@ class Field:
 
     def _uneven(self, layer: str) -> Obstacle | None:
         """What comparing the module on images of other sizes tells beside its windows."""
-        if self.rounding is None:
+        found = self._threshold(self.turned, layer)
+        if found is None and self.rounding is None:
             why = "has sizes inside that do not grow evenly with the image's: it pads, cuts or resizes by itself"
             return Obstacle("", "forward", why, unbounded=False)
+        return found or self._threshold(self.aligned, layer)
+
+    def _threshold(self, graph: Graph | None, layer: str) -> Obstacle | None:
         assert self.canvases is not None
-        if self.aligned is None or layer not in self.aligned.layers:
-            return None
-        return find_threshold(self.aligned, self.canvases[0], layer)
+        return None if graph is None or layer not in graph.layers else find_threshold(graph, self.canvases[0], layer)
 
     @cached_property
     def _obstacles(self) -> dict[str, Obstacle | None]:
@@ -272,6 +277,11 @@ class Field:
         """Whether tiles can be exact: bounded, and the same computation at every multiple of the period."""
         return self.obstacle() is None
 
+    @property
+    def inexact(self) -> bool:
+        """Whether some step resizes by a factor that is no power of two: torch rounds from where it reads then."""
+        return any(map(is_inexact, self.graph.steps))
+
     def explain(self, layer: str = "output") -> str:
         """In words: how far a layer sees, and which operator of which module lets it see everything."""
         obstacle = self.obstacle(layer)
@@ -280,7 +290,7 @@ class Field:
             sides = "; ".join(f"{before} before, {after} after" for before, after in row.reach or ())
             return f"{layer} sees a bounded window of {by(row.sees or ())} pixels; beyond its cell, {sides}."
         verdict = (
-            "can see the whole image" if obstacle.unbounded else "sees a bounded window, but weighs it by its place"
+            "can see the whole image" if obstacle.unbounded else "sees a bounded window, but depends on more than that"
         )
         return f"{layer} {verdict}: {obstacle}."
 

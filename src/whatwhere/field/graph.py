@@ -24,6 +24,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from whatwhere.errors import FieldError
+from whatwhere.field.caches import put_back
 
 __all__ = ["OPERATOR", "Constant", "Graph", "Source", "Step", "constants", "export_graph", "numbers", "sources"]
 
@@ -46,7 +47,7 @@ class Constant:
     filled: bool = False
     """One value everywhere (zeros, ones), as far as can be told."""
     numbers: tuple[str, ...] = ()
-    """What it was made from, few numbers or a weight's name: two constants that differ in them are not the same."""
+    """What it was made from, a weight's name or numbers: two constants that differ in them are not the same."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Step:
         modules: the paths of the modules it ran in, outermost first; ``"stem"``, ``"stem.0"``.
         pointwise: torch says that each result depends on the same (broadcast) place of its inputs only.
         computed: a number among its arguments is known only while the network runs, as of ``.item()``.
+        unsteady: why its result is another each time, though the image is the same; "" if it is not.
     """
 
     operator: str
@@ -69,6 +71,7 @@ class Step:
     modules: tuple[str, ...] = ()
     pointwise: bool = False
     computed: bool = False
+    unsteady: str = ""
 
     @property
     def module(self) -> str:
@@ -129,7 +132,7 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), put_back(module):
             warnings.simplefilter("ignore")  # of torch.export's own insides
             program = torch.export.export(module, tuple(inputs), strict=False)
             handed_on = _name_operators(program)
@@ -255,6 +258,22 @@ def _read_through_dropout(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
+def _changed(program: ExportedProgram) -> set[str]:
+    """The names in a graph of tensors that the network holds, and writes to."""
+    held = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs
+            if spec.kind != InputKind.USER_INPUT}  # fmt: skip
+    told = {spec.target for spec in program.graph_signature.output_specs if spec.kind == OutputKind.BUFFER_MUTATION}
+    written = {_root(node).name for node in program.graph.nodes if node.op == "call_function" and _written(node)}
+    return {name for name, target in held.items() if target in told or name in written}
+
+
+def _draws(call: Node, arguments: dict[str, Any]) -> bool:
+    """Whether random numbers decide a result: not those of dropout, or its kin, where nothing is trained."""
+    tagged = torch.Tag.nondeterministic_seeded in getattr(call.target, "tags", ())
+    trains = arguments.get("train", arguments.get("training", True))
+    return tagged and bool(trains) and arguments.get("dropout_p", arguments.get("p")) != 0
+
+
 def _may_share(node: Node) -> bool:
     """Whether a result may be a part of its input's memory, or all of it under another shape."""
     schema = getattr(node.target, "_schema", None)
@@ -320,6 +339,7 @@ class _Reader:
             for spec in program.graph_signature.input_specs
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)
         }
+        self.changed = _changed(program)
 
     def graph(self) -> Graph:
         output: Node | None = None
@@ -337,6 +357,11 @@ class _Reader:
         if node.name == self.image:
             self.steps.append(Step("image", {}, _shape(node.meta["val"])))
             return Source(len(self.steps) - 1, self.steps[-1].shape)
+        if node.name in self.changed:  # one that is overwritten before it is read keeps nothing
+            name = "".join(self.weights.get(node.name, ("tensor",)))
+            why = "keeps something from call to call"
+            self.steps.append(Step(f"buffer {name}", {}, _shape(node.meta["val"]), unsteady=why))
+            return Source(len(self.steps) - 1, self.steps[-1].shape)
         return _constant(node.meta.get("val"), self.tensors.get(node.name), made=self.weights.get(node.name, ()))
 
     def _call(self, node: Node) -> None:
@@ -350,8 +375,8 @@ class _Reader:
         name, pointwise = _operator(call), torch.Tag.pointwise in getattr(call.target, "tags", ())
         if name in FILLS:
             arguments = {key: arguments[key] for key in ("fill_value", "s") if key in arguments}
-        number = isinstance(value, _NUMBERS)
-        if next(sources(arguments), None) is None and not number:
+        number, draws = isinstance(value, _NUMBERS), _draws(call, arguments)
+        if next(sources(arguments), None) is None and not number and not draws:
             self.values[_root(node)] = _computed(value, name, pointwise, arguments)
             return
         if not isinstance(value, Tensor) and not number:
@@ -362,7 +387,8 @@ class _Reader:
         paths = _paths(node)
         self.operators |= {path: len(self.steps) for path in paths if path.startswith(OPERATOR)}
         modules = tuple(path for path in paths if not path.startswith(OPERATOR))
-        self.steps.append(Step(name, arguments, shape, part, modules, pointwise, computed))
+        why = "draws random numbers" if draws else ""
+        self.steps.append(Step(name, arguments, shape, part, modules, pointwise, computed, why))
         self.values[_root(node)] = Source(len(self.steps) - 1, shape)
 
     def _arguments(self, call: Node) -> dict[str, Any]:
@@ -416,14 +442,24 @@ def _shape(value: Tensor) -> tuple[int, ...]:
 
 
 _FEW = 64
+_HASHED = 2**24
+"""Bytes of a tensor without a name up to which it is told from others: a hundredth of a second."""
 
 
 def _constant(value: Any, tensor: Any, filled: bool = False, made: tuple[str, ...] = ()) -> Any:
     if not isinstance(value, Tensor):
         return value
-    if isinstance(tensor, Tensor) and not isinstance(tensor, FakeTensor) and tensor.numel() <= _FEW:
-        made = tuple(map(repr, tensor.detach().reshape(-1).tolist()))
+    if isinstance(tensor, Tensor) and not isinstance(tensor, FakeTensor):
+        if tensor.numel() <= _FEW:
+            made = tuple(map(repr, tensor.detach().reshape(-1).tolist()))
+        elif not made and tensor.nbytes <= _HASHED:
+            made = (_digest(tensor),)
     return Constant(_shape(value), _entries(tensor), filled, made)
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return sha256(values.numpy().data).hexdigest()
 
 
 def _entries(tensor: Any) -> tuple[int, ...] | None:

@@ -6,11 +6,14 @@ grows as spatial dimension ``d`` does belongs to it, and the two sizes give its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor, lcm
 
-from whatwhere.field.graph import Graph
+from whatwhere.field.graph import Graph, Step
 
 __all__ = ["GROWTH", "Canvas", "Grid", "axis_strides", "common_period", "grid_of"]
 
@@ -62,6 +65,39 @@ def _dimension(small: int, large: int, dims: int) -> int | None:
     return best if abs(GROWTH[best] / ratio - 1) < 0.1 else None
 
 
+def _simplest(low: Fraction, high: Fraction) -> Fraction:
+    """Of all ratios from `low` to `high` the one of the smallest numbers.
+
+    >>> _simplest(Fraction(4096, 147), Fraction(4096, 145))
+    Fraction(28, 1)
+    """
+    if ceil(low) <= high:
+        return Fraction(ceil(low))
+    below = floor(low)
+    return below + 1 / _simplest(1 / (high - below), 1 / (low - below))
+
+
+@lru_cache(2**14)
+def _stride(pixels: int, units: int) -> Fraction:
+    """Pixels a unit: the simplest ratio by which so many pixels more bring so many units more.
+
+    What pads to a multiple of its own, as windows of 7 do, brings a few more or less at the rim. How few is not known:
+    of ranges that allow for ever more the first is believed in which chance alone would not put so simple a ratio.
+    """
+    nearest = Fraction(pixels, units).limit_denominator(64)
+    if nearest.denominator == 1:
+        return nearest
+    few = 1
+    while 4 * few <= units:
+        low, high = Fraction(pixels, units + few), Fraction(pixels, units - few)
+        found = _simplest(low, high)
+        if found.denominator**2 * (high - low) < 1:  # so many ratios of such numbers lie there on average
+            return found
+        few *= 2
+    coarse = _simplest(Fraction(pixels, units + 1), Fraction(pixels, units - 1))
+    return min(coarse, nearest, key=lambda ratio: ratio.denominator)
+
+
 def axis_strides(
     small: tuple[int, ...], large: tuple[int, ...], canvases: tuple[Canvas, Canvas]
 ) -> list[tuple[int, int, Fraction]]:
@@ -71,8 +107,7 @@ def axis_strides(
     for axis, (n, m) in enumerate(zip(small, large)):
         d = _dimension(n, m, len(one.size))
         if d is not None:
-            # rounding to a simple ratio forgives a unit more or less at the rim
-            found.append((axis, d, Fraction(two.size[d] - one.size[d], m - n).limit_denominator(64)))
+            found.append((axis, d, _stride(two.size[d] - one.size[d], m - n)))
     return found
 
 
@@ -102,11 +137,20 @@ def grid_of(shape: tuple[int, ...], shapes: tuple[tuple[int, ...], tuple[int, ..
     return Grid(tuple(axes), size, tuple(strides), tuple(origins))
 
 
+def _pairs(small: Sequence[Step], large: Sequence[Step]) -> Iterator[tuple[Step, Step]]:
+    """Steps of two graphs that are the same: one may cut off what was padded, where nothing was in the other."""
+    ours, theirs = ([step.operator for step in steps] for steps in (small, large))
+    if ours == theirs[: len(ours)]:
+        yield from zip(small, large)
+        return
+    for here, there, count in SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
+        yield from zip(small[here : here + count], large[there : there + count])
+
+
 def common_period(canvases: tuple[Canvas, Canvas], last: int) -> tuple[int, ...]:
     """The smallest shift of the image, in each dimension, that moves every grid up to step `last` by whole units."""
-    one, two = canvases
-    period = [1] * len(one.size)
-    for small, large in zip(one.graph.steps[: last + 1], two.graph.steps):
+    period = [1] * len(canvases[0].size)
+    for small, large in _pairs(canvases[0].graph.steps[: last + 1], canvases[1].graph.steps):
         for _, d, stride in axis_strides(small.shape, large.shape, canvases):
             period[d] = lcm(period[d], stride.numerator)
     return tuple(period)

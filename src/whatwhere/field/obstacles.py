@@ -210,6 +210,8 @@ _SIZED = frozenset({
 
 
 def _position(step: Step, larger: Step) -> str | None:
+    if step.unsteady:
+        return step.unsteady
     for small, large in zip(constants(step.arguments), constants(larger.arguments)):
         if small.shape != large.shape and not (small.filled and large.filled):
             return f"brings in a tensor of shape {small.shape} made from the image's size, such as coordinates"
@@ -226,7 +228,7 @@ _BY_LAYOUT = frozenset({"view", "_unsafe_view", "reshape", "clone", "contiguous"
 
 
 def find_threshold(graph: Graph, canvas: Canvas, layer: str) -> Obstacle | None:
-    """What a module does otherwise on its image than on a canvas: other operators, numbers or weights, by a size."""
+    """What a module does otherwise on an image than on a canvas: other operators, numbers or weights, by a size."""
     ours, theirs = (
         [(at, step) for at, step in enumerate(one.steps) if step.operator not in _BY_LAYOUT]
         for one in (graph, canvas.graph)

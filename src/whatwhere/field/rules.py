@@ -13,9 +13,9 @@ from typing import Any
 
 from whatwhere.field.graph import Source, Step, sources
 from whatwhere.field.rules_shape import SHAPE_RULES, Read, Rule, Spans, aligned, wholes
-from whatwhere.field.spans import Span, adaptive, cubic, linear, nearest, smooth, spread, taps, whole
+from whatwhere.field.spans import Span, adaptive, cubic, is_exact, linear, nearest, smooth, spread, taps, whole
 
-__all__ = ["Read", "Spans", "has_rule", "reads", "scale_factors", "varies_with_position"]
+__all__ = ["Read", "Spans", "has_rule", "is_inexact", "reads", "scale_factors", "varies_with_position"]
 
 
 def per_axis(value: Any, count: int, default: int) -> list[int]:
@@ -127,6 +127,12 @@ def scale_factors(step: Step) -> list[Fraction] | None:
         return None
     source, _, count = _resized(step)
     return _scales(step, count, source)
+
+
+def is_inexact(step: Step) -> bool:
+    """Whether an interpolation weighs by places that torch's floats hold to rounding only."""
+    factors = None if "nearest" in step.operator else scale_factors(step)
+    return not all(is_exact(factor, max(step.shape)) for factor in factors or ())
 
 
 def interpolation(step: Step, spans: Spans) -> Iterator[Read]:
@@ -290,6 +296,7 @@ RULES: dict[str, Rule] = {
     # element by element, where torch does not say so itself
     **_named(local, "dropout native_dropout feature_dropout alpha_dropout clone contiguous alias detach lift_fresh"),
     **_named(local, "lift_fresh_copy _to_copy float double half _assert_tensor_metadata where"),
+    **_named(local, "complex real imag conj _conj resolve_conj"),
     **_named(local, "relu6 softplus silu mish gelu hardswish hardsigmoid leaky_relu selu celu elu log_sigmoid rrelu"),
 }
 

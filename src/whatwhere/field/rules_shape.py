@@ -107,6 +107,9 @@ def reshape(step: Step, spans: Spans) -> Iterator[Read]:
     (Span(0, 1), Span(4, 8), Span(2, 3))
     """
     source = _source(step)
+    if prod(source.shape) != prod(step.shape):  # the same bytes as another type
+        yield source, (*spans[:-1], whole(source.shape[-1]))
+        return
     result: list[Span] = []
     for old, new in _groups(source.shape, step.shape):
         shape, box = source.shape[old.start : old.stop], spans[new.start : new.stop]
@@ -119,6 +122,12 @@ def reshape(step: Step, spans: Spans) -> Iterator[Read]:
         else:
             result.extend(_unflat(*_flat(box, sizes), shape))
     yield source, tuple(result)
+
+
+def complex_pairs(step: Step, spans: Spans) -> Iterator[Read]:
+    """What is complex has no last axis of two."""
+    source = _source(step)
+    yield source, (*spans, whole(2)) if step.operator == "view_as_complex" else spans[:-1]
 
 
 def expand(step: Step, spans: Spans) -> Iterator[Read]:
@@ -336,6 +345,7 @@ def _named(rule: Rule, names: str) -> dict[str, Rule]:
 SHAPE_RULES: dict[str, Rule] = {
     **_named(permute, "permute transpose t numpy_T swapaxes"),
     **_named(reshape, "view reshape _unsafe_view flatten unflatten squeeze unsqueeze"),
+    **_named(complex_pairs, "view_as_real view_as_complex"),
     **_named(expand, "expand expand_as broadcast_to"),
     **_named(repeat, "repeat tile"),
     **_named(select, "select"),

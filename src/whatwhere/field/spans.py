@@ -14,7 +14,9 @@ from fractions import Fraction
 from math import ceil, floor, gcd
 from typing import NamedTuple
 
-__all__ = ["Span", "adaptive", "clip", "cubic", "linear", "nearest", "padded", "smooth", "spread", "taps", "whole"]
+__all__ = [
+    "Span", "adaptive", "clip", "cubic", "is_exact", "linear", "nearest", "padded", "smooth", "spread", "taps", "whole",
+]  # fmt: skip
 
 
 class Span(NamedTuple):
@@ -140,11 +142,15 @@ def _source(output: int, scale: Fraction, aligned: bool) -> Fraction:
     return output * scale if aligned else (output + Fraction(1, 2)) * scale - Fraction(1, 2)
 
 
-def _slack(scale: Fraction, size: int) -> Fraction:
-    """How far torch's float index can be off: nothing for powers of two that fit float32, else its rounding."""
+def is_exact(scale: Fraction, size: int) -> bool:
+    """Whether torch's float index is: for powers of two that fit float32."""
     fits = scale.denominator <= 64 or size * scale.denominator < 2**23
-    exact = scale.denominator & (scale.denominator - 1) == 0 and scale.denominator < 2**16 and fits
-    return Fraction(0) if exact else Fraction(size + 1, 2**21)
+    return scale.denominator & (scale.denominator - 1) == 0 and scale.denominator < 2**16 and fits
+
+
+def _slack(scale: Fraction, size: int) -> Fraction:
+    """How far torch's float index can be off: nothing where it is exact, else its rounding."""
+    return Fraction(0) if is_exact(scale, size) else Fraction(size + 1, 2**21)
 
 
 def nearest(run: Span, size: int, scale: Fraction, centred: bool = False) -> Span:

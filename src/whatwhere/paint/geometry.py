@@ -74,6 +74,8 @@ class Geometry:
     @property
     def obstacle(self) -> str:
         """What keeps tiles from being exact, where they are not, in words."""
+        if not self._unfollowed and self.field.tileable:
+            return "the network keeps something from call to call: of the same image it makes another painting"
         return self._unfollowed or self.field.explain()
 
     @cached_property
@@ -115,7 +117,20 @@ class Geometry:
     @property
     def tileable(self) -> bool:
         """Whether there is a halo with which tiles are exact."""
-        return self._known_halo is not None or (not self._unfollowed and self.field.tileable)
+        return self._known_halo is not None or (not self._unfollowed and self.field.tileable and self._steady)
+
+    @cached_property
+    def _steady(self) -> bool:
+        """Whether the same image gives the same twice: what Python code counts, no graph shows."""
+        network, example = self.own(), self.example()
+        with torch.inference_mode():
+            one, two = (network(example.clone()) for _ in range(2))
+        return torch.allclose(one, two, rtol=1e-3, atol=1e-3 * largest(one), equal_nan=True)
+
+    @property
+    def inexact(self) -> bool:
+        """Whether it resizes by a factor that torch's floats don't hold."""
+        return self.config is None and not self._unfollowed and self.field.inexact
 
     @property
     def mirrored(self) -> bool:

@@ -26,6 +26,10 @@ __all__ = ["Proof", "prove", "tiled_logits"]
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 2**-4, "int8": 2**-6}
 """Rounding, as a share of the largest logit: sums of some thousand products in another order (in int8: a few steps)."""
 
+_PLACES = 2**-23
+"""The same for each pixel of a side, where some step resizes by a factor that float32 does not hold: the weights of two
+neighbours are off by as much as the place between them, counted from the image's rim."""
+
 _CROP = 1024
 """Pixels a side that pass in one piece, where tiles are small enough."""
 
@@ -41,12 +45,14 @@ class Proof:
         size: height and width of the crop.
         tile: height and width of a tile; there are several.
         halo: pixels (before, after) for rows and columns.
-        precision, backend: what both were computed in and by.
+        precision: what both were computed in.
         difference: the largest absolute difference between tiled and whole-image logits.
         largest: the largest absolute logit.
         changed: pixels whose label differs.
         unexplained: those of them whose best two classes lie farther apart than rounding could move them.
         less: the largest difference with one stride less of halo; None where there is no halo.
+        backend: what both were computed by.
+        inexact: some step resizes by a factor that is no power of two, for which torch rounds places.
     """
 
     size: tuple[int, int]
@@ -59,11 +65,12 @@ class Proof:
     unexplained: int
     less: float | None
     backend: str = "eager"
+    inexact: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the difference is float rounding."""
-        return self.difference <= _rounding(self.precision, self.largest)
+        return self.difference <= _rounding(self.precision, self.largest, self.size, self.inexact)
 
     def __str__(self) -> str:
         verdict = "tiles equal the whole image" if self.passed else "TILES DIFFER from the whole image"
@@ -75,6 +82,9 @@ class Proof:
             f"{verdict}: on {height}x{width} pixels in tiles of {self.tile[0]}x{self.tile[1]} ({self.precision}{by}), "
             f"logits up to {self.largest:.3g} differ by at most {self.difference:.2g}; {changed}"
         ]
+        if self.inexact:
+            most = _rounding(self.precision, self.largest, self.size, self.inexact)
+            lines.append(f"it resizes by a factor that is no power of two: rounding of places makes up to {most:.2g}")
         if self.less is not None:
             lines.append(f"with one stride less of halo they would differ by {self.less:.2g}")
         return "\n".join(lines)
@@ -120,20 +130,21 @@ def prove(
     full = size_up(piece.size, period)
     whole = tiled_logits(engine, piece, Tiling(piece.size, full, period=period, short=exact.short))
     tiled = tiled_logits(engine, piece, exact)
-    most = largest(whole)
+    most, inexact = largest(whole), engine.geometry.inexact
+    rounding = _rounding(engine.precision, most, piece.size, inexact)
     changed = tiled.argmax(0) != whole.argmax(0)
     best = whole.topk(min(2, whole.shape[0]), dim=0).values
     margin = best[0] - best[-1]
     return Proof(
         piece.size, exact.tile, exact.halo, engine.precision, furthest(whole, tiled), most, int(changed.sum()),
-        int((changed & (margin > 2 * _rounding(engine.precision, most))).sum()),
-        _with_less(engine, piece, exact, whole), engine.backend,
+        int((changed & (margin > 2 * rounding)).sum()), _with_less(engine, piece, exact, whole), engine.backend,
+        inexact,
     )  # fmt: skip
 
 
-def _rounding(precision: str, largest: float) -> float:
-    """How far rounding may move logits of which the largest is so large."""
-    return _TOLERANCE[precision] * max(1.0, largest)
+def _rounding(precision: str, largest: float, size: tuple[int, int], inexact: bool) -> float:
+    """How far rounding may move logits of which the largest is so large, of so many pixels."""
+    return (_TOLERANCE[precision] + _PLACES * max(size) * inexact) * max(1.0, largest)
 
 
 def _several(engine: Engine, size: tuple[int, int], asked: int | None) -> Tiling:

@@ -1,0 +1,154 @@
+"""Tiles are called exact where they are, and nowhere else: networks that were once told wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from painting import model_of, picture, whole_logits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whatwhere.paint import Engine, paint
+from whatwhere.paint.prove import prove, tiled_logits
+from whatwhere.paint.scheme import scheme
+from whatwhere.paint.sources import ArraySource
+
+
+class _Net(nn.Module):
+    """A function of features."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.head, self.act = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 1), act
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.act(self.conv(x)))
+        return y
+
+
+class _Windows(nn.Module):
+    """Attention within 7x7 patches of 4x4 pixels, to whose multiples it pads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.mix, self.up = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 24), nn.ConvTranspose2d(8, 3, 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x).permute(0, 2, 3, 1)
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, -width % 7, 0, -height % 7))
+        rows, columns = x.shape[1] // 7, x.shape[2] // 7
+        windows = x.view(-1, rows, 7, columns, 7, 8).transpose(2, 3).reshape(-1, 49, 8)
+        query, key, value = self.mix(windows).chunk(3, -1)
+        seen = torch.softmax(query @ key.mT, -1) @ value
+        back = seen.view(-1, rows, columns, 7, 7, 8).transpose(2, 3).reshape(x.shape)
+        y: Tensor = self.up(back[:, :height, :width].permute(0, 3, 1, 2).contiguous())
+        return y
+
+
+class _Counts(_Net):
+    """Counts its calls in a number of Python's."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.relu)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) * (1 + self.calls % 7)
+
+
+class _Remembers(_Net):
+    """Takes away the mean of the image before."""
+
+    def __init__(self) -> None:
+        super().__init__(self.less)
+        self.register_buffer("mean", torch.zeros(1, 4, 1, 1))
+
+    def less(self, y: Tensor) -> Tensor:
+        before = self.mean.clone()
+        self.mean.copy_(y.detach().mean((2, 3), keepdim=True))
+        return y - before
+
+
+def _if_upright(y: Tensor) -> Tensor:
+    return F.max_pool2d(y, (1, 3), 1, (0, 1)) if y.shape[-2] > y.shape[-1] else F.max_pool2d(y, (3, 1), 1, (1, 0))
+
+
+def _by_size(y: Tensor) -> Tensor:
+    return F.conv2d(y, torch.tensor(np.full((4, 1, 5, 5), 4 / y.shape[-2], np.float32)), padding=2, groups=4)
+
+
+def _complex(y: Tensor) -> Tensor:
+    last = y.permute(0, 2, 3, 1).contiguous().view(torch.complex64)
+    return (last * (1 + 1j)).view(torch.float32).permute(0, 3, 1, 2)
+
+
+INEXACT: dict[str, Callable[[], nn.Module]] = {
+    "dropout that goes on": lambda: _Net(lambda y: F.dropout(y, 0.5, training=True)),
+    "a random number": lambda: _Net(lambda y: y * torch.rand(1)),
+    "a buffer that is kept": _Remembers,
+    "a number that is counted": _Counts,
+    "another pool if upright": lambda: _Net(_if_upright),
+    "filters by the size": lambda: _Net(_by_size),
+}
+
+
+@pytest.mark.parametrize("name", INEXACT)
+def test_tiles_that_differ_are_not_called_exact(name: str) -> None:
+    torch.manual_seed(0)
+    model, image = model_of(INEXACT[name]()), picture(203, 150)
+    engine = Engine(model, "float32", "cpu", backend="eager")
+    assert not engine.geometry.tileable
+    assert not paint(engine, image, tile=96).report.exact
+    with torch.inference_mode():
+        whole = model.network(model.normalise(image)[None])[..., 60:90, 40:100]
+        tile = model.network(model.normalise(image[40:110])[None])[..., 20:50, 40:100]
+    assert (whole - tile).abs().max() > 1e-2
+
+
+EXACT: dict[str, Callable[[], nn.Module]] = {
+    "windows of 7 patches": _Windows,
+    "dropout when nothing is trained": lambda: _Net(lambda y: F.dropout(F.rrelu(y, training=False), 0.5, False)),
+    "complex numbers": lambda: _Net(_complex),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_tiles_that_are_the_whole_image_s_are_called_exact(name: str) -> None:
+    torch.manual_seed(0)
+    image = picture(196, 224)
+    engine = Engine(model_of(EXACT[name]()), "float32", "cpu", backend="eager")
+    plan = scheme(engine, image.shape[:2], tile=84)
+    assert plan.exact
+    assert len(plan.tiling) > 4
+    tiled = tiled_logits(engine, ArraySource(image), plan.tiling)
+    np.testing.assert_allclose(tiled.numpy(), whole_logits(engine.model, image).numpy(), atol=1e-5)
+
+
+class _Thrice(nn.Module):
+    """Resizes by a factor that float32 does not hold, as heads on DINOv2's patches of 14 do."""
+
+    def __init__(self, **up: Any) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 3, 3, 3), up
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.down(x), **self.up)
+
+
+def test_rounding_of_places_is_no_difference() -> None:
+    torch.manual_seed(0)
+    image = picture(1030, 1030)
+    proof = prove(model_of(_Thrice(scale_factor=3.0, mode="bilinear")), image, tile=258, backend="eager")
+    assert proof.difference > 1e-5 * proof.largest
+    assert proof.passed
+    assert not proof.unexplained
+    assert "no power of two" in str(proof)
+    nearest = prove(model_of(_Thrice(scale_factor=3.0, mode="nearest")), image[:99, :99], backend="eager")
+    assert nearest.passed
+    assert "no power of two" not in str(nearest)
