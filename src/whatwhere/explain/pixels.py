@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
 
-from whatwhere.judge.boundaries import band
 from whatwhere.records import VOID
 
 __all__ = ["BOUNDARY_WIDTH", "Regions", "Spots", "interior_distance", "regions", "sample_spots"]
@@ -50,9 +50,18 @@ def regions(labels: Labels, distance: int) -> Regions:
     >>> found.interior.astype(int), found.boundary.astype(int)
     (array([[1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1]]), array([[0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]]))
     """
-    boundary = band(labels, BOUNDARY_WIDTH)
-    interior = (labels != VOID) & ~band(labels, distance)
+    boundary = _near(labels, BOUNDARY_WIDTH)
+    interior = (labels != VOID) & ~_near(labels, distance)
     return Regions(interior, boundary, _rival(labels))
+
+
+def _near(labels: Labels, distance: int) -> NDArray[np.bool_]:
+    """Pixels within ``distance`` px (chessboard) of another class, also across void: what lies there tells of it."""
+    size, counts = 2 * distance + 1, labels != VOID
+    lowest = minimum_filter(labels, size, mode="nearest")  # void is 255: it is never the lowest beside a class
+    highest = maximum_filter(np.where(counts, labels, 0), size, mode="nearest")
+    near: NDArray[np.bool_] = counts & (lowest != highest)
+    return near
 
 
 def _rival(labels: Labels) -> Labels:
@@ -83,7 +92,7 @@ def interior_distance(labels: Sequence[Labels], classes: int) -> int:
     for distance in _DISTANCES[:-1]:
         holding, served = np.zeros(classes), np.zeros(classes)
         for one, counts in zip(labels, held):
-            inside = np.bincount(one[~band(one, distance)], minlength=VOID + 1)[:classes]
+            inside = np.bincount(one[~_near(one, distance)], minlength=VOID + 1)[:classes]
             holding += counts > least
             served += (counts > least) & (inside > 0)
         if (served >= holding / 2).all():
