@@ -71,16 +71,7 @@ def make_plan(
         DataError: there is nothing to train on.
         ModelError: timm is asked for and not installed, or has no such model.
     """
-    if survey.classes is None or not survey.training:
-        raise DataError(
-            f"{survey.root} has no image that training could use", "images with masks", "see: whatwhere check"
-        )
-    if not any(survey.training_pixels):
-        raise DataError(
-            f"all training images of {survey.root} are void, or without data, in each pixel",
-            "labelled pixels",
-            "see: whatwhere check",
-        )
+    _check_labelled(survey)
     choices, asked = _Choices(), "as asked"
     if seconds is None and epochs is None:
         seconds, asked = _DEFAULT_SECONDS, "what is taken where no budget is given"
@@ -111,6 +102,20 @@ def make_plan(
         split=choices.take("split", _split(survey)),
         reasons=choices.reasons,
     )
+
+
+def _check_labelled(survey: Survey) -> None:
+    """``DataError`` where there is nothing to learn from."""
+    if survey.classes is None or not survey.training:
+        raise DataError(
+            f"{survey.root} has no image that training could use", "images with masks", "see: whatwhere check"
+        )
+    if not any(survey.training_pixels):
+        raise DataError(
+            f"all training images of {survey.root} are void, or without data, in each pixel",
+            "labelled pixels",
+            "see: whatwhere check",
+        )
 
 
 class _Choices:
