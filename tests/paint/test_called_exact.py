@@ -113,6 +113,7 @@ def test_tiles_that_differ_are_not_called_exact(name: str) -> None:
 
 EXACT: dict[str, Callable[[], nn.Module]] = {
     "windows of 7 patches": _Windows,
+    "windows, moved, and windows again": lambda: nn.Sequential(_Windows(), nn.Conv2d(3, 3, 3, padding=1), _Windows()),
     "dropout when nothing is trained": lambda: _Net(lambda y: F.dropout(F.rrelu(y, training=False), 0.5, False)),
     "complex numbers": lambda: _Net(_complex),
 }

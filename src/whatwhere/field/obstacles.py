@@ -144,7 +144,7 @@ def _grows(
 
 def _much_longer(one: Span, other: Span) -> bool:
     """By more than what is allowed for torch's rounding of places, which is coarser on a larger canvas."""
-    return 2 * (one.stop - one.start) > 3 * (other.stop - other.start) + 16
+    return 2 * one.length > 3 * other.length + 16
 
 
 def _round_trip(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from math import prod
 
 from whatwhere.field.graph import Constant, Source, Step, sources
-from whatwhere.field.spans import Span, clip, padded, whole
+from whatwhere.field.spans import Span, clip, flattened, padded, whole
 
 __all__ = ["SHAPE_RULES", "Read", "Rule", "Spans", "aligned", "wholes"]
 
@@ -76,14 +76,6 @@ def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> Iterator[tuple[range,
         yield range(i0, i), range(j0, j)
 
 
-def _flat(spans: Spans, shape: tuple[int, ...]) -> tuple[int, int]:
-    """First and last place of a box in row-major order."""
-    first = last = 0
-    for span, size in zip(spans, shape):
-        first, last = first * size + span.start, last * size + span.stop - 1
-    return first, last
-
-
 def _unflat(first: int, last: int, shape: tuple[int, ...]) -> Spans:
     """The smallest box that holds a run of places in row-major order."""
     spans: list[Span] = []
@@ -98,7 +90,8 @@ def _unflat(first: int, last: int, shape: tuple[int, ...]) -> Spans:
 
 
 def reshape(step: Step, spans: Spans) -> Iterator[Read]:
-    """Views. Axes that survive keep their span; merged or split axes get the hull in row-major order.
+    """Views. Axes that survive keep their span; what is flattened stays a box as long as it is cut the same way again,
+    and else gets the hull in row-major order.
 
     An image cut into windows of 4x4 and back stays exact:
 
@@ -110,17 +103,19 @@ def reshape(step: Step, spans: Spans) -> Iterator[Read]:
     if prod(source.shape) != prod(step.shape):  # the same bytes as another type
         yield source, (*spans[:-1], whole(source.shape[-1]))
         return
+    pieces = [piece for size, span in zip(step.shape, spans) for piece in span.parts or ((size, span),)]
     result: list[Span] = []
-    for old, new in _groups(source.shape, step.shape):
-        shape, box = source.shape[old.start : old.stop], spans[new.start : new.stop]
-        sizes = step.shape[new.start : new.stop]
-        if sum(size > 1 for size in shape) == 1 == sum(size > 1 for size in sizes):  # one axis, perhaps with axes of 1
-            kept = next(span for span, size in zip(box, sizes) if size > 1)
+    for old, new in _groups(source.shape, tuple(size for size, _ in pieces)):
+        shape, box = source.shape[old.start : old.stop], tuple(pieces[new.start : new.stop])
+        large = tuple((size, span) for size, span in box if size > 1)
+        if sum(size > 1 for size in shape) == 1:  # one axis, perhaps with axes of 1
+            kept = large[0][1] if len(large) == 1 else flattened(large)
             result.extend(kept if size > 1 else Span(0, 1) for size in shape)
-        elif all(span.start == 0 and span.stop == size for span, size in zip(box, sizes)):
+        elif all(span.start == 0 and span.stop == size for size, span in large):
             result.extend(wholes(shape))
         else:
-            result.extend(_unflat(*_flat(box, sizes), shape))
+            run = flattened(large)
+            result.extend(_unflat(run.start, run.stop - 1, shape))
     yield source, tuple(result)
 
 

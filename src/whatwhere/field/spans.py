@@ -11,25 +11,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from math import ceil, floor, gcd
+from math import ceil, floor, gcd, prod
 from typing import NamedTuple
 
 __all__ = [
-    "Span", "adaptive", "clip", "cubic", "is_exact", "linear", "nearest", "padded", "smooth", "spread", "taps", "whole",
+    "Span", "adaptive", "clip", "cubic", "flattened", "is_exact", "linear", "nearest", "padded", "smooth", "spread",
+    "taps", "whole",
 ]  # fmt: skip
 
 
 class Span(NamedTuple):
-    """The indices ``start, start + step ... < stop`` of an axis; empty when ``stop <= start``."""
+    """The indices ``start, start + step ... < stop`` of an axis; empty when ``stop <= start``.
+
+    An axis that several were flattened to, as rows and columns of windows are, may hold a box of those: ``parts`` are
+    their sizes and spans, and of the indices from ``start`` to ``stop`` only those of the box are meant. What does not
+    heed them, or makes a span anew without them, takes all in between.
+    """
 
     start: int
     stop: int
     touched: bool = False
     step: int = 1
+    parts: tuple[tuple[int, Span], ...] = ()
 
     def __repr__(self) -> str:
         step = f", step={self.step}" if self.step != 1 else ""
-        return f"Span({self.start}, {self.stop}{step}{', touched=True' if self.touched else ''})"
+        parts = f", parts={self.parts}" if self.parts else ""
+        return f"Span({self.start}, {self.stop}{step}{', touched=True' if self.touched else ''}{parts})"
+
+    @property
+    def length(self) -> int:
+        """How many indices lie in it, of the box or from end to end."""
+        return prod(span.length for _, span in self.parts) if self.parts else self.stop - self.start
 
     @property
     def indices(self) -> range:
@@ -46,12 +59,27 @@ class Span(NamedTuple):
             return other._replace(touched=touched)
         if other.stop <= other.start:
             return self._replace(touched=touched)
+        if self.parts and [size for size, _ in self.parts] == [size for size, _ in other.parts]:
+            both = zip(self.parts, other.parts)
+            return flattened(tuple((size, one.hull(two)) for (size, one), (_, two) in both))._replace(touched=touched)
         step = gcd(self.spacing, other.spacing, self.start - other.start) or 1
         return Span(min(self.start, other.start), max(self.stop, other.stop), touched, step)
 
 
 def whole(size: int) -> Span:
     return Span(0, size)
+
+
+def flattened(parts: tuple[tuple[int, Span], ...]) -> Span:
+    """A box of several axes, given as their sizes and spans, as a span of the one axis that they are flattened to.
+
+    >>> flattened(((4, Span(1, 3)), (8, Span(0, 2))))
+    Span(8, 18, parts=((4, Span(1, 3)), (8, Span(0, 2))))
+    """
+    first = last = 0
+    for size, span in parts:
+        first, last = first * size + span.start, last * size + span.stop - 1
+    return Span(first, last + 1, parts=parts)
 
 
 def clip(start: int, stop: int, size: int, step: int = 1) -> Span:

@@ -42,7 +42,8 @@ class Trace:
 
 
 def _clipped(source: Source, spans: Spans) -> tuple[Spans, bool]:
-    cut = [clip(span.start, span.stop, size, span.step) for span, size in zip(spans, source.shape)]
+    cut = [span if span.start >= 0 and span.stop <= size else clip(span.start, span.stop, size, span.step)
+           for span, size in zip(spans, source.shape)]  # fmt: skip
     touched = any(span.touched for span in spans) or any(span.touched for span in cut)
     return tuple(span._replace(touched=False) for span in cut), touched
 
