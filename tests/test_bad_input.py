@@ -282,6 +282,8 @@ def test_a_plan_of_another_folder(discs: Path, disc_plan: Plan, tmp_path: Path, 
         (("--epochs", "-1"), "epochs = -1"),
         (("--epochs", "1", "--skips", "7"), "skips = [7]"),
         (("--epochs", "1", "--device", "abacus"), "abacus"),
+        (("--epochs", "1", "--device", ""), "device is ''"),
+        (("--epochs", "1", "--encoder", ""), "encoder is ''"),
     ],
 )
 def test_options_that_cannot_be(options: tuple[str, ...], word: str, discs: Path, tmp_path: Path, run_cli: Cli) -> None:

@@ -71,6 +71,8 @@ def test_all_images_are_told_to_hold_those_that_it_was_trained_on(numbered: tupl
     assert truth_of(model, learnt, "all").part == "all, and the model was trained on them"
     other = write(tmp_path / "other", {f"*/{k:03}": 100 + k for k in range(10)})
     assert truth_of(model, other, "all").part == "all"
+    divided = {f"{'train' if k < 7 else 'val'}/*/{k:03}": k for k in range(10)}
+    assert len(truth_of(model, write(tmp_path / "divided", divided), "all")) == 10
 
 
 @pytest.mark.parametrize("split", ["train", "all", "trian"])

@@ -193,13 +193,17 @@ def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Samp
 
 
 def _all_of(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
-    """All images of an undivided folder, and whether a model was trained on any."""
-    samples = folder.pairs("all")
+    """All images, of all splits, and whether a model was trained on any."""
+    samples = _everything(folder)
     trained = {name for model in models for name in _trained(folder, model)}
     learnt = [sample.name in trained for sample in samples]
     if not any(learnt):
         return "all", samples
     return f"all, and the model was trained on {'them' if all(learnt) else 'some of them'}", samples
+
+
+def _everything(folder: Folder) -> tuple[Sample, ...]:
+    return tuple(sample for name in folder.splits for sample in folder.pairs(name))
 
 
 def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
@@ -209,7 +213,7 @@ def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample,
         learnt = {one for model in models for one in _learnt(samples, model)}
         if new := tuple(sample for sample in samples if sample.name not in learnt):
             return name, new
-    everything = tuple(sample for name in folder.splits for sample in folder.pairs(name))
+    everything = _everything(folder)
     names = {sample.name for sample in everything}
     trained = [names.intersection(_trained(folder, model)) for model in models]
     unseen = tuple(sample for sample in everything if not any(sample.name in learnt for learnt in trained))
@@ -254,7 +258,7 @@ def _trained(folder: Folder, model: Model) -> Sequence[str]:
 def _knows(folder: Folder, model: Model) -> bool:
     """Whether an image that it remembers having been trained on is here, under its name."""
     seen, channels = _seen(model), model.normalisation.channels
-    here = (sample for name in folder.splits for sample in folder.pairs(name) if sample.name in seen)
+    here = (sample for sample in _everything(folder) if sample.name in seen)
     return any(_digest(sample, channels) == seen[sample.name] for sample in here)
 
 

@@ -169,10 +169,11 @@ def train(
         if resume:
             check_goes_on(output, made)  # before the plan is shown
     else:
+        encoder, device = ("auto" if one is None else one for one in (encoder, device))
         with _progress("reading", quiet) as advance:
             made = segmenter.plan(
                 data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels("all" if skips is None else skips),
-                encoder=encoder or "auto", device=device or "auto", progress=advance, tell=found.append,
+                encoder=encoder, device=device, progress=advance, tell=found.append,
             )  # fmt: skip
     _tell_warnings(data, found)
     _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n")

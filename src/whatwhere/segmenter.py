@@ -201,9 +201,9 @@ def evaluate(
     Args:
         model: a model file, run folder, model or ``Segmenter``.
         data: the folder.
-        split: ``"test"``, ``"val"``, ``"train"`` or ``"all"``; if None, the first of test and val that there is,
-            and in a folder without splits the images that the model did not train on, or all if it never saw the
-            folder.
+        split: ``"test"``, ``"val"``, ``"train"`` or ``"all"``, of them all; if None, the first of test and val that
+            there is, and in a folder without splits the images that the model did not train on, or all if it never saw
+            the folder.
         tolerance: pixels within which an edge counts as found.
         worst: a PNG to be written, the worst images first.
         progress: is told how many images are done.

@@ -284,7 +284,7 @@ def _at_least(least: int, **values: int) -> None:
 def _within(low: float, high: float, **values: float) -> None:
     for name, value in values.items():
         if not low <= value <= high:
-            raise PlanError(f"{name} = {value:g}", f"a number from {low:g} to {high:g}", "")
+            raise PlanError(f"{name} = {value:.12g}", f"a number from {low:.12g} to {high:.12g}", "")
 
 
 def _shown(value: Any) -> str:
