@@ -21,7 +21,7 @@ from torch import nn
 
 import whatwhere.learn.train as train
 from common import header, table
-from whatwhere import segmenter
+from whatwhere import verbs
 from whatwhere.learn.average import Average
 from whatwhere.learn.run_folder import RunFolder
 from whatwhere.network import load_model
@@ -58,13 +58,13 @@ def scores(data: Path, time: str, seed: int, out: Path) -> tuple[int, dict[str, 
     folder = RunFolder(out / f"{data.name}-{time}-{seed}")
     shutil.rmtree(folder.root, ignore_errors=True)
     train.Average = Beside  # type: ignore[misc]
-    record = segmenter.train(data, folder.root, plan=segmenter.plan(data, time=time, seed=seed))
+    record = verbs.train(data, folder.root, plan=verbs.plan(data, time=time, seed=seed))
     model = load_model(folder.last)
     found: dict[str, dict[str, float]] = {}
     for moment, means in Beside.made.weights.items():
         for name, weights in means.items():
             model.network.load_state_dict(weights)
-            found.setdefault(moment, {})[name] = segmenter.evaluate(model, data, split="val").mean_iou
+            found.setdefault(moment, {})[name] = verbs.evaluate(model, data, split="val").mean_iou
     return record.steps, found
 
 

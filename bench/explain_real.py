@@ -21,7 +21,7 @@ from explained import explained
 from whatwhere.chosen import truth_of
 from whatwhere.judge import compare
 from whatwhere.network import load_model
-from whatwhere.segmenter import evaluate
+from whatwhere.verbs import evaluate
 from whatwhere.writing import write_json
 
 SETS = ("cats", "isbi_membrane", "camvid")

@@ -29,7 +29,7 @@ from whatwhere.judge import Judge, Scores, compare
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, load_model
 from whatwhere.paint import Engine, paint
-from whatwhere.segmenter import plan, train
+from whatwhere.verbs import plan, train
 from whatwhere.writing import write_json
 
 DISTANCE = 5

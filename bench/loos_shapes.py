@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import header, table
+from whatwhere.data.arrays import write_arrays
 from whatwhere.field import field
 from whatwhere.network import UNet
-from whatwhere.segmenter import plan, write_arrays
+from whatwhere.verbs import plan
 from whatwhere.writing import write_json
 
 SIZE = 96

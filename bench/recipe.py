@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import RECORDS, recorded, remember, table
-from whatwhere import segmenter
+from whatwhere import verbs
 from whatwhere.learn.loss import Losses, segmentation_loss
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.run_folder import RunFolder
@@ -221,11 +221,11 @@ def work(name: str, data: Path, time: str, epochs: float | None, seed: int, fold
         made = variant.loss() if isinstance(variant.loss, type) else variant.loss
         step.segmentation_loss = made  # type: ignore[assignment]
     shutil.rmtree(folder.root, ignore_errors=True)  # of a run that was cut off
-    plan = changed(segmenter.plan(data, time=time, seed=seed), variant)
+    plan = changed(verbs.plan(data, time=time, seed=seed), variant)
     if epochs:
         plan = replace(plan, training=replace(plan.training, time="", epochs=epochs))
-    record = segmenter.train(data, folder.root, plan=plan)
-    scores = segmenter.evaluate(folder.last, data, split="val")
+    record = verbs.train(data, folder.root, plan=plan)
+    scores = verbs.evaluate(folder.last, data, split="val")
     return {"mean_iou": scores.mean_iou, "scores": scores.pooled, "steps": record.steps, "seconds": record.seconds}
 
 

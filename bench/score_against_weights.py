@@ -30,8 +30,9 @@ import numpy as np
 from common import RECORDS, header, recorded, remember, table
 from peers.task import read_image, read_mask, read_task
 from rand_score import v_rand
-from whatwhere import segmenter
+from whatwhere import verbs
 from whatwhere.learn.run_folder import RunFolder
+from whatwhere.segmenter import Segmenter
 
 HERE = Path(__file__).resolve().parent
 SIZES = ((4, 3), (6, 3), (8, 3), (8, 4), (16, 3), (16, 4), (32, 4))
@@ -41,11 +42,11 @@ MEMBRANE = 1
 
 def work(data: Path, time: str, width: int, depth: int, seed: int, folder: RunFolder) -> dict[str, Any]:
     """One run in this process, scored."""
-    plan = segmenter.plan(data, time=time, seed=seed)
+    plan = verbs.plan(data, time=time, seed=seed)
     chosen = (plan.network.width, plan.network.depth) == (width, depth)
     network = replace(plan.network, width=width, depth=depth, skips=tuple(range(depth)))
-    record = segmenter.train(data, folder.root, plan=replace(plan, network=network))
-    model = segmenter.Segmenter.load(folder.last)
+    record = verbs.train(data, folder.root, plan=replace(plan, network=network))
+    model = Segmenter.load(folder.last)
     found, rands = np.zeros(2, int), []
     for pair in read_task(data).val:
         truth = read_mask(pair.mask) == MEMBRANE

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from tiny import Cli, Done, tiny, write_discs
-from whatwhere import cli, segmenter
+from whatwhere import cli, verbs
 from whatwhere.explain import graph_anatomy
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, load_model
@@ -31,14 +31,14 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def disc_plan(discs: Path) -> Plan:
     """A tiny plan for the discs: 40 steps of 2 crops."""
-    return tiny(segmenter.plan(discs, epochs=5.12, device="cpu"))
+    return tiny(verbs.plan(discs, epochs=5.12, device="cpu"))
 
 
 @pytest.fixture(scope="session")
 def disc_run(discs: Path, disc_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a network that has learnt to find discs."""
     out = tmp_path_factory.mktemp("runs") / "discs"
-    segmenter.train(discs, out, plan=disc_plan)
+    verbs.train(discs, out, plan=disc_plan)
     return out
 
 

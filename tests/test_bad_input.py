@@ -171,7 +171,7 @@ def test_evaluate_on_a_bad_file(spoil: Spoiler, discs: Path, disc_run: Path, tmp
 def test_all_that_headers_tell_is_told_before_the_first_image_is_painted(
     verb: str, discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatwhere.segmenter.score", pytest.fail)
+    monkeypatch.setattr("whatwhere.verbs.score", pytest.fail)
     data = Path(shutil.copytree(discs, tmp_path / "data"))
     empty_file(data / "val/images/disc 12.png", tmp_path)
     Image.new("L", (30, 40)).save(data / "val/masks/disc 11.png")
@@ -441,7 +441,7 @@ def test_the_place_of_the_picture_is_said_to_be_chosen_by_an_option(
 def test_a_place_is_tried_before_all_images_are_read(
     verb: str, discs: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatwhere.segmenter.survey", pytest.fail)
+    monkeypatch.setattr("whatwhere.verbs.survey", pytest.fail)
     (tmp_path / "file").touch()
     done = run_cli(verb, discs, "-o", tmp_path / "file/run", "--epochs", 1)
     assert_one_clear_line(done, str(tmp_path / "file/run"), "can't be written")

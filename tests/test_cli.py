@@ -51,7 +51,10 @@ def test_help_lists_the_verbs_and_imports_no_torch() -> None:
 
 def test_what_only_explaining_needs_is_not_waited_for_by_all_that_trains() -> None:
     slow = "{'sklearn', 'matplotlib', 'jinja2', 'sympy', 'torch._dynamo'}"
-    done = python("-c", f"import sys, whatwhere.segmenter; sys.exit(', '.join({slow} & set(sys.modules)) or None)")
+    done = python(
+        "-c",
+        f"import sys, whatwhere.segmenter; sys.exit(', '.join({slow} & set(sys.modules)) or None)",
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -277,7 +280,7 @@ def test_a_fault_is_not_blamed_on_the_input(run_cli: Cli, discs: Path, monkeypat
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("in the deep")
 
-    monkeypatch.setattr("whatwhere.segmenter.check", broken)
+    monkeypatch.setattr("whatwhere.verbs.check", broken)
     done = run_cli("check", discs)
     assert done.code == 3
     assert "ZeroDivisionError: in the deep" in done.err

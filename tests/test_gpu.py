@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tiny import Cli
-from whatwhere import segmenter
+from whatwhere import verbs
 from whatwhere.chosen import open_sets
 from whatwhere.data import find
 from whatwhere.data.augment import Augmentation
@@ -275,7 +275,7 @@ def test_a_recording_that_is_refused_leaves_the_statistics_of_norms() -> None:
 def test_a_given_network_that_no_recording_can_hold_learns(discs: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(Waits(), nn.Conv2d(3, 2, 1))
-    plan = on_gpu(segmenter.plan(discs, epochs=1.0, device="cpu", module=network), batch=2)
+    plan = on_gpu(verbs.plan(discs, epochs=1.0, device="cpu", module=network), batch=2)
     told = Told()
     record = train(plan, open_sets(find(discs), plan), tmp_path / "run", module=network, view=told)
     assert record.steps > 1
@@ -296,7 +296,7 @@ def assert_alike(one: Path, other: Path) -> None:
 
 
 def test_a_network_learns(discs: Path, disc_plan: Plan, tmp_path: Path) -> None:
-    segmenter.train(discs, tmp_path / "run", plan=on_gpu(disc_plan, epochs=10.0))
+    verbs.train(discs, tmp_path / "run", plan=on_gpu(disc_plan, epochs=10.0))
     trained = load_model(tmp_path / "run")
     assert trained.training["mean_iou"] > 0.8
     assert "cores" in trained.training["machine"]
@@ -305,7 +305,7 @@ def test_a_network_learns(discs: Path, disc_plan: Plan, tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 def test_a_seed_gives_the_same_weights(precision: str, discs: Path, disc_plan: Plan, tmp_path: Path) -> None:
     for name in ("one", "other"):
-        segmenter.train(discs, tmp_path / name, plan=on_gpu(disc_plan, precision=precision))
+        verbs.train(discs, tmp_path / name, plan=on_gpu(disc_plan, precision=precision))
     assert_alike(tmp_path / "one", tmp_path / "other")
 
 
@@ -320,9 +320,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(discs: Path, disc_plan: Plan, 
 
 @pytest.mark.parametrize("encoder", ["efficientnet-lite0"])
 def test_a_pretrained_network_gives_the_same_weights(encoder: str, discs: Path, tmp_path: Path) -> None:
-    plan = on_gpu(segmenter.plan(discs, epochs=2.0, device="cpu", encoder=encoder))
+    plan = on_gpu(verbs.plan(discs, epochs=2.0, device="cpu", encoder=encoder))
     for name in ("one", "other"):
-        segmenter.train(discs, tmp_path / name, plan=plan)
+        verbs.train(discs, tmp_path / name, plan=plan)
     assert_alike(tmp_path / "one", tmp_path / "other")
 
 

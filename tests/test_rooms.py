@@ -16,7 +16,7 @@ HEIGHT = {
     for height, rooms in enumerate(
         (
             ("errors",), ("records", "writing", "lock", "cuda_graph", "plain_torch"), ("data", "field"), ("network",),
-            ("judge",), ("paint",), ("learn",), ("explain",), ("chosen",), ("segmenter",),
+            ("judge",), ("paint",), ("learn",), ("explain",), ("chosen",), ("verbs",), ("segmenter",),
             ("cli", "demo", "explorer", "__main__"),
         )
     )

@@ -189,7 +189,7 @@ def test_a_model_of_other_images_is_told_before_anything_is_painted(
     disc_model: Model, discs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grey = replace(model_of(unet(channels=1, classes=2), 1, 2), classes=disc_model.classes)
-    monkeypatch.setattr("whatwhere.segmenter.score", lambda *_: pytest.fail("painted"))
+    monkeypatch.setattr("whatwhere.verbs.score", lambda *_: pytest.fail("painted"))
     with pytest.raises(ModelError, match="3 channels"):
         whatwhere.compare(disc_model, grey, discs)
 
@@ -200,7 +200,7 @@ def test_scores_are_not_lost_with_the_picture_of_the_worst(
     def full(*_: object) -> None:
         raise OutputError("worst.png can't be written (No space left on device)", "a place with room", "")
 
-    monkeypatch.setattr("whatwhere.segmenter._draw_worst", full)
+    monkeypatch.setattr("whatwhere.verbs._draw_worst", full)
     with pytest.warns(UserWarning, match="No space left on device"):
         scores = whatwhere.evaluate(disc_model, discs, worst=tmp_path / "worst.png")
     assert len(scores.images) == 3

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tiny import disc_picture, tiny, write_discs
-from whatwhere import segmenter
+from whatwhere import verbs
 from whatwhere.chosen import images_of, open_sets, truth_of, with_image
 from whatwhere.data import find
 from whatwhere.data.sets import untold
@@ -19,7 +19,7 @@ from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.network import Model, UNet, load_model
 from whatwhere.paint import predict
 from whatwhere.records import Classes, Normalisation
-from whatwhere.segmenter import check, explain, plan, train
+from whatwhere.verbs import check, explain, plan, train
 
 
 def write(root: Path, numbers: dict[str, int]) -> Path:
@@ -79,7 +79,7 @@ def test_all_images_are_told_to_hold_those_that_it_was_trained_on(numbered: tupl
 def test_an_int8_model_is_not_checked_on_what_it_was_trained_on(split: str, numbered: tuple[Path, Model]) -> None:
     data, model = numbered
     with pytest.raises(DataError, match=f"split '{split}'; expected 'val' or 'test'.*; leave out --split"):
-        segmenter.quantise(model, data, split=split)
+        verbs.quantise(model, data, split=split)
 
 
 def test_a_training_image_that_is_damaged_by_now_is_not_missed(numbered: tuple[Path, Model], tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_two_models_are_compared_on_images_new_to_both(numbered: tuple[Path, Mod
     second = load_model(tmp_path / "b")
     assert truth_of(first, data, beside=[second]).names == tuple(here["val"][:1])
     assert set(truth_of(first, data, "val", beside=[second]).names) == set(here["val"][:1])
-    compared = segmenter.compare(data.parent / "run", tmp_path / "b", data)
+    compared = verbs.compare(data.parent / "run", tmp_path / "b", data)
     assert compared.images == 1
     with pytest.raises(DataError, match="no image that no model was trained on"):
-        segmenter.compare(data.parent / "run", tmp_path / "c", data)
+        verbs.compare(data.parent / "run", tmp_path / "c", data)
 
 
 def test_models_of_other_classes_do_not_look_at_one_truth(numbered: tuple[Path, Model]) -> None:
@@ -237,7 +237,7 @@ def test_images_that_were_learnt_from_are_known_under_other_names(
     renamed = write(tmp_path / "renamed", {f"*/cell {k}": k for k in range(10)})
     assert "was trained on them, or on some of them, under other names" in truth_of(model, renamed).part
     with pytest.raises(DataError, match="images that a model was trained on, under other names"):
-        segmenter.compare(model, model, renamed)
+        verbs.compare(model, model, renamed)
     told = explain(model, renamed, images=1)
     assert any("images that the network was trained on" in note for note in told.notes)
     new = write(tmp_path / "new", {f"*/cell {k}": 100 + k for k in range(10)})

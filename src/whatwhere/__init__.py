@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from whatwhere.records import Classes as Classes
     from whatwhere.records import Normalisation as Normalisation
     from whatwhere.segmenter import Segmenter as Segmenter
-    from whatwhere.segmenter import check as check
-    from whatwhere.segmenter import compare as compare
-    from whatwhere.segmenter import evaluate as evaluate
-    from whatwhere.segmenter import plan as plan
-    from whatwhere.segmenter import quantise as quantise
-    from whatwhere.segmenter import train as train
+    from whatwhere.verbs import check as check
+    from whatwhere.verbs import compare as compare
+    from whatwhere.verbs import evaluate as evaluate
+    from whatwhere.verbs import plan as plan
+    from whatwhere.verbs import quantise as quantise
+    from whatwhere.verbs import train as train
 
 __version__ = "0.1.0"
 
@@ -37,15 +37,15 @@ _HOMES = {
     "Segmenter": "segmenter",
     "UNet": "network",
     "VOID": "records",
-    "check": "segmenter",
-    "compare": "segmenter",
-    "evaluate": "segmenter",
+    "check": "verbs",
+    "compare": "verbs",
+    "evaluate": "verbs",
     "load_model": "network",
-    "plan": "segmenter",
+    "plan": "verbs",
     "predict": "paint.predict",
-    "quantise": "segmenter",
+    "quantise": "verbs",
     "save_model": "network",
-    "train": "segmenter",
+    "train": "verbs",
 }
 
 __all__ = [*sorted(_HOMES), "field"]

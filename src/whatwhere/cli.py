@@ -80,11 +80,11 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Say what in a data folder would hurt, before anything is trained. Exit code 1 if training can't work."""
-    from whatwhere import segmenter
+    from whatwhere import verbs
 
     check_place(json_file)
     with _progress("reading", quiet) as advance:
-        findings = segmenter.check(data, seed=seed, progress=advance)
+        findings = verbs.check(data, seed=seed, progress=advance)
     _keep(findings, json_file)
     _out.print(str(findings))
     if findings.fatal:
@@ -105,7 +105,7 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Choose everything about a training run, with a reason for each choice, and write it as an editable file."""
-    from whatwhere import segmenter
+    from whatwhere import verbs
     from whatwhere.learn.plan_file import write_plan
 
     check_place(output)
@@ -114,7 +114,7 @@ def plan(
 
     found: list[Findings] = []
     with _progress("reading", quiet) as advance:
-        made = segmenter.plan(
+        made = verbs.plan(
             data, time=time_budget, epochs=epochs, seed=seed, skips=_levels(skips), encoder=encoder, device=device,
             progress=advance, tell=found.append,
         )  # fmt: skip
@@ -146,7 +146,7 @@ def train(
     Other options change what a --plan says. With --resume the run's own plan counts, and they must agree with it.
     """
     started = _STARTED
-    from whatwhere import segmenter
+    from whatwhere import verbs
     from whatwhere.learn.changes import changed, check_goes_on
     from whatwhere.learn.plan_file import read_plan
     from whatwhere.learn.run_folder import RunFolder
@@ -171,14 +171,14 @@ def train(
     else:
         encoder, device = ("auto" if one is None else one for one in (encoder, device))
         with _progress("reading", quiet) as advance:
-            made = segmenter.plan(
+            made = verbs.plan(
                 data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels("all" if skips is None else skips),
                 encoder=encoder, device=device, progress=advance, tell=found.append,
             )  # fmt: skip
     _tell_warnings(data, found)
     _out.print(f"{made}\n{probe_machine(made.training.device, made.training.precision)}\n")
     view = make_view(_out, str(output), made.classes.colors, quiet=quiet)
-    record = segmenter.train(data, output, plan=made, resume=resume, view=view, started=started)
+    record = verbs.train(data, output, plan=made, resume=resume, view=view, started=started)
     _out.print(str(record))
 
 
@@ -255,7 +255,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a model on images with masks: a table, a picture of the worst images, and JSON on request."""
-    from whatwhere import segmenter
+    from whatwhere import verbs
 
     worst = None if no_picture else picture
     check_place(json_file)
@@ -267,7 +267,7 @@ def evaluate(
 
     with _progress("painting", quiet) as advance:
         options: dict[str, Any] = {"split": split, "tolerance": tolerance, "progress": advance}
-        scores = segmenter.evaluate(model, data, worst=worst, tell=tell, **options)
+        scores = verbs.evaluate(model, data, worst=worst, tell=tell, **options)
     if worst is not None and scores.worst(1):
         _out.print(f"worst images: {worst}")
 
@@ -283,11 +283,11 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare two models on the same images: paired bootstrap over images."""
-    from whatwhere import segmenter
+    from whatwhere import verbs
 
     check_place(json_file)
     with _progress("painting", quiet) as advance:
-        comparison = segmenter.compare(run_a, run_b, data, split=split, tolerance=tolerance, progress=advance)
+        comparison = verbs.compare(run_a, run_b, data, split=split, tolerance=tolerance, progress=advance)
     _keep(comparison, json_file)
     _out.print(comparison)
 
@@ -301,11 +301,11 @@ def quantise(
     quiet: Quiet = False,
 ) -> None:
     """Make a model's int8 file, kept beside it only if mean IoU falls by less than 0.003; predict then may use it."""
-    from whatwhere import segmenter
+    from whatwhere import verbs
 
     check_place(json_file)
     with _progress("painting", quiet) as advance:
-        made = segmenter.quantise(model, data, split=split, progress=advance)
+        made = verbs.quantise(model, data, split=split, progress=advance)
     _keep(made, json_file)
     _out.print(str(made))
 
@@ -323,10 +323,10 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Measure what the network knows, where it knows it, and what each skip delivers; write one page."""
-    from whatwhere import segmenter
+    from whatwhere import verbs
 
     with _share_progress(quiet) as advance:
-        story = segmenter.explain(
+        story = verbs.explain(
             model, data, out=output, split=split, image=image, pixel=_place(pixel), images=images, seed=seed,
             progress=advance,
         )  # fmt: skip

@@ -33,7 +33,7 @@ from whatwhere.learn.run_folder import RunFolder
 from whatwhere.learn.view import make_view
 from whatwhere.network import load_model, probe_machine, versions
 from whatwhere.paint import Engine, paint, predict
-from whatwhere.segmenter import check, explain, plan, train
+from whatwhere.verbs import check, explain, plan, train
 from whatwhere.writing import whole_file, write_json
 
 __all__ = ["NETWORKS", "TRAIN", "VAL", "DemoScore", "demo_plan", "run_demo"]

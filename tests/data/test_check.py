@@ -16,7 +16,7 @@ from tiny_folders import Pair, disc, photo, save, write_folder
 
 from whatwhere.data import Findings, check, find, split, survey
 from whatwhere.errors import DataError
-from whatwhere.segmenter import plan
+from whatwhere.verbs import plan
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TOML = "[[class]]\nvalue = 0\nname = 'ground'\n[[class]]\nvalue = 1\nname = 'disc'\n"

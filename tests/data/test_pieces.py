@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from whatwhere.data.arrays import write_arrays
 from whatwhere.data.folder import find
 from whatwhere.data.pieces import SIDE, judge_pieces, sample_pieces
 from whatwhere.data.survey import survey
-from whatwhere.segmenter import plan, write_arrays
+from whatwhere.verbs import plan
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 

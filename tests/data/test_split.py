@@ -21,7 +21,7 @@ from whatwhere.data.split import split
 from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
-from whatwhere.segmenter import plan
+from whatwhere.verbs import plan
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from whatwhere import segmenter
+from whatwhere import verbs
 from whatwhere.chosen import open_sets
 from whatwhere.data import find
 from whatwhere.learn import compiled as compiling
@@ -35,7 +35,7 @@ class Told(SilentView):
 
 
 def plan_of(discs: Path, **edits: Any) -> Plan:
-    plan = segmenter.plan(discs, epochs=1)
+    plan = verbs.plan(discs, epochs=1)
     network = replace(plan.network, width=4, depth=2, skips=(0, 1))
     training = replace(plan.training, crop=32, batch=4, precision="float32", device="cpu", **edits)
     return replace(plan, network=network, training=training)

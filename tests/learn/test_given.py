@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tiny import Cli, disc_picture
-from whatwhere import Segmenter, segmenter
+from whatwhere import Segmenter, verbs
 from whatwhere.errors import ModelError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
@@ -76,14 +76,14 @@ def given(kind: type[Given] = Given, **options: int) -> Given:
 
 @pytest.fixture(scope="module")
 def made(discs: Path) -> Plan:
-    plan = segmenter.plan(discs, epochs=24, device="cpu", module=given())
+    plan = verbs.plan(discs, epochs=24, device="cpu", module=given())
     return replace(plan, training=replace(plan.training, batch=2))
 
 
 @pytest.fixture(scope="module")
 def run(discs: Path, made: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("given") / "run"
-    segmenter.train(discs, out, plan=made, module=given())
+    verbs.train(discs, out, plan=made, module=given())
     return out
 
 
@@ -122,7 +122,7 @@ def test_a_plan_of_our_own_says_nothing_of_modules(disc_plan: Plan, tmp_path: Pa
 @pytest.mark.parametrize("asked", [{"skips": (0,)}, {"encoder": "plain"}])
 def test_what_it_has_of_its_own_is_not_asked_for(discs: Path, asked: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="module, and skips or an encoder; expected one or the other"):
-        segmenter.plan(discs, module=given(), **asked)
+        verbs.plan(discs, module=given(), **asked)
 
 
 def test_a_plan_names_a_module_or_describes_a_network() -> None:
@@ -211,9 +211,9 @@ class _Interrupting(SilentView):
 def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, made: Plan, tmp_path: Path) -> None:
     short = replace(made, training=replace(made.training, epochs=1.0))
     with pytest.raises(KeyboardInterrupt):
-        segmenter.train(discs, tmp_path / "cut", plan=short, module=given(), view=_Interrupting())
-    segmenter.train(discs, tmp_path / "cut", plan=short, module=Given(), resume=True)
-    segmenter.train(discs, tmp_path / "whole", plan=short, module=given())
+        verbs.train(discs, tmp_path / "cut", plan=short, module=given(), view=_Interrupting())
+    verbs.train(discs, tmp_path / "cut", plan=short, module=Given(), resume=True)
+    verbs.train(discs, tmp_path / "whole", plan=short, module=given())
     cut, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("cut", "whole"))
     assert cut.keys() == whole.keys()
     assert all(torch.equal(cut[name], whole[name]) for name in whole if name.startswith(("network", "average")))
@@ -232,9 +232,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, made: Plan,
     ],
 )
 def test_a_network_that_gives_something_else(network: Given, words: str, discs: Path, tmp_path: Path) -> None:
-    plan = segmenter.plan(discs, epochs=1, device="cpu", module=network)
+    plan = verbs.plan(discs, epochs=1, device="cpu", module=network)
     with pytest.raises(PlanError, match=words):
-        segmenter.train(discs, tmp_path / "run", plan=plan, module=network)
+        verbs.train(discs, tmp_path / "run", plan=plan, module=network)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_network_that_gives_something_else(network: Given, words: str, discs: 
 )
 def test_what_can_t_learn(network: Any, words: str, discs: Path) -> None:
     with pytest.raises(PlanError, match=words):
-        segmenter.plan(discs, module=network)
+        verbs.plan(discs, module=network)
 
 
 class _Dropping(Given):
@@ -262,9 +262,9 @@ class _Dropping(Given):
 def test_a_network_with_dropout_goes_on_to_the_same_weights(discs: Path, made: Plan, tmp_path: Path) -> None:
     short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Dropping"))
     with pytest.raises(KeyboardInterrupt):
-        segmenter.train(discs, tmp_path / "cut", plan=short, module=given(_Dropping), view=_Interrupting())
-    segmenter.train(discs, tmp_path / "cut", plan=short, module=_Dropping(), resume=True)
-    segmenter.train(discs, tmp_path / "whole", plan=short, module=given(_Dropping))
+        verbs.train(discs, tmp_path / "cut", plan=short, module=given(_Dropping), view=_Interrupting())
+    verbs.train(discs, tmp_path / "cut", plan=short, module=_Dropping(), resume=True)
+    verbs.train(discs, tmp_path / "whole", plan=short, module=given(_Dropping))
     cut, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], whole[name]) for name in whole if name.startswith(("network", "average")))
 
@@ -272,9 +272,9 @@ def test_a_network_with_dropout_goes_on_to_the_same_weights(discs: Path, made: P
 def test_two_models_of_one_module_are_two(discs: Path, made: Plan, run: Path, tmp_path: Path) -> None:
     short = replace(made, training=replace(made.training, epochs=0.5))
     network = given()
-    segmenter.train(discs, tmp_path / "other", plan=short, module=network)
+    verbs.train(discs, tmp_path / "other", plan=short, module=network)
     one, other = Segmenter.load(run, network), Segmenter.load(tmp_path / "other", network)
-    assert segmenter.compare(one, other, discs, split="val")["mean_iou"].difference != 0
+    assert verbs.compare(one, other, discs, split="val")["mean_iou"].difference != 0
 
 
 def test_it_is_explained(run: Path, discs: Path, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_plan_for_another_network(discs: Path, made: Plan, disc_plan: Plan, tm
         ),
     ]:
         with pytest.raises(PlanError, match=words):
-            segmenter.train(discs, tmp_path / "run", plan=plan, module=network)
+            verbs.train(discs, tmp_path / "run", plan=plan, module=network)
     assert not (tmp_path / "run" / "plan.toml").exists()
 
 
@@ -351,7 +351,7 @@ class _Masked(Given):
 def test_a_mask_of_infinities_has_no_mean_and_stays(discs: Path, made: Plan, tmp_path: Path) -> None:
     short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Masked"))
     network = _Masked()
-    record = segmenter.train(discs, tmp_path / "run", plan=short, module=network)
+    record = verbs.train(discs, tmp_path / "run", plan=short, module=network)
     assert record.mean_iou > 0
     assert torch.equal(network.mask, torch.full((4, 4), float("-inf")).triu(1))
 
@@ -360,7 +360,7 @@ def test_one_that_can_t_be_copied_says_so(discs: Path, made: Plan, tmp_path: Pat
     network = given()
     network.kept = network(torch.randn(1, 3, 8, 8))
     with pytest.raises(PlanError, match=r"Given can't be copied .*parametrizations"):
-        segmenter.train(discs, tmp_path / "run", plan=made, module=network)
+        verbs.train(discs, tmp_path / "run", plan=made, module=network)
 
 
 def test_state_that_no_file_can_hold(tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ class _Large(Given):
 
 def test_memory_that_runs_out_in_its_check_is_a_matter_of_training(discs: Path, tmp_path: Path) -> None:
     network = given(_Large)
-    plan = segmenter.plan(discs, epochs=0.3, device="cpu", module=network)
+    plan = verbs.plan(discs, epochs=0.3, device="cpu", module=network)
     assert plan.training.batch > 2
     said: list[str] = []
 
@@ -388,5 +388,5 @@ def test_memory_that_runs_out_in_its_check_is_a_matter_of_training(discs: Path, 
         def say(self, text: str) -> None:
             said.append(text)
 
-    segmenter.train(discs, tmp_path / "run", plan=plan, module=network, view=Listening())
+    verbs.train(discs, tmp_path / "run", plan=plan, module=network, view=Listening())
     assert any("memory ran out; going on with" in line and "of 2 crops" in line for line in said)

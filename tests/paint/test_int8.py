@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tiny import Cli, write_discs
-from whatwhere import chosen, segmenter
+from whatwhere import chosen, verbs
 from whatwhere.data.sets import untold
 from whatwhere.errors import DataError, ModelError, OutputError, PlanError
 from whatwhere.network import Model, UNet, load_model, save_model
@@ -63,7 +63,7 @@ def quantised(disc_run: Path, discs: Path, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(run / "cache"))
         patch.setattr("whatwhere.paint.kept.LIMIT", 0.05)  # on 3 tiny images it moves by more, processor by processor
-        return path, segmenter.quantise(run, discs)
+        return path, verbs.quantise(run, discs)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_place_is_tried_before_the_work(
     path = save_model(load_model(disc_run), tmp_path / "model.safetensors")
     int8_files(path)[0].mkdir()
     with pytest.raises(OutputError, match=r"model\.int8\.onnx can't be written"):
-        segmenter.quantise(path, discs)
+        verbs.quantise(path, discs)
 
 
 def test_what_paints_as_well_is_kept_with_what_was_measured(
@@ -112,9 +112,7 @@ def test_what_paints_as_well_is_kept_with_what_was_measured(
     assert "kept:" in str(record)
     assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
     # the mean IoU that it recorded is the judge's own of what the network paints
-    assert record.before.mean_iou == pytest.approx(
-        segmenter.evaluate(disc_model, discs, split="val").mean_iou, abs=0.01
-    )
+    assert record.before.mean_iou == pytest.approx(verbs.evaluate(disc_model, discs, split="val").mean_iou, abs=0.01)
 
 
 def test_the_weights_are_eight_bits(quantised: tuple[Path, Int8]) -> None:
@@ -138,7 +136,7 @@ def test_nothing_that_can_run_it(copied: Path, discs: Path, monkeypatch: pytest.
         return (Backend("int8-onnx", prepare, lambda _d: ""), Backend("int8-openvino", prepare, lambda _d: "a library"))  # type: ignore[arg-type]
 
     monkeypatch.setattr("whatwhere.paint.quantise.provisional", broken)
-    record = segmenter.quantise(copied, discs)
+    record = verbs.quantise(copied, discs)
     assert record.path is None
     assert "no such instruction" in str(record)
     assert "int8-openvino is not checked: a library is not installed" in str(record)
@@ -324,7 +322,7 @@ def test_without_what_it_was_checked_with(copied: Path, monkeypatch: pytest.Monk
 def test_a_model_in_memory_has_no_place_for_it(disc_model: Model, discs: Path) -> None:
     memory = replace(disc_model, source=None)
     with pytest.raises(ModelError, match="a model in memory"):
-        segmenter.quantise(memory, discs)
+        verbs.quantise(memory, discs)
     with pytest.raises(PlanError, match="whatwhere quantise MODEL DATA"):
         Engine(memory, backend="int8")
 

@@ -26,7 +26,7 @@ def validate(engine: Engine, images: ImageSet, indices: Sequence[int]) -> Scores
 
 
 def score(engine: Engine, images: ImageSet, tolerance: float, progress: Callable[[int, int], None] | None) -> Scores:
-    """All scores of all images; see ``segmenter.evaluate``."""
+    """All scores of all images; see ``verbs.evaluate``."""
     judge = Judge(engine.model.classes, tolerance=tolerance, part=images.part)
     return _judged(engine, images, range(len(images)), judge, confidence=True, progress=progress)
 
