@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ __all__ = ["kept_random", "plain_torch"]
 def plain_torch() -> Iterator[None]:
     """In which torch is as it comes, whatever the caller has switched; also a decorator.
 
-    Gradients can be had, new numbers are float32 and on the CPU, and nothing is cast on its way.
+    Gradients can be had, new numbers are float32 and on the CPU, and nothing is cast on its way. Torch has one default
+    dtype for all threads: others see float32 until the last that is within has left.
 
     >>> with torch.inference_mode(), plain_torch():
     ...     torch.ones(1, requires_grad=True).exp().requires_grad
     True
     """
-    dtype = torch.get_default_dtype()
     with ExitStack() as plain:
         plain.enter_context(torch.inference_mode(False))
         plain.enter_context(torch.enable_grad())
@@ -34,11 +35,27 @@ def plain_torch() -> Iterator[None]:
                 plain.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             plain.enter_context(torch.device("cpu"))
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
+        plain.enter_context(_Float32())
+        yield
+
+
+class _Float32:
+    """New numbers are float32 while any thread is within."""
+
+    _lock, _within, _before = Lock(), 0, torch.float32
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not _Float32._within:
+                _Float32._before = torch.get_default_dtype()
+            _Float32._within += 1
+            torch.set_default_dtype(torch.float32)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            _Float32._within -= 1
+            if not _Float32._within:
+                torch.set_default_dtype(_Float32._before)
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -344,6 +346,69 @@ def test_bad_questions() -> None:
         found.window("output", ((0, 17), (0, 1)))
     with pytest.raises(FieldError, match="an image of size"):
         found.influenced("output", (16, 0))
+    for answer in (
+        lambda: found.window("output", 5),  # type: ignore[arg-type]
+        lambda: found.window("output", ((0.5, 1), (0, 1))),  # type: ignore[arg-type]
+        lambda: found.receptive_field("output", 1),  # type: ignore[arg-type]
+        lambda: found.cell("output", (1.5, 2)),  # type: ignore[list-item]
+        lambda: found.influenced("output", (0.5, 0)),  # type: ignore[list-item]
+        lambda: found.receptive_field(3, (1, 1)),  # type: ignore[arg-type]
+        lambda: field(UNet, (1, 16, 16)),  # type: ignore[arg-type]
+        lambda: field(UNet(1, 1), (1, 16.5, 16)),  # type: ignore[list-item]
+        lambda: field(nn.Conv3d(1, 1, 3), (1, 8, 8, 8), known=found),
+    ):
+        with pytest.raises(FieldError):
+            answer()
+    assert str(found.table("output")) == str(found.table(["output"]))
+
+
+def test_an_image_alone_may_be_given_as_the_inputs() -> None:
+    image = torch.zeros(1, 1, 16, 16)
+    assert field(nn.Conv2d(1, 1, 3), (1, 16, 16), inputs=image).window("output", ((0, 1), (0, 1))) == ((0, 3), (0, 3))
+
+
+class _Called(nn.Module):
+    """Has a module that is called like its result."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.output = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 11, padding=5))
+        self.head, self.both = nn.Conv2d(1, 1, 5, padding=2), both
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.output(x)
+        return (self.head(y), self.head(x)) if self.both else self.head(y)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_module_that_is_called_output_is_told_from_the_result(both: bool) -> None:
+    found = field(_Called(both), (1, 64, 64))
+    sides = {"output.0": 3, "output.1": 13, "output (module)": 13, "output": 17, **({"output[1]": 5} if both else {})}
+    assert {name: found.extent(name) for name in sides} == {name: (side, side) for name, side in sides.items()}
+    assert found.levels[0] == "output (module)"
+    assert "output.0" not in found.levels
+
+
+def test_a_last_module_that_is_called_output_is_the_result() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.output = nn.Conv2d(1, 1, 3), nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.output(self.stem(x))  # type: ignore[no-any-return]
+
+    assert field(Last(), (1, 16, 16)).levels == ("stem", "output")
+
+
+def test_several_threads_may_ask_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    nets = [nn.Conv2d(1, 1, 2 * side + 1, padding=side) for side in range(1, 5)]
+    with ThreadPoolExecutor(4) as pool:
+        halos = [found.halo() for found in pool.map(lambda net: field(net, (1, 32, 32)), nets)]
+    assert halos == [((side, side), (side, side)) for side in range(1, 5)]
+    with pytest.raises(FieldError):
+        field(UNetPlusPlus(), (1, 1, 31))
+    assert "Traceback" not in capfd.readouterr().err, "torch prints none of what is told as an error"
 
 
 def test_table_prints_itself_and_has_a_json_form() -> None:

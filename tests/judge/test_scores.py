@@ -232,6 +232,7 @@ def test_what_cannot_be_judged_is_named() -> None:
     assert "truth of shape (2, 3) and prediction of shape (3, 2)" in refused("x", zeros, zeros.T)
     assert "x: truth holds the class ids 7; expected 0 to 1 or 255 (void)" in refused("x", zeros + 7, zeros)
     assert "x: prediction holds the class ids 255; expected 0 to 1" in refused("x", zeros, zeros + 255)
+    assert "x: truth of dtype float64; expected class ids" in refused("x", zeros + 0.5, zeros)
     assert "probabilities of shape (2, 3); expected (2, 2, 3)" in refused("x", zeros, zeros, np.zeros((2, 3)))
     assert "apply softmax to logits first" in refused("x", zeros, zeros, np.full((2, 2, 3), 4.0))
     assert "from nan to nan" in refused("x", zeros, zeros, np.full((2, 2, 3), np.nan))

@@ -558,6 +558,30 @@ def test_an_unpadded_network_of_ours_that_sees_everything_is_not_called_exact() 
     assert not paint(engine, picture(150, 170), tile=128).report.exact
 
 
+class _Cropping(nn.Module):
+    """Takes odd sizes as they are, which is not the same as padded; ``bias`` goes to the logits."""
+
+    def __init__(self, bias: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 8, 3, 2, 1), nn.ConvTranspose2d(8, 3, 2, stride=2)
+        self.mix = nn.Conv2d(6, 3, 1)
+        self.mix.bias = nn.Parameter(torch.tensor(bias))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mix(torch.cat([x, self.up(self.down(x).relu())[..., : x.shape[2], : x.shape[3]]], 1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("bias", [(0.0, 0.0, 0.0), (600.0, 600.0, 600.0), (300.0, 300.0, -900.0)])
+def test_what_is_added_to_all_logits_hides_no_padding(bias: tuple[float, float, float]) -> None:
+    torch.manual_seed(3)
+    model, image = model_of(_Cropping(bias)), picture(127, 131)
+    painting = paint(Engine(model, "float32", "cpu", backend="eager"), image, probabilities=True)
+    truth = whole_logits(model, image).softmax(0)
+    assert painting.report.exact
+    assert painting.probabilities is not None
+    np.testing.assert_allclose(painting.probabilities, truth.numpy(), atol=1e-3)
+
+
 class _Halving(nn.Module):
     """Down and up again; takes even sizes only, and says so, or pads them by repeating the last row."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from whatwhere.field.build import field
 from whatwhere.field.field import Field
@@ -30,7 +30,7 @@ class _Room(ModuleType):
         module: nn.Module,
         image_shape: Sequence[int],
         *,
-        inputs: Sequence[Any] | None = None,
+        inputs: Sequence[Any] | Tensor | None = None,
         known: Field | None = None,
     ) -> Field:
         return field(module, image_shape, inputs=inputs, known=known)

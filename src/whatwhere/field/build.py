@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import lcm
+from operator import index
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def field(
     module: nn.Module,
     image_shape: Sequence[int],
     *,
-    inputs: Sequence[Any] | None = None,
+    inputs: Sequence[Any] | Tensor | None = None,
     known: Field | None = None,
 ) -> Field:
     """The windows of every layer of a module, on images of one size.
@@ -49,8 +50,18 @@ def field(
     >>> print(field(nn.Conv2d(3, 8, 3, padding=1), (3, 64, 64)).receptive_field("output", (32, 32)))
     ((31, 34), (31, 34))
     """
-    shape = _batched(module, tuple(int(size) for size in image_shape))
+    if not isinstance(module, nn.Module):
+        raise FieldError(f"{_kind(module)} to follow", "a torch module", "make the network first, and give that")
+    shape = _batched(module, _sizes(image_shape, module))
     space = shape[2:]
+    if known is not None and len(known.image) != len(space):
+        raise FieldError(
+            f"a known field of {len(known.image)} dimensions",
+            f"one of {len(space)}, of the same module",
+            "leave it out",
+        )
+    if isinstance(inputs, Tensor):
+        inputs = [inputs]
     graph = _export(module, shape, inputs)
     canvases: tuple[Canvas, Canvas] | None = None
     rounding: tuple[int, ...] | None = ()
@@ -220,6 +231,21 @@ def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | N
         except RuntimeError as error:  # more bytes than 64 bits count
             raise FieldError(f"an image of shape {shape}", "one whose bytes can be counted", "") from error
     return export_graph(module, (image,), 0, has_rule)
+
+
+def _kind(given: Any) -> str:
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+
+
+def _sizes(given: Sequence[int], module: nn.Module) -> tuple[int, ...]:
+    try:
+        return tuple(index(size) for size in given)
+    except TypeError as error:
+        raise FieldError(
+            f"image_shape {given!r} for {type(module).__name__}",
+            "whole numbers: (C, *space) or (N, C, *space)",
+            "for an RGB image of 512x512 write (3, 512, 512)",
+        ) from error
 
 
 def _batched(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:

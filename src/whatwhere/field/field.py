@@ -16,6 +16,7 @@ from dataclasses import field as dataclass_field
 from fractions import Fraction
 from functools import cached_property
 from math import lcm
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from whatwhere.errors import FieldError
 from whatwhere.field.drawing import coarser_and_coarser, draw_field
-from whatwhere.field.graph import OPERATOR, Graph
+from whatwhere.field.graph import MODULE, OPERATOR, OUTPUT, Graph
 from whatwhere.field.grids import Canvas, Grid, common_period, grid_of
 from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle, find_threshold
 from whatwhere.field.reach import Halo, halo_of, image_box, reach_of
@@ -67,7 +68,9 @@ class Field:
         """Names for the other methods: module paths in the order they run, and ``"output"``.
 
         A module that gives several results has a name for each, ``"path[0]"`` and so on; its second call has
-        ``"path@1"``. Not listed, but understood: an operator's name as `torch.export` has it, ``"%add_1"``.
+        ``"path@1"``. A network's other results are ``"output[1]"`` and so on, and a module that is called ``output``
+        but is not the last is ``"output (module)"``. Not listed, but understood: an operator's name as `torch.export`
+        has it, ``"%add_1"``.
         """
         names = [name for name in self.graph.layers if not name.startswith(OPERATOR)]
         return tuple(sorted(names, key=lambda name: (self.graph.layers[name], -len(name))))
@@ -80,7 +83,7 @@ class Field:
 
     def _place(self, layer: str) -> int:
         if layer not in self.graph.layers:
-            close = [name for name in self.layers if layer.split(".")[0] in name] or list(self.layers)
+            close = [name for name in self.layers if str(layer).split(".")[0] in name] or list(self.layers)
             raise FieldError(
                 f"{self.name} has no layer {layer!r}",
                 "a module path that runs, or 'output'",
@@ -109,23 +112,33 @@ class Field:
 
     def cell(self, layer: str, unit: Sequence[int]) -> Box:
         """The block of pixels that a unit answers for: one stride, not what it sees."""
-        self._check_box(layer, tuple((index, index + 1) for index in unit))
-        return self.grid(layer).cell(tuple(unit), self.image)
+        at = _places(unit, "unit")
+        self._checked(layer, tuple((place, place + 1) for place in at))
+        return self.grid(layer).cell(at, self.image)
 
-    def _check_box(self, layer: str, box: Box) -> None:
+    def _checked(self, layer: str, box: Box) -> Box:
+        """The box in integers, if it is one of units of a layer."""
         size = self.grid(layer).size
-        inside = len(box) == len(size) and all(0 <= start < stop <= n for (start, stop), n in zip(box, size))
+        try:
+            box = tuple((index(start), index(stop)) for start, stop in box)
+        except (TypeError, ValueError):  # no pairs, or no whole numbers
+            inside = False
+        else:
+            inside = len(box) == len(size) and all(0 <= start < stop <= n for (start, stop), n in zip(box, size))
         if not inside:
             raise FieldError(
                 f"{box} is not a box of units of {layer!r}",
                 f"for each of {len(size)} dimensions (start, stop) with 0 <= start < stop <= size, size {size}",
                 "give half-open ranges inside the layer's grid",
             )
+        return box
 
     @property
     def levels(self) -> tuple[str, ...]:
         """The outermost modules that the network runs one after the other, and ``"output"``: a table's rows."""
-        names = [name for name in self.layers if name.split(".")[0] != "output"]
+        names = [name for name in self.layers if name.partition("[")[0] != OUTPUT]
+        if not any(MODULE in name for name in names):  # else a module of that name is another
+            names = [name for name in names if not name.startswith(f"{OUTPUT}.")]
         outer = _outermost(names)
         while len(outer) == 1 and len(names) > 1:  # a wrapper round the real network
             names = [name for name in names if name != outer[0]]
@@ -138,7 +151,7 @@ class Field:
         Args:
             layers: names from `layers`; the network's outermost modules (`levels`) by default.
         """
-        return make_table(self, self.levels if layers is None else layers)
+        return make_table(self, self.levels if layers is None else [layers] if isinstance(layers, str) else layers)
 
     def to_json(self) -> dict[str, Any]:
         """The table, and what tiles need to know."""
@@ -189,14 +202,14 @@ class Field:
         >>> field(conv, (1, 64, 64)).window("output", ((10, 11), (0, 1)))
         ((8, 13), (0, 3))
         """
-        self._check_box(layer, box)
+        box = self._checked(layer, box)
         place = self._place(layer)
         spans = block_spans(self.graph.steps[place].shape, self.grid(layer), box)
         return image_box(trace(self.graph, place, spans), self.image)
 
     def receptive_field(self, layer: str, unit: Sequence[int]) -> Box:
         """The pixels that can influence one unit, cut to the image."""
-        return self.window(layer, tuple((index, index + 1) for index in unit))
+        return self.window(layer, tuple((place, place + 1) for place in _places(unit, "unit")))
 
     def influenced(self, layer: str, pixel: Sequence[int]) -> Box:
         """The reverse question: the smallest box of a layer's units that holds all which see a pixel.
@@ -206,9 +219,10 @@ class Field:
         >>> field(nn.MaxPool2d(2), (1, 8, 8)).influenced("output", (5, 2))
         ((2, 3), (1, 2))
         """
-        if len(pixel) != len(self.image) or not all(0 <= place < size for place, size in zip(pixel, self.image)):
-            raise FieldError(f"pixel {tuple(pixel)}", f"a pixel of an image of size {self.image}", "")
-        return tuple(self._seers(layer, d, tuple(pixel)) for d in range(len(self.image)))
+        at = _places(pixel, "pixel")
+        if len(at) != len(self.image) or not all(0 <= place < size for place, size in zip(at, self.image)):
+            raise FieldError(f"pixel {at}", f"a pixel of an image of size {self.image}", "")
+        return tuple(self._seers(layer, d, at) for d in range(len(self.image)))
 
     def _seers(self, layer: str, d: int, pixel: tuple[int, ...]) -> tuple[int, int]:
         """First and past-the-last index along dimension `d` of units that see a pixel, by halving."""
@@ -360,7 +374,15 @@ class Field:
         return halo_of(self.canvases[0], self.grid("output"), self.period)
 
 
+def _places(given: Sequence[int], what: str) -> tuple[int, ...]:
+    try:
+        return tuple(index(place) for place in given)
+    except TypeError as error:
+        expected = "whole numbers, one for each dimension of space"
+        raise FieldError(f"{what} {given!r}", expected, "give a tuple such as (32, 32)") from error
+
+
 def _outermost(names: Sequence[str]) -> list[str]:
     """Those that lie in no other module."""
-    paths = {name.partition("[")[0] for name in names}
+    paths = {name.partition("[")[0].removesuffix(MODULE) for name in names}
     return [name for name in names if not any(name.startswith(f"{path}.") for path in paths)]

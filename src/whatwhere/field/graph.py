@@ -7,11 +7,13 @@ Knows nothing of windows.
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from threading import RLock
 from typing import Any
 
 import torch
@@ -26,7 +28,10 @@ from torch.utils import _pytree as pytree
 from whatwhere.errors import FieldError
 from whatwhere.field.caches import put_back
 
-__all__ = ["OPERATOR", "Constant", "Graph", "Source", "Step", "constants", "export_graph", "numbers", "sources"]
+__all__ = [
+    "MODULE", "OPERATOR", "OUTPUT", "Constant", "Graph", "Source", "Step", "constants", "export_graph", "numbers",
+    "sources",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ class Graph:
 
     Attributes:
         layers: for each module path (and ``"output"``) the step that holds its result; ``"path[0]"``, ``"path[1]"`` for
-            a module that gives several; and for each operator that torch exported, by its name there: ``"%add_1"``.
+            a module that gives several, ``"output"``, ``"output[1]"`` where the network does; and for each operator
+            that torch exported, by its name there: ``"%add_1"``.
     """
 
     steps: tuple[Step, ...]
@@ -129,8 +135,20 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
     Raises:
         FieldError: the module cannot be exported: control flow on values, or a shape it does not take.
     """
+    with _EXPORTS:
+        return _exported(module, inputs, image, known)
+
+
+_EXPORTS = RLock()
+"""Held while torch.export follows a module: it keeps modes for all threads, as modules their flags."""
+_TELLS = logging.getLogger("torch._subclasses.fake_tensor")
+"""Where torch prints a traceback of what is told as an error."""
+
+
+def _exported(module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool]) -> Graph:
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
+    quiet, _TELLS.disabled = _TELLS.disabled, True
     try:
         with warnings.catch_warnings(), torch.no_grad(), put_back(module):
             warnings.simplefilter("ignore")  # of torch.export's own insides
@@ -143,6 +161,7 @@ def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Ca
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
+        _TELLS.disabled = quiet
         for part, flag in flags:
             part.training = flag
 
@@ -191,6 +210,10 @@ COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "float", "double", 
 """What hands on one value everywhere as that, beside views and what works element by element."""
 _PICKS = frozenset({"slice", "select", "narrow"})
 """Views of a part: the shape does not tell which."""
+OUTPUT = "output"
+"""Among layers, the network's own result; of several the first."""
+MODULE = " (module)"
+"""Ends the name of a module that is called as that, and is not it."""
 OPERATOR = "%"
 """What an operator's name begins with among layers, and in torch's own print of a graph."""
 DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
@@ -423,8 +446,9 @@ class _Reader:
         for path, places in inside.items():
             given = [place for place in places if any(path not in reader for reader in readers[place])]
             several = len(given) > 1
-            layers |= {f"{path}[{k}]" if several else path: place for k, place in enumerate(given or places[-1:])}
-        named = ("output" if k == 0 else f"output.{k}" for k in range(len(results)))
+            own = path if path != OUTPUT or given == results else f"{OUTPUT}{MODULE}"
+            layers |= {f"{own}[{k}]" if several else own: place for k, place in enumerate(given or places[-1:])}
+        named = (f"{OUTPUT}[{k}]" if k else OUTPUT for k in range(len(results)))
         for name, given_on in self.handed_on.items():
             if given_on in self.operators:
                 self.operators.setdefault(name, self.operators[given_on])

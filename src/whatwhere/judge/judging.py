@@ -80,10 +80,12 @@ class Judge:
             confidence: in their place, ``H x W``, the probability of the predicted class.
 
         Raises:
-            DataError: shapes differ, an id is no class, a name comes twice, or the probabilities are none.
+            DataError: shapes differ, an id is no class or no integer, a name comes twice, or the probabilities are no
+                probabilities.
         """
         if name in self._images:
             raise DataError(f"{name} was judged already", "each image once", "give each image its own name")
+        truth, prediction = np.asarray(truth), np.asarray(prediction)
         self._check_labels(name, truth, prediction)
         if probabilities is not None:
             self._check_probabilities(name, (self.classes.count, *truth.shape), probabilities)
@@ -128,6 +130,10 @@ class Judge:
                 "paint the image at its own size",
             )
         for what, labels in (("truth", truth), ("prediction", prediction[truth != VOID])):
+            if labels.dtype.kind not in "biu":
+                raise DataError(
+                    f"{name}: {what} of dtype {labels.dtype}", "class ids, which are integers", "take argmax first"
+                )
             present = np.unique(labels)
             strange = [int(i) for i in present if not 0 <= i < self.classes.count and (i != VOID or what != "truth")]
             if strange:

@@ -24,8 +24,8 @@ def v_rand(truth: Labels, prediction: Labels, membrane: int = 1, *, thin: bool =
     together in the prediction). A gap in a membrane merges two cells and costs much; a membrane one pixel off costs
     nothing. Predicted membrane is together with nothing.
 
-    After V^Rand of Arganda-Carreras et al. 2015 (doi 10.3389/fnana.2015.00142), over pairs of different pixels, as
-    ``1 - adapted_rand_error`` of scikit-image.
+    After V^Rand of Arganda-Carreras et al. 2015 (doi 10.3389/fnana.2015.00142), over pairs of different pixels:
+    ``1 - adapted_rand_error`` of scikit-image, were each pixel of predicted membrane a segment of its own.
 
     Args:
         truth, prediction: ``H x W`` class ids; void pixels of the truth are in no cell of it.

@@ -282,7 +282,7 @@ class Engine:
 
     def pads_otherwise(self, size: Pair) -> bool:
         """See :meth:`Geometry.pads_otherwise`."""
-        return self.geometry.pads_otherwise(size, lambda batch: self._two(self._eager, batch))
+        return self.geometry.pads_otherwise(size, lambda batch: self._two(self._reference, batch))
 
     @cached_property
     def footprint(self) -> Footprint:

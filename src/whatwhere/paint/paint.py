@@ -41,7 +41,8 @@ class PaintReport:
         overlap: the share of pixels computed more than once, in [0, 1).
         precision, device, backend: what it was computed in, on, and by.
         seconds: wall-clock time, reading and writing included.
-        exact: labels are those of the whole image in one piece, to float rounding.
+        exact: labels are those of the whole image in one piece, to float rounding; where a note says so, of the image
+            padded with zeros to the network's multiples.
         notes: what else is to be said (memory ran out, a network that sees everything).
         why: why that precision, where it is not the machine's.
     """

@@ -1,0 +1,35 @@
+"""What is switched for whatwhere's own work is as before afterwards, whatever other threads do."""
+
+from __future__ import annotations
+
+from threading import Barrier, Thread
+
+import torch
+
+from whatwhere.plain_torch import plain_torch
+
+
+def test_the_last_thread_puts_the_default_dtype_back() -> None:
+    inside, first_left = Barrier(2), Barrier(2)
+    seen: list[torch.dtype] = []
+
+    def work(leaves_first: bool) -> None:
+        with plain_torch():
+            inside.wait(30)
+            if not leaves_first:
+                first_left.wait(30)
+                seen.append(torch.get_default_dtype())
+        if leaves_first:
+            first_left.wait(30)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        threads = [Thread(target=work, args=(first,)) for first in (True, False)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [torch.float32]
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
