@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -49,10 +51,10 @@ from whatwhere.learn.run_folder import RunFolder, RunRecord
 from whatwhere.learn.state import Counters, State
 from whatwhere.learn.step import StepResult, rate_at, train_step
 from whatwhere.learn.train import train
-from whatwhere.learn.validate import collapsed, spread
+from whatwhere.learn.validate import collapsed, showing, spread, standing
 from whatwhere.learn.view import SilentView
 from whatwhere.network import build, load_model, pretrained_parameters, probe_machine
-from whatwhere.records import VOID
+from whatwhere.records import VOID, Classes
 
 RUNNING = Path(__file__).with_name("running.py")
 
@@ -1034,6 +1036,38 @@ def test_judged_images_are_spread_evenly(total: int, wanted: int) -> None:
     assert len(found) == min(total, wanted)
     assert found[0] == 0
     assert found[-1] == total - 1
+
+
+@given(st.lists(st.frozensets(st.integers(0, 3), min_size=1), min_size=1, max_size=12), st.integers(1, 12))
+def test_judged_images_show_every_class_if_they_can(present: list[frozenset[int]], wanted: int) -> None:
+    found = showing(present, wanted)
+    assert found == sorted(set(found))
+    assert len(found) == min(len(present), wanted)
+    shown, all_of_them = (frozenset().union(*some) for some in ((present[place] for place in found), present))
+    assert shown == all_of_them or wanted < len(all_of_them)
+
+
+def test_the_only_image_with_an_object_is_among_the_few_that_are_judged(disc_plan: Plan, tmp_path: Path) -> None:
+    masks = np.zeros((40, 40, 40), np.uint8)
+    masks[5, :9, :9] = 1
+    images = from_arrays([np.zeros((40, 40, 3), np.uint8)] * 40, list(masks), [*map(str, range(40))])
+    machine = probe_machine("cpu")
+    keeper = keep.Keeper(disc_plan, images, images.facts(), {}, RunFolder(tmp_path), machine, lambda _: None)
+    assert 5 in keeper._judged
+    assert keeper._drawn(keeper._judged) == 5
+
+
+def test_a_false_pixel_of_a_class_that_is_not_there_costs_what_a_pixel_costs() -> None:
+    truth, half, near = (np.zeros((40, 40), np.uint8) for _ in range(3))
+    truth[10:30], half[10:20], near[10:30] = 1, 1, 1
+    near[0, 0] = 2
+    classes = Classes(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)), ((0,), (1,), (2,)))
+    ranked = []
+    for painted in (half, near):
+        judge = Judge(classes, boundary=False)
+        judge.add("one", truth, painted)
+        ranked.append(standing(judge.result()))
+    assert ranked == pytest.approx([7 / 12, 1 - 1 / 1600], abs=1e-3)
 
 
 # -- weights from elsewhere --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from whatwhere.judge import Scores
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.run_folder import RunFolder
 from whatwhere.learn.state import State
-from whatwhere.learn.validate import collapsed, draw_preview, spread, validate
+from whatwhere.learn.validate import collapsed, draw_preview, showing, spread, standing, validate
 from whatwhere.network import Machine, Model, load_model, save_model
 from whatwhere.paint import Engine
 
@@ -46,9 +46,9 @@ class Keeper:
         say: Callable[[str], None],
     ) -> None:
         self._plan, self._images, self._seen = plan, images, seen
-        self._sizes = [one.pixels for one in facts]
+        self._sizes, self._present = [one.pixels for one in facts], [one.present for one in facts]
         self._folder, self._machine, self._say = folder, machine, say
-        self._judged = spread(len(images), _USUAL_IMAGES)
+        self._judged = showing(self._present, _USUAL_IMAGES)
         self._last = list(range(len(images)))
         self._field: Field | None = None
 
@@ -60,14 +60,14 @@ class Keeper:
             allowed = _SHARE * budget  # for all validations in between, one image of each to be drawn
             wanted = max(_FEWEST_IMAGES, int((allowed / counters.validations - ready) / each) - 1)
             counters.judged = min(len(self._images), wanted)
-            judged = spread(len(self._images), counters.judged)
-            often = int(allowed / (ready + pace * self._pixels([*judged, judged[0]])))
+            judged = showing(self._present, counters.judged)
+            often = int(allowed / (ready + pace * self._pixels([*judged, self._drawn(judged)])))
             counters.validations = max(1, min(counters.validations, often))
-        self._judged = spread(len(self._images), counters.judged)
+        self._judged = showing(self._present, counters.judged)
         # where nothing was judged before, there is nothing to compare with at the end
-        shown = [self._judged[0], *(self._judged if counters.validations > 1 else [])]
+        shown = [self._drawn(self._judged), *(self._judged if counters.validations > 1 else [])]
         afford = max(1, int((_LAST_SHARE * budget / 1.1 - pace * self._pixels(shown)) / each))
-        self._last = spread(len(self._images), max(len(self._judged) if counters.validations > 1 else 1, afford))
+        self._last = showing(self._present, max(len(self._judged) if counters.validations > 1 else 1, afford))
         if len(self._last) < len(self._images):
             self._say(
                 f"the last validation will judge {len(self._last)} of {len(self._images)} images, so that training has "
@@ -88,6 +88,10 @@ class Keeper:
                 break
         return ready, taken / self._pixels(indices)
 
+    def _drawn(self, indices: Sequence[int]) -> int:
+        """Of some images the one that a picture is made of: with most classes."""
+        return max(indices, key=lambda index: (len(self._present[index]), -index))
+
     def _pixels(self, indices: Sequence[int]) -> int:
         return sum(self._sizes[index] for index in indices)
 
@@ -103,9 +107,9 @@ class Keeper:
                 f"alarm at step {counters.step}: every pixel is painted {entry['collapsed']!r}; if this lasts, check "
                 "masks and mapping with whatwhere check, or lower learning_rate"
             )
-        draw_preview(engine, self._images, self._judged[0], self._folder.preview(counters.step))
-        if scores.mean_iou > counters.best_score:
-            counters.best_score, counters.best_step = scores.mean_iou, counters.step
+        draw_preview(engine, self._images, self._drawn(self._judged), self._folder.preview(counters.step))
+        if standing(scores) > counters.best_score:
+            counters.best_score, counters.best_step = standing(scores), counters.step
             save_model(model, self._folder.model, durable=True)  # as the checkpoint is, which remembers the score
         return entry
 
@@ -114,13 +118,13 @@ class Keeper:
         last = best = self._model(state)
         save_model(last, self._folder.last, durable=True)
         engine, known = self._engine(last), state.counters.best_score
-        if known >= 0 and known > validate(engine, self._images, self._judged).mean_iou:
+        if known >= 0 and known > standing(validate(engine, self._images, self._judged)):
             earlier = self._best(state)
             if earlier is not None:
                 best, engine = earlier, self._engine(earlier)
         scores = validate(engine, self._images, self._last)
         entry = self._noted(scores, state, best.training["step"])
-        draw_preview(engine, self._images, self._judged[0], self._folder.preview(entry["step"]))
+        draw_preview(engine, self._images, self._drawn(self._judged), self._folder.preview(entry["step"]))
         best.training |= {key: entry[key] for key in ("mean_iou", "iou", "validated")}
         save_model(best, self._folder.model, durable=True)
         return entry

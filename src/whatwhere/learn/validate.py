@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from whatwhere.judge.pictures import preview
 from whatwhere.paint import Engine, paint
 from whatwhere.writing import whole_file
 
-__all__ = ["collapsed", "draw_preview", "score", "spread", "validate"]
+__all__ = ["collapsed", "draw_preview", "score", "showing", "spread", "standing", "validate"]
 
 _ALL = 0.999
 """The share of pixels from which on a painting is of one class."""
@@ -57,6 +57,34 @@ def spread(total: int, wanted: int) -> list[int]:
     [0, 4, 9]
     """
     return sorted({round(place) for place in np.linspace(0, total - 1, min(wanted, total))})
+
+
+def showing(present: Sequence[Collection[int]], wanted: int) -> list[int]:
+    """As `spread`, by the classes that each image holds: so many that, if they can, show every class that any does.
+
+    >>> showing([{0}, {0}, {0}, {0, 1}, {0}], 2)
+    [0, 3]
+    """
+    evenly = spread(len(present), wanted)
+    missing = set().union(*present)
+    if missing <= set().union(*(present[index] for index in evenly)):
+        return evenly
+    chosen: list[int] = []
+    while missing and len(chosen) < wanted:
+        chosen.append(max(range(len(present)), key=lambda index: (len(missing.intersection(present[index])), -index)))
+        missing -= set(present[chosen[-1]])
+    rest = [index for index in range(len(present)) if index not in chosen]
+    return sorted([*chosen, *(rest[place] for place in spread(len(rest), wanted - len(chosen)))])
+
+
+def standing(scores: Scores) -> float:
+    """By which weights of one run are ranked: the mean IoU over the classes that the truth holds.
+
+    Of the same images these are always the same classes. In the mean over all that occur, a single pixel painted as a
+    class that the truth lacks adds a zero, and weights that paint nothing but background could not be beaten.
+    """
+    held = scores.confusion.sum(axis=1) > 0
+    return float(np.mean([scores.iou[name] for name, there in zip(scores.classes.names, held) if there] or [np.nan]))
 
 
 def collapsed(scores: Scores) -> str | None:
