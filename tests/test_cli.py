@@ -264,9 +264,12 @@ def test_a_plan_leaves_out_what_has_no_mask_and_can_be_read(discs: Path, tmp_pat
     for kind in ("images", "masks"):
         shutil.copytree(discs / "train" / kind, data / kind)
     (data / "masks" / "disc 03.png").unlink()
+    (data / "val.txt").write_text("disc 01\n")
     done = run_cli("plan", data, "-o", tmp_path / "plan.toml", "--epochs", 1, "--device", "cpu")
     assert done.code == 0, done.err
     assert f"whatwhere train '{data}' -o RUN" in done.out
+    assert "warning: 1 list of names that may say how to divide the images: lists are not read" in done.out
+    assert f"warnings about the data; which files, and what to do: whatwhere check '{data}'" in done.out
     plan = read_plan(tmp_path / "plan.toml")
     assert set(plan.split) == {"train", "val"}
     assert sum(map(len, plan.split.values())) == 9

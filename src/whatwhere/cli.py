@@ -429,12 +429,20 @@ def _keep(record: Any, json_file: Path | None) -> None:
         write_json(json_file, {"versions": versions()} | record.to_json())
 
 
+_WARNINGS = 3
+"""How many are told before training; `check` has them all."""
+
+
 def _tell_warnings(data: Path, found: Sequence[Findings]) -> None:
-    """That there are some; what they are says `check`."""
-    count = sum(findings.warnings for findings in found)
-    if count:
-        command = shlex.join(["whatwhere", "check", str(data)])
-        _out.print(f"\n{count} warning{'s' * (count != 1)} about the data; see: {command}")
+    """The first words of the first few; the rest says `check`."""
+    warnings = [item for findings in found for item in findings.items if item.severity == "warning"]
+    if warnings:
+        _out.print()
+        for item in warnings[:_WARNINGS]:
+            first = item.message.splitlines()[0]
+            _out.print(f"warning: {first if len(first) <= 200 else f'{first[:199]}…'}")
+        count, command = len(warnings), shlex.join(["whatwhere", "check", str(data)])
+        _out.print(f"{count} warning{'s' * (count != 1)} about the data; which files, and what to do: {command}")
 
 
 def _levels(text: str) -> tuple[int, ...] | None:

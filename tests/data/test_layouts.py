@@ -199,6 +199,30 @@ def test_what_to_do_with_other_layouts_is_told(names: list[str], remedy: str, tm
     assert told.value.remedy.startswith(remedy.replace("ROOT", str(tmp_path)))
 
 
+@pytest.mark.parametrize("name", ["train.txt", "ImageSets/Segmentation/val.txt", "splits/test.csv"])
+def test_lists_that_are_not_read_are_told_where_nothing_is_divided(name: str, tmp_path: Path) -> None:
+    for k in range(6):
+        save(tmp_path / f"images/{k}.png", photo(k))
+        save(tmp_path / f"masks/{k}.png", disc())
+    touch(tmp_path, name, "readme.txt", "splits/notes.txt")
+    (told,) = check(survey(find(tmp_path), workers=1)).of("lists")
+    assert told.files == (name,)
+    assert "move what they name into train/" in told.remedy
+    divided = tmp_path / "divided"
+    for side in ("train", "val"):
+        save(divided / side / "images/a.png", photo(len(side)))
+        save(divided / side / "masks/a.png", disc())
+    touch(divided, "train.txt")
+    assert not check(survey(find(divided), workers=1)).of("lists")
+
+
+@pytest.mark.parametrize("mask", ["{}.label", "{}.seg", "{}.gt", "{}_seg"])
+def test_masks_of_several_suffixes_are_their_images(mask: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/{k}.png" for k in COUNTED), *(f"masks/{mask.format(k)}.png" for k in COUNTED[::2]))
+    touch(tmp_path, *(f"masks/{k}_mask.png" for k in COUNTED[1::2]))
+    assert all(sample.mask for sample in find(tmp_path).splits["all"])
+
+
 def test_where_only_a_test_is_found_what_lies_beside_may_be_for_training(tmp_path: Path) -> None:
     for place in ("test", "learn"):
         save(tmp_path / place / "images/a.png", photo(len(place)))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from tiny_folders import disc, photo, save, write_folder
 
 from whatwhere.data.check import check
@@ -17,7 +18,7 @@ from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
 from whatwhere.data.likeness import _strips, alike, fingerprint, groups, twins
 from whatwhere.data.shapes import ClassShape
-from whatwhere.data.split import split
+from whatwhere.data.split import sources_of, split
 from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
@@ -285,6 +286,30 @@ def test_few_photographs_of_cats_are_alike() -> None:
     files = sorted((DATA / "cats/val/images").iterdir())
     prints = [fingerprint(np.asarray(Image.open(path))) for path in files]
     assert 2 <= len(twins(prints, range(len(prints)))) <= 4  # three known pairs
+
+
+def test_frames_of_a_moving_camera_stay_together_by_their_names() -> None:
+    """Along 6 streets of 8 frames each, that overlap and are not alike."""
+    prints = []
+    for street, frame in itertools.product(range(6), range(8)):
+        drawn = gaussian_filter(np.random.default_rng(street).normal(size=(96, 512)), 12)
+        image = 128 + 40 / drawn.std() * drawn[:, 10 * frame : 10 * frame + 96, None]
+        prints.append(fingerprint(image.clip(0, 255).astype(np.uint8)))
+    assert not any(are_alike(*pair) for pair in pairwise(prints))
+    names = [f"street {street}_{frame + 8}" for street, frame in itertools.product("abcdef", range(8))]
+    sources = [name[: len("street a_")] for name in names]
+    assert sources_of(names, prints) == sources
+    folder, seen = _survey([(True,)] * 48, prints)
+    files = tuple(replace(file, name=name) for file, name in zip(seen.files, names))
+    samples = tuple(replace(sample, name=name) for sample, name in zip(folder.splits["all"], names))
+    train, val = sides(split(replace(folder, splits={"all": samples}), replace(seen, files=files)))
+    assert len(val) == 8
+    assert not {name[:9] for name in train} & {name[:9] for name in val}
+
+    numbered = [prints[place * 11 % 48] for place in range(48)]
+    assert set(sources_of(names, numbered)) == {""}, "where numbers only count"
+    assert set(sources_of([f"{name} left" for name in names], prints)) == {""}
+    assert set(sources_of(names[:32], prints[:32])) == {""}, "too few to divide by"
 
 
 @pytest.mark.parametrize("patients", [3, 8])

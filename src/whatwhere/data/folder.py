@@ -15,7 +15,7 @@ from pathlib import Path
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
 from whatwhere.data.layouts import LAYOUT, no_pairs, remedy
 from whatwhere.data.mapping import read_classes
-from whatwhere.data.names import Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
+from whatwhere.data.names import LISTS, Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 
@@ -57,8 +57,8 @@ class Folder:
         lone_masks: masks without an image.
         ignored: files beside images and masks that are no images by their ending.
         beside: folders named like a split that hold no pair, or lie beside one; folders with images beside a pair, and
-            with a pair beside train, val and test; and in an images folder that is divided so the folders and images
-            which are in none.
+            with a pair beside train, val and test; lists named like a split, where nothing is divided; and in an
+            images folder that is divided so the folders and images which are in none.
         named: an image and its mask whose names differ, where pairs were found by what differs among the names of
             images, and of masks.
     """
@@ -238,10 +238,17 @@ def _beside(root: Path) -> tuple[Path, ...]:
         return *lone, *(other for place, found in pairs.items() if found for other in _others(place, found))
     others = tuple(other for other in _others(root, pair) if other not in named)
     if "train" not in (inner := _split_folders(pair[0])):
-        return *named, *others
+        return *named, *others, *_lists(root)
     entries = (entry for entry in sorted(pair[0].iterdir()) if not hidden(entry.name))
     loose = (one for one in entries if one.name not in inner.values() and (one.is_dir() or _is_image(one)))
     return *named, *others, *loose
+
+
+def _lists(root: Path) -> list[Path]:
+    """Files named like a split, as PASCAL VOC's lists of names."""
+    places = (root, root / "splits", root / "ImageSets", root / "ImageSets/Segmentation")
+    found = (path for place in places if place.is_dir() for path in sorted(place.iterdir()))
+    return [path for path in found if path.suffix.lower() in LISTS and split_of(path.stem)]
 
 
 def _holds_a_pair(place: Path) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["ALIKE", "alike", "fingerprint", "groups", "twins", "uprightness"]
+__all__ = ["ALIKE", "alike", "fingerprint", "groups", "likeness", "twins", "uprightness"]
 
 ALIKE = 0.96
 """Correlation of fingerprints, less uneven light, from which two images count as near duplicates.
@@ -70,6 +70,18 @@ def alike(prints: Sequence[bytes]) -> list[list[int]]:
         if len(apart):
             part = _parts(len(prints), apart)[part]
     return _members(part)
+
+
+def likeness(prints: Sequence[bytes], pairs: Sequence[tuple[int, int]]) -> float:
+    """The mean correlation of pairs of images, less uneven light, from -1 to 1; 0 if none of them shows anything."""
+    shown = [pair for pair in pairs if all(prints[place] for place in pair)]
+    if not shown:
+        return 0.0
+    ones, others = (
+        _without_shading(np.stack([np.frombuffer(prints[pair[side]], np.float16).astype(np.float64) for pair in shown]))
+        for side in (0, 1)
+    )
+    return float((ones * others).sum(1).mean())
 
 
 def _strips(prints: Sequence[bytes]) -> Iterator[NDArray[np.intp]]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 
-__all__ = ["Sample", "bare", "hidden", "pair_by_cores", "pair_by_names", "split_of"]
+__all__ = ["LISTS", "Sample", "bare", "hidden", "pair_by_cores", "pair_by_names", "split_of"]
 
 _Path = TypeVar("_Path", bound=PurePath)
 
@@ -20,9 +20,14 @@ _SPLIT = re.compile(
 )
 """Maybe of a year, as COCO's; what is called trainval is to be divided by whoever trains."""
 _MASK_SUFFIXES = (
-    "_mask", "-mask", " mask", ".mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt", "_l",
+    "_mask", "-mask", " mask", ".mask", "_masks", "_label", ".label", "_labels", "_seg", ".seg", "_segmentation",
+    "_gt", ".gt", "_l",
 )  # fmt: skip
 """In any case: ISIC writes _segmentation, CamVid _L."""
+
+
+LISTS = (".csv", ".txt")
+"""Endings of lists of names, which are not read."""
 
 
 @dataclass(frozen=True)

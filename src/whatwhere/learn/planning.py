@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from whatwhere.data.augment import Augmentation
-from whatwhere.data.facts import Survey
+from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.findings import many, percent
-from whatwhere.data.split import folders_of
+from whatwhere.data.split import folders_of, sources_of
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
 from whatwhere.learn.sizes import Reasoned, all_pixels, depth_of, hurried, sizes_of, small_crops, typical_side
@@ -172,7 +172,19 @@ def _split(survey: Survey) -> Reasoned[dict[str, tuple[str, ...]]]:
         said += "; of some folders there are images on both sides: if each is a patient or a plate, scores are too good"
     elif len(train | val) > 1:
         said += "; the images of each folder are on one side"
+    elif survey.parted:
+        said += _sources_text([f for f in survey.files if f.split in ("train", "val") and f.usable])
     return split, said
+
+
+def _sources_text(files: Sequence[FileSurvey]) -> str:
+    """Where names number frames of several sources how many these are, if none is on both sides."""
+    sources = sources_of(
+        [file.name for file in files], [file.image.fingerprint if file.image else b"" for file in files]
+    )
+    train, val = ({one for one, file in zip(sources, files) if file.split == side} - {""} for side in ("train", "val"))
+    apart = train | val and not train & val
+    return f"; the frames of each of {len(train | val)} sources, by name, are on one side" if apart else ""
 
 
 def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
@@ -276,8 +288,9 @@ def _augmentation(survey: Survey, normalisation: Normalisation, reasons: dict[st
     if sides:
         reasons["augmentation.rotation"] = "classes that differ by their side: only small turns"
     elif upright:
+        seen = "photographs" if survey.photographs else "images that agree on which way is up"
         reasons["augmentation.rotation"] = (
-            "photographs: up is up, so only small turns and left-right mirroring; if it is not (seen from above, under "
+            f"{seen}: up is up, so only small turns and left-right mirroring; if it is not (seen from above, under "
             "a microscope), set rotation = 180, quarter_turns and flip_vertical"
         )
     else:

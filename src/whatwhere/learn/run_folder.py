@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from whatwhere.data.findings import many
 from whatwhere.errors import OutputError, TrainingError, in_a_line
 from whatwhere.lock import alone
 from whatwhere.writing import left_behind, to_json, whole_file
@@ -191,7 +192,7 @@ class RunRecord:
     def __str__(self) -> str:
         scores = ", ".join(f"{name} {_shown(value)}" for name, value in self.iou.items())
         return (
-            f"mean IoU {_shown(self.mean_iou)} on {self.images} validation images ({scores})\n"
+            f"mean IoU {_shown(self.mean_iou)} on {many(self.images, 'validation image')} ({scores})\n"
             f"{self.steps} steps in {self.seconds:.0f} s, {self.images_per_second:.1f} images/s, "
             f"{self.waiting_share:.1%} of the time waiting for data, peak memory {self.peak_memory / 2**30:.1f} GiB\n"
             f"model: {RunFolder(self.folder).model}"

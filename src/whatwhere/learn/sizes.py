@@ -18,6 +18,7 @@ from whatwhere.learn.plan import NetworkPlan, TrainingPlan
 from whatwhere.network import Machine, UNet, cost
 
 __all__ = [
+    "NARROWEST",
     "Reasoned",
     "all_pixels",
     "depth_of",
@@ -33,6 +34,7 @@ Reasoned = tuple[T, str]
 
 _WIDTHS = (64, 32, 16, 8)
 """Matrix units work in blocks of 32 channels: 24 cost nearly as much as 32, and 48 as 64; others in blocks of 8."""
+NARROWEST = _WIDTHS[-1]
 _FEW_CLASSES = 4
 """More classes than these are told apart less well by the narrowest network than by the next, if that sees enough."""
 _NARROW_SPEED = 0.5
@@ -211,7 +213,7 @@ def _width(
 
     def seen_by(width: int) -> float:
         """The crops that a network of this width sees in the time."""
-        speed = _speed(machine) * (_NARROW_SPEED if width == _WIDTHS[-1] else 1)
+        speed = _speed(machine) * (_NARROW_SPEED if width == NARROWEST else 1)
         return seconds * speed / _work(survey.normalisation().channels, count, width, depth, crop, encoder)
 
     enough = count > _FEW_CLASSES and seen_by(_WIDTHS[-2]) >= _CROPS_LEAST / 2
@@ -220,7 +222,8 @@ def _width(
     seen = seen_by(width)
     few = f" (enough for few images: all pixels {_PASSES_WANTED} times)" if wanted < _CROPS_WANTED else ""
     what = f"the widest that sees {wanted:,} crops{few} in time" if seen >= wanted else "the narrowest"
-    return (width, f"{what}; it will see about {seen:,.0f} of {crop} px"), width == widths[-1] and seen < _CROPS_LEAST
+    said = f"{what}; it will see about {seen:,.0f} crops of {crop} px"
+    return (width, said), width == widths[-1] and seen < _CROPS_LEAST
 
 
 def hurried(survey: Survey, machine: Machine, network: NetworkPlan, training: TrainingPlan) -> bool:

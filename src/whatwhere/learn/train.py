@@ -36,6 +36,7 @@ from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.recorded import recorder_for
 from whatwhere.learn.run_folder import RunFolder, RunRecord
+from whatwhere.learn.sizes import NARROWEST
 from whatwhere.learn.state import State
 from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimizer, rate_at, set_rate, train_step
 from whatwhere.learn.view import SilentView, TrainingView
@@ -431,7 +432,9 @@ class _Trainer:
                 "give it more --time",
             )
         if self.state.counters.step < _FEW_STEPS:
-            asked, more = self.plan.training.time, "--time, or a smaller width in the plan"
+            asked, more = self.plan.training.time, "--time"
+            if self.plan.network.width > NARROWEST:
+                more += ", or a smaller width in the plan"
             if not asked:
                 asked, more = f"{self.plan.training.epochs:g} epochs", "--epochs"
             self.view.say(
