@@ -648,6 +648,20 @@ def test_where_time_is_short_crops_are_as_small_as_objects_allow(tmp_path: Path,
     assert ("time for too few" in hurried.reasons["training.crop"]) == (crop < 256)
 
 
+@pytest.mark.parametrize(("thick", "depth"), [(3, 3), (9, 4)])
+def test_of_thin_lines_alone_the_thickness_says_how_deep(thick: int, depth: int, tmp_path: Path) -> None:
+    """Cracks from rim to rim, which are as long as the image, ask for little context, and for small crops."""
+    rng = np.random.default_rng(0)
+    masks = [np.zeros((600, 800), bool) for _ in range(6)]
+    for mask in masks:
+        for column in rng.integers(20, 200, 4).cumsum():
+            mask[:, column : column + thick] = True
+    images = [rng.integers(0, 255, mask.shape, np.uint8) for mask in masks]
+    made = verbs.plan(write_arrays(images, masks, tmp_path), time="1s", device="cpu")
+    assert (made.network.depth, made.training.crop) == (depth, 128)
+    assert f"lines of 'foreground' are typically {thick} px thick" in made.reasons["network.depth"]
+
+
 @pytest.mark.usefixtures("surveyed_once")
 def test_many_classes_take_small_crops_and_the_narrowest_network_only_where_time_is_very_short(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

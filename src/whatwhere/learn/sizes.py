@@ -49,6 +49,8 @@ _CROPS_LEAST, _PASSES_WANTED = 8000, 100
 _SMALL_CROP = 128
 """No crop is made smaller than this because time is short."""
 _NO_OBJECTS = "no class has separate objects, so a quarter of the image is taken"
+_AROUND = 12
+"""Times their thickness that is to be seen of thin lines, where there is nothing else to see whole."""
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
 _SPEED = {
@@ -103,18 +105,25 @@ def receptive_field(depth: int) -> int:
 
 
 def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned[float]:
-    """The extent of the typical object: not of what fills the image, nor of thin nets, which need little context."""
+    """The extent of the typical object, not of what fills the image; of thin lines alone some times their thickness."""
     assert survey.classes is not None
     found: list[tuple[float, str, bool]] = []
+    lines: list[tuple[float, str]] = []
+    pixels = survey.class_pixels()
     for class_id in asked:
         name = survey.classes.names[class_id]
         each, extents = (survey.object_extents(class_id, by_area=by_area) for by_area in (False, True))
         thickness = survey.thickness(class_id)
-        if each is None or extents is None or extents.median >= 0.9 * side:
+        if each is None or extents is None:
             continue
         if thickness is not None and thickness.median < extents.median / 15:
-            continue
-        found.append((extents.median, name, each.count > 1))
+            if pixels[class_id] < max(pixels):  # what lies between lines may be narrow too
+                lines.append((thickness.median, name))
+        elif extents.median < 0.9 * side:
+            found.append((extents.median, name, each.count > 1))
+    if not found and lines:
+        thick, name = max(lines)
+        return _AROUND * thick, f"lines of {name!r} are typically {thick:.0f} px thick, and need little context"
     if not found:
         return side / 4, _NO_OBJECTS
     extent, name, recurs = max(found)

@@ -426,7 +426,7 @@ class _Trainer:
             if self.world.leads:
                 self.folder.abandon()
             raise TrainingError(
-                f"no step was made in {self.plan.training.time}: reading the images and preparing took "
+                f"no step was made in {self.plan.training.time}: reading the images and trying a few steps took "
                 f"{self.state.counters.begun:.0f} s, and judging at the end takes {self.reserve:.0f} s",
                 "time to learn beside",
                 "give it more --time",
