@@ -303,7 +303,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 # -- interrupted -------------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_exits_with_130_and_the_run_goes_on(discs: Path, disc_plan: Plan, tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_the_run_goes_on(discs: Path, disc_plan: Plan, tmp_path: Path, run_cli: Cli) -> None:
     from dataclasses import replace
 
     plan = write_plan(replace(disc_plan, training=replace(disc_plan.training, epochs=40.0)), tmp_path / "plan.toml")
@@ -325,6 +325,6 @@ def test_ctrl_c_exits_with_130_and_the_run_goes_on(discs: Path, disc_plan: Plan,
     assert "Traceback" not in err
     kept = (run / "plan.toml").read_text("utf-8")
     (run / "plan.toml").write_text(kept.replace("epochs = 40.0", "epochs = 0.2"), "utf-8")
-    done = python("-m", "whatwhere", "train", discs, "-o", run, "--resume", "-q")
-    assert done.returncode == 0, done.stderr
-    assert "going on from step" in done.stdout
+    done = run_cli("train", discs, "-o", run, "--resume", "-q")
+    assert done.code == 0, done.err
+    assert "going on from step" in done.out

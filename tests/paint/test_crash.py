@@ -78,9 +78,9 @@ def geotiff(path: Path, image: np.ndarray) -> None:
 KINDS = {"a.png": png, "a.tif": tiff, "a.zarr": plain_zarr, "ome.zarr": ome_zarr, "geo.tif": geotiff}
 
 
-def _but_slowly(name: str) -> list[Any]:
-    """All kinds; one of the two that are folders of chunks is tried among the slow tests."""
-    return [pytest.param(kind, marks=pytest.mark.slow) if kind == name else kind for kind in KINDS]
+def _but_slowly(*names: str) -> list[Any]:
+    """All kinds; of two that are written alike, folders of chunks or TIFFs, one is tried among the slow tests."""
+    return [pytest.param(kind, marks=pytest.mark.slow) if kind in names else kind for kind in KINDS]
 
 
 def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -92,7 +92,7 @@ def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("name", _but_slowly("a.zarr"))
+@pytest.mark.parametrize("name", _but_slowly("a.zarr", "a.tif"))
 def test_killed_at_changes_of_the_disk(
     name: str, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +112,7 @@ def test_killed_at_changes_of_the_disk(
     assert moments > 10
 
 
-@pytest.mark.parametrize("name", _but_slowly("ome.zarr"))
+@pytest.mark.parametrize("name", _but_slowly("ome.zarr", "geo.tif"))
 def test_killed_while_a_painting_is_replaced(
     name: str, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
