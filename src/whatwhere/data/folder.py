@@ -246,8 +246,10 @@ def _beside(root: Path) -> tuple[Path, ...]:
 
 def _lists(root: Path) -> list[Path]:
     """Files named like a split, as PASCAL VOC's lists of names."""
-    places = (root, root / "splits", root / "ImageSets", root / "ImageSets/Segmentation")
-    found = (path for place in places if place.is_dir() for path in sorted(place.iterdir()))
+    found: list[Path] = []
+    for place in (root, root / "splits", root / "ImageSets", root / "ImageSets/Segmentation"):
+        with suppress(OSError):  # what is not there, or can't be looked into
+            found += sorted(place.iterdir())
     return [path for path in found if path.suffix.lower() in LISTS and split_of(path.stem)]
 
 
