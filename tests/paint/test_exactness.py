@@ -422,6 +422,20 @@ def test_what_is_no_painting_is_said_before_anything_is_painted(answer: Any, wor
         paint(model_of(Answers(answer)), picture(40, 50))
 
 
+def test_what_the_caller_has_switched_changes_nothing() -> None:
+    model, image = model_of(unet()), picture(90, 75)
+    usual = paint(model, image, tile=64).labels
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            engine = Engine(model)
+            for _ in range(2):
+                np.testing.assert_array_equal(paint(engine, image, tile=64).labels, usual)
+        np.testing.assert_array_equal(paint(engine, image, tile=64).labels, usual)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_network_that_pads_in_its_own_way_gets_a_whole_image_as_it_is() -> None:
     torch.manual_seed(0)
     engine = Engine(model_of(Mirrored(UNet(3, 3, width=4, depth=2, padding="valid"))), "float32")

@@ -28,6 +28,7 @@ from whatwhere.paint.geometry import Geometry, Pair
 from whatwhere.paint.memory import Footprint, peak_bytes
 from whatwhere.paint.verdicts import Verdicts
 from whatwhere.paint.verify import agreement, difference, spread
+from whatwhere.plain_torch import plain_torch
 
 if TYPE_CHECKING:
     from whatwhere.field import Field
@@ -83,6 +84,7 @@ class Engine:
         ModelError: a network that can't be run, or gives probabilities; a model of one class.
     """
 
+    @plain_torch()
     def __init__(
         self,
         model: Model,

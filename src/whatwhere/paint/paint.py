@@ -22,6 +22,7 @@ from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import ArraySource, Source
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.work import Painted, Progress, Sink, paint_tiles, read_tile
+from whatwhere.plain_torch import plain_torch
 
 __all__ = ["PaintReport", "Painting", "paint", "paint_source", "report_of", "with_room"]
 
@@ -122,6 +123,7 @@ class ArraySink:
             self.probabilities[:, y0:y1, x0:x1] = shares if self._kept is None else self._kept(shares)
 
 
+@plain_torch()
 def paint(
     model: Model | Engine,
     image: NDArray[Any] | Source,
