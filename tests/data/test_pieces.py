@@ -123,7 +123,7 @@ def test_thin_structures_leave_the_question_open(tmp_path: Path) -> None:
 
 
 def test_classes_that_could_not_be_asked_count_too(tmp_path: Path) -> None:
-    """Filled squares, and a thing of another class that is too thin for pieces and 64 px long: it decides the depth."""
+    """Filled squares, and a line of another class that is too thin for pieces: it decides the depth."""
     pairs = []
     for image, labels in squares(True, side=24):
         labels[90:92, 10:80] = 2
@@ -131,5 +131,6 @@ def test_classes_that_could_not_be_asked_count_too(tmp_path: Path) -> None:
     made = plan(folder_of(pairs, tmp_path), epochs=1)
     told = made.reasons["network.depth"]
     assert "asked of class 0 and class 1" in told
-    assert "little context" not in told
-    assert "no class has separate objects" in told, "thin nets say nothing of context"
+    assert "filled shapes" not in told
+    assert "lines of 'class 2' are typically 1 px thick" in told, "measured along the middle"
+    assert made.network.depth == 3

@@ -286,7 +286,6 @@ ZOO: tuple[Specimen, ...] = (
     Specimen("self-attention", SelfAttention, (1, 16, 16), bounded=False),
     Specimen("window attention", WindowAttention, (1, 16, 16)),
     Specimen("window attentions in a row", lambda: S(WindowAttention(), nn.Conv2d(4, 1, 3, padding=1), WindowAttention()), (1, 24, 24)),
-    Specimen("window attention at two levels", lambda: S(WindowAttention(), nn.Conv2d(4, 1, 2, 2), WindowAttention(), nn.Conv2d(4, 1, 3, padding=1)), (1, 48, 48)),
     Specimen("shifted window attention", lambda: WindowAttention(2), (1, 16, 16), bounded=False),
     Specimen("ConvNeXt block", ConvNeXt, (1, 48, 48)),
     Specimen("instance norm", lambda: S(nn.Conv2d(1, 2, 3, padding=1), nn.InstanceNorm2d(2, affine=True), nn.Conv2d(2, 1, 1)), (1, 12, 12), bounded=False),

@@ -498,14 +498,16 @@ def uninterrupted(disc_plan: Plan, sets: Any, tmp_path_factory: pytest.TempPathF
     return out
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_a_run_goes_on_to_the_same_weights(
-    discs: Path, uninterrupted: Path, tmp_path: Path
+    times: int, discs: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     whole = read_plan(uninterrupted / "plan.toml")
     last = round(whole.training.epochs * 8)
     out, plan_file = tmp_path / "run", write_plan(whole, tmp_path / "plan.toml")
     moment = random.Random(3)
     kills = [(moment.randint(1, 6), moment.uniform(0, 0.1)), (moment.randint(8, last - 2), moment.uniform(0, 0.3))]
+    kills = kills[-times:]
     for number, (step, delay) in enumerate(kills):
         resume = ["--resume"] if number else []
         command = [sys.executable, RUNNING, discs, plan_file, out, "--kill", str(step), str(delay), *resume]

@@ -119,7 +119,9 @@ EXACT: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "again" in name else name for name in EXACT]
+)
 def test_tiles_that_are_the_whole_image_s_are_called_exact(name: str) -> None:
     torch.manual_seed(0)
     image = picture(196, 224)

@@ -49,8 +49,9 @@ _CROPS_LEAST, _PASSES_WANTED = 8000, 100
 _SMALL_CROP = 128
 """No crop is made smaller than this because time is short."""
 _NO_OBJECTS = "no class has separate objects, so a quarter of the image is taken"
-_AROUND = 12
-"""Times their thickness that is to be seen of thin lines, where there is nothing else to see whole."""
+_AROUND, _LEAST = 12, 3
+"""Times their thickness that is to be seen of thin lines, where there is nothing else to see whole; as if they were of
+so many px at least, as the thinnest that were tried."""
 _FILLED = 0.98
 """Share of small pieces that tell their class from which on objects count as filled."""
 _SPEED = {
@@ -123,7 +124,8 @@ def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned
             found.append((extents.median, name, each.count > 1))
     if not found and lines:
         thick, name = max(lines)
-        return _AROUND * thick, f"lines of {name!r} are typically {thick:.0f} px thick, and need little context"
+        said = f"lines of {name!r} are typically {thick:.0f} px thick, and need little context"
+        return _AROUND * max(_LEAST, thick), said
     if not found:
         return side / 4, _NO_OBJECTS
     extent, name, recurs = max(found)
