@@ -205,7 +205,9 @@ def test_lists_that_are_not_read_are_told_where_nothing_is_divided(name: str, tm
         save(tmp_path / f"images/{k}.png", photo(k))
         save(tmp_path / f"masks/{k}.png", disc())
     touch(tmp_path, name, "readme.txt", "splits/notes.txt")
-    (told,) = check(survey(find(tmp_path), workers=1)).of("lists")
+    found = survey(find(tmp_path), workers=1)
+    assert not found.beside, "what is not read is no folder of masks that may be meant"
+    (told,) = check(found).of("lists")
     assert told.files == (name,)
     assert "move what they name into train/" in told.remedy
     divided = tmp_path / "divided"

@@ -16,9 +16,9 @@ from tiny_folders import disc, photo, save, write_folder
 from whatwhere.data.check import check
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
-from whatwhere.data.likeness import _strips, alike, fingerprint, groups, twins
+from whatwhere.data.likeness import _strips, alike, fingerprint, groups, likeness, twins
 from whatwhere.data.shapes import ClassShape
-from whatwhere.data.split import sources_of, split
+from whatwhere.data.split import _OVERLAP, sources_of, split
 from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
@@ -278,6 +278,19 @@ def test_groups_are_the_connected_parts(count: int, data: st.DataObject) -> None
     parts = groups(count, np.array(pairs, np.intp).reshape(-1, 2))
     assert sorted(member for part in parts for member in part) == list(range(count))
     assert all(any({i, j} <= set(part) for part in parts) for i, j in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not beside the project")
+def test_neighbours_of_a_driving_video_are_more_alike_than_other_frames_and_photographs_are_not() -> None:
+    """What takes numbered images for frames of a moving camera."""
+    more = []
+    for name, step in (("camvid", 1), ("cats", 7)):
+        files = sorted((DATA / name / "train/images").iterdir())[: 60 * step : step]
+        prints = [fingerprint(np.asarray(Image.open(path).convert("RGB"))) for path in files]
+        near, far = ([(k, k + gap) for k in range(len(prints) - gap)] for gap in (1, 30))
+        more.append(likeness(prints, near) - likeness(prints, far))
+    assert more[0] > _OVERLAP > 5 * abs(more[1])
 
 
 @pytest.mark.slow

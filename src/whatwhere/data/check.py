@@ -40,6 +40,7 @@ _CHECKS = (
     images.bits,
     images.ignored,
     images.beside,
+    images.lists,
     images.sizes,
     masks.classes,
     masks.objects,

@@ -153,7 +153,7 @@ class Survey:
         classes: from ``classes.toml`` or inferred; None when they could not be.
         mapping_error: why they could not be.
         declared: whether the classes come from ``classes.toml``.
-        lone_masks, ignored, beside, named: as in `Folder`, relative to the root.
+        lone_masks, ignored, beside, named, lists: as in `Folder`, relative to the root.
         parted: the folder did not come divided into train and val.
     """
 
@@ -166,6 +166,7 @@ class Survey:
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
     parted: bool = False
 
     @cached_property

@@ -15,7 +15,7 @@ from pathlib import Path
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
 from whatwhere.data.layouts import LAYOUT, no_pairs, remedy
 from whatwhere.data.mapping import read_classes
-from whatwhere.data.names import LISTS, Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
+from whatwhere.data.names import Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
 
@@ -37,6 +37,7 @@ _MASKS = (
     "ground_truth", "gt", "labelstr",
 )  # fmt: skip
 """In any case; those in ..tr are nnU-Net's."""
+_LISTS = (".csv", ".txt")
 _VESSELS = re.compile(r"(\d(st|nd|rd)_)?manual\d*|vessels?([ _-].*)?")
 """As DRIVE, HRF and LES-AV call the masks of the eye's vessels, beside which mask/ is a folder of fields of view."""
 
@@ -57,10 +58,11 @@ class Folder:
         lone_masks: masks without an image.
         ignored: files beside images and masks that are no images by their ending.
         beside: folders named like a split that hold no pair, or lie beside one; folders with images beside a pair, and
-            with a pair beside train, val and test; lists named like a split, where nothing is divided; and in an
-            images folder that is divided so the folders and images which are in none.
+            with a pair beside train, val and test; and in an images folder that is divided so the folders and images
+            which are in none.
         named: an image and its mask whose names differ, where pairs were found by what differs among the names of
             images, and of masks.
+        lists: files of names that are called like a split, where nothing is divided.
     """
 
     root: Path
@@ -70,6 +72,7 @@ class Folder:
     ignored: tuple[Path, ...] = field(default=())
     beside: tuple[Path, ...] = field(default=())
     named: tuple[Path, ...] = field(default=())
+    lists: tuple[Path, ...] = field(default=())
 
     def pairs(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split that have a mask; empty when there is no such split."""
@@ -139,7 +142,8 @@ def _find(root: Path) -> Folder:
         splits[split] = samples
         lone += left
         ignored += other + other_masks
-    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored), _beside(root), tuple(named))
+    lists = _lists(root) if "all" in splits else ()
+    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored), _beside(root), tuple(named), lists)
     if not any(folder.pairs(split) for split in splits):
         alone = [sample.image for samples in splits.values() for sample in samples]
         raise no_pairs(root, triples[0][1:], alone, lone, ignored, folder.beside)
@@ -238,19 +242,19 @@ def _beside(root: Path) -> tuple[Path, ...]:
         return *lone, *(other for place, found in pairs.items() if found for other in _others(place, found))
     others = tuple(other for other in _others(root, pair) if other not in named)
     if "train" not in (inner := _split_folders(pair[0])):
-        return *named, *others, *_lists(root)
+        return *named, *others
     entries = (entry for entry in sorted(pair[0].iterdir()) if not hidden(entry.name))
     loose = (one for one in entries if one.name not in inner.values() and (one.is_dir() or _is_image(one)))
     return *named, *others, *loose
 
 
-def _lists(root: Path) -> list[Path]:
+def _lists(root: Path) -> tuple[Path, ...]:
     """Files named like a split, as PASCAL VOC's lists of names."""
     found: list[Path] = []
     for place in (root, root / "splits", root / "ImageSets", root / "ImageSets/Segmentation"):
         with suppress(OSError):  # what is not there, or can't be looked into
             found += sorted(place.iterdir())
-    return [path for path in found if path.suffix.lower() in LISTS and split_of(path.stem)]
+    return tuple(path for path in found if path.suffix.lower() in _LISTS and split_of(path.stem))
 
 
 def _holds_a_pair(place: Path) -> bool:

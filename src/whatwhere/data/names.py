@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 
-__all__ = ["LISTS", "Sample", "bare", "hidden", "pair_by_cores", "pair_by_names", "split_of"]
+__all__ = ["Sample", "bare", "hidden", "pair_by_cores", "pair_by_names", "split_of"]
 
 _Path = TypeVar("_Path", bound=PurePath)
 
@@ -24,10 +24,6 @@ _MASK_SUFFIXES = (
     "_gt", ".gt", "_l",
 )  # fmt: skip
 """In any case: ISIC writes _segmentation, CamVid _L."""
-
-
-LISTS = (".csv", ".txt")
-"""Endings of lists of names, which are not read."""
 
 
 @dataclass(frozen=True)

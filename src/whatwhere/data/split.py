@@ -91,7 +91,7 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     if max(map(len, copies)) <= len(files) // 2:
         together = copies
     names = [file.name for file in files]
-    folders = _by_folder(names) or _gathered(sources_of(names, prints))
+    folders = _gathered(folders_of(names)) or _gathered(sources_of(names, prints))
     for bound in (_joined(len(files), (*together, *folders)), folders) if folders else (together,):
         if max(map(len, bound)) <= len(files) // 2:
             together = bound
@@ -131,11 +131,6 @@ def folders_of(names: Sequence[str]) -> list[str]:
     outermost = [name.partition("/")[0] if "/" in name else "" for name in names]
     enough = len(set(outermost) - {""}) >= _ENOUGH_FOLDERS
     return outermost if enough else [name.rpartition("/")[0] for name in names]
-
-
-def _by_folder(names: Sequence[str]) -> list[list[int]]:
-    """The places of names in one folder, a list a folder; empty where there are too few folders to divide by."""
-    return _gathered(folders_of(names))
 
 
 def _gathered(named: Sequence[str]) -> list[list[int]]:

@@ -84,6 +84,7 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         ignored=tuple(relative(path, folder.root) for path in folder.ignored),
         beside=tuple(relative(path, folder.root) for path in folder.beside),
         named=tuple(relative(path, folder.root) for path in folder.named),
+        lists=tuple(relative(path, folder.root) for path in folder.lists),
     )
 
 

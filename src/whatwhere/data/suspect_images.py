@@ -12,7 +12,7 @@ from pathlib import PurePath
 from whatwhere.data.facts import FileSurvey, ImageFacts, Quantiles, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
 from whatwhere.data.likeness import twins
-from whatwhere.data.names import LISTS, bare, split_of
+from whatwhere.data.names import bare, split_of
 
 __all__ = [
     "beside",
@@ -22,6 +22,7 @@ __all__ = [
     "few",
     "ignored",
     "kinds_differ",
+    "lists",
     "missing_data",
     "mixed",
     "named",
@@ -287,21 +288,27 @@ def ignored(survey: Survey) -> Iterator[Finding]:
 
 def beside(survey: Survey) -> Iterator[Finding]:
     """What lies beside the folders that are used."""
-    lists = tuple(path for path in survey.beside if path.lower().endswith(LISTS))
-    if lists:
-        message = f"{many(len(lists), 'list')} of names that may say how to divide the images: lists are not read"
-        remedy = "move what they name into train/, val/ and test/, each with images/ and masks/ in it"
-        yield Finding("warning", "lists", message, lists, remedy)
-    folders = tuple(path for path in survey.beside if path not in lists)
-    if folders:
-        message = f"{many(len(folders), 'folder')} or images that lie beside the folders of images and masks, left out"
+    if survey.beside:
+        message = (
+            f"{many(len(survey.beside), 'folder')} or images that lie beside the folders of images and masks, left out"
+        )
         remedy = (
             "if they are meant: masks lie in masks/ (or labels/), and what is to be used in train/, val/ or test/ with "
             "images/ and masks/ in it"
         )
         if not survey.training:
             remedy = "call the folder train/ that holds what is to be trained on, with images/ and masks/ in it"
-        yield Finding("warning", "beside-splits", message, folders, remedy)
+        yield Finding("warning", "beside-splits", message, survey.beside, remedy)
+
+
+def lists(survey: Survey) -> Iterator[Finding]:
+    """Lists of names, which are not read."""
+    if survey.lists:
+        message = (
+            f"{many(len(survey.lists), 'list')} of names that may say how to divide the images: lists are not read"
+        )
+        remedy = "move what they name into train/, val/ and test/, each with images/ and masks/ in it"
+        yield Finding("warning", "lists", message, survey.lists, remedy)
 
 
 def mixed(survey: Survey) -> Iterator[Finding]:

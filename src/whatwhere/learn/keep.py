@@ -108,8 +108,9 @@ class Keeper:
                 "masks and mapping with whatwhere check, or lower learning_rate"
             )
         draw_preview(engine, self._images, self._drawn(self._judged), self._folder.preview(counters.step))
-        if standing(scores) > counters.best_score:
-            counters.best_score, counters.best_step = standing(scores), counters.step
+        score = standing(scores)
+        if score > counters.best_score:
+            counters.best_score, counters.best_step = score, counters.step
             save_model(model, self._folder.model, durable=True)  # as the checkpoint is, which remembers the score
         return entry
 
