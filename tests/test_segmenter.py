@@ -257,6 +257,12 @@ def test_what_is_no_module_is_not_wrapped(given: Any, words: str) -> None:
         Segmenter.from_module(given, 2, ([120.0] * 3, [60.0] * 3))
 
 
+@pytest.mark.parametrize("lazy", [nn.LazyConv2d(2, 1), nn.LazyBatchNorm2d(affine=False)])
+def test_lazy_layers_are_named(lazy: nn.Module) -> None:
+    with pytest.raises(ModelError, match=r"Sequential has lazy layers; .*run it once on an image"):
+        Segmenter.from_module(nn.Sequential(lazy), 2, ([120.0] * 3, [60.0] * 3))
+
+
 USES: list[Callable[[Any], object]] = [
     Segmenter,
     Segmenter.load,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from whatwhere.data.arrays import as_array, naming_arrays, write_arrays
 from whatwhere.data.images import without_alpha
@@ -140,14 +141,20 @@ class Segmenter:
                 another depth need a ``Normalisation``, which says their dtype.
 
         Raises:
-            ModelError: no module, but its weights or a file; names or a number that are no classes; constants that are
-                not finite numbers a channel, or are for images from 0 to 1.
+            ModelError: no module, but its weights or a file; lazy layers that never ran; names or a number that are no
+                classes; constants that are not finite numbers a channel, or are for images from 0 to 1.
         """
         if not isinstance(module, nn.Module):
             raise ModelError(
                 f"module is {kind_of(module)}",
                 "a torch module",
                 "make the network, give it its weights by load_state_dict, and wrap that",
+            )
+        if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+            raise ModelError(
+                f"{type(module).__name__} has lazy layers",
+                "layers with weights",
+                "run it once on an image, then wrap it",
             )
         if not isinstance(normalisation, Normalisation):
             normalisation = _constants(normalisation)

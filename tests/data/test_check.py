@@ -344,7 +344,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
         missing_class,
         "warning",
         "class-missing",
-        ["Missing from val: class 2; cannot be scored there", "-> move images that show them to val/"],
+        ["Missing from val: class 2; there it can only be painted wrongly", "-> move images that show them to val/"],
     ),
     (erased_stroke, "warning", "transparent-mask", ["1 mask with a colour that is transparent", "train/masks/00.png"]),
     (labels_in_alpha, "error", "one-class", ["a single class (class 255)", "by alpha", "-> save the masks without"]),

@@ -356,10 +356,17 @@ def test_bad_questions() -> None:
         lambda: field(UNet, (1, 16, 16)),  # type: ignore[arg-type]
         lambda: field(UNet(1, 1), (1, 16.5, 16)),  # type: ignore[list-item]
         lambda: field(nn.Conv3d(1, 1, 3), (1, 8, 8, 8), known=found),
+        lambda: field(UNet(1, 1), (1, 16, 16), known=5),  # type: ignore[arg-type]
     ):
         with pytest.raises(FieldError):
             answer()
     assert str(found.table("output")) == str(found.table(["output"]))
+
+
+@pytest.mark.parametrize("lazy", [nn.LazyConv2d(2, 1), nn.LazyBatchNorm2d(affine=False)])
+def test_lazy_layers_are_named(lazy: nn.Module) -> None:
+    with pytest.raises(FieldError, match=r"Sequential has lazy layers; .*run it once on an image"):
+        field(nn.Sequential(lazy), (1, 8, 8))
 
 
 def test_an_image_alone_may_be_given_as_the_inputs() -> None:

@@ -98,8 +98,9 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("width = 4", "width = true", r"network\.width = True; expected a whole number"),
         ("width = 4", "width = 0", r"width = 0; expected at least 1"),
         ("width = 4", "width = [1]", r"network\.width = \[1\]; expected a whole number"),
-        ("skips = [0, 1]", "skips = 1", r"network\.skips = 1; expected a list"),
-        ("skips = [0, 1]", "skips = [2]", r"skips = \[2\]; expected levels from 0 to 1, as depth is 2"),
+        ('skips = "all"', "skips = 1", r"network\.skips = 1; expected a list"),
+        ('skips = "all"', 'skips = "some"', r"network\.skips = 'some'; expected a list"),
+        ('skips = "all"', "skips = [2]", r"skips = \[2\]; expected levels from 0 to 1, as depth is 2"),
         ('up = "transpose"', 'up = "nearest"', r"network\.up = 'nearest'; expected one of 'transpose', 'bilinear'"),
         ('block = "plain"', 'block = ["plain"]', r"network\.block = \['plain'\]; expected one of"),
         ("learning_rate = 0.02", "learning_rate = -1", r"learning_rate = -1; expected a number from 0 to 10"),
@@ -149,6 +150,20 @@ def test_a_wrong_plan_says_which_key_what_and_what_is_right(old: str, new: str, 
     with pytest.raises(PlanError, match=words) as raised:
         read_plan(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("skips", ['skips = "all"', ""])
+def test_a_depth_that_is_edited_alone_has_all_its_skips(skips: str, disc_plan: Plan, edited: Edit) -> None:
+    assert disc_plan.network.skips == (0, 1)
+    path = edited('skips = "all"', skips)
+    path.write_text(path.read_text("utf-8").replace("depth = 2", "depth = 3"), "utf-8")
+    assert read_plan(path).network.skips == (0, 1, 2)
+
+
+@pytest.mark.parametrize("skips", [(), (1,)])
+def test_some_skips_are_written_as_a_list(skips: tuple[int, ...], disc_plan: Plan, tmp_path: Path) -> None:
+    some = replace(disc_plan, network=replace(disc_plan.network, skips=skips))
+    assert read_plan(write_plan(some, tmp_path / "plan.toml")).network.skips == skips
 
 
 def test_classes_in_json_say_true_or_false(disc_plan: Plan) -> None:

@@ -286,7 +286,7 @@ def missing_classes(survey: Survey) -> Iterator[Finding]:
         here = survey.class_pixels(split)
         missing = [n for n, a, b in zip(survey.classes.names, here, everywhere) if b and not a]
         if missing:
-            effect = "cannot be learnt" if split == "train" else "cannot be scored there"
+            effect = "cannot be learnt" if split == "train" else "there it can only be painted wrongly"
             message = f"Missing from {split}: {', '.join(missing)}; {effect}"
             remedy = f"move images that show them to {split}/"
             if survey.parted and split in ("train", "val"):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.parameter import is_lazy
 
 from whatwhere.errors import FieldError
 from whatwhere.field.field import Field
@@ -44,8 +45,8 @@ def field(
             from it, and that is most of the work.
 
     Raises:
-        FieldError: the shape is no image, the module does not run on it or decides by values, or its output has no
-            axis of space.
+        FieldError: the shape is no image, the module has lazy layers that never ran, does not run on it or decides by
+            values, or its output has no axis of space.
 
     >>> print(field(nn.Conv2d(3, 8, 3, padding=1), (3, 64, 64)).receptive_field("output", (32, 32)))
     ((31, 34), (31, 34))
@@ -54,6 +55,10 @@ def field(
         raise FieldError(f"{_kind(module)} to follow", "a torch module", "make the network first, and give that")
     shape = _batched(module, _sizes(image_shape, module))
     space = shape[2:]
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise FieldError(f"{type(module).__name__} has lazy layers", "layers with weights", "run it once on an image")
+    if known is not None and not isinstance(known, Field):
+        raise FieldError(f"known is {_kind(known)}", "what field() found of this module, or None", "leave it out")
     if known is not None and len(known.image) != len(space):
         raise FieldError(
             f"a known field of {len(known.image)} dimensions",

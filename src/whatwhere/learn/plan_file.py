@@ -27,7 +27,7 @@ _MEANINGS = {
     "network.repeats": "blocks at each encoder level below the top",
     "network.up": "transpose or bilinear",
     "network.padding": "same, or valid: no padding, the image is mirrored at its edges",
-    "network.skips": "the levels that get a skip; 0 is the finest",
+    "network.skips": "the levels that get a skip, such as [0, 1]; 0 is the finest",
     "network.max_width": "channels at most, however deep",
     "network.pretrained": "begins with ImageNet weights",
     "network.balanced": "ways up begin as loud as the skip beside them; for ImageNet weights in few steps",
@@ -98,11 +98,19 @@ def _plan_from(record: dict[str, Any]) -> Plan:
         seed=_value(record.get("seed", 0), int, "seed"),
         classes=_classes_from(record.get("classes", {})),
         normalisation=_record(Normalisation, record.get("normalisation", {}), "normalisation"),
-        network=_record(NetworkPlan, record.get("network", {}), "network"),
+        network=_record(NetworkPlan, _all_skips(record.get("network", {})), "network"),
         training=_record(TrainingPlan, record.get("training", {}), "training"),
         augmentation=_record(Augmentation, record.get("augmentation", {}), "augmentation"),
         split={name: tuple(str(item) for item in names) for name, names in split.items()},
     )
+
+
+def _all_skips(network: Any) -> Any:
+    """The table with ``skips = "all"``, or none, written out: who edits the depth alone means that."""
+    if not isinstance(network, dict) or "module" in network or network.get("skips", "all") != "all":
+        return network
+    depth = network.get("depth", NetworkPlan.depth)
+    return network | {"skips": list(range(depth))} if isinstance(depth, int) else network
 
 
 def _classes_from(table: Any) -> Classes:
@@ -185,6 +193,8 @@ def _toml(plan: Plan) -> str:
     for name in ("network", "training", "augmentation", "normalisation"):
         table = tomlkit.table()
         for key, value in plan.table(name).items():
+            if (name, key) == ("network", "skips") and value == tuple(range(plan.network.depth)):
+                value = "all"
             item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
             said = plan.reasons.get(f"{name}.{key}") or _MEANINGS.get(f"{name}.{key}")
             if name == "normalisation" and key != "dtype":
