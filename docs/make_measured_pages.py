@@ -18,6 +18,7 @@ from measured_files import (
     bottleneck_alone,
     differences,
     draw_what_and_where,
+    few,
     mean,
     of,
     output,
@@ -34,7 +35,7 @@ from measured_files import (
 )
 
 from whatwhere.demo import NETWORKS
-from whatwhere.judge.comparison import ENOUGH
+from whatwhere.judge.bootstrap import ENOUGH
 
 HERE = Path(__file__).parent
 SCORES = ("interior accuracy", "boundary accuracy", "mean IoU", "Boundary F1")
@@ -363,8 +364,7 @@ def _brings(one: Record, score: str, path: int) -> str:
         return "not measured"
     value = found[path]["shapley"]
     low, high = value["low"], value["high"]
-    few = low is None or value["images"] < ENOUGH
-    said = "not shown" if few or low <= 0 <= high else "yes" if low > 0 else "**no**"
+    said = "not shown" if low is None or few(value) or low <= 0 <= high else "yes" if low > 0 else "**no**"
     return f"{said}: {ranged(value)}"
 
 

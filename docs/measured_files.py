@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from whatwhere.explain.figures import LIGHT
-from whatwhere.judge.comparison import ENOUGH
+from whatwhere.judge.bootstrap import ENOUGH
 
 Record = Mapping[str, Any]
 
@@ -51,9 +51,14 @@ def ranged(one: Record) -> str:
     return f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
 
 
+def few(one: Record) -> bool:
+    """Whether it was measured on too few independent images, or folders of them, to call anything a difference."""
+    return (one.get("folders") or int(one["images"])) < ENOUGH  # type: ignore[no-any-return]
+
+
 def surely(one: Record, other: Record) -> int:
     """1 or -1 where the first is higher or lower and the intervals, of enough images each, do not overlap, else 0."""
-    if None in (one["low"], one["high"], other["low"], other["high"]) or min(one["images"], other["images"]) < ENOUGH:
+    if None in (one["low"], one["high"], other["low"], other["high"]) or few(one) or few(other):
         return 0
     return 1 if one["low"] > other["high"] else -1 if one["high"] < other["low"] else 0
 

@@ -11,11 +11,10 @@ from sklearn.metrics import balanced_accuracy_score
 from whatwhere.explain.measured import (
     Measured,
     balanced_accuracy,
-    interval,
     measured_accuracy,
-    resample_weights,
     sides_accuracy,
 )
+from whatwhere.judge.bootstrap import interval
 
 
 @given(st.integers(0, 10_000))
@@ -56,7 +55,10 @@ def test_many_classes_take_little_memory_and_change_no_interval() -> None:
     total = rng.integers(0, 9, (6, 150**2)) * (rng.random((6, 150**2)) < 0.01)
     right = rng.binomial(total, 0.7) / 2
     few, few_right = total[:, :9], right[:, :9]
-    expected = interval(sides_accuracy(*(resample_weights(6, 3) @ of for of in (few_right, few))))
+    drawn = np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), 1000)
+    samples = sides_accuracy(*(drawn @ of for of in (few_right, few)))
+    value = float(sides_accuracy(few_right.sum(0), few.sum(0)))
+    expected = interval(value, samples, int((few.sum(1) > 0).sum()), (0.0, 1.0))
     found = measured_accuracy(few_right, few, "", 3, sides_accuracy)
     assert (found.low, found.high) == expected
     tracemalloc.start()
@@ -80,5 +82,5 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     right, total = np.array([[3, 1], [2, 2], [4, 0]]), np.full((3, 2), 4)
     assert measured_accuracy(right, total, "", 3) == measured_accuracy(right, total, "", 3)
     assert set(Measured(0.1, None, None, 1, 2, "m", 0).to_json()) == {
-        "value", "low", "high", "images", "pixels", "method", "seed",
+        "value", "low", "high", "images", "pixels", "method", "seed", "folders",
     }  # fmt: skip

@@ -74,7 +74,7 @@ def test_resamples_are_those_of_integers_drawn_at_once() -> None:
     assert np.array_equal(weighted.confusion, np.einsum("rn,ncd->rcd", weights, counts.confusion))
     plain = {key: np.concatenate([measures(counts.weighted(part), THREE.names)[key] for part in np.split(weights, 5)])
              for key in measures(counts, THREE.names)}  # fmt: skip
-    for found in resampled((counts, counts), THREE.names, 250, 3):
+    for found in resampled((counts, counts), THREE.names, 250, 3, np.arange(5)):
         assert found.keys() == plain.keys()
         for key, samples in found.items():
             np.testing.assert_allclose(samples, plain[key], rtol=1e-14)

@@ -19,7 +19,7 @@ from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.likeness import alike, groups, likeness
 from whatwhere.errors import DataError
 
-__all__ = ["folders_of", "sources_of", "split"]
+__all__ = ["folders_of", "gathered", "sources_of", "split"]
 
 _ENOUGH_FOLDERS = 5
 """Of which each goes to one side: with fewer, too little would be left of one side or the other."""
@@ -91,7 +91,7 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     if max(map(len, copies)) <= len(files) // 2:
         together = copies
     names = [file.name for file in files]
-    folders = _gathered(folders_of(names)) or _gathered(sources_of(names, prints))
+    folders = gathered(folders_of(names)) or gathered(sources_of(names, prints))
     for bound in (_joined(len(files), (*together, *folders)), folders) if folders else (together,):
         if max(map(len, bound)) <= len(files) // 2:
             together = bound
@@ -133,7 +133,7 @@ def folders_of(names: Sequence[str]) -> list[str]:
     return outermost if enough else [name.rpartition("/")[0] for name in names]
 
 
-def _gathered(named: Sequence[str]) -> list[list[int]]:
+def gathered(named: Sequence[str]) -> list[list[int]]:
     """The places of what is named alike, and each of what has no name alone; empty where there are too few names."""
     found: dict[str, list[int]] = {}
     loose = []
@@ -155,7 +155,7 @@ def sources_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
     """
     parts = [re.fullmatch(r"(.*\D)(\d+)", name) for name in names]
     found = [part[1] if part else "" for part in parts]
-    frames = _gathered(found)
+    frames = gathered(found)
     runs = [sorted(places, key=lambda place: int(parts[place][2])) for places in frames if len(places) > 1]  # type: ignore[index]
     follow = [pair for run in runs for pair in pairwise(run)]
     others = [

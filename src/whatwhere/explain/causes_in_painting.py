@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 
 from whatwhere.explain.diagnosis import CONSTANT, Diagnosis, Observed
 from whatwhere.explain.skips import MOVED
+from whatwhere.judge.bootstrap import ENOUGH
 from whatwhere.judge.boundaries import contour
-from whatwhere.judge.comparison import ENOUGH
 from whatwhere.records import VOID
 
 __all__ = ["CHECKS"]
@@ -135,7 +135,7 @@ def short_sighted(seen: Observed) -> Diagnosis:
         f"get their class (mean over classes); at edges {where:.2f} fall on the right side"
     )
     # else it is bad at everything, or nobody knows
-    sharp = found.where.low is not None and found.where.low > 0.65 and found.where.images >= ENOUGH
+    sharp = found.where.low is not None and found.where.low > 0.65 and found.where.independent >= ENOUGH
     if window >= typical or what >= 0.85 or what - found.chance > where - 0.5 + 0.35 or not sharp:
         return Diagnosis("sees too little", False, f"{said}.", "", numbers)
     return Diagnosis(

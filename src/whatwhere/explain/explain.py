@@ -58,7 +58,8 @@ def explain(
     study = study_of(bench)
     levels = levels_of(bench, study)
     counts = [cell_counts(aim, CELLS, model.classes.count) for aim in bench.aims]
-    presence = measure_presence(study.pooled, counts, model.classes.count, seed, held_together(bench.cases))
+    together = held_together(bench.cases)
+    presence = measure_presence(study.pooled, counts, model.classes.count, seed, together, bench.units)
     skips, sights = skips_of(bench, study), sights_of(bench)
     objects = object_sizes(bench.cases, bench.aims, model.classes)
     examples, story = pictures_of(bench, study, pixel, with_probes=levels is not None)

@@ -200,13 +200,18 @@ def draw_paintings(explanation: Explanation, which: int = 0, palette: Palette = 
     return figure
 
 
+_MOST_OBJECTS = 8
+"""Classes whose objects are drawn beside what layers see: the largest."""
+
+
 def draw_sight(
     told: Explanation | Sights, objects: Sequence[ObjectSize] | None = None, palette: Palette = LIGHT
 ) -> Figure:
     """For each layer what it can see, and in how much of it the influence lies; objects of the data below."""
     sights, known = (told.sights, told.objects) if isinstance(told, Explanation) else (told, ())
     objects = known if objects is None else objects
-    shown = [one for one in objects if not one.fills][:8]
+    largest = sorted((one for one in objects if not one.fills), key=lambda one: one.typical, reverse=True)
+    shown = [one for one in objects if one in largest[:_MOST_OBJECTS]]
     rows = len(sights.sights) + len(shown)
     figure = _figure(8.6, 0.6 + 0.34 * rows)
     axes = figure.subplots()
@@ -232,7 +237,9 @@ def draw_sight(
     axes.set_ylim(rows - 0.4, -0.6)
     axes.set_xlim(0, None)
     axes.margins(x=0.08)
-    axes.set_xlabel("side in pixels", color=palette.quiet, fontsize=9)
+    more = len(largest) - len(shown)
+    axes.set_xlabel(f"side in pixels{(more and f'; {more} classes of smaller objects are left out') or ''}",
+                    color=palette.quiet, fontsize=9)  # fmt: skip
     handles = [
         Rectangle((0, 0), 1, 1, fill=False, ec=palette.quiet),
         Rectangle((0, 0), 1, 1, color=palette.what, alpha=0.4, lw=0),

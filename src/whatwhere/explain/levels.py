@@ -327,11 +327,12 @@ def _tally(
 ) -> Measured:
     if not len(spots):
         return Measured(None, None, None, 0, 0, method, seed)
-    images = int(spots.image.max()) + 1
-    cell = spots.image * classes + spots.label
-    total = np.bincount(cell, minlength=images * classes).reshape(images, classes)
-    hits = np.bincount(cell, weights=right, minlength=images * classes).reshape(images, classes)
-    return measured_accuracy(hits, total, method, seed, how)
+    unit = spots.image if spots.unit is None else spots.unit
+    rows, images = int(unit.max()) + 1, len(np.unique(spots.image))
+    cell = unit * classes + spots.label
+    total = np.bincount(cell, minlength=rows * classes).reshape(rows, classes)
+    hits = np.bincount(cell, weights=right, minlength=rows * classes).reshape(rows, classes)
+    return measured_accuracy(hits, total, method, seed, how, images)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.judge.bootstrap import draws, interval
+
 __all__ = [
     "RESAMPLES",
     "Measured",
     "as_json",
     "balanced_accuracy",
-    "interval",
     "measured_accuracy",
-    "resample_weights",
     "sides_accuracy",
 ]
 
 RESAMPLES = 1000
-"""Bootstrap resamples of the images behind each 95 % interval; of what skips are worth a quarter as many, for time."""
+"""Bootstrap resamples behind each 95 % interval; of what skips are worth a quarter as many, for time."""
 
 Array = NDArray[Any]
 
@@ -35,10 +35,12 @@ class Measured:
 
     Attributes:
         value: None where there was nothing to measure.
-        low, high: 95 % percentile bootstrap interval over images; None with fewer than two images.
+        low, high: 95 % bootstrap interval over images, or over the folders that bind them (see `judge.bootstrap`); None
+            with fewer than two.
         images, pixels: on how many of each it was measured; the method says if pixels stand for units or regions.
         method: in one sentence.
         seed: of sampling and bootstrap.
+        folders: in how many folders these images lie, where the interval is over folders; else None.
 
     >>> print(Measured(0.912, 0.88, 0.94, images=20, pixels=2400, method="...", seed=0))
     0.91 [0.88, 0.94]
@@ -51,6 +53,12 @@ class Measured:
     pixels: int
     method: str
     seed: int
+    folders: int | None = None
+
+    @property
+    def independent(self) -> int:
+        """How many independent things it was measured on: folders where they bind images, else images."""
+        return self.images if self.folders is None else self.folders
 
     def __str__(self) -> str:
         if self.value is None:
@@ -61,11 +69,6 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def resample_weights(images: int, seed: int, resamples: int = RESAMPLES) -> Array:
-    """``(resamples, images)``: how often each image is drawn in each bootstrap resample."""
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), resamples)
 
 
 def balanced_accuracy(right: Array, total: Array) -> Array:
@@ -105,28 +108,33 @@ def sides_accuracy(right: Array, total: Array) -> Array:
     return mean
 
 
-def interval(samples: Array) -> tuple[float | None, float | None]:
-    """2.5th and 97.5th percentile of the samples that are defined."""
-    defined = samples[~np.isnan(samples)]
-    if not len(defined):
-        return None, None
-    low, high = np.percentile(defined, (2.5, 97.5))
-    return float(low), float(high)
-
-
 def measured_accuracy(
-    right: Array, total: Array, method: str, seed: int, how: Callable[[Array, Array], Array] = balanced_accuracy
+    right: Array,
+    total: Array,
+    method: str,
+    seed: int,
+    how: Callable[[Array, Array], Array] = balanced_accuracy,
+    images: int | None = None,
 ) -> Measured:
-    """Accuracy of all images with its interval; ``right`` and ``total`` are ``(images, classes)``, or sides of them."""
+    """Accuracy of all with its interval; ``right`` and ``total`` are ``(images, classes)``, or sides of them.
+
+    Where folders bind images their rows are ``(folders, classes)``, and ``images`` says of how many images.
+    """
     value = float(how(right.sum(0), total.sum(0)))
-    images = int((total.sum(1) > 0).sum())
+    independent = int((total.sum(1) > 0).sum())
+    images = independent if images is None else images
     low = high = None
-    if images > 1:
-        # a hundred at a time: the sides of edges of 1000 resamples of 150 classes would be 180 MB, several times over
-        chunks = np.array_split(resample_weights(len(right), seed), RESAMPLES // 100)
+    if independent > 1:
+        rng, everyone = np.random.default_rng(seed), np.arange(len(right))
         counts = right.astype(float), total.astype(float)  # BLAS knows no integers
-        low, high = interval(np.concatenate([how(*(part @ count for count in counts)) for part in chunks]))
-    return Measured(None if np.isnan(value) else value, low, high, images, int(total.sum()), method, seed)
+        samples = []
+        for _ in range(RESAMPLES // 100):  # the sides of edges of 1000 resamples of 150 classes would be 180 MB
+            drawn = draws(everyone, 100, rng)
+            samples.append(how(*(drawn @ count for count in counts)))
+        low, high = interval(value, np.concatenate(samples), independent, (0.0, 1.0))
+    folders = None if images == independent else independent
+    found = None if np.isnan(value) else value
+    return Measured(found, low, high, images, int(total.sum()), method, seed, folders)
 
 
 def as_json(value: Any) -> Any:

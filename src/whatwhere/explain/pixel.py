@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, combinations
+from itertools import accumulate, chain, combinations, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,13 +38,16 @@ __all__ = [
     "tell_pixel",
 ]
 
-COMPLETE = 0.01
-"""Integrated gradients are refined until they add up to the logit difference within this share of it."""
+COMPLETE, ROUGH = 0.01, 0.1
+"""Integrated gradients are refined until they miss the logit difference by no more than this share of how far it moves
+along the path; where steps run out before the other share, squares that hold evidence are told to be rough."""
 
 _TOLERANCES = (1 / 100, 1 / 400, 1 / 1600)
-"""How far the gradient may miss the rise along one piece of the path, as a share of the whole rise; tried in turn."""
+"""How far the gradient may miss the rise along one piece of the path, as a share of all that moves; tried in turn."""
 _WIDEST, _NARROWEST = 1 / 8, 1 / 1024
 """Pieces of the path."""
+_MOST_STEPS, _FEWEST_STEPS, _COSTLY = 256, 64, 2**16
+"""Of the integration: so many up to so many pixels, then fewer for the same wait."""
 _MOST_CUTS = 128
 """Sets of absent paths that are tried for one pixel; all of up to seven paths."""
 
@@ -86,8 +89,9 @@ class PixelStory:
         tried: every set of up to so many absent paths was.
         evidence: ``H x W``, how much each pixel speaks for the painted class against the runner-up.
         margin, baseline: that logit difference on the image and on the image of the data-set mean.
-        completeness: by how much the evidence misses ``margin - baseline``, as a share of it.
-        steps: of the integration.
+        completeness: by how much the evidence misses ``margin - baseline``, as a share of how far that difference
+            moves, up and down, along the path.
+        steps: of the path, of which the evidence is the sum.
         half, most: side in px of the square around the pixel with 50 and 95 % of the absolute evidence; None where
             there is none.
     """
@@ -114,6 +118,11 @@ class PixelStory:
     case: Case
     painting: NDArray[np.uint8]
 
+    @property
+    def rough(self) -> bool:
+        """Whether the evidence misses so much that its squares are no more than a hint."""
+        return self.completeness > ROUGH
+
     def to_json(self) -> dict[str, Any]:
         kept = {
             name: value for name, value in vars(self).items() if name not in ("evidence", "case", "painting", "cuts")
@@ -131,6 +140,7 @@ def tell_pixel(
     means: Sequence[Tensor],
     baseline: Tensor,
     probes: Mapping[str, Probe],
+    progress: Callable[[float], None] = lambda _: None,
 ) -> PixelStory:
     """Take one pixel's answer apart.
 
@@ -139,6 +149,7 @@ def tell_pixel(
         means: for each path its data-set mean.
         baseline: ``(1, C, 1, 1)``, the data-set mean of the network input.
         probes: by layer name; empty without probes.
+        progress: told the share of the most that it may take.
     """
     row, column = pixel
     with torch.inference_mode():
@@ -157,7 +168,7 @@ def tell_pixel(
             readings[layer.name] = softmax(probes[layer.name].logits(x)[0])
     cuts, flip = cut_everywhere(anatomy, anatomy.carried(case.image), case.size, pixel, means, prediction)
     evidence, completeness, steps, (margin, at_baseline) = evidence_for(
-        anatomy, windows, case.image, baseline, pixel, prediction, rival
+        anatomy, windows, case.image, baseline, pixel, prediction, rival, progress=progress
     )
     profile = ring_profile(centred(abs(evidence), pixel))
     return PixelStory(
@@ -260,14 +271,26 @@ def evidence_for(
     prediction: int,
     rival: int,
     most: int | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Array, float, int, tuple[float, float]]:
-    """Integrated gradients on the part of the image that the pixel can see (nothing else matters); ``most`` steps."""
+    """Integrated gradients on the part of the image that the pixel can see (nothing else matters).
+
+    Args:
+        most: steps that may be taken; None for as many as the part's size allows.
+        progress: told the share of these after each.
+    """
     size = (image.shape[-2], image.shape[-1])
     (top, bottom), (left, right) = part_seen(windows, pixel, size)
     at = (pixel[0] - top, pixel[1] - left)
     part = image[..., top:bottom, left:right]
+    if most is None:
+        most = int(np.clip(_MOST_STEPS * _COSTLY // ((bottom - top) * (right - left)), _FEWEST_STEPS, _MOST_STEPS))
+    taken = 0
 
     def margin(batch: Tensor) -> Tensor:
+        nonlocal taken
+        taken += 1
+        progress(min(1.0, taken / most))
         logits = anatomy.read(batch)[0][:, :, at[0], at[1]]
         return logits[:, prediction] - logits[:, rival]
 
@@ -278,7 +301,7 @@ def evidence_for(
 
 
 def integrated_gradients(
-    score: Callable[[Tensor], Tensor], image: Tensor, baseline: Tensor, most: int | None = None
+    score: Callable[[Tensor], Tensor], image: Tensor, baseline: Tensor, most: int = _MOST_STEPS
 ) -> tuple[Tensor, float, int, tuple[float, float]]:
     """Attribution of ``score(image) - score(baseline)`` to every input value, along the straight path between them.
 
@@ -289,47 +312,51 @@ def integrated_gradients(
         score: ``(N, C, H, W) -> (N,)``.
         image: ``(1, C, H, W)``.
         baseline: broadcasts to it.
-        most: steps that may be taken, 15 at least; then pieces stay wide, and what is missed tells so.
+        most: gradients that may be taken, 8 at least; then pieces stay wide, and what is missed tells so.
 
     Returns:
-        attribution like ``image``, by how much it misses completeness (a share), steps, and the score at both ends.
+        attribution like ``image``; by how much it misses the difference, as a share of how far the score moves along
+        the path (the difference alone may be next to nothing); its steps; and the score at both ends.
     """
     start = baseline.expand_as(image)
+    way = image - start
+    pieces = round(1 / _WIDEST)
     with torch.no_grad():
-        end, begin = float(score(image)), float(score(start))
-    rise = max(abs(end - begin), 1e-6)
-    steps, left = 0, math.inf if most is None else most
+        knots = [float(score(start + place / pieces * way)) for place in range(pieces + 1)]
+    moved = max(sum(abs(b - a) for a, b in pairwise(knots)), 1e-6)
+    left = most
     for tolerance in _TOLERANCES:
-        attribution, taken = _walk(score, start, image - start, (begin, end), tolerance * rise, left)
-        steps, left = steps + taken, left - taken
-        missed = abs(float(attribution.double().sum()) - (end - begin)) / rise
+        attribution, steps, taken = _walk(score, start, way, knots, tolerance * moved, left)
+        left -= taken
+        missed = abs(float(attribution.double().sum()) - (knots[-1] - knots[0])) / moved
         if missed <= COMPLETE or left < 2 * taken:  # with fewer, the next would be coarser than this one
             break
-    return attribution, missed, steps, (end, begin)
+    return attribution, missed, steps, (knots[-1], knots[0])
 
 
 def _walk(
-    score: Callable[[Tensor], Tensor],
-    start: Tensor,
-    way: Tensor,
-    ends: tuple[float, float],
-    tolerance: float,
-    most: float,
-) -> tuple[Tensor, int]:
-    """Sum of the gradients along the path, each times its piece of the way; and how many there were."""
-    total, steps = torch.zeros_like(way), 0
-    pieces = deque([(0.0, 1.0, *ends)])  # the widest first: where steps run out, no part of the way was forgotten
+    score: Callable[[Tensor], Tensor], start: Tensor, way: Tensor, knots: Sequence[float], tolerance: float, most: int
+) -> tuple[Tensor, int, int]:
+    """Sum of the gradients along the path, each times its piece of the way; how many these are, and all that it took.
+
+    Args:
+        knots: the score at the ends of the widest pieces.
+    """
+    total, steps, taken = torch.zeros_like(way), 0, 0
+    places = np.linspace(0, 1, len(knots)).tolist()
+    pieces = deque(zip(places, places[1:], knots, knots[1:]))  # the widest first: no part of the way is forgotten
     while pieces:
         low, high, at_low, at_high = pieces.popleft()
         width, middle = high - low, (low + high) / 2
         point = (start + middle * way).detach().requires_grad_(True)
         here = score(point)
         step = torch.autograd.grad(here.sum(), point)[0] * way * width
-        steps += 1
+        taken += 1
         off = abs(float(step.double().sum()) - (at_high - at_low))
-        if width > _WIDEST or (off > tolerance and width > _NARROWEST and steps + len(pieces) + 2 <= most):
+        if off > tolerance and width > _NARROWEST and taken + len(pieces) + 2 <= most:
             value = float(here.detach())
             pieces += [(low, middle, at_low, value), (middle, high, value, at_high)]
         else:
             total += step
-    return total, steps
+            steps += 1
+    return total, steps, taken

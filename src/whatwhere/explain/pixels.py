@@ -107,6 +107,7 @@ class Spots:
     Attributes:
         image: which image; row, column: where in it.
         label: its class; rival: the class that meets it there (VOID for interior pixels).
+        unit: what is drawn together in resamples, folders of images perhaps; the image, if None.
     """
 
     image: Array
@@ -114,20 +115,31 @@ class Spots:
     column: Array
     label: Array
     rival: Array
+    unit: Array | None = None
 
     def __len__(self) -> int:
         return len(self.image)
 
     def take(self, chosen: Array) -> Spots:
-        return Spots(*(getattr(self, name)[chosen] for name in Spots.__annotations__))
+        kept = {name: of[chosen] for name, of in vars(self).items() if of is not None}
+        return Spots(**kept)
 
 
 def sample_spots(
-    labels: Sequence[Labels], distance: int, classes: int, seed: int, pixels: int = 2400
+    labels: Sequence[Labels],
+    distance: int,
+    classes: int,
+    seed: int,
+    pixels: int = 2400,
+    units: Array | None = None,
 ) -> tuple[Spots, Spots]:
     """Interior and boundary pixels, about ``pixels`` of each, the same number for each image and class where it
     can be.
+
+    Args:
+        units: for each image a number that it shares with those it is drawn with in resamples.
     """
+    units = np.arange(len(labels)) if units is None else units
     each = int(np.clip(pixels / max(1, len(labels) * classes), 12, 400))
     rng = np.random.default_rng(seed)
     interior: list[Array] = []
@@ -140,5 +152,7 @@ def sample_spots(
                 at = np.sort(rng.choice(at, min(each, len(at)), replace=False))
                 rival = found.rival.ravel()[at] if mask is found.boundary else np.full(len(at), VOID)
                 place = np.stack([np.full(len(at), index), *np.divmod(at, one.shape[1])])
-                kept.append(np.concatenate([place, [np.full(len(at), class_id), rival]]))
+                kept.append(
+                    np.concatenate([place, [np.full(len(at), class_id), rival, np.full(len(at), units[index])]])
+                )
     return Spots(*np.concatenate(interior, axis=1)), Spots(*np.concatenate(boundary, axis=1))

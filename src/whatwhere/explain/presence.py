@@ -62,7 +62,12 @@ def cell_counts(labels: NDArray[np.uint8], cells: int, classes: int) -> Array:
 
 
 def measure_presence(
-    pooled: Mapping[str, Array], counts: Sequence[Array], classes: int, seed: int, together: Array | None = None
+    pooled: Mapping[str, Array],
+    counts: Sequence[Array],
+    classes: int,
+    seed: int,
+    together: Array | None = None,
+    units: Array | None = None,
 ) -> Presence | None:
     """Ask every layer; None if no class is both there and not there often enough, and in images enough to learn both.
 
@@ -70,9 +75,10 @@ def measure_presence(
         pooled: by layer ``(images, cells, cells, channels)``.
         counts: for each image ``(cells, cells, classes)`` pixels.
         together: for each image a number that it shares with those that are held out with it; None: each goes alone.
+        units: the same for those that are drawn with it in resamples.
     """
     pixels = np.stack(counts)
-    groups = np.arange(len(pixels)) if together is None else together
+    groups, drawn = (np.arange(len(pixels)) if one is None else one for one in (together, units))
     for region in _PARTS:
         join = pixels.shape[1] // _PARTS[region]
         there, known = _there(pixels, join), _counted(pixels, join)
@@ -80,11 +86,11 @@ def measure_presence(
         asked = {c: kept for c in range(classes) if (kept := _asked(there[known][:, c], groups[images])) is not None}
         if asked:
             accuracy = {
-                name: _ask(_joined(cells, join)[known], there[known], images, asked, groups, seed, region)
+                name: _ask(_joined(cells, join)[known], there[known], images, asked, groups, drawn, seed, region)
                 for name, cells in pooled.items()
             }
             fewest = min(
-                len(np.unique(images[kept & (there[known][:, c] == held)]))
+                len(np.unique(drawn[images[kept & (there[known][:, c] == held)]]))
                 for c, kept in asked.items()
                 for held in (False, True)
             )
@@ -138,20 +144,30 @@ def _asked(there: Array, groups: Array) -> Array | None:
 
 
 def _ask(
-    x: Array, there: Array, images: Array, asked: Mapping[int, Array], groups: Array, seed: int, region: str
+    x: Array,
+    there: Array,
+    images: Array,
+    asked: Mapping[int, Array],
+    groups: Array,
+    drawn: Array,
+    seed: int,
+    region: str,
 ) -> Measured:
-    right, total = [], []
+    right, total, rows = [], [], int(drawn.max()) + 1
     for class_id, kept in asked.items():
         answer = there[:, class_id].astype(int)
         said = held_out_logits(x, answer, groups[images], 2).argmax(1)
         for truth in (0, 1):
             asked_of = kept & (answer == truth)
-            right.append(np.bincount(images, weights=asked_of & (said == truth), minlength=len(groups)))
-            total.append(np.bincount(images, weights=asked_of, minlength=len(groups)))
+            right.append(np.bincount(drawn[images], weights=asked_of & (said == truth), minlength=rows))
+            total.append(np.bincount(drawn[images], weights=asked_of, minlength=rows))
     method = (
         f"share of {region}s rightly told to hold a class (at least {100 * VISIBLE:g} % of the pixels) or not, mean "
         f"over yes and no and over classes; linear probe on features averaged over the {region}, "
         f"{folds_over(groups[images], images)}; pixels counts {region}s"
     )
-    found = measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed)
-    return replace(found, pixels=int(np.any(list(asked.values()), axis=0).sum()))
+    every = np.any(list(asked.values()), axis=0)
+    of = len(np.unique(images[every]))
+    return replace(
+        measured_accuracy(np.stack(right, 1), np.stack(total, 1), method, seed, images=of), pixels=int(every.sum())
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Layer
-from whatwhere.explain.measured import Measured, interval, resample_weights
+from whatwhere.explain.measured import RESAMPLES, Measured
 from whatwhere.field import Field
+from whatwhere.judge.bootstrap import draws, interval
 
 __all__ = [
     "Leak",
@@ -202,34 +204,37 @@ def measure_sight(
     seed: int,
     progress: Progress,
     fast: AbstractContextManager[Any] = nullcontext(),  # noqa: B008 (it holds nothing)
+    units: Array | None = None,
 ) -> Sights:
     """Measure every hidden layer and the output, at one unit an image and layer.
 
     Args:
         images: ``(1, C, H, W)`` network inputs.
         fast: in which what needs no gradient is computed; autocast, perhaps.
+        units: for each image a number that it shares with those it is drawn with in resamples; None: each goes alone.
     """
+    units = np.arange(len(images)) if units is None else units
     layers = [layer for layer in anatomy.layers if layer.role != "pixel"]
     named = {layer.name: layer for layer in layers}
     rng = np.random.default_rng(seed)
     radius = max(max(image.shape[-2:]) for image in images) - 1
     shown = min(max(image.shape[-2:]) for image in images)
     sides = _sides(radius + 1)
-    influences = {_name(layer): _Influences(radius) for layer in (*layers, None)}
-    answers: dict[str, list[Array]] = {}
+    influences = {_name(layer): _Influences(radius, units) for layer in (*layers, None)}
+    answers: dict[str, _Rows] = {name: _Rows(units) for name in influences}
     for place, image in enumerate(images):
         pixel = _middle_pixel(image, rng)
         for name, influence in influence_maps(anatomy, layers, image, pixel, rng).items():
             middle = _middle_of_cell(named.get(name), pixel, influence.shape)
-            influences[name].add(influence, middle)
+            influences[name].add(influence, middle, place)
         with fast:
             restored = _restored(anatomy, layers, image, pixel, sides)
         for name, shares in restored.items():
-            answers.setdefault(name, []).append(shares)
+            answers[name].add(shares, place)
         progress((place + 1) / (len(images) + 1))
     windows = anatomy.windows(images[0].shape)
     sights = [
-        _sight(layer, windows, influences[_name(layer)].profiles, np.stack(answers[_name(layer)]), sides, shown, seed)
+        _sight(layer, windows, influences[_name(layer)].profiles, answers[_name(layer)], sides, shown, seed)
         for layer in (*layers, None)
     ]
     leaks = check_windows(anatomy, images[0], seed)
@@ -293,34 +298,61 @@ def influence_maps(
     return found
 
 
+class _Rows:
+    """Of one layer a row an image, where there is one, and which images are drawn together.
+
+    Args:
+        units: for each image a number that it shares with those it is drawn with.
+    """
+
+    def __init__(self, units: Array) -> None:
+        self.rows: list[Array] = []
+        self._units, self._places = units, list[int]()
+
+    def add(self, row: Array | None, place: int) -> None:
+        """The row of an image; None of a unit that nothing moves (dead): it counts nothing."""
+        if row is not None:
+            self.rows.append(row)
+            self._places.append(place)
+
+    @property
+    def units(self) -> Array:
+        """For each row, numbered from 0."""
+        found: Array = np.unique(self._units[self._places], return_inverse=True)[1]
+        return found
+
+
 class _Influences:
     """Of one layer, what is kept of its influence maps: each image's rings, and the sum of the maps.
 
     Each counts as shares of its own sum; a unit that nothing moves (dead) counts nothing.
     """
 
-    def __init__(self, radius: int) -> None:
-        self.profiles: list[Array] = []
+    def __init__(self, radius: int, units: Array) -> None:
+        self.profiles = _Rows(units)
         self._sum = np.zeros((2 * radius + 1, 2 * radius + 1))
 
-    def add(self, influence: Array, middle: tuple[int, int]) -> None:
+    def add(self, influence: Array, middle: tuple[int, int], place: int) -> None:
         canvas = centred(influence, middle, len(self._sum) // 2)
         if canvas.sum() > 0:
             canvas /= canvas.sum()
-            self.profiles.append(ring_profile(canvas))
+            self.profiles.add(ring_profile(canvas), place)
             self._sum += canvas
 
     @property
     def mean(self) -> Array:
-        found: Array = self._sum / max(1, len(self.profiles))
+        found: Array = self._sum / max(1, len(self.profiles.rows))
         return found
 
 
 @torch.inference_mode()
 def _restored(
     anatomy: Anatomy, layers: Sequence[Layer], image: Tensor, pixel: tuple[int, int], sides: Sequence[int]
-) -> dict[str, Array]:
-    """For each layer which share of the unit's answer is there when only a square of each side is visible."""
+) -> dict[str, Array | None]:
+    """For each layer which share of the unit's answer is there when only a square of each side is visible.
+
+    None of a unit that answers the same whatever is visible.
+    """
     answers: dict[str, list[Tensor]] = {}
     hidden = image.mean((-2, -1), keepdim=True)
     for side in sides:
@@ -336,11 +368,11 @@ def _restored(
     return {name: _share_restored(torch.stack(of).float()) for name, of in answers.items()}
 
 
-def _share_restored(answers: Tensor) -> Array:
+def _share_restored(answers: Tensor) -> Array | None:
     """1 less the distance to the whole answer (the last row), as a share of where it started (the first row)."""
     distance = (answers - answers[-1]).norm(dim=1)
     if float(distance[0]) == 0:
-        return np.ones(len(answers))
+        return None
     shares: Array = (1 - distance / distance[0]).double().cpu().numpy()
     return shares
 
@@ -363,8 +395,8 @@ def _side_restoring(shares: Array, sides: Sequence[int]) -> Array:
 def _sight(
     layer: Layer | None,
     windows: Field,
-    rings: Sequence[Array],
-    answers: Array,
+    rings: _Rows,
+    answers: _Rows,
     sides: Sequence[int],
     shown: int,
     seed: int,
@@ -376,30 +408,31 @@ def _sight(
     # beyond the windows nothing matters, so no larger square can be needed; the pixel may stand at the cell's rim
     hull = sides[-1] if reach is None else max(before + side + after for (before, after), side in zip(reach, cell))
     widest = np.minimum(sides, hull + 2 * (max(cell) - 1)).tolist()
-    profiles = np.stack(rings) if rings else np.zeros((0, 1))
     how = "side in px of the square around a unit with {} of the absolute gradient, mean over images; one unit an image"
     seen = "side in px of the visible square from which on 95 % of a unit's answer is restored; one unit an image"
     return Sight(
         layer=_name(layer),
         title="output" if layer is None else layer.title,
         theoretical=theoretical,
-        half=_measured(profiles, lambda p: containing(p, SHARES[0]), how.format("50 %"), seed),
-        most=_measured(profiles, lambda p: containing(p, SHARES[1]), how.format("95 %"), seed),
+        half=_measured(rings, lambda p: containing(p, SHARES[0]), how.format("50 %"), seed),
+        most=_measured(rings, lambda p: containing(p, SHARES[1]), how.format("95 %"), seed),
         restored=_measured(answers, lambda a: _side_restoring(a, widest), seen, seed),
         words=windows.explain(module),
         visible=None if theoretical is None else min(theoretical, shown),
     )
 
 
-def _measured(rows: Array, statistic: Callable[[Array], Array], method: str, seed: int) -> Measured:
-    """A statistic of the mean row, bootstrapped over rows (one an image)."""
-    if not len(rows):
+def _measured(of: _Rows, statistic: Callable[[Array], Array], method: str, seed: int) -> Measured:
+    """A statistic of the mean row, with its bootstrap."""
+    count = len(of.rows)
+    if not count:
         return Measured(None, None, None, 0, 0, method, seed)
-    low = high = None
-    if len(rows) > 1:
-        weights = resample_weights(len(rows), seed)
-        low, high = interval(statistic(weights @ rows / len(rows)))
-    return Measured(float(statistic(rows.mean(0))), low, high, len(rows), len(rows), method, seed)
+    rows, units = np.stack(of.rows), of.units
+    value, independent = float(statistic(rows.mean(0))), int(units.max()) + 1
+    weights = draws(units, RESAMPLES, np.random.default_rng(seed))
+    samples = statistic(weights @ rows / weights.sum(1, keepdims=True))
+    low, high = interval(value, samples, independent, (0.0, inf))
+    return Measured(value, low, high, count, count, method, seed, None if independent == count else independent)
 
 
 @torch.inference_mode()

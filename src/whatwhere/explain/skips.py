@@ -22,18 +22,12 @@ from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Path
 from whatwhere.explain.levels import ahead, sides_of
-from whatwhere.explain.measured import (
-    RESAMPLES,
-    Measured,
-    balanced_accuracy,
-    interval,
-    resample_weights,
-    sides_accuracy,
-)
+from whatwhere.explain.measured import RESAMPLES, Measured, balanced_accuracy, sides_accuracy
 from whatwhere.explain.pixels import Regions, regions
 from whatwhere.judge import Judge
+from whatwhere.judge.bootstrap import draws, interval
 from whatwhere.judge.counts import Counts
-from whatwhere.judge.measures import images_of_scores, measures
+from whatwhere.judge.measures import measures, tellers
 from whatwhere.records import Classes
 
 __all__ = [
@@ -234,11 +228,11 @@ class Tally:
         """How many classes have interior pixels."""
         return int((np.stack(self.inside)[:, 1].sum(0) > 0).sum())
 
-    def images(self) -> dict[str, int]:
-        """How many images hold what a score is of, where that may be fewer than all."""
-        held = images_of_scores((self.judge.result().counts,), self.judge.classes.names)
-        inner, edge = ((np.stack(of)[:, 1].sum(1) > 0).sum() for of in (self.inside, self.edges))
-        scores = {"interior accuracy": int(inner), "boundary accuracy": int(edge)}
+    def tellers(self) -> dict[str, Array]:
+        """Which images hold what a score is of."""
+        held = tellers((self.judge.result().counts,), self.judge.classes.names)
+        inner, edge = (np.stack(of)[:, 1].sum(1) > 0 for of in (self.inside, self.edges))
+        scores = {"interior accuracy": inner, "boundary accuracy": edge, "mean IoU": held["mean_iou"]}
         scores |= {"Boundary F1": held["mean_boundary_f1"]}
         return scores | {f"IoU of {name}": held[f"iou/{name}"] for name in self.judge.classes.names}
 
@@ -278,6 +272,7 @@ def measure_skips(
     precision: str,
     progress: Progress,
     edges: bool = True,
+    units: Array | None = None,
 ) -> Worths:
     """Decode every coalition of every image once and share out each score.
 
@@ -286,7 +281,9 @@ def measure_skips(
         means: for each path its data-set mean, ``(1, channels, 1, 1)``.
         precision: what the caller lets decoders compute in, to be said with every value.
         edges: as of `Tally`.
+        units: for each image a number that it shares with those it is drawn with in resamples; None: each goes alone.
     """
+    units = np.arange(len(images)) if units is None else units
     players = len(anatomy.paths)
     whole = 2**players - 1
     met, matrices = _all_orders(players) if players <= MOST_EXACT else _sampled_orders(players, seed)
@@ -304,7 +301,7 @@ def measure_skips(
                 response[(whole & ~cut).bit_length() - 1] += _moved(logits, answer) / len(images)
         before = carried if before is not None else None
         progress((place + 1) / len(images))
-    return _share_out(anatomy.paths, tallies, met, matrices, seed, tuple(response.tolist()), precision)
+    return _share_out(anatomy.paths, tallies, met, matrices, units, seed, tuple(response.tolist()), precision)
 
 
 def _cuts(
@@ -341,14 +338,15 @@ def _share_out(
     tallies: dict[Cut, Tally],
     met: Sequence[int],
     matrices: Array,
+    units: Array,
     seed: int,
     response: tuple[float, ...],
     precision: str,
 ) -> Worths:
     whole = 2 ** len(paths) - 1
     images = len(tallies[whole])
-    weights = _as_seen_and_resampled(images, seed)
-    drawn = _as_seen_and_resampled(len(matrices), seed + 1)  # not as the images are, however many there are
+    weights = _as_seen_and_resampled(units, seed)
+    drawn = _as_seen_and_resampled(np.arange(len(matrices)), seed + 1)  # not as the images are, however many there are
     scores = {cut: tally.scores(weights) for cut, tally in tallies.items() if len(tally) == images}
     # a class that only some ways to cut paint where there is none has an IoU there, and none elsewhere
     names = [name for name in scores[whole] if all(np.isfinite(scores[cut][name][0]) for cut in {*met, whole, 0})]
@@ -356,14 +354,15 @@ def _share_out(
         names = [name for name in names if name != "interior accuracy"]
     pixels = {name: tallies[whole].pixels(name) for name in names}
 
-    told = tallies[whole].images()
+    told = tallies[whole].tellers()
 
-    def value(name: str, samples: Array, how: str) -> Measured:
-        of = told.get(name, images)
-        low, high = interval(samples[1:]) if of > 1 else (None, None)
+    def value(name: str, samples: Array, how: str, least: float = -1.0) -> Measured:
+        of, independent = int(told[name].sum()), len(np.unique(units[told[name]]))
+        low, high = interval(float(samples[0]), samples[1:], independent, (least, 1.0))
         found = float(samples[0]) if np.isfinite(samples[0]) else None
         method = f"{how}{_COUNTED.get(name, '')}; decoders in {precision}"
-        return Measured(found, low, high, of, pixels[name], method, seed)
+        folders = None if of == independent else independent
+        return Measured(found, low, high, of, pixels[name], method, seed, folders)
 
     worth, ways = {}, _orders(len(paths))
     for name in names:
@@ -383,8 +382,8 @@ def _share_out(
         )
     return Worths(
         paths,
-        {name: value(name, scores[whole][name], name) for name in names},
-        {name: value(name, scores[0][name], f"{name} with every path its data-set mean") for name in names},
+        {name: value(name, scores[whole][name], name, 0.0) for name in names},
+        {name: value(name, scores[0][name], f"{name} with every path its data-set mean", 0.0) for name in names},
         worth,
         {name: {coalition: float(scores[coalition][name][0]) for coalition in met} for name in names},
         len(paths) <= MOST_EXACT,
@@ -398,6 +397,7 @@ def _orders(players: int) -> str:
     return f"{_ORDERS} sampled orders, which for the interval are resampled too"
 
 
-def _as_seen_and_resampled(count: int, seed: int) -> Array:
-    """``(1 + resamples, count)``: how often each of so many counts, as they were seen and in each resample."""
-    return np.concatenate([np.ones((1, count), int), resample_weights(count, seed, RESAMPLES // 4)])
+def _as_seen_and_resampled(units: Array, seed: int) -> Array:
+    """``(1 + resamples, count)``: how often each is drawn with those of its unit, as seen and in each resample."""
+    drawn = draws(units, RESAMPLES // 4, np.random.default_rng(seed))
+    return np.concatenate([np.ones((1, len(units)), int), drawn])

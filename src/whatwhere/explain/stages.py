@@ -38,6 +38,7 @@ from whatwhere.explain.probes import Probe, unit_of
 from whatwhere.explain.sight import Sights, measure_sight
 from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
+from whatwhere.judge.bootstrap import bound_by
 from whatwhere.network import Model, UNet, measuring_machine, prepare_torch
 from whatwhere.network.copied import copied
 from whatwhere.records import VOID
@@ -78,6 +79,11 @@ class Bench:
     notes: list[str]
     tell: Progress
 
+    @property
+    def units(self) -> Array:
+        """For each image a number that it shares with those that resamples draw with it: the others of its folder."""
+        return bound_by([case.folder for case in self.cases])
+
     def part(self, what: str, start: float, stop: float) -> Callable[[float], None]:
         """Progress within one measurement as progress of the whole."""
         return lambda share: self.tell(what, start + share * (stop - start))
@@ -104,7 +110,7 @@ def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel |
 
 def study_of(bench: Bench) -> Study:
     """One look at every image, at a sample of its pixels."""
-    spots = sample_spots(bench.aims, bench.distance, bench.model.classes.count, bench.seed)
+    spots = sample_spots(bench.aims, bench.distance, bench.model.classes.count, bench.seed, units=bench.units)
     images = [case.image for case in bench.cases]
     looking = "looking at every image"
     fresh = untrained_like(bench.anatomy.network, bench.seed, images, lambda: bench.tell(looking, 0.0))
@@ -179,16 +185,19 @@ def skips_of(bench: Bench, study: Study) -> Worths:
     with bench.fast:
         return measure_skips(
             bench.anatomy, pairs, study.means, bench.model.classes, distance=bench.distance, seed=bench.seed,
-            precision=bench.precision, progress=bench.part("cutting every skip", 0.3, 0.7),
+            precision=bench.precision, progress=bench.part("cutting every skip", 0.3, 0.7), units=bench.units,
         )  # fmt: skip
 
 
 def sights_of(bench: Bench) -> Sights:
     """How far every layer sees, on some of the images."""
     count = min(_SIGHT_IMAGES, len(bench.cases))
-    seen = [bench.cases[int(i)].image for i in np.linspace(0, len(bench.cases) - 1, count).round()]
+    chosen = np.linspace(0, len(bench.cases) - 1, count).round().astype(int)
+    seen = [bench.cases[i].image for i in chosen]
     progress = bench.part("measuring how far it sees", 0.7, 0.9)
-    return measure_sight(bench.anatomy, seen, seed=bench.seed, progress=progress, fast=bench.fast)
+    return measure_sight(
+        bench.anatomy, seen, seed=bench.seed, progress=progress, fast=bench.fast, units=bench.units[chosen]
+    )
 
 
 def pictures_of(
@@ -260,7 +269,8 @@ def _story(
         place = (pixel[2] - case.corner[0], pixel[1] - case.corner[1])
     baseline = torch.stack([one.image.mean((2, 3), keepdim=True) for one in bench.cases]).mean(0)
     probes = painters.of(fellow(bench.cases, case.name, case.folder))
-    return tell_pixel(bench.anatomy, case, place, study.means, baseline, probes)
+    progress = bench.part("taking one pixel apart", 0.92, 0.98)
+    return tell_pixel(bench.anatomy, case, place, study.means, baseline, probes, progress)
 
 
 def _telling_pixel(examples: Sequence[Example], distance: int) -> tuple[Case, tuple[int, int]]:

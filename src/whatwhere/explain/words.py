@@ -12,9 +12,10 @@ from whatwhere.data.findings import many
 from whatwhere.explain.explanation import Explanation
 from whatwhere.explain.levels import NOT_MEASURED, Levels, Reading
 from whatwhere.explain.measured import Measured
+from whatwhere.explain.pixel import PixelStory
 from whatwhere.explain.presence import VISIBLE
 from whatwhere.explain.skips import TOLD
-from whatwhere.judge.comparison import ENOUGH
+from whatwhere.judge.bootstrap import ENOUGH
 
 __all__ = ["aim", "answers", "levels", "measured_on", "pixel", "presence", "sight", "skips", "unseen"]
 
@@ -67,6 +68,11 @@ def levels(e: Explanation) -> list[str]:
     return said
 
 
+def drawn(e: Explanation) -> str:
+    """What intervals are over."""
+    return "folders of images" if any(one.folders is not None for one in e.skips.full.values()) else "images"
+
+
 def _top(found: Levels) -> Reading:
     return next(one for one in found.readings if one.layer.role != "pixel")
 
@@ -77,7 +83,7 @@ def _shuffled(found: Levels) -> str:
     if not scores:
         return f"probes fitted on shuffled labels could not be scored (chance {found.chance:.2f})"
     mean = sum(scores) / len(scores)
-    few = min(one.shuffled.images for one in found.readings) < ENOUGH
+    few = min(one.shuffled.independent for one in found.readings) < ENOUGH
     return (
         f"probes fitted on shuffled labels score {min(scores):.2f} to {max(scores):.2f}, {mean:.2f} on average (chance "
         f"{found.chance:.2f}): what was read within that range shows nothing"
@@ -181,8 +187,9 @@ def _lost(top: Reading, bottom: Reading) -> str:
 def _undecided(one: Measured, other: Measured) -> str:
     if None in (one.low, other.low):
         return "There are no intervals to compare: no difference was shown."
-    if min(one.images, other.images) < ENOUGH:
-        return f"Fewer than {ENOUGH} images hold it: too few to call it a difference."
+    if min(one.independent, other.independent) < ENOUGH:
+        kind = "images" if (one.folders, other.folders) == (None, None) else "folders"
+        return f"Fewer than {ENOUGH} {kind} hold it: too few to call it a difference."
     return "The intervals overlap: no difference was shown."
 
 
@@ -231,7 +238,7 @@ def sight(e: Explanation) -> list[str]:
 
 
 def _beside_objects(most: Measured, typical: float) -> str:
-    if most.low is None or most.high is None or most.low <= typical <= most.high or most.images < ENOUGH:
+    if most.low is None or most.high is None or most.low <= typical <= most.high or most.independent < ENOUGH:
         return "."
     return f": on average the evidence comes from a {'larger' if most.low > typical else 'smaller'} square than that."
 
@@ -301,7 +308,7 @@ def skips(e: Explanation) -> list[str]:
 
 def _surely_hurts(worth: Measured) -> bool:
     """Beyond its interval, and by as much as is told."""
-    return worth.high is not None and worth.high < 0 and (worth.value or 0.0) <= -TOLD and worth.images >= ENOUGH
+    return worth.high is not None and worth.high < 0 and (worth.value or 0.0) <= -TOLD and worth.independent >= ENOUGH
 
 
 def pixel(e: Explanation) -> list[str]:
@@ -315,7 +322,7 @@ def pixel(e: Explanation) -> list[str]:
         f"Pixel x={story.x}, y={story.y} of {story.image} is painted {names[story.prediction]!r} with a probability "
         f"of {story.probability:.2f}{verdict}; the runner-up is {names[story.rival]!r}.",
         f"Half of the evidence lies in a square of {_side(story.half)} px around it, 95 % in one of "
-        f"{_side(story.most)} px."
+        f"{_side(story.most)} px{_but_rough(story)}."
         if story.half is not None and story.most is not None
         else "Nothing in the image speaks for the one or the other.",
     ]
@@ -329,6 +336,15 @@ def pixel(e: Explanation) -> list[str]:
             f"The smallest cut that changes it is without {cut}: then it is painted {names[story.flip.label]!r}."
         )
     return said
+
+
+def _but_rough(story: PixelStory) -> str:
+    if not story.rough:
+        return ""
+    return (
+        f", but only roughly so: along the path from the mean image the answer bends too often, and what was gathered "
+        f"misses {story.completeness:.0%} of how far it moves"
+    )
 
 
 def presence(e: Explanation) -> list[str]:
@@ -368,7 +384,7 @@ def presence(e: Explanation) -> list[str]:
 
 def _surely(one: Measured, other: Measured) -> int:
     """1 if the first is higher and the intervals do not overlap, -1 if it is lower, else 0."""
-    if None in (one.low, one.high, other.low, other.high) or min(one.images, other.images) < ENOUGH:
+    if None in (one.low, one.high, other.low, other.high) or min(one.independent, other.independent) < ENOUGH:
         return 0
     assert one.low is not None
     assert one.high is not None

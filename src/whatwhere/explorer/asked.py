@@ -14,7 +14,7 @@ __all__ = ["Hold", "edits_in", "holds_in", "parse", "pixel_in", "text_in"]
 Hold = str | float
 """What happens to a path: ``"pass"``, ``"cut"``, ``"mean"``, or how much of it passes, from 0 (its mean) to 1."""
 
-_MOST_EDITS, _LARGEST_RADIUS = 200, 2000
+_MOST_EDITS, _LARGEST_RADIUS = 200, 64
 
 
 def parse(body: bytes) -> dict[str, Any]:

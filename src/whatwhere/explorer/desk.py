@@ -25,6 +25,7 @@ from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.sets import ImageSet
 from whatwhere.data.tiffs import open_tiff
 from whatwhere.errors import DataError, ModelError, WhatwhereError
+from whatwhere.explain.pixel import ROUGH
 from whatwhere.explain.pixels import interior_distance
 from whatwhere.explain.sight import centred, ring_profile, side_holding
 from whatwhere.explain.skips import measure_skips
@@ -289,6 +290,7 @@ class Desk:
         shades = (128 + 127 * attribution / scale).round().clip(0, 255).astype(np.uint8)
         return {
             "evidence": packed(shades), "scale": scale, "completeness": found["completeness"],
+            "rough": found["completeness"] > ROUGH,
             "half": side_holding(profile, 0.5), "most": side_holding(profile, 0.95),
             "prediction": found["prediction"], "rival": found["rival"],
         }  # fmt: skip

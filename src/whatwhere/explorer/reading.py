@@ -95,6 +95,7 @@ class Reading:
             thread.join(seconds)
 
     def _measure(self) -> None:
+        teams = torch.get_num_threads()
         torch.set_num_threads(1)  # the other core is for who waits at the page
         try:
             assert self._data is not None
@@ -107,7 +108,7 @@ class Reading:
             if levels is not None:
                 painters = painting_probes(bench.anatomy.layers, study.samples, together, classes)
             counts = [cell_counts(aim, CELLS, classes) for aim in bench.aims]
-            presence = measure_presence(study.pooled, counts, classes, 0, together)
+            presence = measure_presence(study.pooled, counts, classes, 0, together, bench.units)
             self._known = _Known(bench, study, levels, painters, presence)
             self._share = 1.0
         except WhatwhereError as error:
@@ -116,6 +117,7 @@ class Reading:
             with self._lock:
                 self._thread, self._share = None, 0.0
         finally:
+            torch.set_num_threads(teams)  # later threads take what was set last
             if self._known is None and self._why is None and not self._stopped.is_set():
                 self._why = "reading the levels failed; the terminal says how"
 

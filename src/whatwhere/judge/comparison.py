@@ -1,4 +1,4 @@
-"""Is model A better than model B on these images? A paired bootstrap over images.
+"""Is model A better than model B on these images? A paired bootstrap over images, or over folders of them.
 
 Knows two records of scores; nothing of models or images.
 """
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from whatwhere.errors import DataError
-from whatwhere.judge.measures import LOWER_IS_BETTER, estimate, images_of_scores, resampled
+from whatwhere.judge.bootstrap import ENOUGH
+from whatwhere.judge.measures import LOWER_IS_BETTER, estimate, limits_of, resampled, tellers
 from whatwhere.judge.scores import Scores
 from whatwhere.judge.tables import comparison_table, plain
 
-__all__ = ["ENOUGH", "Comparison", "Difference", "compare"]
-
-ENOUGH = 5
-"""No difference is called one by fewer images: with two, a percentile interval is the worse and the better image."""
+__all__ = ["Comparison", "Difference", "compare"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,11 @@ class Difference:
         score: its name, ``"mean_iou"`` or ``"iou/cat"``.
         a, b: pooled over all images.
         difference: ``a - b``.
-        low, high: 95 % interval of the difference over images; None with fewer than two images.
-        a_better: share of resamples in which A is better, ties counting half; None with fewer than two images.
+        low, high: 95 % interval of the difference over images or folders; None with fewer than two.
+        a_better: share of resamples in which A is better, ties counting half; None with fewer than two.
         images: how many images tell of it: of a class those that hold it, in truth or either painting; of its recall
             only in truth, of its precision only in a painting.
+        independent: how many of these are independent: as many, or the folders that they lie in.
     """
 
     score: str
@@ -45,6 +44,7 @@ class Difference:
     high: float | None
     a_better: float | None
     images: int = 0
+    independent: int = 0
 
     @property
     def lower_is_better(self) -> bool:
@@ -53,7 +53,7 @@ class Difference:
     @property
     def clear(self) -> bool:
         """The interval does not hold 0, and comes of enough images to be worth its name."""
-        if self.low is None or self.high is None or self.images < ENOUGH:
+        if self.low is None or self.high is None or self.independent < ENOUGH:
             return False
         return self.low > 0 or self.high < 0
 
@@ -65,6 +65,7 @@ class Comparison:
     Attributes:
         differences: one for each score that both have.
         images: how many.
+        independent: how many of these are independent: as many, or the folders that they lie in.
         a, b: what to call the two.
     """
 
@@ -74,6 +75,7 @@ class Comparison:
     seed: int
     a: str = "A"
     b: str = "B"
+    independent: int = 0
 
     def __getitem__(self, score: str) -> Difference:
         for found in self.differences:
@@ -102,8 +104,8 @@ def compare(
     """Differences ``a - b`` of every pooled score, with paired bootstrap intervals.
 
     Each resample draws images with replacement, the same for both, pools their counts and takes the difference: what
-    makes an image hard for both cancels out. This says how the two *trained models* differ on images like these, not
-    how their recipes would differ over other training seeds.
+    makes an image hard for both cancels out. Images in five folders or more are drawn with their folder. This says how
+    the two *trained models* differ on images like these, not how their recipes would differ over other training seeds.
 
     Args:
         scores_a, scores_b: of the same images with the same truth, in any order.
@@ -118,22 +120,28 @@ def compare(
         raise DataError("the masks behind the two scores differ", "the same truth for both", "evaluate both again")
     samples_a: dict[str, NDArray[np.float64]] = {}
     samples_b: dict[str, NDArray[np.float64]] = {}
+    both, units = (scores_a.counts, counts_b), scores_a.units
     if len(scores_a.images) > 1:
-        samples_a, samples_b = resampled((scores_a.counts, counts_b), scores_a.classes.names, resamples, seed)
+        samples_a, samples_b = resampled(both, scores_a.classes.names, resamples, seed, units)
     differences = []
-    images = images_of_scores((scores_a.counts, counts_b), scores_a.classes.names)
+    told = tellers(both, scores_a.classes.names)
     for key, a in scores_a.pooled.items():
         b = scores_b.pooled[key]
         if not np.isnan(a - b):
             samples = samples_a[key] - samples_b[key] if samples_a else None
-            differences.append(_difference(key, a, b, samples, images.get(key, len(scores_a.images))))
-    return Comparison(tuple(differences), len(scores_a.images), resamples, seed, *names)
+            counted = int(told[key].sum()), len(np.unique(units[told[key]]))
+            differences.append(_difference(key, a, b, samples, *counted))
+    return Comparison(
+        tuple(differences), len(scores_a.images), resamples, seed, *names, independent=len(np.unique(units))
+    )
 
 
-def _difference(score: str, a: float, b: float, samples: NDArray[np.float64] | None, images: int) -> Difference:
-    samples = samples if images > 1 else None  # one image resampled is always itself
-    found = estimate(a - b, samples)
-    row = Difference(score, a, b, a - b, found.low, found.high, None, images)
+def _difference(
+    score: str, a: float, b: float, samples: NDArray[np.float64] | None, images: int, independent: int
+) -> Difference:
+    samples = samples if independent > 1 else None  # one resampled is always itself
+    found = estimate(a - b, samples, independent, limits_of(score, difference=True))
+    row = Difference(score, a, b, a - b, found.low, found.high, None, images, independent)
     if samples is None:
         return row
     gain = samples[~np.isnan(samples)] * (-1 if row.lower_is_better else 1)

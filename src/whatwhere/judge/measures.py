@@ -1,4 +1,4 @@
-"""Scores as functions of counts, and their bootstrap over images.
+"""Scores as functions of counts, and their bootstrap over images or folders of them.
 
 Knows counts and class names; nothing of labels, images or files. Every function works on counts with any leading axes,
 so the same lines give the pooled scores, those of each image and those of each bootstrap resample.
@@ -7,14 +7,16 @@ so the same lines give the pooled scores, those of each image and those of each 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.judge.bootstrap import draws, interval
 from whatwhere.judge.counts import Counts
 
-__all__ = ["LOWER_IS_BETTER", "Estimate", "estimate", "measures", "resampled"]
+__all__ = ["LOWER_IS_BETTER", "Estimate", "estimate", "limits_of", "measures", "resampled", "tellers"]
 
 LOWER_IS_BETTER = ("hausdorff95", "calibration_error")
 """Beginnings of the names of those measures in which less is better (``mean_hausdorff95`` too)."""
@@ -28,7 +30,7 @@ class Estimate:
 
     Attributes:
         value: the score; None where there is nothing to score.
-        low, high: the interval over images; None with fewer than two images.
+        low, high: the interval over images, or over the folders that bind them; None with fewer than two.
     """
 
     value: float | None
@@ -115,19 +117,21 @@ def _calibration_error(calibration: Array) -> Array:
 
 
 def resampled(
-    records: tuple[Counts, ...], names: tuple[str, ...], resamples: int, seed: int
+    records: tuple[Counts, ...], names: tuple[str, ...], resamples: int, seed: int, units: NDArray[np.int_]
 ) -> tuple[dict[str, Array], ...]:
-    """Scores of bootstrap resamples over images, ``(resamples,)`` each; every record gets the same resamples.
+    """Scores of bootstrap resamples, ``(resamples,)`` each; every record gets the same resamples.
 
     Counts are resampled, not scores, so that a pooled score is pooled again in each resample.
+
+    Args:
+        units: for each image a number that it shares with those it is drawn with (`bootstrap.bound_by`).
     """
-    number = len(records[0].confusion)
-    rng, evenly = np.random.default_rng(seed), np.full(number, 1 / number)
+    rng = np.random.default_rng(seed)
     records = tuple(counts.floating() for counts in records)
     chunks = []
     # a hundred at a time: the confusion matrices of 2000 resamples of 150 classes would be 360 MB
     for part in np.array_split(np.arange(resamples), -(-resamples // 100)):
-        weights = rng.multinomial(number, evenly, len(part))
+        weights = draws(units, len(part), rng)
         chunks.append([measures(counts.weighted(weights), names) for counts in records])
     return tuple({key: np.concatenate([chunk[key] for chunk in own]) for key in own[0]} for own in zip(*chunks))
 
@@ -139,11 +143,11 @@ _SIDES = {"recall": "truth", "precision": "painting"}
 """Scores of which only one side tells: a stray pixel in an image without the class is no part of its recall."""
 
 
-def images_of_scores(records: tuple[Counts, ...], names: tuple[str, ...]) -> dict[str, int]:
-    """How many images a score is of, where it may be fewer than all: ``"iou/cat"`` and the like, and means over edges.
+def tellers(records: tuple[Counts, ...], names: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
+    """Which images a score is of: ``"iou/cat"`` and the like, and the means.
 
     Those that hold the class, or an edge of it, in the truth or in a painting of the records; of recall those that hold
-    it in the truth, of precision in a painting.
+    it in the truth, of precision in a painting. A mean over areas is of all.
     """
     held = {
         kind: np.any([getattr(counts, kind).sum(-2) > 0 for counts in records], axis=0) for kind in {*_EDGES.values()}
@@ -156,18 +160,24 @@ def images_of_scores(records: tuple[Counts, ...], names: tuple[str, ...]) -> dic
         score, _, name = key.partition("/")
         kind = told_by.get(score.removeprefix("mean_"), "area")
         if name:
-            found[key] = int(held[kind][:, names.index(name)].sum())
-        elif kind != "area":
-            found[key] = int(held[kind].any(1).sum())
+            found[key] = held[kind][:, names.index(name)]
+        else:
+            found[key] = np.ones(len(held[kind]), bool) if kind == "area" else held[kind].any(1)
     return found
 
 
-def estimate(value: float, samples: Array | None) -> Estimate:
-    """The value with the percentile interval of its resamples (those in which it is defined)."""
+def limits_of(score: str, *, difference: bool = False) -> tuple[float, float]:
+    """What a score can be, or the difference of two."""
+    most = inf if "hausdorff" in score else 1.0
+    return (-most if difference else 0.0), most
+
+
+def estimate(
+    value: float, samples: Array | None, independent: int, limits: tuple[float, float] = (-inf, inf)
+) -> Estimate:
+    """The value with the interval of its resamples; arguments as of `bootstrap.interval`."""
     if np.isnan(value):
         return Estimate(None)
-    defined = samples[~np.isnan(samples)] if samples is not None else np.empty(0)
-    if not len(defined):
+    if samples is None:
         return Estimate(float(value))
-    low, high = np.percentile(defined, (2.5, 97.5))
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), *interval(value, samples, independent, limits))

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
+from whatwhere.data.split import folders_of
 from whatwhere.errors import DataError
+from whatwhere.judge.bootstrap import bound_by, over
 from whatwhere.judge.boundaries import DILATION_RATIO
 from whatwhere.judge.counts import BINS, Counts
-from whatwhere.judge.measures import Estimate, estimate, images_of_scores, measures, resampled
+from whatwhere.judge.measures import Estimate, estimate, limits_of, measures, resampled, tellers
 from whatwhere.judge.tables import plain, scores_table
 from whatwhere.records import Classes
 
@@ -75,14 +77,19 @@ class Scores:
         return measures(self.counts, self.classes.names)
 
     @cached_property
+    def units(self) -> NDArray[np.int_]:
+        """For each image a number that it shares with those that bootstraps draw with it: the others of its folder."""
+        return bound_by(folders_of(self.images))
+
+    @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Every pooled score with its 95 % bootstrap interval over images (none with fewer than 2 images)."""
+        """Every pooled score with its 95 % bootstrap interval over images or folders (none with fewer than 2)."""
         samples: dict[str, NDArray[np.float64]] = {}
         if len(self.images) > 1:
-            (samples,) = resampled((self.counts,), self.classes.names, self.resamples, self.seed)
-        held = images_of_scores((self.counts,), self.classes.names)  # one image resampled is always itself
+            (samples,) = resampled((self.counts,), self.classes.names, self.resamples, self.seed, self.units)
+        told = tellers((self.counts,), self.classes.names)
         return {
-            key: estimate(value, samples.get(key) if held.get(key, 2) > 1 else None)
+            key: estimate(value, samples.get(key), len(np.unique(self.units[told[key]])), limits_of(key))
             for key, value in self.pooled.items()
         }
 
@@ -133,10 +140,17 @@ class Scores:
         said = [
             "Pixels of all images are pooled. A class in neither truth nor prediction is not scored and in no mean."
             " Void pixels never count.",
-            f"95 % intervals: percentile bootstrap over images, {self.resamples} resamples, seed {self.seed}."
+            f"95 % intervals: bootstrap over {over(len(self.images), len(np.unique(self.units)))}, {self.resamples}"
+            f" resamples, seed {self.seed}; wider for few, by Student's t."
             if len(self.images) > 1
             else "No intervals: one image says nothing about how images differ.",
         ]
+        folders = folders_of(self.images)
+        if 1 < len(set(folders)) < len(folders) == len(np.unique(self.units)):
+            said.append(
+                "The images are of few folders, so they are drawn one by one: if a folder is one patient or flight, "
+                "intervals are too narrow."
+            )
         if self.boundary:
             said.append(
                 "An edge lies between two pixels that count; void and the image's frame make none."

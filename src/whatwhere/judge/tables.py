@@ -11,6 +11,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from whatwhere.judge.bootstrap import ENOUGH, over
+
 if TYPE_CHECKING:
     from whatwhere.judge.comparison import Comparison
     from whatwhere.judge.scores import Scores
@@ -86,15 +88,17 @@ def _class_table(scores: Scores, columns: Sequence[str]) -> Table:
 def comparison_table(comparison: Comparison) -> RenderableType:
     """One row a score; a difference whose interval does not hold 0 is bold. Long names stand above, not in its head."""
     names = a, b = comparison.a, comparison.b
+    alone = comparison.independent == comparison.images
     short = a != b and max(map(len, names)) <= _HEADING
     legend = [] if short else [Text(f"{letter}: {name}") for letter, name in zip("AB", names)]
     how = (
         f"paired bootstrap, {comparison.resamples} resamples, seed {comparison.seed}; ties count half. Bold: the "
-        "interval does not hold 0, and comes of five images at least; of such rows one in twenty is chance."
+        f"interval does not hold 0, and comes of {ENOUGH} {'images' if alone else 'folders'} at least; where models "
+        "are alike, about one row in twenty is so by chance."
         if comparison.images > 1
         else "no intervals: one image says nothing about how images differ."
     )
-    said = Text(f"{comparison.images} image{'s' if comparison.images > 1 else ''}; {how}", style="dim")
+    said = Text(f"{over(comparison.images, comparison.independent)}; {how}", style="dim")
     return Group(*legend, _Differences(comparison, names if short else ("A", "B")), said)
 
 

@@ -139,5 +139,5 @@ function presenceTable(found, looks) {
   const counts = `A class counts as there from ${figure(100 * found.visible, 1)} % of the pixels.`;
   return h("div", {}, h("p", { class: "small", text: `Read from the bottleneck's features ${asked}` }),
     h("div", { class: "bars" }, ...rows),
-    h("p", { class: "small quiet", text: score === null ? counts : `${counts} Balanced accuracy ${figure(score)}: the mean of yes and no over ${found.region}s of images never seen (chance 0.50).` }));
+    h("p", { class: "small quiet", text: score === null ? counts : `${counts} Balanced accuracy ${figure(score)}: the mean of yes and no over ${found.region === "image" ? "images" : `${found.region}s of images`} never seen (chance 0.50).` }));
 }

@@ -106,6 +106,9 @@ export class Guide {
     const seen = this.current;
     const target = seen ? document.querySelector(tour.steps[step].show({ seen, store: this.store })) : null;
     target?.classList.add("lit");
+    for (const panel of document.querySelectorAll(".pixel-panel, .change-panel")) { // which a step before may have scrolled
+      if (!target || panel === target || !panel.contains(target)) panel.scrollTop = 0;
+    }
     if (target && !inSight(target)) {
       target.scrollIntoView({ block: "center", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
     } else if (target && !target.closest(".closer")) scrollTo({ top: 0 });

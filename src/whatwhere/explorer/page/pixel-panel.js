@@ -87,8 +87,9 @@ export class PixelPanel {
     const [prediction, rival] = [looks[evidence.prediction].name, looks[evidence.rival].name];
     const [half, most] = [evidence.half, evidence.most].map((side) => side && Math.round(side));
     fill(this.words, h("b", { class: "for", text: "gold" }), ` for ${prediction}, `, h("b", { class: "against", text: "teal" }), ` for ${rival}. `,
-      half ? `Half in a square of ${half} px, 95 % in one of ${most} px.` : "There is none.");
-    this.words.title = `integrated gradients, all paths passing; adds up within ${figure(100 * evidence.completeness, 1)} %`;
+      half ? `Half in a square of ${half} px, 95 % in one of ${most} px${evidence.rough ? ", roughly" : ""}.` : "There is none.");
+    const missed = `${figure(100 * evidence.completeness, 1)} % of how far the answer moves on the way from the mean image`;
+    this.words.title = `integrated gradients, all paths passing; ${evidence.rough ? "too few steps: they miss" : "adds up within"} ${missed}`;
     this.button.setAttribute("aria-label", `Evidence map: what speaks for ${prediction} against ${rival}. `
       + `${half ? `Half of it lies in a square of ${half} pixels, 95 percent in one of ${most}.` : "There is none."} Press to lay it over the image.`);
   }

@@ -167,7 +167,7 @@ function deepAgrees({ seen }) {
 
 /** @param {Scene} scene */
 function missing({ seen }) {
-  return seen.evidence && seen.evidence.completeness > 0.01 ? ` (here they miss it by ${percent(seen.evidence.completeness)})` : "";
+  return seen.evidence && seen.evidence.completeness > 0.01 ? ` (here they miss ${percent(seen.evidence.completeness)} of how far it moves on the way${seen.evidence.rough ? ": take the squares as rough" : ""})` : "";
 }
 
 /** @param {Scene} scene */

@@ -27,7 +27,7 @@
  * @typedef {{prediction: number, probability: number, rival: number, probabilities: number[], truth: number | null,
  *   readings: Record<string, number[]>, untouched: number, cuts: Cut[], flip: Cut | null}} PixelRecord
  *   untouched: the class where every path passes, from which the cuts differ or not
- * @typedef {{evidence: string, scale: number, completeness: number, half: number | null, most: number | null, prediction: number,
+ * @typedef {{evidence: string, scale: number, completeness: number, rough: boolean, half: number | null, most: number | null, prediction: number,
  *   rival: number}} EvidenceRecord
  * @typedef {{value: number | null, low: number | null, high: number | null}} Measured
  * @typedef {{ready: boolean, share: number, levels: Record<string, {what: Measured, where: Measured}> | null,
