@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from whatwhere.errors import OutputError, PlaceError
-from whatwhere.writing import check_place, whole_file, write_json
+from whatwhere.writing import check_place, is_abandoned, left_behind, whole_file, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -79,6 +82,38 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_threads_write_one_file_in_turn(tmp_path: Path) -> None:
+    """Each to a name of its own, so that none renames what another is still writing."""
+    wrong: list[OutputError] = []
+
+    def write(letter: str) -> None:
+        try:
+            for _ in range(50):
+                with whole_file(tmp_path / "file") as partial:
+                    partial.write_text(letter * 1000)
+        except OutputError as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(set((tmp_path / "file").read_text())) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_thread_left_is_abandoned(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    for thread in ("", "17."):
+        (tmp_path / f".file.{thread}{int(dead.stdout)}.partial").touch()
+    (tmp_path / f".file.17.{os.getpid()}.partial").touch()
+    left = left_behind(tmp_path / "file")
+    assert len(left) == 3
+    assert sum(map(is_abandoned, left)) == 2
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,17 @@ from typing import Any
 
 from whatwhere.errors import OutputError, PlaceError, in_a_line, unwritten
 
-__all__ = ["check_place", "is_abandoned", "is_there", "left_behind", "shortened", "to_json", "whole_file", "write_json"]
+__all__ = [
+    "check_place",
+    "is_abandoned",
+    "is_there",
+    "left_behind",
+    "on_disk",
+    "shortened",
+    "to_json",
+    "whole_file",
+    "write_json",
+]
 
 _OTHERWISE = "choose another place"
 
@@ -47,7 +59,7 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
             partial.chmod(mode)
         if durable:
             with partial.open("rb") as file:
-                os.fsync(file.fileno())
+                on_disk(file.fileno())
         partial.replace(path)
     except (OSError, failures) as error:
         _remove(partial)
@@ -55,6 +67,16 @@ def whole_file(path: Path | str, *, failures: type[Exception] = OSError, durable
     except BaseException:
         _remove(partial)
         raise
+
+
+def on_disk(handle: int) -> None:
+    """Waits until what was written to an open file outlives a power cut; macOS else leaves it to the drive."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(handle)
 
 
 def check_place(path: Path | str | None, remedy: str = _OTHERWISE) -> None:
@@ -95,7 +117,8 @@ def _beside(path: Path) -> Path:
         raise PlaceError(f"{path} can't be written (it is a folder)", "the name of a file", "name a file in it")
     if is_there(path) and not path.is_file():  # a device, whose place in /dev a rename would take
         raise _no_file(path)
-    return path.with_name(f".{shortened(path.name)}.{os.getpid()}.partial")
+    thread = "" if threading.current_thread() is threading.main_thread() else f"{threading.get_native_id()}."
+    return path.with_name(f".{shortened(path.name)}.{thread}{os.getpid()}.partial")
 
 
 def _no_file(path: Path) -> PlaceError:

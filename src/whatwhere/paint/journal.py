@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from whatwhere.writing import on_disk
+
 __all__ = ["Journal", "read_journal", "sync_file", "sync_folder", "write_all"]
 
 
@@ -56,7 +58,7 @@ class Journal:
 
     def _append(self, record: object) -> None:
         write_all(self._handle, json.dumps(record).encode() + b"\n")
-        os.fsync(self._handle)
+        on_disk(self._handle)
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], frozenset[int], int]:
@@ -84,7 +86,7 @@ def sync_file(path: Path) -> None:
     """Waits until a file's content is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        on_disk(handle)
     finally:
         os.close(handle)
 

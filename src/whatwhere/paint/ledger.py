@@ -46,9 +46,19 @@ class Ledger:
         self._path, self._overwrite = folder / _RECORD, overwrite
         self._read()
 
+    @property
+    def folder(self) -> Path:
+        return self._path.parent
+
+    def renew(self) -> None:
+        """Reads again, if another process has written."""
+        if self._bytes != (self._path.stat().st_size if self._path.is_file() else 0):
+            self._read()
+
     def _read(self) -> None:
         self._begun: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        written = self._path.read_text(encoding="utf-8", errors="replace") if self._path.is_file() else ""
+        raw = self._path.read_bytes() if self._path.is_file() else b""
+        self._bytes, written = len(raw), raw.decode("utf-8", "replace")
         self._cut_off = "" if written.endswith("\n") or not written else "\n"  # ends a line that a kill cut off
         for line in written.splitlines():
             try:
@@ -159,8 +169,12 @@ class Ledger:
         return next((entry for entry in reversed(self._begun.get(name, ())) if not _was(entry["before"], now)), None)
 
     def _write(self, line: dict[str, Any]) -> None:
-        with writing(self._path, shared=True), self._path.open("a", encoding="utf-8") as file:
-            file.write(self._cut_off + json.dumps(line) + "\n")
+        written = f"{self._cut_off}{json.dumps(line)}\n".encode()
+        with writing(self._path, shared=True), self._path.open("ab") as file:
+            file.write(written)
+            file.flush()
+            ours = file.tell() == self._bytes + len(written)
+        self._bytes = self._bytes + len(written) if ours else -1  # others' lines are not known yet
         self._cut_off = ""
 
     def _name(self, path: Path) -> str:

@@ -24,7 +24,7 @@ from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, lay_over, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
-from whatwhere.paint.stores import TakenError, discard
+from whatwhere.paint.stores import TakenError, discard, in_turn
 from whatwhere.plain_torch import plain_torch
 from whatwhere.writing import is_abandoned, left_behind, shortened
 
@@ -294,23 +294,30 @@ class _Job:
     def _paint(self, path: Path, stem: Path) -> Prediction:
         source, target, work = self._look(path, stem)
         try:
-            lacking = self.ledger.lacks(target, self.options, work)
-            if not lacking:
-                discard(target.partial)
-                self._sweep(target)
-                return Prediction(str(path), str(target.labels), "skipped")
-            ready = fitted(source, self.engine.model.normalisation.channels)
-            if lacking == {"overlay"}:
-                self.ledger.add(target, self.options)
-                self._settled(target, lambda: lay_over(ready, target, self.engine.model.classes))
-                return Prediction(str(path), str(target.labels), "done")
-            painter = None if self.workers is None else self.workers.painter(path, self.how, work)
-            self.ledger.begin(target, self.options, work)
-            return self._painted(path, target, lambda: paint_to_files(
-                self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
-            ))  # fmt: skip
+            if self.ledger.lacks(target, self.options, work) and is_small(source):
+                with in_turn(target.partial, shared=target.partial.parent == self.ledger.folder):
+                    self.ledger.renew()  # another process may have painted it meanwhile, with another model perhaps
+                    return self._made(path, source, target, work)
+            return self._made(path, source, target, work)
         finally:
             source.close()
+
+    def _made(self, path: Path, source: Source, target: Names, work: Work) -> Prediction:
+        lacking = self.ledger.lacks(target, self.options, work)
+        if not lacking:
+            discard(target.partial)
+            self._sweep(target)
+            return Prediction(str(path), str(target.labels), "skipped")
+        ready = fitted(source, self.engine.model.normalisation.channels)
+        if lacking == {"overlay"}:
+            self.ledger.add(target, self.options)
+            self._settled(target, lambda: lay_over(ready, target, self.engine.model.classes))
+            return Prediction(str(path), str(target.labels), "done")
+        painter = None if self.workers is None else self.workers.painter(path, self.how, work)
+        self.ledger.begin(target, self.options, work)
+        return self._painted(path, target, lambda: paint_to_files(
+            self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
+        ))  # fmt: skip
 
     def _painted(self, path: Path, target: Names, paint: Callable[[], PaintReport]) -> Prediction:
         return Prediction(str(path), str(target.labels), "done", report=self._settled(target, paint))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.work import Painted
 from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, open_labels, sync_box
 from whatwhere.records import Box, Classes
-from whatwhere.writing import is_there
+from whatwhere.writing import is_there, on_disk
 
 __all__ = [
     "JournaledSink",
@@ -34,6 +35,7 @@ __all__ = [
     "as_shares",
     "claimed",
     "discard",
+    "in_turn",
     "move",
     "writing",
 ]
@@ -53,14 +55,20 @@ class TakenError(PlaceError):
     """The place of one painting is taken by something else."""
 
 
+_PATIENCE = 60.0
+"""Seconds."""
+
+
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Makes a partial folder and holds it for this process; `TakenError` if another one paints there.
 
-    Nothing is left of a painting of which no box is finished.
+    Nothing is left of a painting of which no box is finished. ``shared`` is as of `writing`.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder.parent, shared=shared):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder, shared=shared):
+        folder.mkdir(exist_ok=True)
     with alone(folder / _LOCK) as held:
         if held is None:
             raise TakenError(
@@ -75,6 +83,22 @@ def claimed(folder: Path) -> Iterator[None]:
                 shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # what a network drive keeps of an open file's folder
         folder.rmdir()
+
+
+@contextmanager
+def in_turn(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """As `claimed`, for what takes seconds: waits for who paints there, up to a minute."""
+    last = time.monotonic() + _PATIENCE
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(claimed(folder, shared=shared))
+                break
+            except TakenError:
+                if time.monotonic() > last:
+                    raise
+                time.sleep(0.05)
+        yield
 
 
 def discard(folder: Path) -> None:
@@ -295,11 +319,11 @@ class RawStore:
 
     def write(self, painted: Painted) -> None:
         self._put(self._labels, 0, painted.box, painted.labels)
-        os.fsync(self._labels)
+        on_disk(self._labels)
         if painted.probabilities is not None:
             for plane, shares in enumerate(as_shares(painted.probabilities)):
                 self._put(self._shares, plane, painted.box, shares)
-            os.fsync(self._shares)
+            on_disk(self._shares)
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
         """``(h, w)`` labels of a box."""

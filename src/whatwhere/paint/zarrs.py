@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from whatwhere.data.images import with_data
 from whatwhere.errors import DataError, in_a_line
+from whatwhere.paint.journal import sync_file
 from whatwhere.paint.sources import WHOLE, Pixels, Reading, Valid, extra, no_level
 from whatwhere.records import VOID, Box, Classes
 
@@ -336,11 +336,7 @@ def sync_box(array: Any, box: Box) -> None:
     folder = Path(str(array.store.root)) / array.path
     spans = [(0, 1)] * (len(array.shape) - len(box)) + [(a // CHUNK, -(-b // CHUNK)) for a, b in box]
     for place in itertools.product(*(range(a, b) for a, b in spans)):
-        handle = os.open(folder / array.metadata.encode_chunk_key(place), os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_file(folder / array.metadata.encode_chunk_key(place))
 
 
 def sweep(folder: Path) -> None:

@@ -1,0 +1,91 @@
+"""Two runs that paint the same small images into one folder: each painting is of whom the folder says it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from painting import model_of, picture, unet
+from PIL import Image
+
+from whatwhere.network import save_model
+from whatwhere.paint import predict
+from whatwhere.paint.stores import TakenError, claimed, in_turn
+from whatwhere.writing import left_behind
+
+MODELS = [model_of(unet(seed=seed)) for seed in (0, 1)]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(picture(90, 70, seed=number)).save(folder / f"{number}.png")
+    return folder
+
+
+def _started(*arguments: Any) -> tuple[threading.Thread, list[Any]]:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(predict(*arguments, precision="float32", backend="eager")))
+    thread.start()
+    return thread, found
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_who_comes_second_waits_and_sees_what_was_painted(same: bool, images: Path, tmp_path: Path) -> None:
+    first = MODELS[0] if same else MODELS[1]
+    predict(first, images / "0.png", tmp_path / "elsewhere", precision="float32", backend="eager")
+    out = tmp_path / "out"
+    with claimed(out / "0.png.partial"):
+        thread, found = _started(MODELS[0], images / "0.png", out)
+        thread.join(1.0)
+        assert thread.is_alive(), "it waits"
+        for name in ("predictions.jsonl", "0.png"):
+            (out / name).write_bytes((tmp_path / "elsewhere" / name).read_bytes())
+        entry = json.loads((out / "predictions.jsonl").read_text("utf-8"))
+    thread.join()
+    (item,) = found[0].items
+    assert item.status == ("skipped" if same else "failed")
+    if not same:
+        assert "0.png is there already, from another model" in item.error
+    assert json.loads((out / "predictions.jsonl").read_text("utf-8")) == entry, "nothing was begun"
+    assert not left_behind(out / "0.png")
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "predictions.jsonl"]
+
+
+def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.paint.stores._PATIENCE", 0.2)
+    refused = pytest.raises(TakenError, match="a is being painted by another process")
+    with claimed(tmp_path / "a.partial"), refused, in_turn(tmp_path / "a.partial"):
+        pass
+    with in_turn(tmp_path / "a.partial"):
+        assert (tmp_path / "a.partial").is_dir()
+    assert not (tmp_path / "a.partial").exists()
+
+
+def test_two_processes_with_two_models_mix_nothing_up(images: Path, tmp_path: Path) -> None:
+    out, expected = tmp_path / "out", {}
+    running = []
+    for number, model in enumerate(MODELS):
+        file = save_model(model, tmp_path / f"{number}.safetensors")
+        options = ["-q", "--precision", "float32", "--backend", "eager"]
+        predict(file, images, tmp_path / f"{number}", precision="float32", backend="eager")
+        expected[number] = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / f"{number}").glob("*.png")}
+        command = [sys.executable, "-m", "whatwhere", "predict", file, images, "-o", out, *options]
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    said = [process.communicate()[0] for process in running]
+    painted = {path.name: np.asarray(Image.open(path)) for path in out.glob("*.png")}
+    assert painted.keys() == expected[0].keys()
+    for number, model in enumerate(MODELS):
+        own = [name for name, labels in painted.items() if np.array_equal(labels, expected[number][name])]
+        assert f"{len(own)} done" in said[number] or not own, said[number]
+        again = predict(model, images, out, precision="float32", backend="eager")
+        kept = [Path(item.output or "").name for item in again.items if item.status == "skipped"]
+        assert sorted(kept) == sorted(own)
