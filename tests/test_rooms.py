@@ -15,7 +15,8 @@ HEIGHT = {
     room: height
     for height, rooms in enumerate(
         (
-            ("errors",), ("records", "writing", "lock", "cuda_graph", "plain_torch"), ("data", "field"), ("network",),
+            ("errors",), ("records", "writing", "lock", "progress", "cuda_graph", "plain_torch"), ("data", "field"),
+            ("network",),
             ("judge",), ("paint",), ("learn",), ("explain",), ("chosen",), ("verbs",), ("segmenter",),
             ("cli", "demo", "explorer", "__main__"),
         )

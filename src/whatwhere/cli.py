@@ -14,16 +14,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from whatwhere import __version__
+from whatwhere import __version__, progress
 from whatwhere.errors import OutputError, WhatwhereError, absent, no_model, refused
 from whatwhere.writing import check_place, write_json
 
@@ -83,7 +81,7 @@ def check(
     from whatwhere import verbs
 
     check_place(json_file)
-    with _progress("reading", quiet) as advance:
+    with progress.counted(_err, "reading", quiet) as advance:
         findings = verbs.check(data, seed=seed, progress=advance)
     _keep(findings, json_file)
     _out.print(str(findings))
@@ -113,7 +111,7 @@ def plan(
         raise OutputError(f"{output} is there, perhaps with your changes", "a new file", "add --overwrite, or -o")
 
     found: list[Findings] = []
-    with _progress("reading", quiet) as advance:
+    with progress.counted(_err, "reading", quiet) as advance:
         made = verbs.plan(
             data, time=time_budget, epochs=epochs, seed=seed, skips=_levels(skips), encoder=encoder, device=device,
             progress=advance, tell=found.append,
@@ -170,7 +168,7 @@ def train(
             check_goes_on(output, made)  # before the plan is shown
     else:
         encoder, device = ("auto" if one is None else one for one in (encoder, device))
-        with _progress("reading", quiet) as advance:
+        with progress.counted(_err, "reading", quiet) as advance:
             made = verbs.plan(
                 data, time=time_budget, epochs=epochs, seed=seed or 0, skips=_levels("all" if skips is None else skips),
                 encoder=encoder, device=device, progress=advance, tell=found.append,
@@ -231,7 +229,7 @@ def predict(
         "tile": tile, "device": device, "backend": backend, "level": level,
         "fill_missing": fill_missing, "cluster": cluster,
     }  # fmt: skip
-    with _tile_progress(quiet) as advance:
+    with progress.of_files(_err, quiet) as advance:
         done = paint_all(model, inputs, output, progress=advance, **options)
     if len(done.items) > 1 or not done.failed:
         _out.print(str(done))
@@ -265,7 +263,7 @@ def evaluate(
         _keep(scores, json_file)
         _out.print(scores)
 
-    with _progress("painting", quiet) as advance:
+    with progress.counted(_err, "painting", quiet) as advance:
         options: dict[str, Any] = {"split": split, "tolerance": tolerance, "progress": advance}
         scores = verbs.evaluate(model, data, worst=worst, tell=tell, **options)
     if worst is not None and scores.worst(1):
@@ -286,7 +284,7 @@ def compare(
     from whatwhere import verbs
 
     check_place(json_file)
-    with _progress("painting", quiet) as advance:
+    with progress.counted(_err, "painting", quiet) as advance:
         comparison = verbs.compare(run_a, run_b, data, split=split, tolerance=tolerance, progress=advance)
     _keep(comparison, json_file)
     _out.print(comparison)
@@ -304,7 +302,7 @@ def quantise(
     from whatwhere import verbs
 
     check_place(json_file)
-    with _progress("painting", quiet) as advance:
+    with progress.counted(_err, "painting", quiet) as advance:
         made = verbs.quantise(model, data, split=split, progress=advance)
     _keep(made, json_file)
     _out.print(str(made))
@@ -325,7 +323,7 @@ def explain(
     """Measure what the network knows, where it knows it, and what each skip delivers; write one page."""
     from whatwhere import verbs
 
-    with _share_progress(quiet) as advance:
+    with progress.shared(_err, quiet) as advance:
         story = verbs.explain(
             model, data, out=output, split=split, image=image, pixel=_place(pixel), images=images, seed=seed,
             progress=advance,
@@ -513,34 +511,3 @@ def _place(text: str | None) -> tuple[int, int] | None:
     except ValueError:
         raise typer.BadParameter(f"--pixel {text!r}: two whole numbers such as 120,64") from None
     return x, y
-
-
-@contextlib.contextmanager
-def _bar(quiet: bool, what: str = "", *, counted: bool = True) -> Iterator[Callable[..., None] | None]:
-    """A bar with the time left, told what changes; None where there is no terminal."""
-    if quiet or not _err.is_terminal:
-        yield None
-        return
-    count = (MofNCompleteColumn(),) if counted else ()
-    name = TextColumn("{task.description}", markup=False)
-    columns = (name, BarColumn(), *count, TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=_err, transient=True) as bar:
-        yield partial(bar.update, bar.add_task(what, total=None if counted else 1.0))
-
-
-@contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    with _bar(quiet, what) as update:
-        yield update and (lambda done, total: update(completed=done, total=total))
-
-
-@contextlib.contextmanager
-def _share_progress(quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
-    with _bar(quiet, counted=False) as update:
-        yield update and (lambda what, share: update(description=what, completed=share))
-
-
-@contextlib.contextmanager
-def _tile_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    with _bar(quiet) as update:
-        yield update and (lambda name, done, total: update(description=Path(name).name, completed=done, total=total))
