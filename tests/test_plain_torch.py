@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from threading import Barrier, Thread
 
+import pytest
 import torch
 
-from whatwhere.plain_torch import plain_torch
+from whatwhere.plain_torch import kept_random, plain_torch
 
 
 def test_the_last_thread_puts_the_default_dtype_back() -> None:
@@ -33,3 +34,15 @@ def test_the_last_thread_puts_the_default_dtype_back() -> None:
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_gpu_that_has_not_begun_keeps_the_caller_s_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is seeded before a GPU is first used waits for it; the last one counts."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", asked.append)
+    torch.manual_seed(5)
+    with kept_random():
+        torch.manual_seed(123)
+    assert asked == [5, 123, 5]
+    assert torch.initial_seed() == 5

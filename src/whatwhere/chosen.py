@@ -123,7 +123,19 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
             f"one of: {there}",
             "choose with --split",
         )
+    if not part.startswith(("all", "train")) and any(_chosen_by(folder, samples, one) for one in (model, *beside)):
+        part += _CHOSEN_BY
     return from_samples(samples, _mapping(folder, model), 0, part, channels=model.normalisation.channels)
+
+
+_CHOSEN_BY = "; the weights were chosen by these, or some of them"
+"""Of the validations of a run the best is kept: by a little, its score is the best of several."""
+
+
+def _chosen_by(folder: Folder, samples: Sequence[Sample], model: Model) -> bool:
+    """Whether the best weights of a run were chosen by an image of these."""
+    judged = folder.as_divided("val", frozenset(_division(folder, model).get("val", ())))
+    return not {sample.image for sample in judged}.isdisjoint(sample.image for sample in samples)
 
 
 def _mapping(folder: Folder, model: Model) -> Classes:

@@ -74,9 +74,14 @@ def kept_random() -> Iterator[None]:
     # where CUDA has not begun there is no state yet, and to ask for it would begin it
     begun: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count() if begun else 0)
+    apples = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpys)
+            if apples is not None:
+                torch.mps.set_rng_state(apples)
+    if not begun:  # what was seeded within waits for it too, and would be its seed
+        torch.cuda.manual_seed_all(torch.initial_seed())

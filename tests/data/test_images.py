@@ -520,3 +520,10 @@ def test_colours_in_planes_are_a_coloured_mask(tmp_path: Path) -> None:
 def test_a_mask_of_truths_that_tifffile_wrote_is_as_it_was(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GRAY > 100)
     assert np.array_equal(read_mask(tmp_path / "a.tif"), (GRAY > 100) * np.uint8(255))
+
+
+def test_a_palette_of_two_bytes_is_read_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    palette, indices = (rng.integers(0, 65536, shape).astype(np.uint16) for shape in ((3, 65536), (40, 50)))
+    tifffile.imwrite(tmp_path / "a.tif", indices, photometric="palette", colormap=palette)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), (palette.T >> 8).astype(np.uint8)[indices])

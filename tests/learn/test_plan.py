@@ -327,6 +327,27 @@ def test_the_rise_of_the_rate_is_a_small_share_of_a_long_run_only(discs: Path) -
     assert [verbs.plan(discs, epochs=count, device="cpu").training.warmup for count in epochs] == [0.3, 0.05]
 
 
+@pytest.mark.parametrize("held", ["val", "test"])
+def test_masks_that_are_held_out_decide_nothing(held: str, tmp_path: Path) -> None:
+    """What is to be judged on may not choose the network: here its objects fill the image, those learnt from do not."""
+    rng = np.random.default_rng(0)
+    plans = []
+    for side in (14, 300):
+        for split, count in (("train", 6), ("val", 3), ("test", 3)):
+            for number in range(count):
+                image, mask = rng.integers(0, 255, (400, 400), np.uint8), np.zeros((400, 400), np.uint8)
+                size = side if split == held else 14
+                for corner in range(20, 380 - size + 1, 60):
+                    mask[corner : corner + size, 30 : 30 + size] = 1
+                for kind, array in (("images", image), ("masks", mask)):
+                    path = tmp_path / str(side) / split / kind / f"{number}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(array).save(path)
+        plans.append(verbs.plan(tmp_path / str(side), epochs=1, device="cpu"))
+    assert plans[0].network == plans[1].network
+    assert plans[0].training == plans[1].training
+
+
 def test_epochs_are_passes_over_the_pixels(tmp_path: Path) -> None:
     """Also where a step sees more than all images; what is said of the rise is said of these steps."""
     data = write_discs(tmp_path, 6, 2)

@@ -733,6 +733,28 @@ def test_an_overflow_takes_the_weights_back_and_halves_the_rate(
     assert record.mean_iou == record.mean_iou
 
 
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_what_a_run_by_epochs_goes_back_to_does_not_depend_on_the_clock(
+    seconds: float, disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def sometimes(*given: Any, **options: Any) -> StepResult:
+        calls.append(1)
+        result = train_step(*given, **options)
+        return replace(result, loss=math.nan, finite=False) if len(calls) == 8 else result
+
+    monkeypatch.setattr(training, "train_step", sometimes)
+    told = Told()
+    plan = replace(disc_plan, training=replace(disc_plan.training, epochs=2.5))
+    train(plan, sets, tmp_path / "run", view=told, checkpoint_seconds=seconds)
+    validated = [entry["step"] for entry in RunFolder(tmp_path / "run").past() if "mean_iou" in entry]
+    (said,) = [text for text in told.said if "overflowed" in text]
+    back = int(said.split("back to step ")[1].split(",")[0])
+    assert back < 7, "the step before it was saved, but not judged"
+    assert back == max((step for step in validated if step < 8), default=0)
+
+
 def test_weights_taken_back_are_those_of_the_step_told(
     sets: Any, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,6 +261,7 @@ class Crops:
             first = step * batch + rank * local
             return self._batch(range(first, first + local), together)
 
+        teams = torch.get_num_threads()
         pool = ThreadPoolExecutor(workers, "crops", initializer=_begin_thread, initargs=(device,))
         waiting: list[Future[tuple[Tensor, Tensor]]] = []
         step = start
@@ -279,6 +280,7 @@ class Crops:
                 yield made
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(teams)  # threads that begin later take what was set last, in whatever thread
 
 
 def _begin_thread(device: str) -> None:

@@ -226,20 +226,20 @@ class Survey:
         sizes = [file.image.size for file in self.files if file.image]
         return Quantiles.of(h for h, _ in sizes), Quantiles.of(w for _, w in sizes)
 
-    def object_extents(self, class_id: int, *, by_area: bool = False) -> Quantiles | None:
-        """The longer sides of the bounding boxes of a class's objects, in pixels.
+    def object_extents(self, class_id: int, *, by_area: bool = False, training: bool = False) -> Quantiles | None:
+        """The longer sides of the bounding boxes of a class's objects, in pixels; only of ``training``'s images.
 
         With ``by_area`` an object counts as often as it has pixels, so that specks do not hide the objects: the median
         then is the extent of the object that a typical pixel of the class lies in.
         """
-        shapes = list(self._shapes(class_id))
+        shapes = list(self._shapes(class_id, training))
         extents = (extent for shape in shapes for extent in shape.extents)
         return Quantiles.of(extents, (area for shape in shapes for area in shape.areas) if by_area else None)
 
-    def thickness(self, class_id: int) -> Quantiles | None:
+    def thickness(self, class_id: int, *, training: bool = False) -> Quantiles | None:
         """How thick a class's structures are along their middles, in pixels; None where it meets no other class."""
         pooled = Counter[int]()
-        for shape in self._shapes(class_id):
+        for shape in self._shapes(class_id, training):
             pooled.update(shape.thickness)
         return Quantiles.of(pooled.keys(), pooled.values())
 
@@ -280,8 +280,9 @@ class Survey:
                 total += [shape.pixels for shape in file.mask.shapes]
         return tuple(total.tolist())
 
-    def _shapes(self, class_id: int) -> Iterator[ClassShape]:
-        return (file.mask.shapes[class_id] for file in self.files if file.mask and file.mask.shapes)
+    def _shapes(self, class_id: int, training: bool) -> Iterator[ClassShape]:
+        files = self.training if training else self.files
+        return (file.mask.shapes[class_id] for file in files if file.mask and file.mask.shapes)
 
 
 def relative(path: Path, root: Path) -> str:

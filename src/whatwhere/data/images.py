@@ -154,7 +154,9 @@ def read_image_and_tags(
     """`read_image_and_valid`, and how the file asked for its pixels to be turned: 1 (not at all) to 8."""
     path = Path(path)
     pixels = _decode(path, max_pixels)
-    array = pixels.array if pixels.palette is None else pixels.palette[np.minimum(pixels.array, 255)]
+    array = (
+        pixels.array if pixels.palette is None else pixels.palette[np.minimum(pixels.array, len(pixels.palette) - 1)]
+    )
     if array.dtype == bool:
         array = array.astype(np.uint8) * np.uint8(255)
     array = array[:, :, None] if array.ndim == 2 else array
@@ -255,6 +257,7 @@ def read_mask_and_tags(
         )
     if array.ndim == 3:
         array = _flat_colors(array) if channels == 3 else array[:, :, 0]
+    palette = None if palette is None else palette[:256]
     tags = MaskTags(pixels.inverted, hides=alpha is not None and _hides(array, alpha))
     return np.ascontiguousarray(array), palette, tags
 
@@ -390,8 +393,8 @@ def _orientation(picture: ImageFile.ImageFile) -> int:
 
 
 def _padded(colors: list[int] | None) -> Palette:
-    palette = np.zeros((256, 3), np.uint8)
-    given = np.asarray(colors or [], np.uint8).reshape(-1, 3)[:256]
+    palette = np.zeros((max(256, len(colors or ()) // 3), 3), np.uint8)
+    given = np.asarray(colors or [], np.uint8).reshape(-1, 3)
     palette[: len(given)] = given
     return palette
 

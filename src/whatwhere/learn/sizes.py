@@ -73,7 +73,7 @@ def depth_of(survey: Survey) -> Reasoned[int]:
     """
     side = typical_side(survey)
     told, said = _told_by_pieces(survey)
-    left = [class_id for class_id, pixels in enumerate(survey.class_pixels()) if pixels and class_id not in told]
+    left = [class_id for class_id, pixels in enumerate(survey.training_pixels) if pixels and class_id not in told]
     extent, what = float(SIDE), f"{said}: filled shapes need little context"
     if left:
         extent, what = _telling_extent(survey, side, left)
@@ -110,11 +110,11 @@ def _telling_extent(survey: Survey, side: int, asked: Sequence[int]) -> Reasoned
     assert survey.classes is not None
     found: list[tuple[float, str, bool]] = []
     lines: list[tuple[float, str]] = []
-    pixels = survey.class_pixels()
+    pixels = survey.training_pixels
     for class_id in asked:
         name = survey.classes.names[class_id]
-        each, extents = (survey.object_extents(class_id, by_area=by_area) for by_area in (False, True))
-        thickness = survey.thickness(class_id)
+        each, extents = (survey.object_extents(class_id, by_area=by, training=True) for by in (False, True))
+        thickness = survey.thickness(class_id, training=True)
         if each is None or extents is None:
             continue
         if thickness is not None and thickness.median < extents.median / 15:

@@ -410,7 +410,8 @@ class _Trainer:
     # -- keeping -------------------------------------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        self._hold()
+        if self.plan.training.seconds is not None:  # by epochs, what the clock saves must not change what is learnt
+            self._hold()
         self.saved_at = time.perf_counter()
         if self.world.leads:
             self.state.counters.elapsed = self.clock.elapsed()
