@@ -59,6 +59,14 @@ def test_each_file_has_a_time_of_its_own(clock: list[float]) -> None:
     ]
 
 
+def test_the_bar_shows_names_as_they_are() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, emoji=False)
+    with progress.of_files(console, quiet=False) as tell:
+        tell("in/[bold]:cat:.png", 1, 2)
+    assert "[bold]:cat:.png" in out.getvalue()
+
+
 def test_a_terminal_has_a_bar() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
