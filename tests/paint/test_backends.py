@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ from whatwhere.paint.sources import ArraySource
 from whatwhere.paint.stores import JournaledSink, RawStore
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.verdicts import Verdict, Verdicts
-from whatwhere.paint.verify import agreement, equal_but_for_rounding, furthest, labels_alike
+from whatwhere.paint.verify import agreement, contending, equal_but_for_rounding, furthest, labels_alike
 from whatwhere.records import Normalisation
 
 BY_NAME = {backend.name: backend for backend in BACKENDS}
@@ -518,6 +519,26 @@ def test_a_backend_with_other_numbers_is_not_used(how: str, tmp_path: Path) -> N
     assert len(choice.notes) == 1
     assert choice.notes[0].startswith("other is not used: ")
     assert store.read("key")["other"].refused
+
+
+@pytest.mark.parametrize("off", [None, -3.0, -1e3, -1e4, -1e9, -math.inf])
+def test_a_class_that_is_far_below_all_others_lets_nothing_pass(off: float | None) -> None:
+    """Half of all labels are others, and the classes' distance is no measure of what may be rounding."""
+    torch.manual_seed(0)
+    reference, other = torch.randn(1, 3, 64, 64) * 0.1, torch.randn(1, 3, 64, 64) * 0.1
+    near = reference + 1e-5 * torch.randn(1, 3, 64, 64)
+    if off is not None:
+        for logits in (reference, other, near):
+            logits[:, 2] = logits[:, 1] - 3 if off == -3.0 else off
+    for precision in ("float32", "bfloat16"):
+        assert not agreement(reference, other, precision).passed
+        assert agreement(reference, near, precision).passed
+    assert agreement(reference, reference.bfloat16(), "bfloat16").passed
+    assert not equal_but_for_rounding(reference, other, 1e-2 if off != -3.0 else 1e-3)
+    assert not _same(*contending(reference, other))
+    risen = reference.clone()
+    risen[:, 2, :2] = 5.0  # what was hopeless wins
+    assert not agreement(reference, risen, "bfloat16").passed
 
 
 def test_rounding_passes_and_a_few_wrong_labels_do_not() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
-from whatwhere.paint.verify import largest
+from whatwhere.paint.verify import contending, largest
 from whatwhere.paint.watch import followers
 
 __all__ = ["NoTensorError", "folded"]
@@ -46,7 +46,9 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
             after = candidate(example)
         except Exception:  # noqa: BLE001 (the network itself runs: that something in it can't be folded is no fault)
             return plain
-    return candidate if _same(before, after) else plain
+    if before.shape != after.shape:
+        return plain
+    return candidate if _same(*contending(before, after)) else plain
 
 
 def _same(before: Tensor, after: Tensor) -> bool:

@@ -27,9 +27,10 @@ __all__ = ["Geometry", "Pair"]
 Pair = tuple[int, int]
 """Of rows and columns, or before and after."""
 
-_CANVASES = 64, 128, 256, 512
+_CANVASES = 64, 128, 256, 512, 336, 420, 480
 """Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
-pixel at the bottom of the U); grown to the total stride where that is larger."""
+pixel at the bottom of the U; some take multiples of 3, 7, 12, 14 or 20 only); grown to the total stride where that is
+larger."""
 
 _STEPS = 1, 2, 4, 8, 16, 32, 64
 """By which an image is tried to be larger, where it is not known of what its sizes have to be multiples."""

@@ -10,6 +10,7 @@ from torch import Tensor
 __all__ = [
     "Agreement",
     "agreement",
+    "contending",
     "difference",
     "equal_but_for_rounding",
     "furthest",
@@ -21,6 +22,13 @@ __all__ = [
 _BOUND = {"float32": 1e-3, "bfloat16": 0.05}
 """Root mean square difference, as a share of the logits' spread, that rounding may cause: bfloat16 has 8 bits, and some
 twenty layers add up to 1 or 2 % of the spread in trained networks."""
+
+_HOPELESS = 16.0
+"""Below a pixel's best logit it is all one by how much more: the probability is under 1e-7."""
+
+_ALIKE = 0.95
+"""Where fewer labels are equal, what separates the classes everywhere does not count: a class that is far below all
+others would let pass what garbles these."""
 
 _SURE = 10.0
 """A label must not change where its margin is so many times the bound: rounding that large does not occur."""
@@ -68,7 +76,10 @@ def agreement(reference: Tensor, logits: Tensor, precision: str, *, usual: float
     if reference.shape != logits.shape:
         return Agreement(float("inf"), 0.0, reference[:, 0].numel(), True)
     reference, logits = reference.float().cpu(), logits.float().cpu()
-    bound = max(_BOUND[precision] * spread(reference), 2 * usual, 1e-6 * largest(reference))
+    apart, floor = spread(reference), 1e-6 * largest(contending(reference, reference)[0])
+    bound = max(_BOUND[precision] * apart, 2 * usual, floor)
+    if labels_alike(reference, logits) < _ALIKE:
+        bound = max(bound * min(1.0, _within_classes(reference) / max(apart, 1e-12)), floor)
     changed = _surely_changed(reference, logits, bound)
     return Agreement(difference(reference, logits), bound, changed, _same_infinities(reference, logits))
 
@@ -76,10 +87,22 @@ def agreement(reference: Tensor, logits: Tensor, precision: str, *, usual: float
 # ---- a class that is switched off has -inf everywhere: that is equal or not, and numbers are measured without it
 
 
+def contending(reference: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, with what is hopeless by the first raised to where hopeless begins, in both.
+
+    A class that is switched off by -1e9 would be all that is measured else. One class alone has nothing to be below.
+    """
+    if reference.ndim < 2 or reference.shape[1] == 1:
+        return reference, logits
+    floor = reference.amax(1, keepdim=True) - _HOPELESS
+    return torch.maximum(reference, floor), torch.maximum(logits, floor)
+
+
 def difference(reference: Tensor, logits: Tensor) -> float:
-    """Root mean square difference, where the first is no infinity."""
+    """Root mean square difference of what is not hopeless, where the first is no infinity."""
     told = ~reference.isinf()
-    return float((reference[told] - logits[told]).square().mean().sqrt())
+    one, other = contending(reference, logits)
+    return float((one[told] - other[told]).square().mean().sqrt())
 
 
 def furthest(reference: Tensor, logits: Tensor) -> float:
@@ -88,8 +111,17 @@ def furthest(reference: Tensor, logits: Tensor) -> float:
 
 
 def spread(logits: Tensor) -> float:
-    """Their standard deviation, without infinities."""
-    return float(logits[~logits.isinf()].std())
+    """The standard deviation of what is not hopeless, without infinities."""
+    return float(contending(logits, logits)[0][~logits.isinf()].std())
+
+
+def _within_classes(logits: Tensor) -> float:
+    """As `spread`, of a class over its pixels: the median of those classes that vary at all."""
+    found, _ = contending(logits, logits)
+    each = found.movedim(1, 0).flatten(1)
+    varying = [float(one.std()) for one, raw in zip(each, logits.movedim(1, 0).flatten(1)) if not raw.isinf().any()]
+    varying = sorted(one for one in varying if one > 1e-6)
+    return varying[len(varying) // 2] if varying else 0.0
 
 
 def largest(values: Tensor) -> float:
@@ -99,7 +131,8 @@ def largest(values: Tensor) -> float:
 
 def equal_but_for_rounding(before: Tensor, after: Tensor, tolerance: float) -> bool:
     """Whether two results of one shape differ by at most so large a share of their own root mean square."""
-    own = difference(before, torch.zeros_like(before))
+    told = contending(before, before)[0][~before.isinf()]
+    own = float(told.square().mean().sqrt())
     return _same_infinities(before, after) and difference(before, after) <= tolerance * own
 
 
