@@ -43,6 +43,9 @@ def alone(path: Path) -> Iterator[Held | None]:
     """
     try:
         file = path.open("ab") if fcntl else None  # network drives lock what may be written
+    except FileNotFoundError:  # its folder went away with who held it
+        yield None
+        return
     except OSError:
         file = None
     held = Held(path, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from painting import model_of, picture, unet
 from PIL import Image
 
+from whatwhere.errors import PlaceError
 from whatwhere.network import save_model
 from whatwhere.paint import predict
 from whatwhere.paint.stores import TakenError, claimed, in_turn
@@ -89,3 +92,52 @@ def test_two_processes_with_two_models_mix_nothing_up(images: Path, tmp_path: Pa
         again = predict(model, images, out, precision="float32", backend="eager")
         kept = [Path(item.output or "").name for item in again.items if item.status == "skipped"]
         assert sorted(kept) == sorted(own)
+
+
+@pytest.mark.parametrize("how", ["killed", "failed"])
+def test_what_lies_beside_labels_is_made_again_where_another_painting_may_have_replaced_it(
+    how: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probabilities come to their place before labels; who stops in between leaves his beside another's labels."""
+    out, options = tmp_path / "out", {"probabilities": True, "precision": "float32", "backend": "eager"}
+    predict(MODELS[0], images / "0.png", out, **options)
+    first = (out / "0.probabilities.tif").read_bytes()
+
+    def stops(*_given: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt if how == "killed" else PlaceError("0.png can't be written", "room", "make room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.paint.outputs.write_label_image", stops)
+        if how == "killed":
+            with pytest.raises(KeyboardInterrupt):
+                predict(MODELS[1], images / "0.png", out, overwrite=True, **options)
+        else:
+            assert predict(MODELS[1], images / "0.png", out, overwrite=True, **options).failed
+    assert (out / "0.probabilities.tif").read_bytes() != first
+    (item,) = predict(MODELS[0], images / "0.png", out, **options).items
+    assert item.status == "done"
+    np.testing.assert_array_equal(
+        tifffile.imread(out / "0.probabilities.tif"), tifffile.imread(io.BytesIO(first)), strict=True
+    )
+    (item,) = predict(MODELS[0], images / "0.png", out, **options).items
+    assert item.status == "skipped", "once made again, it is known"
+
+
+def test_many_that_take_turns_never_hold_a_place_together(tmp_path: Path) -> None:
+    """Who leaves takes the folder away, between another's making it and holding it."""
+    place, inside, most = tmp_path / "a.partial", [0], [0]
+
+    def work() -> None:
+        for _ in range(60):
+            with in_turn(place):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert not place.exists()

@@ -2,7 +2,8 @@
 
 The line says what lay at its place then. Labels come to their place by one rename, after all that goes with them: if
 something else is there now, the painting was finished, whoever made it, and whoever was killed right after; if not,
-what the line before says still holds. A painting that failed is crossed out. Knows nothing of pixels.
+what the line before says still holds, but of what goes with it: that may have been replaced before. A painting that
+failed is crossed out. Knows nothing of pixels.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ class Ledger:
             try:
                 entry = json.loads(line)
                 if entry.get("failed"):
-                    self._begun[entry["output"]].pop()
+                    self._cross_out(entry["output"])
                 else:
                     self._begun[entry["output"]].append({key: entry[key] for key in ("work", "beside", "before")})
-            except (ValueError, LookupError, TypeError, AttributeError):
+            except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
                 continue  # its painting is done again
         self._sides = {
             name for entries in self._begun.values() for entry in entries for name in entry["beside"].values()
@@ -100,8 +101,13 @@ class Ledger:
         other = "made elsewhere" if there is None else _difference(there["work"], _bare(work))
         if there is None or other:
             raise _taken(target.labels, other)
+        doubtful = self._replaced_since(self._name(target.labels), there)
         self.settle(target)
-        return {kind for kind, path in beside.items() if kind not in there["beside"] or not is_there(path)}
+        return {
+            kind
+            for kind, path in beside.items()
+            if kind not in there["beside"] or there["beside"][kind] in doubtful or not is_there(path)
+        }
 
     def place_of(self, image: Path, places: Iterable[Path]) -> Path | None:
         """The first of these places, named without endings, where a painting of this very image is."""
@@ -148,7 +154,7 @@ class Ledger:
         """Notes that the painting that began last at this place came to nothing."""
         name = self._name(target.labels)
         self._write({"output": name, "failed": True})
-        self._begun[name].pop()
+        self._cross_out(name)
 
     def settle(self, target: Names) -> None:
         """Takes away what went with earlier paintings at the place of a finished one."""
@@ -166,7 +172,19 @@ class Ledger:
         now = _state(self._path.parent / name)
         if now is None:
             return None
-        return next((entry for entry in reversed(self._begun.get(name, ())) if not _was(entry["before"], now)), None)
+        entries = (entry for entry in reversed(self._begun.get(name, ())) if not entry.get("failed"))
+        return next((entry for entry in entries if not _was(entry["before"], now)), None)
+
+    def _replaced_since(self, name: str, there: dict[str, Any]) -> set[str]:
+        """What paintings may have replaced that began after this one, and whose labels never came to their place."""
+        entries = self._begun[name]
+        begun = next(place for place, entry in enumerate(entries) if entry is there)
+        return {file for entry in entries[begun + 1 :] for file in entry["beside"].values()}
+
+    def _cross_out(self, name: str) -> None:
+        """The last that began: it left no labels, but perhaps what goes with them."""
+        entry = next(entry for entry in reversed(self._begun[name]) if not entry.get("failed"))
+        entry["failed"] = True
 
     def _write(self, line: dict[str, Any]) -> None:
         written = f"{self._cut_off}{json.dumps(line)}\n".encode()
