@@ -4,6 +4,7 @@ import resource
 import signal
 import struct
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from whatwhere.data.images import (
 from whatwhere.data.label_images import write_label_image
 from whatwhere.data.sets import read_pair
 from whatwhere.errors import DataError, OutputError
+from whatwhere.paint.tiff import TiffSource
 from whatwhere.records import VOID, Classes
 
 RANDOM = np.random.default_rng(0)
@@ -527,3 +529,31 @@ def test_a_palette_of_two_bytes_is_read_whole(tmp_path: Path) -> None:
     palette, indices = (rng.integers(0, 65536, shape).astype(np.uint16) for shape in ((3, 65536), (40, 50)))
     tifffile.imwrite(tmp_path / "a.tif", indices, photometric="palette", colormap=palette)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), (palette.T >> 8).astype(np.uint8)[indices])
+
+
+def test_a_palette_that_has_no_data_at_an_index_lacks_it_whole_and_by_windows(tmp_path: Path) -> None:
+    indices = RANDOM.integers(0, 4, (40, 50), np.uint8)
+    colors = np.zeros((3, 256), np.uint16)
+    colors[:, :4] = [[0, 257 * 9, 257 * 80, 257 * 255]] * 3
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, indices, photometric="palette", colormap=colors, extratags=[(42113, "s", 0, "3", True)])
+    _, valid = read_image_and_valid(path)
+    assert valid is not None
+    np.testing.assert_array_equal(valid, indices != 3)
+    with closing(TiffSource(path)) as source:
+        _, by_windows = source.read(((0, 40), (0, 50)))
+    np.testing.assert_array_equal(by_windows, valid)
+
+
+def test_black_and_white_of_16_bits_in_three_channels_is_that_of_coloured_fellows(tmp_path: Path) -> None:
+    plain, coloured = np.zeros((8, 9, 3), np.uint16), np.zeros((8, 9, 3), np.uint16)
+    plain[:4], coloured[:4], coloured[6:, :, 0] = 65535, 65535, 65535
+    for name, pixels in {"plain": plain, "coloured": coloured}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="rgb")
+    assert np.unique(read_mask(tmp_path / "plain.tif")).tolist() == [0, 255]
+    assert np.unique(read_mask(tmp_path / "coloured.tif").reshape(-1, 3), axis=0).tolist() == [
+        [0, 0, 0], [255, 0, 0], [255, 255, 255],
+    ]  # fmt: skip
+    ids = np.stack([RANDOM.integers(0, 3000, (8, 9), np.uint16)] * 3, -1)
+    tifffile.imwrite(tmp_path / "ids.tif", ids, photometric="rgb")
+    assert np.array_equal(read_mask(tmp_path / "ids.tif"), ids[..., 0])

@@ -509,3 +509,10 @@ def test_smoothing_of_many_masks_is_still_told(dtype: str) -> None:
     discs = [disc(12 + 2 * k, 20 + 3 * k) * float(white) for k in range(6)]
     classes = infer(*[ndimage.gaussian_filter(one, 0.8).round().astype(dtype) for one in discs])
     assert (classes.values, classes.nearest) == (((0,), (white,)), True)
+
+
+def test_the_nearest_of_values_of_32_bits() -> None:
+    """Whose differences squared are more than 64 bits."""
+    classes = Classes(("a", "b"), ((0, 0, 0), (1, 1, 1)), ((0,), (4294967295,)), (), True)
+    mask = np.array([[10, 4294967290, 3500000000]], np.uint32)
+    assert encode_mask(mask, classes).tolist() == [[0, 1, 1]]

@@ -154,13 +154,13 @@ def read_image_and_tags(
     """`read_image_and_valid`, and how the file asked for its pixels to be turned: 1 (not at all) to 8."""
     path = Path(path)
     pixels = _decode(path, max_pixels)
-    array = (
-        pixels.array if pixels.palette is None else pixels.palette[np.minimum(pixels.array, len(pixels.palette) - 1)]
-    )
+    array, palette = pixels.array, pixels.palette
     if array.dtype == bool:
         array = array.astype(np.uint8) * np.uint8(255)
     array = array[:, :, None] if array.ndim == 2 else array
-    valid = None if pixels.no_data is None or pixels.palette is not None else with_data(array, pixels.no_data)
+    valid = None if pixels.no_data is None else with_data(array, pixels.no_data)  # of a palette's indices, not colours
+    if palette is not None:
+        array = palette[np.minimum(array[:, :, 0], len(palette) - 1)]
     if valid is not None and not valid.all():
         array = filled(array, valid)
     _refuse_not_finite(path, array)
@@ -472,6 +472,9 @@ def _whole_numbers(path: Path, array: NDArray[Any]) -> NDArray[np.int64]:
 def _flat_colors(array: NDArray[Any]) -> NDArray[Any]:
     """Equal channels to ``HxW`` grey values; else colours of 8 bits."""
     if (array[:, :, 0] == array[:, :, 1]).all() and (array[:, :, 0] == array[:, :, 2]).all():
-        return np.ascontiguousarray(array[:, :, 0])
+        gray = np.ascontiguousarray(array[:, :, 0])
+        # black and white of a file whose fellows hold colours too: there white is 255, not 65535
+        made_deep = gray.dtype == np.uint16 and gray.max() > 255 and not (gray % 257).any()
+        return (gray >> 8).astype(np.uint8) if made_deep else gray
     deep = array.dtype != np.uint8 and array.max() > 255  # else colours of 8 bits in wider numbers
     return (array >> 8).astype(np.uint8) if deep else array.astype(np.uint8, copy=False)

@@ -253,8 +253,12 @@ class _Table:
         return ids
 
     def _closest(self, codes: NDArray[np.int64]) -> NDArray[np.intp]:
-        ours, theirs = (_channels(c) if self.colors else c[:, None] for c in (self.codes, codes))
-        closest: NDArray[np.intp] = ((theirs[:, None] - ours[None]) ** 2).sum(-1).argmin(1)
+        closest: NDArray[np.intp]
+        if self.colors:
+            ours, theirs = _channels(self.codes), _channels(codes)
+            closest = ((theirs[:, None] - ours[None]) ** 2).sum(-1).argmin(1)
+        else:  # values of 32 bits squared would be more than 64
+            closest = np.abs(codes[:, None] - self.codes[None]).argmin(1)
         return closest
 
 
