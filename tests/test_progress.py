@@ -59,6 +59,18 @@ def test_each_file_has_a_time_of_its_own(clock: list[float]) -> None:
     ]
 
 
+def test_small_files_before_a_large_one_count_nothing_for_it(clock: list[float]) -> None:
+    console, out = _console()
+    with progress.of_files(console, quiet=False) as tell:
+        for number in range(10):
+            clock[0] += 1.0
+            tell(f"{number}.png", 1, 1)
+        for done in range(1, 41):
+            clock[0] += 1.0
+            tell("large.png", done, 40)
+    assert out.getvalue().splitlines()[0] == "large.png: 12%, about 0:35 left"
+
+
 def test_the_bar_shows_names_as_they_are() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, emoji=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from tiny import disc_picture, tiny, write_discs
 from whatwhere import verbs
@@ -19,6 +20,7 @@ from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.network import Model, UNet, load_model
 from whatwhere.paint import predict
 from whatwhere.records import Classes, Normalisation
+from whatwhere.segmenter import Segmenter
 from whatwhere.verbs import check, explain, plan, train
 
 
@@ -30,6 +32,11 @@ def write(root: Path, numbers: dict[str, int]) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
     return root
+
+
+def train_elsewhere(data: Path, run: Path) -> Model:
+    train(data, run, plan=tiny(plan(data, epochs=1)))
+    return load_model(run)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +53,16 @@ def test_of_its_own_folder_the_images_that_it_was_trained_on_are_left_out(number
     chosen = truth_of(model, data)
     assert chosen.part == "not trained on; the weights were chosen by these, or some of them"
     assert set(chosen.names) == set(model.plan["split"]["val"])
+
+
+def test_a_model_of_elsewhere_was_not_chosen_by_these_images(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    there = write(tmp_path, {f"{'train' if k < 7 else 'val'}/*/{k:03}": 200 + k for k in range(10)})
+    _, model = numbered
+    foreign = Segmenter.from_module(nn.Conv2d(3, 2, 1), model.classes, model.normalisation).model
+    for one in (model, foreign):
+        assert truth_of(one, there).part == "val"
+    made = train_elsewhere(there, tmp_path / "run")
+    assert truth_of(made, there).part == "val; the weights were chosen by these, or some of them"
 
 
 def test_of_a_folder_that_counts_from_0_too_all_images_are_scored(numbered: tuple[Path, Model], tmp_path: Path) -> None:

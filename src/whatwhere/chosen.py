@@ -134,7 +134,8 @@ _CHOSEN_BY = "; the weights were chosen by these, or some of them"
 
 def _chosen_by(folder: Folder, samples: Sequence[Sample], model: Model) -> bool:
     """Whether the best weights of a run were chosen by an image of these."""
-    judged = folder.as_divided("val", frozenset(_division(folder, model).get("val", ())))
+    names = frozenset(_division(folder, model).get("val", ()))
+    judged = folder.as_divided("val", names) if names else ()  # of no names it would be all of val/
     return not {sample.image for sample in judged}.isdisjoint(sample.image for sample in samples)
 
 

@@ -30,7 +30,7 @@ def counted(console: Console, what: str, quiet: bool) -> Iterator[Callable[[int,
 @contextmanager
 def of_files(console: Console, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """``(path, done, total)``, file after file."""
-    with _told(console, quiet, "", MofNCompleteColumn()) as update:
+    with _told(console, quiet, "", MofNCompleteColumn(), apart=True) as update:
         yield lambda path, done, total: update(description=Path(path).name, completed=done, total=total)
 
 
@@ -43,9 +43,11 @@ def shared(console: Console, quiet: bool) -> Iterator[Callable[[str, float], Non
 
 
 @contextmanager
-def _told(console: Console, quiet: bool, what: str, *columns: MofNCompleteColumn) -> Iterator[Update]:
+def _told(
+    console: Console, quiet: bool, what: str, *columns: MofNCompleteColumn, apart: bool = False
+) -> Iterator[Update]:
     if quiet or not console.is_terminal:
-        yield _Lines(console, what).update
+        yield _Lines(console, what, apart).update
         return
     name = TextColumn("{task.description}", markup=False)
     shown = (name, BarColumn(), *columns, TextColumn("left"), TimeRemainingColumn())
@@ -54,9 +56,14 @@ def _told(console: Console, quiet: bool, what: str, *columns: MofNCompleteColumn
 
 
 class _Lines:
-    """Plain lines in the place of a bar."""
+    """Plain lines in the place of a bar.
 
-    def __init__(self, console: Console, what: str) -> None:
+    Args:
+        apart: what has a description of its own is a work of its own, not a stage of the whole.
+    """
+
+    def __init__(self, console: Console, what: str, apart: bool) -> None:
+        self._apart = apart
         self._console, self._what, self._total, self._done = console, what, 0.0, 0.0
         self._began = self._last = self._at = time.monotonic()
 
@@ -64,11 +71,12 @@ class _Lines:
         self, *, description: str | None = None, completed: float | None = None, total: float | None = None
     ) -> None:
         now = time.monotonic()
+        next_one = self._apart and description not in (None, self._what)
         self._what = self._what if description is None else description
         self._total = self._total if total is None else total
         if completed is None:
             return
-        if completed < self._done:  # the next file
+        if next_one or completed < self._done:
             self._began = self._at
         self._at = now
         self._done = completed

@@ -475,6 +475,15 @@ def test_a_finished_run_is_not_trained_again(disc_run: Path, disc_plan: Plan, se
     assert (disc_run / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_finished_run_that_has_lost_its_model_says_so(
+    disc_run: Path, disc_plan: Plan, sets: Any, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(disc_run, tmp_path / "run"))
+    (out / "model.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"is finished, and model\.safetensors is not there.*last\.safetensors"):
+        train(disc_plan, sets, out, resume=True)
+
+
 def test_a_checkpoint_of_another_plan_is_refused(disc_run: Path, disc_plan: Plan, sets: Any, tmp_path: Path) -> None:
     write_plan(replace(disc_plan, network=replace(disc_plan.network, width=8)), tmp_path / "plan.toml")
     (tmp_path / "checkpoint.safetensors").write_bytes((disc_run / "checkpoint.safetensors").read_bytes())
@@ -582,7 +591,8 @@ def test_a_checkpoint_that_is_none(damage: str, sets: Any, uninterrupted: Path, 
         save_file({"a": torch.zeros(1)}, file)
     else:
         with_counters(file, moon=3)
-    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is not a checkpoint of this plan"):
+    words = "is damaged" if damage == "cut off" else "is not a checkpoint of this plan"
+    with pytest.raises(TrainingError, match=rf"checkpoint\.safetensors {words}"):
         train(read_plan(out / "plan.toml"), sets, out, resume=True)
 
 

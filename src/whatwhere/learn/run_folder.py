@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,24 @@ class RunFolder:
                 )
             return
         self.refuse()
+        probe = self.root / ".writable"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / ".writable"
             probe.write_bytes(b"x" * 4096)
-            probe.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.root} can't be written ({error.strerror})", "a writable place", "") from error
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+
+    def check_model(self) -> None:
+        """TrainingError where a finished run has lost what it made."""
+        if not self.model.is_file():
+            raise TrainingError(
+                f"{self.root} is finished, and {self.model.name} is not there any more",
+                "the model that it made",
+                f"put it back, or use {self.last.name}, or start anew in another folder",
+            )
 
     @contextmanager
     def held(self, *, resume: bool) -> Iterator[None]:

@@ -95,7 +95,13 @@ class State:
                 counters = Counters(**json.loads((file.metadata() or {})["counters"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
             self.restore(tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"{path} is damaged ({in_a_line(error)})",
+                "the checkpoint that this run wrote, whole",
+                "start anew in another folder; what was best until then is model.safetensors, if that is there",
+            ) from error
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise TrainingError(
                 f"{path} is not a checkpoint of this plan ({in_a_line(error)})",
                 "the checkpoint that this run wrote",

@@ -203,6 +203,7 @@ class _Trainer:
         if resume and self.folder.checkpoint.is_file():
             self._go_on()
             if self.state.counters.finished:
+                self.folder.check_model()
                 return RunRecord.read(self.folder)
         else:
             self._begin()
