@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from threading import Barrier, Thread
 
 import pytest
@@ -36,13 +37,15 @@ def test_the_last_thread_puts_the_default_dtype_back() -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def test_a_gpu_that_has_not_begun_keeps_the_caller_s_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_gpu_that_has_not_begun_keeps_the_caller_s_seed(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is seeded before a GPU is first used waits for it; the last one counts."""
     asked: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", asked.append)
     torch.manual_seed(5)
-    with kept_random():
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext(), kept_random():
         torch.manual_seed(123)
+        assert not fails or 1 / 0
     assert asked == [5, 123, 5]
     assert torch.initial_seed() == 5

@@ -75,13 +75,13 @@ def kept_random() -> Iterator[None]:
     begun: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count() if begun else 0)
     apples = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    with torch.random.fork_rng(devices=devices):
-        try:
+    try:
+        with torch.random.fork_rng(devices=devices):
             yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpys)
-            if apples is not None:
-                torch.mps.set_rng_state(apples)
-    if not begun:  # what was seeded within waits for it too, and would be its seed
-        torch.cuda.manual_seed_all(torch.initial_seed())
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpys)
+        if apples is not None:
+            torch.mps.set_rng_state(apples)
+        if not begun:  # what was seeded within waits for it too, and would be its seed
+            torch.cuda.manual_seed_all(torch.initial_seed())
