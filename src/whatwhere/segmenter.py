@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from whatwhere.data.arrays import as_array, naming_arrays, write_arrays
 from whatwhere.data.images import without_alpha
@@ -22,7 +21,7 @@ from whatwhere.data.mapping import class_colors
 from whatwhere.errors import DataError, ModelError, in_a_line
 from whatwhere.judge import Scores
 from whatwhere.learn.view import TrainingView
-from whatwhere.network import Model, as_model, kind_of, load_model, save_model
+from whatwhere.network import Model, as_model, has_lazy_layers, kind_of, load_model, save_model
 from whatwhere.paint import Engine, Painting, paint
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.plain_torch import plain_torch
@@ -150,7 +149,7 @@ class Segmenter:
                 "a torch module",
                 "make the network, give it its weights by load_state_dict, and wrap that",
             )
-        if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        if has_lazy_layers(module):
             raise ModelError(
                 f"{type(module).__name__} has lazy layers",
                 "layers with weights",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.judge.bootstrap import draws, interval
+from whatwhere.judge.bootstrap import draws, folders_behind, interval
 
 __all__ = [
     "RESAMPLES",
@@ -132,7 +132,7 @@ def measured_accuracy(
             drawn = draws(everyone, 100, rng)
             samples.append(how(*(drawn @ count for count in counts)))
         low, high = interval(value, np.concatenate(samples), independent, (0.0, 1.0))
-    folders = None if images == independent else independent
+    folders = folders_behind(images, independent)
     found = None if np.isnan(value) else value
     return Measured(found, low, high, images, int(total.sum()), method, seed, folders)
 

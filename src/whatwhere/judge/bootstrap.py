@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from whatwhere.data.split import gathered
 
-__all__ = ["ENOUGH", "bound_by", "draws", "interval", "over"]
+__all__ = ["ENOUGH", "bound_by", "draws", "folders_behind", "interval", "over"]
 
 ENOUGH = 5
 """Nothing is called a difference by fewer images, or folders of images: of two the interval is all there can be."""
@@ -74,11 +74,16 @@ def interval(
     return float(max(low, limits[0])), float(min(high, limits[1]))
 
 
+def folders_behind(images: int, independent: int) -> int | None:
+    """In how many folders so many images were drawn; None where each was drawn alone."""
+    return None if images == independent else independent
+
+
 def over(images: int, independent: int) -> str:
     """What was drawn, in words.
 
     >>> over(20, 20), over(20, 6)
     ('20 images', '20 images in 6 folders, which are drawn whole')
     """
-    counted = f"{images} image{'s' if images > 1 else ''}"
-    return counted if independent == images else f"{counted} in {independent} folders, which are drawn whole"
+    counted, folders = f"{images} image{'s' if images > 1 else ''}", folders_behind(images, independent)
+    return counted if folders is None else f"{counted} in {folders} folders, which are drawn whole"

@@ -10,13 +10,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from whatwhere.errors import PlanError, in_a_line, is_out_of_memory
 from whatwhere.learn.pilot import pilot_side
 from whatwhere.learn.plan import NetworkPlan, Plan
 from whatwhere.learn.step import autocast
-from whatwhere.network import Machine, Model, build, is_of, kind_of, name_of, state_of
+from whatwhere.network import Machine, Model, build, has_lazy_layers, is_of, kind_of, name_of, state_of
 from whatwhere.network.machine import layout
 from whatwhere.network.quick import forward
 from whatwhere.paint import Engine
@@ -75,7 +74,7 @@ def _check_weights(module: object) -> None:
             f"module is {kind_of(module)}", "a torch module", "make one, such as BasicUNet(...), and give that"
         )
     parameters = list(module.parameters())
-    if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
+    if has_lazy_layers(module):
         raise PlanError(f"{name_of(module)} has lazy layers", "layers with weights", "run it once on an image")
     others = {parameter.dtype for parameter in parameters} - {torch.float32}
     if others:

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from whatwhere.errors import ModelError, in_a_line, no_model
 from whatwhere.network.mirror import Mirrored
@@ -33,6 +34,7 @@ __all__ = [
     "Model",
     "as_model",
     "build",
+    "has_lazy_layers",
     "is_of",
     "kind_of",
     "load_model",
@@ -170,6 +172,15 @@ def is_of(network: nn.Module, name: str) -> bool:
     True
     """
     return type(network).__name__ == name.rpartition(".")[2]
+
+
+def has_lazy_layers(network: nn.Module) -> bool:
+    """Whether a layer has no weights or statistics before it has seen an image.
+
+    >>> has_lazy_layers(nn.LazyConv2d(2, 3)), has_lazy_layers(nn.Conv2d(1, 2, 3))
+    (True, False)
+    """
+    return any(map(is_lazy, (*network.parameters(), *network.buffers())))
 
 
 def kind_of(given: object) -> str:

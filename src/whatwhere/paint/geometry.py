@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from whatwhere.errors import FieldError
 from whatwhere.network import Mirrored, Model, UNet, halo, own_config
 from whatwhere.network.copied import copied
-from whatwhere.paint.verify import largest
+from whatwhere.paint.verify import HOPELESS, largest
 
 if TYPE_CHECKING:
     from whatwhere.field import Field
@@ -187,10 +187,6 @@ def _run(network: nn.Module, channels: int, side: int) -> Any:
         return network(torch.zeros(1, channels, side, side))
 
 
-_HOPELESS = -16
-"""Logarithm of a probability below which it is all one how small it is."""
-
-
 def _differs(run: Callable[[Tensor], Tensor], odd: Tensor, padded: Tensor) -> bool:
     """Whether the two paintings differ where both are."""
     height, width = odd.shape[-2:]
@@ -201,5 +197,5 @@ def _differs(run: Callable[[Tensor], Tensor], odd: Tensor, padded: Tensor) -> bo
     if own.shape != other.shape:  # what it gives back is no painting of what it got
         return False
     # by what becomes of logits: what is added to all alike changes nothing, nor how unlikely the hopeless are
-    own, other = (logits.log_softmax(1).clamp(min=_HOPELESS) for logits in (own, other))
+    own, other = (logits.log_softmax(1).clamp(min=-HOPELESS) for logits in (own, other))
     return not torch.allclose(own, other, rtol=0, atol=1e-3)

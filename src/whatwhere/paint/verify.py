@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "HOPELESS",
     "Agreement",
     "agreement",
     "contending",
@@ -23,7 +24,7 @@ _BOUND = {"float32": 1e-3, "bfloat16": 0.05}
 """Root mean square difference, as a share of the logits' spread, that rounding may cause: bfloat16 has 8 bits, and some
 twenty layers add up to 1 or 2 % of the spread in trained networks."""
 
-_HOPELESS = 16.0
+HOPELESS = 16.0
 """Below a pixel's best logit it is all one by how much more: the probability is under 1e-7."""
 
 _ALIKE = 0.95
@@ -94,7 +95,7 @@ def contending(reference: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     if reference.ndim < 2 or reference.shape[1] == 1:
         return reference, logits
-    floor = reference.amax(1, keepdim=True) - _HOPELESS
+    floor = reference.amax(1, keepdim=True) - HOPELESS
     return torch.maximum(reference, floor), torch.maximum(logits, floor)
 
 
