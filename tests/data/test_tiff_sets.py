@@ -106,3 +106,18 @@ def test_what_lies_in_other_files_is_never_taken_for_this_one(tmp_path: Path) ->
         main_series(tif)
     with open_tiff(tmp_path / "b.tif") as tif:
         assert main_series(tif).shape == A.shape
+
+
+@pytest.mark.parametrize("ome", [False, True])
+def test_of_several_images_in_a_file_none_is_taken_for_all(tmp_path: Path, ome: bool) -> None:
+    path = tmp_path / "pages.tif"
+    with tifffile.TiffWriter(path, ome=ome) as tif:
+        for page in (A, OTHER, A):
+            tif.write(page)
+    for read in (read_image, read_mask, image_size, TiffSource):
+        with pytest.raises(DataError, match=r"pages\.tif holds 3 images of 12x17; expected one image a file"):
+            read(path)
+    with tifffile.TiffWriter(path, ome=ome) as tif:
+        for page in (B, A):
+            tif.write(page)
+    is_read_as(path, A)

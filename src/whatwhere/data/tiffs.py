@@ -84,15 +84,23 @@ def tiff_orientation(tif: tifffile.TiffFile) -> int:
 
 
 def main_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
-    """The image of the most pixels, the first of several: a slide's file may begin with a photograph of its label.
+    """The image of the most pixels: a slide's file may begin with a photograph of its label.
 
     Raises:
-        DataError: some of it lies in other files.
+        DataError: some of it lies in other files, or there are several such, as where pages are written one by one.
     """
     series = max(tif.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
     if series.is_multifile or series.keyframe.parent is not tif:
         raise DataError(f"{tif.filename} goes on in other files", "an image in one file", "save it as one TIFF")
+    alike = sum(_kind(one) == _kind(series) for one in tif.series)
+    if alike > 1 and series.kind in ("shaped", "ome"):  # scanners may keep an image twice
+        given = f"{tif.filename} holds {alike} images of {'x'.join(map(str, series.shape))}"
+        raise DataError(given, "one image a file", "save each as a file of its own, or channels as one array")
     return series
+
+
+def _kind(series: tifffile.TiffPageSeries) -> tuple[Any, ...]:
+    return series.shape, series.axes, series.dtype, series.keyframe.photometric
 
 
 def channel_axis(series: tifffile.TiffPageSeries) -> int | None:
