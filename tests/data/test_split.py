@@ -18,7 +18,7 @@ from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
 from whatwhere.data.likeness import _strips, alike, fingerprint, groups, likeness, twins
 from whatwhere.data.shapes import ClassShape
-from whatwhere.data.split import _OVERLAP, sources_of, split
+from whatwhere.data.split import _OVERLAP, bands_of, pieces_of, sources_of, split
 from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
@@ -323,6 +323,53 @@ def test_frames_of_a_moving_camera_stay_together_by_their_names() -> None:
     assert set(sources_of(names, numbered)) == {""}, "where numbers only count"
     assert set(sources_of([f"{name} left" for name in names], prints)) == {""}
     assert set(sources_of(names[:32], prints[:32])) == {""}, "too few to divide by"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "slide{source}_x{piece}_y0", "P{source}_{piece}00_512", "P{source}__1__0___{piece}", "cat{source}_aug{piece}",
+        "P{source}_0_800_{piece}_800", "cat{source}-rot90-flip{piece}", "map{source}.tile_{piece}",
+        "TCGA_CS_{source}_1996_{piece}", "{source}_jpg.rf.{piece}a1b2c3d4e5", "vol{source}_slice{piece}",
+    ],
+)  # fmt: skip
+def test_pieces_and_copies_of_one_image_stay_together_by_their_names(name: str) -> None:
+    names = [name.format(source=source, piece=piece) for source in range(6) for piece in range(5)]
+    sources = pieces_of(names)
+    assert [sources.index(one) for one in sources] == [k - k % 5 for k in range(30)]
+    folder, seen = _survey([(True,)] * 30, [b""] * 30)
+    files = tuple(replace(file, name=name) for file, name in zip(seen.files, names))
+    samples = tuple(replace(sample, name=name) for sample, name in zip(folder.splits["all"], names))
+    train, val = sides(split(replace(folder, splits={"all": samples}), replace(seen, files=files)))
+    assert len(val) == 5
+    assert not {sources[names.index(one)] for one in train} & {sources[names.index(one)] for one in val}
+
+
+def test_companions_stay_together_and_originals_with_their_copies() -> None:
+    assert pieces_of(["1_left", "1_right", "2_left", "2"]) == ["1", "1", "2", "2"]
+    assert pieces_of(["Image_01L", "Image_01R", "Image_02L"]) == ["Image_01", "Image_01", "Image_02"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["img_001", "img_002", "img_003"], ["2008_000123", "2008_000124", "2009_000001"], ["a", "b", "c"],
+        ["cat (1)", "cat (2)"], ["frame_0001", "frame_0002"], ["left", "right"], ["0001TP_006690", "0001TP_006720"],
+        ["textile_1", "textile_2"],
+    ],
+)  # fmt: skip
+def test_numbers_alone_are_no_pieces(names: list[str]) -> None:
+    assert pieces_of(names) == []
+
+
+def test_tiles_of_a_single_image_are_divided_by_bands() -> None:
+    places = [(row, column) for row in range(7) for column in range(7)]
+    names = [f"map_{100 * row}_{100 * column}" for row, column in places]
+    bands = bands_of(names, 0.2)
+    rows = [sorted({places[one][0] for one in band}) for band in bands]
+    assert rows == [[0, 1], [2, 3], [4], [5], [6]]
+    assert bands_of([f"IMG_2019_{number:04}" for number in range(40)], 0.2) == []
+    assert bands_of([f"{day}_{73 * day % 97}" for day in range(40)], 0.2) == [], "no grid"
 
 
 @pytest.mark.parametrize("patients", [3, 8])

@@ -6,7 +6,7 @@ Works on a survey's facts; opens no file. The same folder and seed give the same
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,7 +19,7 @@ from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.likeness import alike, groups, likeness
 from whatwhere.errors import DataError
 
-__all__ = ["folders_of", "gathered", "sources_of", "split"]
+__all__ = ["bands_of", "folders_of", "gathered", "pieces_of", "sources_of", "split"]
 
 _ENOUGH_FOLDERS = 5
 """Of which each goes to one side: with fewer, too little would be left of one side or the other."""
@@ -29,6 +29,25 @@ _OVERLAP = 0.3
 camera. Of CamVid's driving videos neighbours correlate by 0.75 in the mean, frames of other moments by 0.3 to 0.4; of
 photographs of cats both by 0."""
 
+_WORDS = "aug(?:mented)?|rot(?:ated)?|[hv]?flip(?:ped)?|mirror(?:ed)?|copy|crop|patch|tile|part|slice|frame|left|right"
+_APART = r"[_\-., ]"
+_PLACE = rf"(?:[a-z]{{1,3}}{_APART}?)?\d+"
+_PLACES = rf"{_APART}+{_PLACE}(?:{_APART}+{_PLACE}|[a-z]{{1,3}}{_APART}?\d+)"
+_PIECES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"(.+?){_PLACES}{_PLACES}",  # P0001_0_800_0_800: from and to
+        rf"(.+?){_PLACES}",  # slide_1024_512, slide_x0_y100, P0001__1__0
+        rf"(.*?[^\W_].*?)(?:{_APART}*(?<![a-z])(?:{_WORDS}){_APART}*\d*)+",  # cat_aug3, 0003_left, volume1_slice20
+        r"(.*\d)[_ ]?[lr]",  # the eyes of a patient
+        r"(.+)\.rf\.[0-9a-f]{8,}",  # copies that Roboflow makes
+    )
+)
+"""Names of pieces, copies and companions of an image, coarse ones first; what is in parentheses names the source."""
+
+_LEAST_GRID = 3
+"""Rows and columns; fewer may be by chance."""
+
 _MENDED = 200
 """Units of which each and every two are tried at once, those first that show what is left out: more take memory."""
 
@@ -37,7 +56,9 @@ def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0
     """Leave out what cannot be used, and give the folder ``"train"`` and ``"val"`` unless it has both.
 
     Images that are alike stay on one side, and so do those of one folder (a patient, a plate, a flight) where there
-    are five or more, or else of one source by name (``street_001``, ``street_002``) where neighbours overlap. Classes
+    are five or more, or else of one source by name: pieces and copies (``slide_0_512``, ``cat_aug3``), and numbered
+    frames (``street_001``, ``street_002``) where neighbours overlap. Tiles of a single image, whose names lay them in
+    a grid, are divided by bands across it: of neighbours, which may overlap, few are apart. Classes
     are spread over both sides in the wanted share, the rarest first (iterative stratification, Sechidis et al. 2011,
     doi 10.1007/978-3-642-23808-6_10). A class that a single image shows is trained on, where other images are left to
     validate on. Where most images are alike (a video, a time series) they are cut into stretches by name instead. A
@@ -91,7 +112,7 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     if max(map(len, copies)) <= len(files) // 2:
         together = copies
     names = [file.name for file in files]
-    folders = gathered(folders_of(names)) or gathered(sources_of(names, prints))
+    folders = gathered(folders_of(names)) or gathered(sources_of(names, prints)) or bands_of(names, val_share)
     for bound in (_joined(len(files), (*together, *folders)), folders) if folders else (together,):
         if max(map(len, bound)) <= len(files) // 2:
             together = bound
@@ -146,13 +167,17 @@ def gathered(named: Sequence[str]) -> list[list[int]]:
 
 
 def sources_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
-    """What each name numbers an image of, ``"street_"`` of ``"street_012"``, where neighbours by number overlap.
+    """What each name is a piece of, or else what it numbers an image of, where neighbours by number overlap.
 
-    "" for all where they do not, or where there are too few sources to divide by; and for names without a number.
+    ``"street_"`` of ``"street_012"``. "" for all where they do not, or where there are too few sources to divide by;
+    and for names without a number.
 
     Args:
         prints: a fingerprint of each image (see `likeness`).
     """
+    pieces = pieces_of(names)
+    if len(set(pieces)) >= _ENOUGH_FOLDERS:
+        return pieces
     parts = [re.fullmatch(r"(.*\D)(\d+)", name) for name in names]
     found = [part[1] if part else "" for part in parts]
     frames = gathered(found)
@@ -163,6 +188,25 @@ def sources_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
     ]
     if len(runs) < _ENOUGH_FOLDERS or likeness(prints, follow) < likeness(prints, others) + _OVERLAP:
         return [""] * len(names)
+    return found
+
+
+def pieces_of(names: Sequence[str]) -> list[str]:
+    """What each name is of a piece, a copy or a companion of, or itself; empty where no two are of one.
+
+    >>> pieces_of(["slide_0_512", "slide_512_512", "eye_left", "eye_right", "eye", "other", "another", "one more"])
+    ['slide', 'slide', 'eye', 'eye', 'eye', 'other', 'another', 'one more']
+    >>> pieces_of(["street_001", "street_002"])
+    []
+    """
+    found: list[str] = []
+    for first in range(len(_PIECES)):  # as coarse as leaves enough sources to divide by
+        matches = ([pattern.fullmatch(name) for pattern in _PIECES[first:]] for name in names)
+        sources = [next((match[1] for match in found if match), name) for name, found in zip(names, matches)]
+        if max(Counter(sources).values(), default=0) > 1:
+            found = sources
+            if len(set(found)) >= _ENOUGH_FOLDERS:
+                break
     return found
 
 
@@ -179,6 +223,27 @@ def _stretches(names: Sequence[str], val_share: float) -> list[list[int]]:
     padded = [re.sub(r"\d+", lambda digits: digits[0].zfill(longest), name) for name in names]
     order = sorted(range(len(names)), key=padded.__getitem__)
     return [part.tolist() for part in np.array_split(order, number)]
+
+
+def bands_of(names: Sequence[str], val_share: float = 0.2) -> list[list[int]]:
+    """The places of tiles of one image in bands across it; empty where the names' last two numbers lay out no grid.
+
+    >>> bands_of([f"map_{row}_{column}" for row in range(3) for column in range(3)], 0.2)
+    [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    """
+    parts = [
+        re.fullmatch(rf"(.*?)(\d+)({_APART}+[a-z]*{_APART}*|[a-z]+{_APART}*)(\d+)(\D*)", name, re.IGNORECASE)
+        for name in names
+    ]
+    if not all(parts) or len({(part[1], part[3], part[5]) for part in parts if part}) > 1:
+        return []
+    grid = np.array([(int(part[2]), int(part[4])) for part in parts if part])
+    sides = [len(np.unique(column)) for column in grid.T]
+    if min(sides) < _LEAST_GRID or 2 * len(names) < sides[0] * sides[1]:
+        return []
+    across = grid[:, 0] if sides[0] >= min(sides[1], round(1 / val_share)) else grid[:, 1]
+    bands = np.array_split(np.unique(across), min(round(1 / val_share), max(sides)))
+    return [np.flatnonzero(np.isin(across, band)).tolist() for band in bands if len(band)]
 
 
 def _choose(units: Sequence[_Unit], target: float, rng: np.random.Generator) -> list[_Unit]:

@@ -6,6 +6,7 @@ Each choice is a small function that returns a value and its reason. Knows nothi
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from whatwhere.data.augment import Augmentation
 from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.findings import many, percent
-from whatwhere.data.split import folders_of, sources_of
+from whatwhere.data.split import bands_of, folders_of, pieces_of, sources_of
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
 from whatwhere.learn.sizes import Reasoned, all_pixels, depth_of, hurried, sizes_of, small_crops, typical_side
@@ -172,19 +173,29 @@ def _split(survey: Survey) -> Reasoned[dict[str, tuple[str, ...]]]:
         said += "; of some folders there are images on both sides: if each is a patient or a plate, scores are too good"
     elif len(train | val) > 1:
         said += "; the images of each folder are on one side"
-    elif survey.parted:
-        said += _sources_text([f for f in survey.files if f.split in ("train", "val") and f.usable])
+    else:
+        said += _sources_text([f for f in survey.files if f.split in ("train", "val") and f.usable], survey.parted)
     return split, said
 
 
-def _sources_text(files: Sequence[FileSurvey]) -> str:
-    """Where names number frames of several sources how many these are, if none is on both sides."""
-    sources = sources_of(
-        [file.name for file in files], [file.image.fingerprint if file.image else b"" for file in files]
-    )
-    train, val = ({one for one, file in zip(sources, files) if file.split == side} - {""} for side in ("train", "val"))
-    apart = train | val and not train & val
-    return f"; the frames of each of {len(train | val)} sources, by name, are on one side" if apart else ""
+def _sources_text(files: Sequence[FileSurvey], parted: bool) -> str:
+    """By name, of how many sources there are frames or pieces, if all of each are on one side; or that they are not."""
+    names = [file.name for file in files]
+    if parted and bands_of(names):
+        return "; tiles of one image, by name: they are divided by bands across it"
+    bound = sources_of(names, [file.image.fingerprint if file.image else b"" for file in files]) if parted else ()
+    sources = pieces_of(names) if not any(bound) else bound
+    several = {source for source, count in Counter(sources).items() if source and count > 1}
+    sides = [[one for one, file in zip(sources, files) if file.split == side] for side in ("train", "val")]
+    train, val = (several.intersection(side) for side in sides)
+    both = sorted(train & val) if len(set(sources)) > 1 else ()
+    if both:
+        return (
+            f"; by name there are images of one source on both sides, as of {both[0]}: if they overlap, or are of one "
+            "patient, scores are too good"
+        )
+    apart = several and not train & val
+    return f"; the frames or pieces of each of {len(several)} sources, by name, are on one side" if apart else ""
 
 
 def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:
