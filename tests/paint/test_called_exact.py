@@ -12,6 +12,7 @@ from painting import model_of, picture, whole_logits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from whatwhere.errors import ModelError
 from whatwhere.paint import Engine, paint
 from whatwhere.paint.prove import prove, tiled_logits
 from whatwhere.paint.scheme import scheme
@@ -109,6 +110,49 @@ def test_tiles_that_differ_are_not_called_exact(name: str) -> None:
         whole = model.network(model.normalise(image)[None])[..., 60:90, 40:100]
         tile = model.network(model.normalise(image[40:110])[None])[..., 20:50, 40:100]
     assert (whole - tile).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("bounds", [(0, 50), (80, 400)], ids=["small", "middling"])
+def test_what_is_done_on_tiles_alone_or_on_the_image_alone_is_found(bounds: tuple[int, int]) -> None:
+    """Of sizes that none of those have on which a network is followed to begin with."""
+    torch.manual_seed(0)
+    low, high = bounds
+    network = _Net(lambda y: F.max_pool2d(y, 3, 1, 1) if low < y.shape[-1] < high else y)
+    engine = Engine(model_of(network), "float32", "cpu", backend="eager")
+    assert engine.geometry.tileable
+    report = paint(engine, picture(60, 500), tile=(48, 48) if low == 0 else (48, 160)).report
+    assert not report.exact
+    assert "runs other operators at another image size" in " ".join(report.notes)
+    assert paint(engine, picture(60, 1200), tile=(60, 600)).report.exact
+
+
+def test_a_network_that_exchanges_height_and_width_is_refused() -> None:
+    network = _Net(lambda y: y.mT)
+    with pytest.raises(ModelError, match=r"scores of shape \(1, 3, 64, 32\)"):
+        Engine(model_of(network), "float32", "cpu", backend="eager")
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e-4])
+def test_how_faint_logits_are_changes_nothing_of_how_an_image_is_padded(strength: float) -> None:
+    torch.manual_seed(0)
+    network = _Halved(strength)
+    engine = Engine(model_of(network), "float32", "cpu", backend="eager")
+    image = picture(65, 65)
+    painted = paint(engine, image)
+    np.testing.assert_array_equal(painted.labels, whole_logits(engine.model, image).argmax(0))
+    assert "pads otherwise" in " ".join(paint(engine, image, tile=32).report.notes)
+
+
+class _Halved(nn.Module):
+    """Takes odd sizes, and resizes to them."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.down, self.head, self.strength = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 3, 3, padding=1), strength
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(F.interpolate(self.down(x).relu(), size=x.shape[2:], mode="nearest"))
+        return self.strength * (y - y.mean(1, keepdim=True))
 
 
 EXACT: dict[str, Callable[[], nn.Module]] = {

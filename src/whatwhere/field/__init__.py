@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from whatwhere.field.build import field
+from whatwhere.field.build import elsewhere, field
 from whatwhere.field.field import Field
 from whatwhere.field.grids import Grid
 from whatwhere.field.obstacles import Obstacle
 
-__all__ = ["Field", "Grid", "Obstacle", "field"]
+__all__ = ["Field", "Grid", "Obstacle", "elsewhere", "field"]
 
 
 class _Room(ModuleType):

@@ -21,9 +21,10 @@ from whatwhere.errors import FieldError
 from whatwhere.field.field import Field
 from whatwhere.field.graph import Graph, export_graph
 from whatwhere.field.grids import GROWTH, Canvas, axis_strides, common_period
+from whatwhere.field.obstacles import Obstacle, find_threshold
 from whatwhere.field.rules import has_rule
 
-__all__ = ["field"]
+__all__ = ["elsewhere", "field"]
 
 
 def field(
@@ -196,6 +197,23 @@ def _followed(module: nn.Module, shape: tuple[int, ...], size: tuple[int, ...]) 
         return _export(module, (*shape[:2], *size), None)
     except FieldError:
         return None
+
+
+def elsewhere(module: nn.Module, image_shape: Sequence[int], known: Field) -> Obstacle | None:
+    """What a module does on images of one size otherwise than where it was followed; None if nothing.
+
+    Some decide by a size, and none of those that were tried need be beyond their thresholds.
+
+    Args:
+        module: the one that is known.
+        image_shape: ``(C, *space)``, in multiples of the period.
+        known: its field, in which it is tileable.
+    """
+    assert known.canvases is not None
+    graph = _followed(module, (1, *image_shape[:1]), tuple(image_shape[1:]))
+    if graph is None or "output" not in graph.layers:
+        return Obstacle("", "forward", "can't be followed", unbounded=True)
+    return find_threshold(graph, known.canvases[0], "output")
 
 
 def _turned(canvases: tuple[Canvas, Canvas]) -> tuple[int, ...]:

@@ -341,6 +341,7 @@ class Engine:
             job = replace(job, precision="float32")
             run, logits = self._begun(job)
         self._check(logits.shape, example.shape)
+        self._check_oblong(job)
         self._refuse_probabilities(job, logits)
         return job, run
 
@@ -389,6 +390,19 @@ class Engine:
                 f"{(1, count, *given[2:])}, as there are {count} classes",
                 "crop or enlarge its output to the image's size, and name all its classes",
             )
+
+    def _check_oblong(self, job: Job) -> None:
+        """Height and width that change places, which no square shows."""
+        half = job.example[..., : job.example.shape[-2] // 2, :]
+        if self.geometry.config is not None:
+            return
+        try:
+            with torch.inference_mode():
+                found = job.network(half).shape
+        except Exception:  # noqa: BLE001 (it takes others only)
+            return
+        if found[2:] == half.mT.shape[2:]:
+            self._check(found, half.shape)
 
     def _refuse_probabilities(self, job: Job, logits: Tensor) -> None:
         """A network's own sigmoid is no logit, its own softmax no score; they show in noise, however loud it is."""

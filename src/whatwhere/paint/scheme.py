@@ -98,9 +98,11 @@ def scheme(
     large = asked is None and engine.device.type == "cpu" and whole.tile[0] * whole.tile[1] > _WHOLE
     if fits and not (large and engine.geometry.tileable):
         return Scheme(Tiling(size, size) if engine.pads_otherwise(size) else whole, exact=True)
-    if not engine.geometry.tileable:
-        return _blended(engine, size, asked if asked and not most else None, pixels)
-    return _exact(engine, whole, asked if not most else None, pixels, align)
+    if engine.geometry.tileable:
+        found = _exact(engine, whole, asked if not most else None, pixels, align)
+        if engine.geometry.repeats(found.tiling.tile, whole.padded):
+            return found
+    return _blended(engine, size, asked if asked and not most else None, pixels)
 
 
 def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align: int) -> Scheme:
