@@ -155,6 +155,11 @@ COUNTED = ("00", "01", "02")
             "no image in them",
             "there are 6 .nii.gz files: write their slices",
         ),
+        (
+            ["images/train/{}.jpg", "images/val/1{}.jpg", "masks/{}.png", "masks/1{}.png"],
+            "masks of the same names in masks/ that are in none",
+            "divide masks/ as the images are: masks/train/ and so on",
+        ),
         (["labels/{}.png", "images/notes {}.pdf"], "0 images and 3 masks", "copy the images into"),
     ],
 )
@@ -184,6 +189,15 @@ def test_why_nothing_is_paired_is_told(names: list[str], given: str, remedy: str
             "move train/ to train/images/ and train_labels/ to train/masks/, and the others likewise",
         ),
         (["train/{}_sat.jpg", "train/{}_mask.png", "valid/{}_sat.jpg"], "move *_mask.* to masks/ and the other images"),
+        (["{}_img.tif", "{}_img_cp_masks.tif"], "move *_cp_masks.* to masks/ and the other images"),
+        (
+            ["a ({}).png", "a ({})_mask.png", "a (00)_mask_1.png"],
+            "move *_mask.* and *_mask_*.* to masks/ and the other",
+        ),
+        (
+            ["set/{0}/images/{0}.png", "set/{0}/masks/a.png", "set/{0}/masks/b.png"],
+            "each image has a folder of its own, with a mask for each object: merge these into one mask",
+        ),
         (["a {}.bmp", "a {}_outlined.bmp"], "if *_outlined.* are the masks: move *_outlined.* to masks/"),
         (["volume-{}.nii", "segmentation-{}.nii"], "there are 6 .nii files: write their slices as TIFF"),
         (["{}.jpg", "{}.json"], "there are 3 .json files: draw the outlines into masks first"),

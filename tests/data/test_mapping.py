@@ -344,7 +344,19 @@ def test_a_palette_beside_coloured_masks_is_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "void"), [((0, 1, 2, 255), True), ((0, 8, 12, 255), True), ((1, 2, 255), True), ((0, 128, 255), False)]
+    ("values", "void"),
+    [
+        ((0, 1, 2, 255), True),
+        ((0, 8, 12, 255), True),
+        ((1, 2, 255), True),
+        ((0, 128, 255), False),
+        ((11, 41, 255), True),
+        ((11, 41, 82, 95, 255), True),
+        ((0, 60, 255), False),
+        ((0, 50, 100, 150, 255), False),
+        ((0, 3, 7, 12, 20, 27, 43, 66, 90, 126, 149, 255), True),
+        (tuple(range(0, 256, 17)), False),
+    ],
 )
 def test_255_beside_small_ids_is_void(values: tuple[int, ...], void: bool) -> None:
     mask = np.array(values, np.uint8).repeat(16).reshape(len(values), 16).repeat(8, axis=0)

@@ -101,3 +101,34 @@ def test_only_test_images_are_told_to_be_so(tmp_path: Path) -> None:
     assert "only test/ was found" in finding.message
     assert "call the folder of training images train/" in finding.remedy
     assert "study" in finding.remedy
+
+
+def test_255_that_may_be_void_is_asked_about(tmp_path: Path) -> None:
+    masks = [np.array([0, 60, 255], np.uint8)[numbered(1, 6) % 3] for _ in range(3)]
+    (finding,) = findings(folder(tmp_path / "asked", masks)).of("lone-255")
+    assert "though the other values end at 60" in str(finding)
+    assert "void = [255]" in finding.remedy
+    even = [np.array([0, 128, 255], np.uint8)[numbered(1, 6) % 3] for _ in range(3)]
+    assert not findings(folder(tmp_path / "even", even)).of("lone-255")
+
+
+@pytest.mark.parametrize(("tag", "void"), [(255, (255,)), (0, ()), (7, ())])
+def test_what_a_mask_s_tag_calls_no_data_does_not_count(tmp_path: Path, tag: int, void: tuple[int, ...]) -> None:
+    """0 is not believed: programs copy the image's tag."""
+    root = folder(tmp_path, [disc()] * 3)
+    for k in range(3):
+        (root / f"masks/{k}.png").unlink()
+        mask = np.array([0, 60, 255], np.uint8)[numbered(1, 6) % 3]
+        tifffile.imwrite(root / f"masks/{k}.tif", mask, extratags=[(42113, "s", 0, str(tag), True)])
+    found = survey(find(root), workers=1)
+    assert found.classes is not None
+    assert found.classes.void == void
+    assert not check(found).fatal
+
+
+def test_a_test_without_masks_is_there_to_be_painted(tmp_path: Path) -> None:
+    pairs = {f"{split}/{k}": (photo(k + 10 * len(split)), disc()) for split in ("train", "val") for k in range(4)}
+    root = write_folder(tmp_path, pairs | {f"test/{k}": (photo(k + 90), None) for k in range(3)})
+    found = findings(root)
+    assert "test has no masks: its 3 images can be painted, not scored" in str(found.of("split-without-masks")[0])
+    assert not found.warnings

@@ -28,6 +28,7 @@ _CHECKS = (
     masks.transparent,
     masks.inverted,
     masks.blurred_ids,
+    masks.lone_white,
     masks.near_colors,
     masks.object_numbers,
     masks.missing_classes,

@@ -118,10 +118,12 @@ class MaskTags:
     Attributes:
         inverted: in the file 0 is white (as TIFFs may say); the values are those of its brightness.
         hides: a colour is transparent in some pixels and opaque in others; alpha, which tells them apart, is not read.
+        no_data: the value that means that nothing is known, if the file names one.
     """
 
     inverted: bool = False
     hides: bool = False
+    no_data: int | None = None
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[Any]:
@@ -258,7 +260,9 @@ def read_mask_and_tags(
     if array.ndim == 3:
         array = _flat_colors(array) if channels == 3 else array[:, :, 0]
     palette = None if palette is None else palette[:256]
-    tags = MaskTags(pixels.inverted, hides=alpha is not None and _hides(array, alpha))
+    named = pixels.no_data is not None and np.isfinite(pixels.no_data)
+    no_data = int(pixels.no_data or 0) if named else None
+    tags = MaskTags(pixels.inverted, alpha is not None and _hides(array, alpha), no_data)
     return np.ascontiguousarray(array), palette, tags
 
 

@@ -47,7 +47,7 @@ def remedy(root: Path, is_data: Callable[[Path], bool]) -> str:
     images = [path for path in files if _is_image(path)]
     folders = {folder for path in files for folder in path.parents if 0 < len(folder.parts) < 3}
     return (
-        _inside(root, [folder for folder in folders if is_data(root / folder)])
+        _inside(root, [folder for folder in folders if is_data(root / folder)], images)
         or _renamed(images)
         or _sorted_by_ending(images)
         or _converted(images, [path for path in files if not _is_image(path)])
@@ -66,13 +66,20 @@ def _glimpse(place: Path, depth: int) -> list[PurePosixPath]:
     return files
 
 
-def _inside(root: Path, found: Sequence[PurePosixPath]) -> str:
-    """Where a folder below is meant, or several that are one data set."""
+def _inside(root: Path, found: Sequence[PurePosixPath], images: Iterable[PurePosixPath]) -> str:
+    """Where a folder below is meant, or several that are one data set; or there is one for each image."""
     depth = min((len(folder.parts) for folder in found), default=0)
     nearest = sorted(folder for folder in found if len(folder.parts) == depth)
     if not nearest:
         return ""
     first, *others = nearest
+    held = Counter(path.parent for path in images)
+    own = [[held[folder] for folder in held if folder.parent == one] for one in nearest]
+    if others and sum(len(counts) == 2 and min(counts) == 1 for counts in own) * 2 > len(nearest):
+        return (
+            "each image has a folder of its own, with a mask for each object: merge these into one mask, named like "
+            "the image (numpy.maximum), and gather all in images/ and masks/"
+        )
     gathered = f"; or gather all in images/ and masks/, with a folder {first.name}/ and so on in both" if others else ""
     return f"give {root / first}{', or another like it' if others else ''}{gathered}"
 
@@ -120,16 +127,20 @@ def _sorted_by_ending(images: Sequence[PurePosixPath]) -> str:
     stems = {bare(path).as_posix() for path in images}
     ending = defaultdict[str, set[str]](set)
     for stem in stems:
-        name, _, end = stem.rpartition("_")
-        if re.search("[a-z]", end, re.IGNORECASE) and "/" not in end:
-            ending[end].add(name)
+        words = stem.split("_")
+        for place in range(max(1, len(words) - 2), len(words)):  # a mask may end with two, as in 000_img_cp_masks
+            end = "_".join(words[place:])
+            if re.search("[a-z]", end, re.IGNORECASE) and "/" not in end:
+                ending[end].add("_".join(words[:place]))
     for end in sorted(ending, key=lambda end: (not _MASKS.search(end), -len(ending[end]), end)):
         sure = _MASKS.search(end)
         others = stems.union(*(names for other, names in ending.items() if sure and other != end))
         if len(ending[end]) > 1 and len(ending[end] & others) * 2 > len(ending[end]):
             folders = ", in folders as now" if any(len(path.parts) > 1 for path in images) else ""
             given = "" if sure else f"if *_{end}.* are the masks: "
-            return f"{given}move *_{end}.* to masks/ and the other images to images/{folders}"
+            numbered = any(re.search(rf"_{end}_\d+$", stem) for stem in stems)  # further ones of an image
+            which = f"*_{end}.* and *_{end}_*.*" if numbered else f"*_{end}.*"
+            return f"{given}move {which} to masks/ and the other images to images/{folders}"
     return ""
 
 
@@ -206,6 +217,13 @@ def _no_masks(
             f"{root} has {len(images)} images and no masks in {place.name}/, but {found} beside with the same names",
             LAYOUT,
             f"rename {place.name}/, and call {which} masks/",
+        )
+    whole = place.parent.relative_to(root).as_posix()
+    if whole != "." and _fit(names, {bare(path).name: Path(path) for path in _glimpse(place.parent, 1)}):
+        return DataError(
+            f"{root} has {len(images)} images in folders, and masks of the same names in {whole}/ that are in none",
+            LAYOUT,
+            f"divide {whole}/ as the images are: {place.relative_to(root).as_posix()}/ and so on",
         )
     kind, count = next(iter(Counter(filter(None, map(_kind, ignored))).most_common(1)), ("", 0))
     if not kind:

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey, relative
 from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.images import (
+    MaskTags,
     Palette,
     decoded_bytes,
     image_size,
     in_utf8,
     pixel_digest,
     read_image_and_tags,
-    read_mask_and_palette,
     read_mask_and_tags,
 )
 from whatwhere.data.likeness import fingerprint
@@ -67,7 +67,7 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
     with ThreadPoolExecutor(workers or _threads([sample.image for _, sample in samples])) as pool:
         classes, problem = folder.classes, ""
         if classes is None:
-            found = _counted(pool.map(_values_and_palette, masks), total, progress)
+            found = _counted(pool.map(_values_and_tags, masks), total, progress)
             classes, problem = _infer(folder.root, zip(masks, found))
         every = -(-len(samples) // _IMAGES_CUT)
         tried = places_tried(len(samples[::every]))
@@ -108,26 +108,27 @@ def _counted(
 
 
 def _infer(
-    root: Path, masks: Iterable[tuple[Path, tuple[ValueCounts, Palette | None] | None]]
+    root: Path, masks: Iterable[tuple[Path, tuple[ValueCounts, Palette | None, MaskTags] | None]]
 ) -> tuple[Classes | None, str]:
     read = {relative(path, root): found for path, found in masks if found}
     if not read:
         return None, ""
     try:
         return infer_classes(
-            {name: counts for name, (counts, _) in read.items()},
-            {name: palette for name, (_, palette) in read.items() if palette is not None},
+            {name: counts for name, (counts, *_) in read.items()},
+            {name: palette for name, (_, palette, _) in read.items() if palette is not None},
+            {tags.no_data for _, _, tags in read.values() if tags.no_data is not None},
         ), ""
     except DataError as error:
         return None, str(error)
 
 
-def _values_and_palette(path: Path) -> tuple[ValueCounts, Palette | None] | None:
+def _values_and_tags(path: Path) -> tuple[ValueCounts, Palette | None, MaskTags] | None:
     try:
-        mask, palette = read_mask_and_palette(path)
+        mask, palette, tags = read_mask_and_tags(path)
     except DataError:
         return None  # the second reading reports it
-    return count_values(mask), palette
+    return count_values(mask), palette, tags
 
 
 def _survey_file(root: Path, split: str, sample: Sample, classes: Classes | None, *, tried: int) -> FileSurvey:

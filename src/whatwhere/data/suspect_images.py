@@ -90,7 +90,13 @@ def tiny(survey: Survey) -> Iterator[Finding]:
 
 def unpaired(survey: Survey) -> Iterator[Finding]:
     """Images without masks and masks without images."""
-    without = tuple(f.image_path for f in survey.files if f.mask_path is None)
+    masked = {f.split for f in survey.files if f.mask_path}
+    without = tuple(f.image_path for f in survey.files if f.mask_path is None and f.split in masked)
+    for split in survey.splits:
+        if split not in masked:
+            unlabelled = tuple(f.image_path for f in survey.files if f.split == split)
+            message = f"{split} has no masks: its {many(len(unlabelled), 'image')} can be painted, not scored"
+            yield Finding("note", "split-without-masks", message, unlabelled)
     if without:
         message = f"{many(len(without), 'image')} without a mask, left out"
         remedy = "add masks of the same names, or move them away"

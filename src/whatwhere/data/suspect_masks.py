@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
+from whatwhere.data.mapping import stands_off
 from whatwhere.data.values import MANY_NUMBERS, NEAR, NUMBERED_MASKS, soft_values
 from whatwhere.records import VOID, MaskValue, color_text
 
@@ -18,6 +19,7 @@ __all__ = [
     "classes",
     "empty_masks",
     "inverted",
+    "lone_white",
     "mapping_failed",
     "missing_classes",
     "near_colors",
@@ -43,6 +45,9 @@ MANY_CLASSES = 40
 
 _SLIP = 100
 """A colour of so many times fewer pixels than one that looks the same is none of its own."""
+
+_OUT_OF_STEP = 1.5
+"""Times as far off as the other values are from each other is 255, if it ends no row of even steps."""
 
 RARE_FILES = 5
 """A class that fewer training images show is called rare, where there are at least four times as many images."""
@@ -211,6 +216,24 @@ def blurred_ids(survey: Survey) -> Iterator[Finding]:
         )
 
 
+def lone_white(survey: Survey) -> Iterator[Finding]:
+    """255 as a class beside ids that are no even steps up to it: it may mean that nothing is known."""
+    known = survey.classes
+    if not known or known.nearest or survey.declared or (VOID,) not in known.values or known.count < 3:
+        return
+    ids = [value for (value, *_) in known.values if isinstance(value, int) and 0 <= value < VOID]
+    if len(ids) == known.count - 1 and stands_off(ids) > _OUT_OF_STEP:
+        pixels = survey.class_pixels()
+        share = percent(pixels[-1] / max(1, sum(pixels)))
+        yield Finding(
+            "warning",
+            "lone-255",
+            f"255 is taken for a class of its own ({share} of the pixels), though the other values end at {ids[-1]}",
+            (),
+            "if it means that nothing is known there, list the classes in classes.toml, with void = [255] above them",
+        )
+
+
 def near_colors(survey: Survey) -> Iterator[Finding]:
     """Colours of a few pixels that look the same as one of many: a slip of the brush, or of a program."""
     known = survey.classes
@@ -281,8 +304,8 @@ def missing_classes(survey: Survey) -> Iterator[Finding]:
         return
     everywhere = survey.class_pixels()
     for split in survey.splits:
-        if split == "all":  # of a divided folder: what was left out
-            continue
+        if split == "all" or not any(f.mask for f in survey.files if f.split == split):
+            continue  # of a divided folder what was left out; images that are there to be painted
         here = survey.class_pixels(split)
         missing = [n for n, a, b in zip(survey.classes.names, here, everywhere) if b and not a]
         if missing:
