@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from math import isqrt
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -457,3 +458,27 @@ def test_units_that_see_nothing_reach_nowhere() -> None:
     sides = [(unit - seen[unit][0], seen[unit][1] - unit - 1) for unit in range(16, 24, 2)]
     assert found.reach("output") == (sides[0],) * 2
     assert set(sides) == {sides[0]}
+
+
+class Shuffled(nn.Module):
+    """Kernels of several sizes, one for each phase of rows and columns together."""
+
+    def __init__(self, *kernels: int) -> None:
+        super().__init__()
+        self.side = isqrt(len(kernels))
+        self.convs = nn.ModuleList(nn.Conv2d(1, 1, k, self.side, k // 2) for k in kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(torch.cat([conv(x) for conv in self.convs], 1), self.side)
+
+
+@pytest.mark.parametrize("kernels", [(3, 15, 5, 3), (3, 3, 9, 3, 3, 3, 3, 7, 3)])
+def test_the_largest_window_may_lie_at_any_pair_of_phases(kernels: tuple[int, ...]) -> None:
+    found = field(Shuffled(*kernels), (1, 90, 90))
+    side = isqrt(len(kernels))
+    pairs = [(at, found.receptive_field("output", at)) for at in itertools.product(range(45, 45 + side), repeat=2)]
+    for d in (0, 1):
+        assert found.extent()[d] == max(window[d][1] - window[d][0] for _, window in pairs) == max(kernels)
+        before, after = found.reach()[d]
+        assert before == max(unit[d] - window[d][0] for unit, window in pairs)
+        assert after == max(window[d][1] - unit[d] - 1 for unit, window in pairs)
