@@ -58,11 +58,13 @@ def reach_of(canvas: Canvas, layer: str, grid: Grid, period: tuple[int, ...]) ->
         cell, (start, stop) = wide.cell(tuple(first for first, _ in box), canvas.size)[d], window[d]
         return (max(cell[0] - start, 0), max(stop - cell[1], 0), stop - start)
 
-    found = []
-    for d, (first, stop) in enumerate(every):
+    def largest(d: int, which: int) -> int:
+        first, stop = every[d]
         rows = [(*every[:d], (unit, unit + 1), *every[d + 1 :]) for unit in range(first, stop)]
-        found.append([_largest(rows, lambda box, d=d, which=which: far(d, box)[which]) for which in range(3)])
-    return tuple((before, after) for before, after, _ in found), tuple(extent for *_, extent in found)
+        return _largest(rows, lambda box: far(d, box)[which])
+
+    dims = range(len(every))
+    return tuple((largest(d, 0), largest(d, 1)) for d in dims), tuple(largest(d, 2) for d in dims)
 
 
 def _largest(boxes: list[Box], bound: Callable[[Box], int]) -> int:
