@@ -91,8 +91,9 @@ class Graph:
 
     Attributes:
         layers: for each module path (and ``"output"``) the step that holds its result; ``"path[0]"``, ``"path[1]"`` for
-            a module that gives several, ``"output"``, ``"output[1]"`` where the network does; and for each operator
-            that torch exported, by its name there: ``"%add_1"``.
+            a module that gives several, ``"output"``, ``"output[1]"`` where the network does, by their places among all
+            that it returns, made from the image or not; and for each operator that torch exported, by its name there:
+            ``"%add_1"``.
     """
 
     steps: tuple[Step, ...]
@@ -160,7 +161,11 @@ def _exported(module: nn.Module, inputs: Sequence[Any], image: int, known: Calla
             if _must_take_apart(program, known):
                 _read_through_dropout(program)
                 program = program.run_decompositions(_composites(program, known))
-            return _Reader(program, len(pytree.tree_leaves(list(inputs[:image]))), handed_on).graph()
+            return _Reader(
+                program, len(pytree.tree_leaves(list(inputs[:image]))), handed_on, type(module).__name__
+            ).graph()
+    except FieldError:
+        raise
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
@@ -197,6 +202,17 @@ def _forward_in_sight(module: nn.Module) -> Callable[..., Any]:
             return forward(*args, **kwargs)
 
     return followed
+
+
+def _no_image(name: str, returned: list[Any]) -> FieldError:
+    """Of a module whose first result no pixel decides."""
+    first = "nothing" if not returned or returned[0] is None else "what does not depend on the image"
+    place = ", as the first of its results" if len(returned) > 1 else ""
+    return FieldError(
+        f"{name} returns {first}{place}",
+        "a tensor made from the image, first where there are several",
+        "wrap it in a module whose forward returns the logits alone",
+    )
 
 
 def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldError:
@@ -389,10 +405,11 @@ class _Reader:
         program: as `torch.export` made it.
         image: which of the inputs, lists among them laid open, is the image.
         handed_on: for each operator that may have vanished the one whose result it handed on.
+        name: the module's class.
     """
 
-    def __init__(self, program: ExportedProgram, image: int, handed_on: dict[str, str]) -> None:
-        self.program, self.handed_on = program, handed_on
+    def __init__(self, program: ExportedProgram, image: int, handed_on: dict[str, str], name: str) -> None:
+        self.program, self.handed_on, self.name = program, handed_on, name
         self.values: dict[Node, Any] = {}
         self.steps: list[Step] = []
         self.operators: dict[str, int] = {}
@@ -484,7 +501,12 @@ class _Reader:
 
     def _layers(self, output: Node) -> dict[str, int]:
         """By module path the step whose result leaves the module; ``path[0]``, ``path[1]`` where several do."""
-        results = [value.step for value in sources(self._results(output))]
+        returned = self._results(output)
+        if not returned or not isinstance(returned[0], Source):
+            raise _no_image(self.name, returned)
+        named = {f"{OUTPUT}[{k}]" if k else OUTPUT: value.step
+                 for k, value in enumerate(returned) if isinstance(value, Source)}  # fmt: skip
+        results = list(named.values())
         readers: list[list[tuple[str, ...]]] = [[] for _ in self.steps]
         inside: dict[str, list[int]] = {}
         for place, step in enumerate(self.steps):
@@ -500,11 +522,10 @@ class _Reader:
             several = len(given) > 1
             own = path if path != OUTPUT or given == results else f"{OUTPUT}{MODULE}"
             layers |= {f"{own}[{k}]" if several else own: place for k, place in enumerate(given or places[-1:])}
-        named = (f"{OUTPUT}[{k}]" if k else OUTPUT for k in range(len(results)))
         for name, given_on in self.handed_on.items():
             if given_on in self.operators:
                 self.operators.setdefault(name, self.operators[given_on])
-        return layers | self.operators | dict(zip(named, results))
+        return layers | self.operators | named
 
     def _results(self, output: Node) -> list[Any]:
         """What the module returns: torch lists what it writes into its inputs and buffers among the results too."""
