@@ -548,3 +548,119 @@ def test_a_network_for_images_may_have_parts_for_signals() -> None:
             return y * weight  # type: ignore[no-any-return]
 
     assert field(Gate(), (3, 64, 64)).image == (64, 64)
+
+
+def less_mean_by_data(y: Tensor, _: Tensor) -> Tensor:
+    y.data.sub_(y.mean((2, 3), keepdim=True))
+    return y * 2
+
+
+def data_set(y: Tensor, _: Tensor) -> Tensor:
+    y.data = y - y.mean((2, 3), keepdim=True)
+    return y * 2
+
+
+def mean_into_a_view(y: Tensor, _: Tensor) -> Tensor:
+    sums = torch.zeros_like(y)
+    torch.mean(y, (2, 3), keepdim=True, out=sums[:, :, :1, :1])
+    return y + sums.sum((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("act", [less_mean_by_data, data_set, mean_into_a_view])
+def test_what_is_written_past_torch_export_is_seen(act: Callable[[Tensor, Tensor], Tensor]) -> None:
+    found = field(Net(act), (1, 48, 64))
+    assert not found.bounded
+    assert found.explain().startswith("output can see the whole image: ")
+    assert found.receptive_field("output", (20, 30)) == ((0, 48), (0, 64))
+
+
+def pooled_by_data(y: Tensor, _: Tensor) -> Tensor:
+    y.data.add_(F.avg_pool2d(y, 3, 1, 1))
+    return y
+
+
+def pooled_into_a_view(y: Tensor, _: Tensor) -> Tensor:
+    into = torch.zeros(1, 4, *y.shape[2:])
+    torch.mul(y, F.avg_pool2d(y, 3, 1, 1), out=into[:, 1:3])
+    return into
+
+
+def pooled_with_gradients(y: Tensor, _: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return F.avg_pool2d(y, 3, 1, 1).flatten(0, 0)  # which has no rule: torch takes all apart
+
+
+def pooled_by_places(y: Tensor, _: Tensor) -> Tensor:
+    into = torch.zeros_like(y)
+    into[:] = F.avg_pool2d(y, 3, 1, 1)
+    return into
+
+
+POOLED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "data written": pooled_by_data,
+    "data read": lambda y, _: F.avg_pool2d(y.data, 3, 1, 1),
+    "data joined with zeros": lambda y, _: torch.cat([F.avg_pool2d(y, 3, 1, 1).data, torch.zeros(y.shape)], 1),
+    "out= of a view": pooled_into_a_view,
+    "with gradients": pooled_with_gradients,
+    "all places written": pooled_by_places,
+    "joined with nothing": lambda y, _: torch.cat([torch.tensor([]), F.avg_pool2d(y, 3, 1, 1)], 1),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_what_is_local_in_roundabout_ways_has_exact_tiles(name: str) -> None:
+    net = Net(POOLED[name])
+    found = field(net, (1, 48, 64))
+    assert found.tileable, found.explain()
+    assert found.extent() == (5, 5)
+    assert "forward" not in vars(net)
+
+
+def last_column_zero(y: Tensor, _: Tensor) -> Tensor:
+    y = y.clone()
+    y[..., -1] = 0
+    return F.avg_pool2d(y, 3, 1, 1)
+
+
+def moved_by_writing(y: Tensor, _: Tensor) -> Tensor:
+    into = y.clone()
+    into[:, :, 1:] = y[:, :, :-1]
+    return F.avg_pool2d(into, 3, 1, 1)
+
+
+def spread_by_writing(y: Tensor, _: Tensor) -> Tensor:
+    into = torch.zeros(1, 2, *(2 * size for size in y.shape[2:]), dtype=y.dtype)
+    into[:, :, ::2, 1::2] = y
+    return F.avg_pool2d(into, 3, 1, 1)
+
+
+def middle_written(y: Tensor, _: Tensor) -> Tensor:
+    into = y.clone()
+    into[:, :, 10:20, 3:] = F.avg_pool2d(y, 5, 1, 2)[:, :, 20:30, 3:]
+    return F.avg_pool2d(into, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("act", "extent"),
+    [(last_column_zero, (5, 5)), (moved_by_writing, (5, 5)), (spread_by_writing, (4, 4)), (middle_written, None)],
+)
+def test_what_is_written_to_places_sees_no_more_than_it_reads(
+    act: Callable[[Tensor, Tensor], Tensor], extent: tuple[int, ...] | None
+) -> None:
+    net = positive(Net(act))
+    found = field(net, (1, 48, 64))
+    assert not found.tileable
+    assert "places counted from the image's rim" in found.explain()
+    assert extent is None or found.extent() == extent
+    image = torch.rand(1, 1, 48, 64, dtype=torch.double) + 0.1
+    rows, columns = found.grid("output").size
+    for unit in ((0, 0), (9, 3), (10, 2), (20, 30), (19, 31), (rows - 1, columns - 1), (rows - 2, columns - 2)):
+        real, window = support(net, image, (2, 3), unit), found.receptive_field("output", unit)
+        assert real is not None
+        assert all(low <= start < stop <= high for (start, stop), (low, high) in zip(real, window)), unit
+        assert act is middle_written or real == window, unit
+
+
+@pytest.mark.parametrize("how", ["only written", "scratch"])
+def test_what_a_network_keeps_is_not_taken_for_the_image(how: str) -> None:
+    assert field(Keeps(how), (1, 48, 64)).extent() == (3, 3)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from math import isqrt
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -457,3 +458,78 @@ def test_units_that_see_nothing_reach_nowhere() -> None:
     sides = [(unit - seen[unit][0], seen[unit][1] - unit - 1) for unit in range(16, 24, 2)]
     assert found.reach("output") == (sides[0],) * 2
     assert set(sides) == {sides[0]}
+
+
+class Shuffled(nn.Module):
+    """Kernels of several sizes, one for each phase of rows and columns together."""
+
+    def __init__(self, *kernels: int) -> None:
+        super().__init__()
+        self.side = isqrt(len(kernels))
+        self.convs = nn.ModuleList(nn.Conv2d(1, 1, k, self.side, k // 2) for k in kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(torch.cat([conv(x) for conv in self.convs], 1), self.side)
+
+
+@pytest.mark.parametrize("kernels", [(3, 15, 5, 3), (3, 3, 9, 3, 3, 3, 3, 7, 3)])
+def test_the_largest_window_may_lie_at_any_pair_of_phases(kernels: tuple[int, ...]) -> None:
+    found = field(Shuffled(*kernels), (1, 90, 90))
+    side = isqrt(len(kernels))
+    pairs = [(at, found.receptive_field("output", at)) for at in itertools.product(range(45, 45 + side), repeat=2)]
+    for d in (0, 1):
+        assert found.extent()[d] == max(window[d][1] - window[d][0] for _, window in pairs) == max(kernels)
+        before, after = found.reach()[d]
+        assert before == max(unit[d] - window[d][0] for unit, window in pairs)
+        assert after == max(window[d][1] - unit[d] - 1 for unit, window in pairs)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda _: torch.ones(1, 1, 8, 8), "Acting returns what does not depend on the image;"),
+        (torch.zeros_like, "Acting returns what does not depend on the image;"),
+        (lambda _: None, "Acting returns nothing;"),
+        (lambda x: (None, x * 2), "Acting returns nothing, as the first of its results;"),
+        (lambda x: [torch.ones(3), x], "Acting returns what does not depend on the image, as the first of its results"),
+    ],
+)
+def test_a_result_that_no_pixel_decides_is_told(act: Callable[[Tensor], Any], words: str) -> None:
+    with pytest.raises(FieldError) as caught:
+        field(Acting(act), (1, 8, 8))
+    assert words in str(caught.value)
+    assert "returns the logits alone" in str(caught.value)
+
+
+class Acting(nn.Module):
+    def __init__(self, act: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.act = act
+
+    def forward(self, x: Tensor) -> Any:
+        return self.act(x)
+
+
+def test_results_are_named_by_their_places() -> None:
+    def act(x: Tensor) -> list[Any]:
+        return [F.avg_pool2d(x, 3, 1, 1), torch.ones(3), None, F.avg_pool2d(x, 5, 1, 2)]
+
+    found = field(Acting(act), (1, 32, 32))
+    assert found.layers == ("output", "output[3]")
+    assert (found.extent("output"), found.extent("output[3]")) == ((3, 3), (5, 5))
+
+
+def test_layers_and_pixels_that_are_none_are_told(tmp_path: Path) -> None:
+    found = field(nn.Conv2d(1, 1, 3, padding=1), (1, 16, 16))
+    for layers in (5, [5], {"output"}):
+        with pytest.raises(FieldError, match="names of layers"):
+            found.table(layers)
+        with pytest.raises(FieldError, match="names of layers"):
+            found.draw(tmp_path / "a.png", layers=layers)
+    for pixel in ((16, 3), (-1, 3), (3,), (3, 3, 3), 5, (1.5, 2)):
+        with pytest.raises(FieldError, match="pixel"):
+            found.draw(tmp_path / "a.png", pixel=pixel)
+        with pytest.raises(FieldError, match="pixel"):
+            found.influenced("output", pixel)
+    found.draw(tmp_path / "a.png", layers="output", pixel=(0, 15))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -68,9 +68,9 @@ class Field:
         """Names for the other methods: module paths in the order they run, and ``"output"``.
 
         A module that gives several results has a name for each, ``"path[0]"`` and so on; its second call has
-        ``"path@1"``. A network's other results are ``"output[1]"`` and so on, and a module that is called ``output``
-        but is not the last is ``"output (module)"``. Not listed, but understood: an operator's name as `torch.export`
-        has it, ``"%add_1"``.
+        ``"path@1"``. A network's other results are ``"output[1]"`` and so on, by their places among all, and a module
+        that is called ``output`` but is not the last is ``"output (module)"``. Not listed, but understood: an
+        operator's name as `torch.export` has it, ``"%add_1"``.
         """
         names = [name for name in self.graph.layers if not name.startswith(OPERATOR)]
         return tuple(sorted(names, key=lambda name: (self.graph.layers[name], -len(name))))
@@ -151,7 +151,7 @@ class Field:
         Args:
             layers: names from `layers`; the network's outermost modules (`levels`) by default.
         """
-        return make_table(self, self.levels if layers is None else [layers] if isinstance(layers, str) else layers)
+        return make_table(self, self.levels if layers is None else _names(layers))
 
     def to_json(self) -> dict[str, Any]:
         """The table, and what tiles need to know."""
@@ -181,8 +181,8 @@ class Field:
             layers: names from `layers`; by default the `levels` on the way down, one for each stride.
             image: ``HxW`` or ``HxWxC``, of the field's image size.
         """
-        at = tuple(size // 2 for size in self.image) if pixel is None else tuple(pixel)
-        return draw_field(self, at, coarser_and_coarser(self) if layers is None else layers, Path(path), image)
+        at = tuple(size // 2 for size in self.image) if pixel is None else self._pixel(pixel)
+        return draw_field(self, at, coarser_and_coarser(self) if layers is None else _names(layers), Path(path), image)
 
     # ---- windows
 
@@ -219,10 +219,14 @@ class Field:
         >>> field(nn.MaxPool2d(2), (1, 8, 8)).influenced("output", (5, 2))
         ((2, 3), (1, 2))
         """
-        at = _places(pixel, "pixel")
+        at = self._pixel(pixel)
+        return tuple(self._seers(layer, d, at) for d in range(len(self.image)))
+
+    def _pixel(self, given: Sequence[int]) -> tuple[int, ...]:
+        at = _places(given, "pixel")
         if len(at) != len(self.image) or not all(0 <= place < size for place, size in zip(at, self.image)):
             raise FieldError(f"pixel {at}", f"a pixel of an image of size {self.image}", "")
-        return tuple(self._seers(layer, d, at) for d in range(len(self.image)))
+        return at
 
     def _seers(self, layer: str, d: int, pixel: tuple[int, ...]) -> tuple[int, int]:
         """First and past-the-last index along dimension `d` of units that see a pixel, by halving."""
@@ -380,6 +384,14 @@ def _places(given: Sequence[int], what: str) -> tuple[int, ...]:
     except TypeError as error:
         expected = "whole numbers, one for each dimension of space"
         raise FieldError(f"{what} {given!r}", expected, "give a tuple such as (32, 32)") from error
+
+
+def _names(layers: Sequence[str]) -> Sequence[str]:
+    """Names of layers; a word is one name."""
+    names = [layers] if isinstance(layers, str) else layers
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise FieldError(f"layers {layers!r}", "names of layers, as Field.layers has them", "give a list of those")
+    return names
 
 
 def _outermost(names: Sequence[str]) -> list[str]:

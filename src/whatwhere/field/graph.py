@@ -12,6 +12,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from hashlib import sha256
 from threading import RLock
 from typing import Any
@@ -23,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from whatwhere.errors import FieldError
@@ -89,8 +91,9 @@ class Graph:
 
     Attributes:
         layers: for each module path (and ``"output"``) the step that holds its result; ``"path[0]"``, ``"path[1]"`` for
-            a module that gives several, ``"output"``, ``"output[1]"`` where the network does; and for each operator
-            that torch exported, by its name there: ``"%add_1"``.
+            a module that gives several, ``"output"``, ``"output[1]"`` where the network does, by their places among all
+            that it returns, made from the image or not; and for each operator that torch exported, by its name there:
+            ``"%add_1"``.
     """
 
     steps: tuple[Step, ...]
@@ -152,18 +155,64 @@ def _exported(module: nn.Module, inputs: Sequence[Any], image: int, known: Calla
     try:
         with warnings.catch_warnings(), torch.no_grad(), put_back(module):
             warnings.simplefilter("ignore")  # of torch.export's own insides
+            vars(module)["forward"] = _forward_in_sight(module)
             program = torch.export.export(module, tuple(inputs), strict=False)
             handed_on = _name_operators(program)
             if _must_take_apart(program, known):
                 _read_through_dropout(program)
                 program = program.run_decompositions(_composites(program, known))
-            return _Reader(program, len(pytree.tree_leaves(list(inputs[:image]))), handed_on).graph()
+            return _Reader(
+                program, len(pytree.tree_leaves(list(inputs[:image]))), handed_on, type(module).__name__
+            ).graph()
+    except FieldError:
+        raise
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
         _TELLS.disabled = quiet
         for part, flag in flags:
             part.training = flag
+
+
+class _InSight(TorchFunctionMode):
+    """Keeps torch.export from losing sight of a tensor whose `.data` is taken or set, and from modes of autograd.
+
+    It takes the one for a constant; a graph within which gradients are asked for it can't take apart.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled:
+            return None
+        if func == _DATA.__get__:
+            return args[0].detach()
+        if func == _DATA.__set__ and not isinstance(args[0], nn.Parameter) and args[0].shape == args[1].shape:
+            return args[0].detach().copy_(args[1])
+        return func(*args, **(kwargs or {}))
+
+
+_DATA = vars(torch._C.TensorBase)["data"]
+
+
+def _forward_in_sight(module: nn.Module) -> Callable[..., Any]:
+    forward = module.forward
+
+    @wraps(forward)
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        with _InSight():  # within torch.export's own modes, or else they come first
+            return forward(*args, **kwargs)
+
+    return followed
+
+
+def _no_image(name: str, returned: list[Any]) -> FieldError:
+    """Of a module whose first result no pixel decides."""
+    first = "nothing" if not returned or returned[0] is None else "what does not depend on the image"
+    place = ", as the first of its results" if len(returned) > 1 else ""
+    return FieldError(
+        f"{name} returns {first}{place}",
+        "a tensor made from the image, first where there are several",
+        "wrap it in a module whose forward returns the logits alone",
+    )
 
 
 def _export_error(module: nn.Module, image: Tensor, error: Exception) -> FieldError:
@@ -239,6 +288,14 @@ def _written(node: Node) -> Node | None:
     return node.args[0] if first is not None and first.is_write else None
 
 
+def _writes_others(node: Node) -> bool:
+    """Whether an operator writes into more than its first tensor, or into another: ``out=``, or a list of them."""
+    schema = getattr(node.target, "_schema", None)
+    written = [place for place, argument in enumerate(schema.arguments if schema else ())
+               if argument.alias_info is not None and argument.alias_info.is_write]  # fmt: skip
+    return bool(written) and (written != [0] or not isinstance(node.args[0], Node))
+
+
 def _handed_on(node: Node) -> Node | None:
     """The tensor that dropout, when nothing is trained, gives back itself: what is written into one is in the other."""
     if _operator(node) not in DROPOUTS or len(node.args) != 3 or node.args[2]:
@@ -305,12 +362,17 @@ def _may_share(node: Node) -> bool:
 
 
 def _must_take_apart(program: ExportedProgram, known: Callable[[str], bool]) -> bool:
-    """Whether some operator is composite and has no rule, or a view of what is written later (torch untangles it)."""
+    """Whether some operator is composite and has no rule, or torch is to untangle what is written.
+
+    That is a view of what is written later, or what is written beside an operator's first tensor.
+    """
     written: set[Node] = set()
     for node in reversed(program.graph.nodes):
         if node.op != "call_function":
             continue
         if _may_share(node) and not written.isdisjoint(map(_root, (node, *node.all_input_nodes))):
+            return True
+        if _writes_others(node):
             return True
         if _written(node) is not None:
             written.add(_root(node))
@@ -343,10 +405,11 @@ class _Reader:
         program: as `torch.export` made it.
         image: which of the inputs, lists among them laid open, is the image.
         handed_on: for each operator that may have vanished the one whose result it handed on.
+        name: the module's class.
     """
 
-    def __init__(self, program: ExportedProgram, image: int, handed_on: dict[str, str]) -> None:
-        self.program, self.handed_on = program, handed_on
+    def __init__(self, program: ExportedProgram, image: int, handed_on: dict[str, str], name: str) -> None:
+        self.program, self.handed_on, self.name = program, handed_on, name
         self.values: dict[Node, Any] = {}
         self.steps: list[Step] = []
         self.operators: dict[str, int] = {}
@@ -366,7 +429,8 @@ class _Reader:
 
     def graph(self) -> Graph:
         output: Node | None = None
-        for node in self.program.graph.nodes:
+        # the image is step 0, though torch lists what the network holds before
+        for node in sorted(self.program.graph.nodes, key=lambda node: node.name != self.image):
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
             elif node.op == "call_function":
@@ -385,6 +449,11 @@ class _Reader:
             why = "keeps something from call to call"
             self.steps.append(Step(f"buffer {name}", {}, _shape(node.meta["val"]), unsteady=why))
             return Source(len(self.steps) - 1, self.steps[-1].shape)
+        if isinstance(self.tensors.get(node.name), FakeTensor) and node.name not in self.weights:
+            # a tensor of which torch.export lost sight while it ran: it may be made from the image
+            image, shape = Source(0, self.steps[0].shape), _shape(node.meta["val"])
+            self.steps.append(Step("a tensor that torch.export lost sight of", {"self": image}, shape))
+            return Source(len(self.steps) - 1, shape)
         return _constant(node.meta.get("val"), self.tensors.get(node.name), made=self.weights.get(node.name, ()))
 
     def _call(self, node: Node) -> None:
@@ -432,7 +501,12 @@ class _Reader:
 
     def _layers(self, output: Node) -> dict[str, int]:
         """By module path the step whose result leaves the module; ``path[0]``, ``path[1]`` where several do."""
-        results = [value.step for value in sources(self._results(output))]
+        returned = self._results(output)
+        if not returned or not isinstance(returned[0], Source):
+            raise _no_image(self.name, returned)
+        named = {f"{OUTPUT}[{k}]" if k else OUTPUT: value.step
+                 for k, value in enumerate(returned) if isinstance(value, Source)}  # fmt: skip
+        results = list(named.values())
         readers: list[list[tuple[str, ...]]] = [[] for _ in self.steps]
         inside: dict[str, list[int]] = {}
         for place, step in enumerate(self.steps):
@@ -448,11 +522,10 @@ class _Reader:
             several = len(given) > 1
             own = path if path != OUTPUT or given == results else f"{OUTPUT}{MODULE}"
             layers |= {f"{own}[{k}]" if several else own: place for k, place in enumerate(given or places[-1:])}
-        named = (f"{OUTPUT}[{k}]" if k else OUTPUT for k in range(len(results)))
         for name, given_on in self.handed_on.items():
             if given_on in self.operators:
                 self.operators.setdefault(name, self.operators[given_on])
-        return layers | self.operators | dict(zip(named, results))
+        return layers | self.operators | named
 
     def _results(self, output: Node) -> list[Any]:
         """What the module returns: torch lists what it writes into its inputs and buffers among the results too."""

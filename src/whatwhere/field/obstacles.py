@@ -12,7 +12,7 @@ from fractions import Fraction
 from whatwhere.field.graph import Graph, Source, Step, constants, numbers, sources
 from whatwhere.field.grids import Canvas, Grid, axis_strides
 from whatwhere.field.rules import Spans, has_rule, scale_factors, varies_with_position
-from whatwhere.field.rules_shape import wholes
+from whatwhere.field.rules_shape import run_written, wholes
 from whatwhere.field.spans import Span, whole
 from whatwhere.field.windows import Trace, is_empty, step_reads, trace
 
@@ -247,12 +247,13 @@ def find_threshold(graph: Graph, canvas: Canvas, layer: str) -> Obstacle | None:
 def _seams(step: Step, larger: Step) -> str | None:
     """Of pieces joined along an axis, whether several grow with the image; or if one is written to a fixed place."""
     if step.operator in ("slice_scatter", "select_scatter"):
-        axis = int(step.arguments.get("dim", 0)) % len(step.shape)
-        return "writes to places counted from the image's rim" if step.shape[axis] != larger.shape[axis] else None
+        axis, run = run_written(step)
+        grows, all_of_it = step.shape[axis] != larger.shape[axis], run == range(step.shape[axis])
+        return "writes to places counted from the image's rim" if grows and not all_of_it else None
     if step.operator not in ("cat", "concat", "concatenate"):
         return None
     axis = int(step.arguments.get("dim", 0)) % len(step.shape)
-    pieces = list(zip(step.arguments["tensors"], larger.arguments["tensors"]))
+    pieces = [pair for pair in zip(step.arguments["tensors"], larger.arguments["tensors"]) if pair[0].shape != (0,)]
     growing = sum(one.shape[axis] != two.shape[axis] for one, two in pieces)
     if growing > 1:
         return "joins pieces whose sizes depend on the image's, so that the seams move"

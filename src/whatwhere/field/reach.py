@@ -4,8 +4,11 @@ canvas much larger than any window. Knows one canvas; knows nothing of the image
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
-from math import ceil
+from functools import cache
+from heapq import heapify, heappop, heappush
+from math import ceil, prod
 
 from whatwhere.field.grids import Canvas, Grid
 from whatwhere.field.obstacles import block_spans, middle_block
@@ -25,27 +28,70 @@ def image_box(result: Trace, image: tuple[int, ...]) -> Box:
     return tuple((span.start, span.stop) for span in result.image[-len(image) :])
 
 
+_HALVINGS = 512
+"""How often blocks of phases are halved in search of the largest, before the block's own bound is taken."""
+
+
 def reach_of(canvas: Canvas, layer: str, grid: Grid, period: tuple[int, ...]) -> tuple[Halo, tuple[int, ...]]:
-    """Over the units within one period: the largest reach before and after the cell, and the largest window."""
+    """Over the units within one period: the largest reach before and after the cell, and the largest window.
+
+    Of all phases of all axes, as what a unit sees along one may depend on where it stands along another: what was
+    shuffled from channels to space does. Where it does not, a row of units sees what each of its units sees.
+    """
     place = canvas.graph.layers[layer]
     shape = canvas.graph.steps[place].shape
     sizes = tuple(1 if axis is None else shape[axis] for axis in grid.axes)
     counts = [1 if stride is None else max(1, int(pixels / stride)) for pixels, stride in zip(period, grid.stride)]
-    first = [size // count // 2 * count for size, count in zip(sizes, counts)]
+    every = tuple((size // count // 2 * count, (size // count // 2 + 1) * count) for size, count in zip(sizes, counts))
     wide = Grid(grid.axes, sizes, grid.stride, grid.origin)
-    sides, extent = [(0, 0)] * len(period), [0] * len(period)
-    for phase in range(max(counts)):
-        unit = tuple(start + phase % count for start, count in zip(first, counts))
-        spans = block_spans(shape, grid, tuple((index, index + 1) for index in unit))
-        found = trace(canvas.graph, place, spans)
-        if found.image is None:
-            continue  # a gap between what a transposed convolution spreads: it sees nothing, from nowhere
-        cells, seen = wide.cell(unit, canvas.size), image_box(found, canvas.size)
-        for d, (cell, window) in enumerate(zip(cells, seen)):
-            before, after = sides[d]
-            sides[d] = (max(before, cell[0] - window[0]), max(after, window[1] - cell[1]))
-            extent[d] = max(extent[d], window[1] - window[0])
-    return tuple(sides), tuple(extent)
+
+    @cache
+    def seen(box: Box) -> Box | None:
+        found = trace(canvas.graph, place, block_spans(shape, grid, box))
+        return None if found.image is None else image_box(found, canvas.size)
+
+    def far(d: int, box: Box) -> tuple[int, int, int]:
+        """What a row of units, all in one place along dimension `d`, reaches before and after it, and sees of it."""
+        window = seen(box)
+        if window is None:  # a gap between what a transposed convolution spreads: it sees nothing, from nowhere
+            return (0, 0, 0)
+        cell, (start, stop) = wide.cell(tuple(first for first, _ in box), canvas.size)[d], window[d]
+        return (max(cell[0] - start, 0), max(stop - cell[1], 0), stop - start)
+
+    def largest(d: int, which: int) -> int:
+        first, stop = every[d]
+        rows = [(*every[:d], (unit, unit + 1), *every[d + 1 :]) for unit in range(first, stop)]
+        return _largest(rows, lambda box: far(d, box)[which])
+
+    dims = range(len(every))
+    return tuple((largest(d, 0), largest(d, 1)) for d in dims), tuple(largest(d, 2) for d in dims)
+
+
+def _largest(boxes: list[Box], bound: Callable[[Box], int]) -> int:
+    """The largest value of a single unit in boxes of them, where a box has at least the value of each of its units."""
+    heap = [(-bound(box), _units(box), box) for box in boxes]
+    heapify(heap)
+    for _ in range(_HALVINGS):
+        least, _, box = heap[0]
+        # where axes do not depend on each other, the first unit tried has its block's bound
+        if bound(tuple((start, start + 1) for start, _ in box)) == -least:
+            break
+        heappop(heap)
+        for half in _halves(box):
+            heappush(heap, (-bound(half), _units(half), half))
+    return -heap[0][0]
+
+
+def _units(box: Box) -> int:
+    return prod(stop - start for start, stop in box)
+
+
+def _halves(box: Box) -> tuple[Box, Box]:
+    """A box cut in two across its longest side."""
+    d = max(range(len(box)), key=lambda d: box[d][1] - box[d][0])
+    start, stop = box[d]
+    middle = (start + stop) // 2
+    return (*box[:d], (start, middle), *box[d + 1 :]), (*box[:d], (middle, stop), *box[d + 1 :])
 
 
 def halo_of(canvas: Canvas, grid: Grid, period: tuple[int, ...]) -> Halo:

@@ -11,7 +11,7 @@ from math import prod
 from whatwhere.field.graph import Constant, Source, Step, sources
 from whatwhere.field.spans import Span, clip, flattened, padded, whole
 
-__all__ = ["SHAPE_RULES", "Read", "Rule", "Spans", "aligned", "wholes"]
+__all__ = ["SHAPE_RULES", "Read", "Rule", "Spans", "aligned", "run_written", "wholes"]
 
 Spans = tuple[Span, ...]
 """A window of a tensor: one span for each axis."""
@@ -202,7 +202,7 @@ def pad(step: Step, spans: Spans) -> Iterator[Read]:
 
 def join(step: Step, spans: Spans) -> Iterator[Read]:
     """Concatenation and stacking."""
-    parts = step.arguments["tensors"]
+    parts = [item for item in step.arguments["tensors"] if item.shape != (0,)]  # of no entries, it fits any shape
     axis = _normal(int(step.arguments.get("dim", 0)), len(step.shape))
     span, offset = spans[axis], 0
     pieces = []
@@ -224,23 +224,42 @@ def join(step: Step, spans: Spans) -> Iterator[Read]:
         yield next(sources(parts)), _replace(spans, axis, Span(0, 0, True))
 
 
-def written(step: Step, spans: Spans) -> Iterator[Read]:
-    """One or some channels written into a tensor; along another axis it is not followed, and so reads everything."""
-    into, part, args = step.arguments["self"], step.arguments["src"], step.arguments
+def run_written(step: Step) -> tuple[int, range]:
+    """Along which axis, and to which places of it, `written` writes."""
+    args = step.arguments
     axis = _normal(int(args.get("dim", 0)), len(step.shape))
     size = step.shape[axis]
-    single = step.operator == "select_scatter"
-    place = int(args.get("index", 0)) % size
-    run = slice(place, place + 1) if single else slice(args.get("start"), args.get("end"), args.get("step"))
-    start, stop, stride = run.indices(size)
-    if axis != 1 or stride != 1:
-        yield from ((source, wholes(source.shape)) for source in sources(args))
-        return
-    if isinstance(into, Source):
-        yield into, spans
-    low, high = max(spans[1].start, start), min(spans[1].stop, stop)
+    if step.operator == "select_scatter":
+        place = int(args["index"]) % size
+        return axis, range(place, place + 1)
+    return axis, range(size)[args.get("start") : args.get("end") : args.get("step")]
+
+
+def written(step: Step, spans: Spans) -> Iterator[Read]:
+    """A part of a tensor that is written over: there the new entries are read, elsewhere the old ones."""
+    into, part = step.arguments["self"], step.arguments["src"]
+    axis, run = run_written(step)
+    span = spans[axis]
+    kept = span if run.step > 1 else _beside(span, run)
+    if isinstance(into, Source) and kept.start < kept.stop:
+        yield into, _replace(spans, axis, kept)
+    low = max(-(-(span.start - run.start) // run.step), 0)
+    high = min((span.stop - 1 - run.start) // run.step + 1, len(run))
     if isinstance(part, Source) and low < high:
-        yield part, (*spans[:1], *spans[2:]) if single else _replace(spans, 1, Span(low - start, high - start))
+        single = step.operator == "select_scatter"
+        yield part, (*spans[:axis], *spans[axis + 1 :]) if single else _replace(spans, axis, Span(low, high))
+
+
+def _beside(span: Span, run: range) -> Span:
+    """A span without the end of it, or all of it, that a run of places covers."""
+    indices = span.indices
+    if run.start <= span.start < run.stop:
+        indices = indices[-(-(run.stop - span.start) // span.step) :]
+    elif run.start <= indices[-1] < run.stop:
+        indices = indices[: -(-(run.start - span.start) // span.step)]
+    if indices == span.indices:
+        return span
+    return Span(indices[0], indices[-1] + 1, False, span.step) if indices else Span(0, 0)
 
 
 def roll(step: Step, spans: Spans) -> Iterator[Read]:
