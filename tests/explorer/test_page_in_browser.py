@@ -619,6 +619,65 @@ def test_an_address_that_brushes_outside_the_image_says_so(visit: Open) -> None:
     assert refusals == []
 
 
+def test_an_address_that_brushes_more_than_the_server_takes_says_so(visit: Open) -> None:
+    refusals: list[str] = []
+    dabs = "~".join(["g1,1,65"] + ["b1,1,1"] * 201)
+    page = visit(f"#edits={dabs}&tool=grey,200", route=lambda page: note_refusals(page, refusals))
+    until(lambda: hash_of(page).count("b1,1,1") == 200, lambda: f"the address is {hash_of(page)}")
+    assert "tool=grey,64" in hash_of(page)
+    assert page.locator(".size input").input_value() == "64"
+    said = page.locator(".notice").inner_text()
+    for words in ("in 2 of 202 places", "at most 200 places", "at most 64 px"):
+        assert words in said
+    assert refusals == []
+
+
+def test_where_an_address_says_nothing_it_does_not_say_0(visit: Open) -> None:
+    page = visit("#pixel=,0&paths=skip+0:~skip+1:+&edits=g,0,3")
+    until(lambda: re.search(r"pixel=[1-9]", hash_of(page)), lambda: f"the address is {hash_of(page)}")
+    assert "paths" not in hash_of(page)
+    assert "edits" not in hash_of(page)
+
+
+def test_what_can_not_be_painted_does_not_stay_on_the_image(visit: Open) -> None:
+    refusal = {"error": {"given": "the brush is worn", "expected": "a new one", "remedy": "take another"}}
+
+    def answer(route: Any) -> None:
+        if '"edits":[]' in (route.request.post_data or ""):
+            route.continue_()
+        else:
+            route.fulfill(status=422, json=refusal)
+
+    page = visit(route=lambda page: page.route("**/api/painting", answer))
+    before = drawn(page, "image")
+    for key in ("b", "i", "Enter"):
+        page.keyboard.press(key)
+    page.locator(".notice", has_text="the brush is worn").wait_for()
+    wait_until_still(page)
+    assert drawn(page, "image") == before
+    assert "brushed" not in str(surface(page).get_attribute("aria-label"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("dd/images/im08.png does not exist", "dd/images/im08.png does not exist"),
+        ("im08 does not exist", "im08 does not exist"),
+        ("the image does not exist", "The image does not exist"),
+    ],
+)
+def test_names_of_files_are_said_as_they_are_written(visit: Open, given: str, said: str) -> None:
+    page = visit(ready=False)
+    told = page.evaluate(
+        """async (given) => {
+          const { lines } = await import("/static/notices.js");
+          return lines({ given, expected: "", remedy: "" })[0].textContent;
+        }""",
+        given,
+    )
+    assert told == said
+
+
 def test_an_address_past_the_end_of_a_tour_is_of_its_last_step(visit: Open) -> None:
     page = visit("#tour=context,99")
     assert page.locator(".tour-count").inner_text() == "4 of 4"
@@ -902,6 +961,37 @@ def test_tours_fit_images_of_any_size(visit: Open, unlabelled: str) -> None:
     words_of(page, "no room for a ring around the small window on 5 × 7 pixels")
     wait_until_still(page)
     assert refused == []
+
+
+def test_the_ring_of_a_large_image_is_one_that_can_be_brushed(visit: Open, disc_run: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+    with served(Desk([("discs", load_model(disc_run))], files_of(tmp_path, 640))) as there:
+        page = visit("#tour=context,2", at=there, route=lambda page: note_refusals(page, refused))
+        page.locator(".tour .primary").click()
+        words_of(page, "a ring of 128 pixels around it is hidden")
+    assert refused == []
+
+
+@pytest.mark.parametrize(("side", "window"), [(40, 5), (1000, 5), (1000, 401)])
+def test_the_ring_is_closed(visit: Open, side: int, window: int) -> None:
+    page = visit(ready=False)
+    dabs = page.evaluate(
+        """async ([side, window]) => {
+          const { TOURS } = await import("/static/tours.js");
+          const labels = new Uint8Array(side * side);
+          labels[(side / 2) * side + side / 2] = 1;  // which is chosen
+          const layers = [{ name: "encoder 0", role: "encoder", field: [window, window] }];
+          const painting = { levels: null, painted: { labels }, untouched: { labels } };
+          const seen = { width: side, height: side, model: { layers }, ...painting };
+          return TOURS[0].steps[3].set({ seen }).edits;
+        }""",
+        [side, window],
+    )
+    assert 10 <= len(dabs) <= 200
+    for one, other in pairwise([*dabs, dabs[0]]):
+        assert 1 <= one["radius"] <= 64
+        assert np.hypot(one["x"] - other["x"], one["y"] - other["y"]) < 2 * one["radius"] - 1
+        assert np.hypot(one["x"] - side / 2, one["y"] - side / 2) > window / 2 + one["radius"]
 
 
 def contrast(one: Sequence[int], other: Sequence[int]) -> float:

@@ -217,6 +217,7 @@ export class NetworkView {
         this.drawTouched();
         this.says.told(this);
       } catch (error) {
+        if (this.seen === seen) this.drawImage(); // what was brushed ahead of the answer is not painted
         this.says.trouble(error);
       } finally {
         this.element.classList.remove("painting-waits");
@@ -314,7 +315,8 @@ export class NetworkView {
     [canvas.width, canvas.height] = [seen.width, seen.height];
     canvas.getContext("2d")?.drawImage(seen.painted.picture ?? seen.picture, 0, 0);
     this.drawOver();
-    const edited = this.store.state.edits.length ? `, brushed over in ${this.store.state.edits.length} places` : "";
+    const { edits } = seen.painted;
+    const edited = edits.length ? `, brushed over in ${edits.length} places` : "";
     this.image.describe(`Image ${seen.image.name}, ${seen.width} by ${seen.height} pixels${edited}. Arrow keys move the pixel, with shift by ten.`);
   }
 

@@ -8,7 +8,7 @@
  */
 import { capital, figure, percent, stepOf } from "./dom.js";
 import { scoresSentence } from "./speech.js";
-import { strokesOn } from "./state.js";
+import { LARGEST_RADIUS, strokesOn } from "./state.js";
 import { needsContext, needsPlace, placedAtEdge, telling, finestSkip, first, agrees } from "./places.js";
 
 /** Where every step begins, so that steps can be walked in any order. */
@@ -54,16 +54,17 @@ const noSkips = ({ seen }) => Object.fromEntries(seen.model.paths.filter((one) =
 const deepPath = ({ seen }) => seen.model.paths.find((one) => one.kind === "bottleneck")?.name ?? "bottleneck";
 
 /** Of a grey dab of the ring, in pixels. @param {import("./seen.js").Seen} seen */
-const ringRadius = (seen) => Math.round(Math.max(6, Math.min(seen.width, seen.height) / 9));
+const ringRadius = (seen) => Math.min(LARGEST_RADIUS, Math.round(Math.max(6, Math.min(seen.width, seen.height) / 9)));
 
 /** Grey dabs in a ring around the pixel: the window of the first level stays, and what lies farther out than the ring. @param {Scene} scene @param {{x: number, y: number}} at */
 function ring({ seen }, at) {
   const { field } = layer({ seen, store: /** @type {any} */ (null) }, first(seen));
   const near = Math.hypot(...(field ?? [5, 5])) / 2 + 4; // a window has corners
-  const radius = ringRadius(seen);
-  return strokesOn(Array.from({ length: 10 }, (_, turn) => ({
+  const radius = ringRadius(seen), far = near + radius;
+  const dabs = Math.max(10, Math.ceil(Math.PI / Math.asin((0.7 * radius) / far))); // each overlaps the next, however long the ring is
+  return strokesOn(Array.from({ length: dabs }, (_, turn) => ({
     kind: /** @type {const} */ ("grey"), radius,
-    x: Math.round(at.x + (near + radius) * Math.cos((turn * Math.PI) / 5)), y: Math.round(at.y + (near + radius) * Math.sin((turn * Math.PI) / 5)),
+    x: Math.round(at.x + far * Math.cos((2 * turn * Math.PI) / dabs)), y: Math.round(at.y + far * Math.sin((2 * turn * Math.PI) / dabs)),
   })), seen);
 }
 
