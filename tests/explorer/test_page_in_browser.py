@@ -360,6 +360,72 @@ def test_a_step_of_a_tour_sets_its_controls_for_the_next_model_and_image_too(vis
     until(lambda: dab[0] in hash_of(page), "the next image has no dab, and the tour says that it has")
 
 
+CHANGED = "no longer as this step sets them"
+
+
+def test_a_step_says_nothing_of_valves_that_were_turned_since(visit: Open) -> None:
+    page = visit("#tour=skips,0")
+    step, again = page.locator(".tour .primary"), page.locator(".tour button", has_text="Set again")
+    assert again.is_hidden()
+    step.click()
+    words_of(page, "Skip 0 brings only its mean")
+    page.locator("#whole").click()
+    words_of(page, CHANGED)
+    again.click()
+    words_of(page, "Skip 0 brings only its mean")
+    assert again.is_hidden()
+    assert step.evaluate("one => one === document.activeElement"), "focus is lost"
+    valve(page).locator("input[type=range]").fill("0.5")
+    words_of(page, CHANGED)
+    valve(page).locator("input[type=range]").fill("0")  # which is the mean
+    words_of(page, "Skip 0 brings only its mean")
+    go(page, "#model=discs&tour=skips,2")  # where nothing is turned
+    words_of(page, CHANGED)
+    go(page, "#model=discs&tour=skips,2&paths=bottleneck:mean")
+    words_of(page, "the bottleneck is silent")
+
+
+def test_a_step_says_nothing_of_dabs_that_are_not_there(visit: Open) -> None:
+    page = visit("#tour=context,2")
+    page.locator(".tour .primary").click()
+    ring = "pixels around it is hidden"
+    words_of(page, ring)
+    for act in (
+        lambda: page.locator(".brush button", has_text="Clear").click(),
+        lambda: page.locator(".brush button", has_text="Undo").click(),
+        lambda: choose(page, 1, 1),
+    ):
+        act()
+        words_of(page, CHANGED)
+        page.locator(".tour button", has_text="Set again").click()
+        words_of(page, ring)
+    again = visit(until(lambda: "edits" in hash_of(page) and hash_of(page), "the address lacks the ring"))
+    words_of(again, ring)
+
+
+def test_who_is_asked_to_brush_on_may(visit: Open) -> None:
+    page = visit("#tour=sight,2")
+    page.locator(".tour .primary").click()
+    words_of(page, "A grey dab in the corner. ")
+    page.locator(".size input").fill("1")
+    page.keyboard.press("i")
+    page.keyboard.press("Enter")
+    words_of(page, "A grey dab in the corner, and yours. ")
+    page.locator(".brush button", has_text="Clear").click()
+    words_of(page, CHANGED)
+
+
+def test_a_step_waits_for_the_painting_that_it_tells_of(visit: Open) -> None:
+    page = visit("#tour=skips,0")
+    held: list[Any] = []
+    page.route("**/api/painting", lambda route: held.append(route))
+    page.locator(".tour .primary").click()
+    until(lambda: page.title() and held, "no painting is asked for")
+    assert page.locator(".tour-words").inner_text() == "…"
+    held[0].continue_()
+    words_of(page, "Skip 0 brings only its mean. Interior accuracy goes from")
+
+
 def test_a_tour_begun_while_an_image_loads_is_of_that_image(visit: Open) -> None:
     page = visit()
     held: list[Any] = []

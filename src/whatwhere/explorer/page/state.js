@@ -110,6 +110,9 @@ function pathsFromText(text) {
 /** @param {import("./types.js").Edit[]} edits */
 const editsToText = (edits) => edits.map((e) => [e.kind[0] + e.x, e.y, e.radius, ...(e.from ?? [])].join(",")).join("~");
 
+/** @param {State["edits"]} one @param {State["edits"]} other */
+export const sameEdits = (one, other) => editsToText(one) === editsToText(other);
+
 /** @param {string | null} text @returns {import("./types.js").Edit[]} */
 function editsFromText(text) {
   return (text || "").split("~").flatMap((one) => {
@@ -120,7 +123,7 @@ function editsFromText(text) {
   });
 }
 
-/** Those that the explorer takes: on an image of this size, and so is what they paste.
+/** Those that the explorer takes: on an image of this size, and so is what they paste; not too large, and not too many.
  * @param {import("./types.js").Edit[]} edits @param {{width: number, height: number}} image */
 export const strokesOn = (edits, { width, height }) => edits.filter(({ x, y, radius, from = [x, y] }) =>
   Math.min(x, y, ...from) >= 0 && Math.max(x, from[0]) < width && Math.max(y, from[1]) < height && radius <= LARGEST_RADIUS).slice(0, MOST_EDITS);

@@ -3,7 +3,8 @@
  *
  * @typedef {{seen: import("./seen.js").Seen, store: import("./state.js").Store}} Scene
  * @typedef {{say: (scene: Scene) => string, set: (scene: Scene) => Partial<import("./state.js").State>, show: (scene: Scene) => string}} Step
- *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at
+ *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at.
+ *   Where valves or dabs are set that were not before, it is said only while they are so (guide.js); who is given a brush may add dabs
  * @typedef {{id: string, question: string, steps: Step[]}} Tour
  */
 import { capital, figure, percent, stepOf } from "./dom.js";
@@ -103,7 +104,7 @@ export const TOURS = [
         say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${stepOf(layer(scene, "bottleneck").stride)} pixels: the white cell on its picture, for all of which it gives one answer.` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, tool: "grey", edits: corner(scene), look: "difference" }),
         say: (scene) => corner(scene).length === 0 ? `On ${scene.seen.width} × ${scene.seen.height} pixels there is no room for a dab in the corner.`
-          : `A grey dab in the corner. ${border(scene)} Take the brush and try to change a pixel outside.` },
+          : `A grey dab in the corner${scene.store.state.edits.length > 1 ? ", and yours" : ""}. ${border(scene)} Take the brush and try to change a pixel outside.` },
       { show: () => part(".pixel-panel"), set: () => ({ ...STILL, evidence: true }),
         say: (scene) => `What a pixel can see need not be what it uses. It can see ${sees(scene, "output")}. ${evidence(scene)} ${reach(scene)}` },
     ],
@@ -180,11 +181,12 @@ function middleLayer({ seen }) {
 /** @param {Scene} scene */
 function border({ seen }) {
   const edited = seen.painted.record.edited;
-  if (!edited) return "The dashed border is drawn by arithmetic: beyond it the dab can change nothing.";
+  const { length } = seen.painted.edits, dab = length > 1 ? "the dabs" : "the dab";
+  if (!edited) return `The dashed border is drawn by arithmetic: beyond it ${dab} can change nothing.`;
   const [y0, y1, x0, x1] = edited.window;
   const whole = y0 <= 0 && x0 <= 0 && y1 >= seen.height && x1 >= seen.width;
   if (whole) return "Here the border around what the brush can change is the whole image.";
-  return `It can change pixels up to x ${x1 - 1} and y ${y1 - 1}, the dashed border, and beyond it ${edited.outside_changed} labels changed.`;
+  return `${length > 1 ? "They" : "It"} can change pixels up to x ${x1 - 1} and y ${y1 - 1}, the dashed border, and beyond it ${edited.outside_changed} labels changed.`;
 }
 
 /** @param {Scene} scene */
