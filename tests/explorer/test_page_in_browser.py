@@ -1273,9 +1273,10 @@ def test_no_words_are_cut_off(visit: Open) -> None:
 PHONE = {"width": 360, "height": 740}
 
 
-def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open) -> None:
+@pytest.mark.parametrize("width", [320, PHONE["width"]])
+def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open, width: int) -> None:
     page = visit()
-    page.set_viewport_size(PHONE)
+    page.set_viewport_size({**PHONE, "width": width})
     boxes = """() => [...document.querySelectorAll(".about > *, .valve .choices label, .valve .line, .node")]
       .map((one) => [one.textContent || one.className, one.getBoundingClientRect()])
       .filter(([, box]) => box.width).map(([name, {left, top, right, bottom}]) => [name, left, top, right, bottom])"""
@@ -1290,7 +1291,15 @@ def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open) -> None:
             if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1
         ]
 
-    until(lambda: page.locator(".u").bounding_box()["width"] < 360 and not over(), f"over each other: {over()}")
+    def out() -> list[str]:
+        """What runs out of the U."""
+        u = page.locator(".u").bounding_box()
+        return [
+            name for name, left, _, right, _ in page.evaluate(boxes) if left < u["x"] or right > u["x"] + u["width"]
+        ]
+
+    until(lambda: page.locator(".u").bounding_box()["width"] < width and not over(), lambda: f"on each other: {over()}")
+    until(lambda: not out(), lambda: f"out of the U: {out()}")
     assert page.locator("html").evaluate(OVERFLOW) == 0, "it is cut at the right"
 
 
