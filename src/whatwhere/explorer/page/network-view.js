@@ -117,7 +117,7 @@ export class NetworkView {
   forget(image, again) {
     this.seen = this.shown = this.signed = null;
     for (const panel of [this.image, this.painting]) panel.clear(`${image.name} could not be shown`);
-    fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), image.name);
+    this.setFacts(image.name);
     this.u.fail(again);
     this.pixel.clearStory();
     this.pixel.clearEvidence("no image");
@@ -136,7 +136,7 @@ export class NetworkView {
     this.signed = null; // of the last image
     fill(/** @type {Element} */ (this.title), model.name, model.title && model.title !== model.name ? h("span", { class: "quiet", text: model.title }) : null);
     fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => chip(looks, look.id)));
-    fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), `${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);
+    this.setFacts(`${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);
     this.u.setWindows(seen.windows);
     this.image.setSize(width, height);
     this.painting.setSize(width, height);
@@ -149,6 +149,12 @@ export class NetworkView {
     this.repaint();
     this.askPixel();
     this.says.seen(this);
+  }
+
+  /** The title holds all of it, where there is no room. @param {string} words */
+  setFacts(words) {
+    const facts = /** @type {HTMLElement} */ (this.imageHead.querySelector(".picture-facts"));
+    facts.textContent = facts.title = words;
   }
 
   /** Where no pixel of the image is chosen, one is that tells something. @param {Seen} seen */
