@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from painting import model_of, picture, unet
 from PIL import Image
 
-from whatwhere.explorer import Desk, create_app
+from whatwhere.explorer import Desk, asked, create_app
 from whatwhere.explorer.asked import edits_in, holds_in, parse, pixel_in
 from whatwhere.explorer.errors import RefusalError
 
@@ -32,6 +34,13 @@ def refused(answer: httpx.Response, status: int, *words: str) -> None:
     assert set(said) == {"given", "expected", "remedy"}
     for word in words:
         assert word in " ".join(said.values())
+
+
+def test_page_and_server_agree_on_what_can_be_brushed() -> None:
+    state = Path(asked.__file__).with_name("page") / "state.js"
+    said = re.search(r"MOST_EDITS = (\d+), LARGEST_RADIUS = (\d+);", state.read_text(encoding="utf-8"))
+    assert said
+    assert [int(one) for one in said.groups()] == [asked._MOST_EDITS, asked._LARGEST_RADIUS]
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,72 @@ def test_a_step_of_a_tour_sets_its_controls_for_the_next_model_and_image_too(vis
     until(lambda: dab[0] in hash_of(page), "the next image has no dab, and the tour says that it has")
 
 
+CHANGED = "no longer as this step sets them"
+
+
+def test_a_step_says_nothing_of_valves_that_were_turned_since(visit: Open) -> None:
+    page = visit("#tour=skips,0")
+    step, again = page.locator(".tour .primary"), page.locator(".tour button", has_text="Set again")
+    assert again.is_hidden()
+    step.click()
+    words_of(page, "Skip 0 brings only its mean")
+    page.locator("#whole").click()
+    words_of(page, CHANGED)
+    again.click()
+    words_of(page, "Skip 0 brings only its mean")
+    assert again.is_hidden()
+    assert step.evaluate("one => one === document.activeElement"), "focus is lost"
+    valve(page).locator("input[type=range]").fill("0.5")
+    words_of(page, CHANGED)
+    valve(page).locator("input[type=range]").fill("0")  # which is the mean
+    words_of(page, "Skip 0 brings only its mean")
+    go(page, "#model=discs&tour=skips,2")  # where nothing is turned
+    words_of(page, CHANGED)
+    go(page, "#model=discs&tour=skips,2&paths=bottleneck:mean")
+    words_of(page, "the bottleneck is silent")
+
+
+def test_a_step_says_nothing_of_dabs_that_are_not_there(visit: Open) -> None:
+    page = visit("#tour=context,2")
+    page.locator(".tour .primary").click()
+    ring = "pixels around it is hidden"
+    words_of(page, ring)
+    for act in (
+        lambda: page.locator(".brush button", has_text="Clear").click(),
+        lambda: page.locator(".brush button", has_text="Undo").click(),
+        lambda: choose(page, 1, 1),
+    ):
+        act()
+        words_of(page, CHANGED)
+        page.locator(".tour button", has_text="Set again").click()
+        words_of(page, ring)
+    again = visit(until(lambda: "edits" in hash_of(page) and hash_of(page), "the address lacks the ring"))
+    words_of(again, ring)
+
+
+def test_who_is_asked_to_brush_on_may(visit: Open) -> None:
+    page = visit("#tour=sight,2")
+    page.locator(".tour .primary").click()
+    words_of(page, "A grey dab in the corner. ")
+    page.locator(".size input").fill("1")
+    page.keyboard.press("i")
+    page.keyboard.press("Enter")
+    words_of(page, "A grey dab in the corner, and yours. ")
+    page.locator(".brush button", has_text="Clear").click()
+    words_of(page, CHANGED)
+
+
+def test_a_step_waits_for_the_painting_that_it_tells_of(visit: Open) -> None:
+    page = visit("#tour=skips,0")
+    held: list[Any] = []
+    page.route("**/api/painting", lambda route: held.append(route))
+    page.locator(".tour .primary").click()
+    until(lambda: page.title() and held, "no painting is asked for")
+    assert page.locator(".tour-words").inner_text() == "…"
+    held[0].continue_()
+    words_of(page, "Skip 0 brings only its mean. Interior accuracy goes from")
+
+
 def test_a_tour_begun_while_an_image_loads_is_of_that_image(visit: Open) -> None:
     page = visit()
     held: list[Any] = []
@@ -617,6 +683,65 @@ def test_an_address_that_brushes_outside_the_image_says_so(visit: Open) -> None:
     until(lambda: hash_of(page) == f"{here}&paths=skip+0:cut", "a changed address is not looked at")
     wait_until_still(page)
     assert refusals == []
+
+
+def test_an_address_that_brushes_more_than_the_server_takes_says_so(visit: Open) -> None:
+    refusals: list[str] = []
+    dabs = "~".join(["g1,1,65"] + ["b1,1,1"] * 201)
+    page = visit(f"#edits={dabs}&tool=grey,200", route=lambda page: note_refusals(page, refusals))
+    until(lambda: hash_of(page).count("b1,1,1") == 200, lambda: f"the address is {hash_of(page)}")
+    assert "tool=grey,64" in hash_of(page)
+    assert page.locator(".size input").input_value() == "64"
+    said = page.locator(".notice").inner_text()
+    for words in ("in 2 of 202 places", "at most 200 places", "at most 64 px"):
+        assert words in said
+    assert refusals == []
+
+
+def test_where_an_address_says_nothing_it_does_not_say_0(visit: Open) -> None:
+    page = visit("#pixel=,0&paths=skip+0:~skip+1:+&edits=g,0,3")
+    until(lambda: re.search(r"pixel=[1-9]", hash_of(page)), lambda: f"the address is {hash_of(page)}")
+    assert "paths" not in hash_of(page)
+    assert "edits" not in hash_of(page)
+
+
+def test_what_can_not_be_painted_does_not_stay_on_the_image(visit: Open) -> None:
+    refusal = {"error": {"given": "the brush is worn", "expected": "a new one", "remedy": "take another"}}
+
+    def answer(route: Any) -> None:
+        if '"edits":[]' in (route.request.post_data or ""):
+            route.continue_()
+        else:
+            route.fulfill(status=422, json=refusal)
+
+    page = visit(route=lambda page: page.route("**/api/painting", answer))
+    before = drawn(page, "image")
+    for key in ("b", "i", "Enter"):
+        page.keyboard.press(key)
+    page.locator(".notice", has_text="the brush is worn").wait_for()
+    wait_until_still(page)
+    assert drawn(page, "image") == before
+    assert "brushed" not in str(surface(page).get_attribute("aria-label"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("dd/images/im08.png does not exist", "dd/images/im08.png does not exist"),
+        ("im08 does not exist", "im08 does not exist"),
+        ("the image does not exist", "The image does not exist"),
+    ],
+)
+def test_names_of_files_are_said_as_they_are_written(visit: Open, given: str, said: str) -> None:
+    page = visit(ready=False)
+    told = page.evaluate(
+        """async (given) => {
+          const { lines } = await import("/static/notices.js");
+          return lines({ given, expected: "", remedy: "" })[0].textContent;
+        }""",
+        given,
+    )
+    assert told == said
 
 
 def test_an_address_past_the_end_of_a_tour_is_of_its_last_step(visit: Open) -> None:
@@ -904,6 +1029,37 @@ def test_tours_fit_images_of_any_size(visit: Open, unlabelled: str) -> None:
     assert refused == []
 
 
+def test_the_ring_of_a_large_image_is_one_that_can_be_brushed(visit: Open, disc_run: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+    with served(Desk([("discs", load_model(disc_run))], files_of(tmp_path, 640))) as there:
+        page = visit("#tour=context,2", at=there, route=lambda page: note_refusals(page, refused))
+        page.locator(".tour .primary").click()
+        words_of(page, "a ring of 128 pixels around it is hidden")
+    assert refused == []
+
+
+@pytest.mark.parametrize(("side", "window"), [(40, 5), (1000, 5), (1000, 401)])
+def test_the_ring_is_closed(visit: Open, side: int, window: int) -> None:
+    page = visit(ready=False)
+    dabs = page.evaluate(
+        """async ([side, window]) => {
+          const { TOURS } = await import("/static/tours.js");
+          const labels = new Uint8Array(side * side);
+          labels[(side / 2) * side + side / 2] = 1;  // which is chosen
+          const layers = [{ name: "encoder 0", role: "encoder", field: [window, window] }];
+          const painting = { levels: null, painted: { labels }, untouched: { labels } };
+          const seen = { width: side, height: side, model: { layers }, ...painting };
+          return TOURS[0].steps[3].set({ seen }).edits;
+        }""",
+        [side, window],
+    )
+    assert 10 <= len(dabs) <= 200
+    for one, other in pairwise([*dabs, dabs[0]]):
+        assert 1 <= one["radius"] <= 64
+        assert np.hypot(one["x"] - other["x"], one["y"] - other["y"]) < 2 * one["radius"] - 1
+        assert np.hypot(one["x"] - side / 2, one["y"] - side / 2) > window / 2 + one["radius"]
+
+
 def contrast(one: Sequence[int], other: Sequence[int]) -> float:
     """Of two colours, as WCAG 2 has it."""
     lights = []
@@ -1117,9 +1273,10 @@ def test_no_words_are_cut_off(visit: Open) -> None:
 PHONE = {"width": 360, "height": 740}
 
 
-def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open) -> None:
+@pytest.mark.parametrize("width", [320, PHONE["width"]])
+def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open, width: int) -> None:
     page = visit()
-    page.set_viewport_size(PHONE)
+    page.set_viewport_size({**PHONE, "width": width})
     boxes = """() => [...document.querySelectorAll(".about > *, .valve .choices label, .valve .line, .node")]
       .map((one) => [one.textContent || one.className, one.getBoundingClientRect()])
       .filter(([, box]) => box.width).map(([name, {left, top, right, bottom}]) => [name, left, top, right, bottom])"""
@@ -1134,7 +1291,15 @@ def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open) -> None:
             if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1
         ]
 
-    until(lambda: page.locator(".u").bounding_box()["width"] < 360 and not over(), f"over each other: {over()}")
+    def out() -> list[str]:
+        """What runs out of the U."""
+        u = page.locator(".u").bounding_box()
+        return [
+            name for name, left, _, right, _ in page.evaluate(boxes) if left < u["x"] or right > u["x"] + u["width"]
+        ]
+
+    until(lambda: page.locator(".u").bounding_box()["width"] < width and not over(), lambda: f"on each other: {over()}")
+    until(lambda: not out(), lambda: f"out of the U: {out()}")
     assert page.locator("html").evaluate(OVERFLOW) == 0, "it is cut at the right"
 
 

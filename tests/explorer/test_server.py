@@ -560,6 +560,10 @@ def test_a_copy_of_a_file_of_the_data_is_known_and_one_that_is_damaged_by_now_is
     samples[0].image.write_bytes(b"no image any more")
     record = desk.upload("copy.png", as_png(disc_picture(2, 64)[0]))
     assert (record["truth"], desk.image(record["id"]).source) == (True, "disc 2")
+    for sample in samples:  # of the last one is known what it was
+        sample.image.unlink()
+    for name in ("copy.png", "disc 1.png", "disc 2.png"):
+        assert desk.upload(name, as_png(disc_picture(2, 64)[0]))["truth"] is False
 
 
 def test_of_many_uploads_the_answer_tells_which_went(monkeypatch: pytest.MonkeyPatch) -> None:

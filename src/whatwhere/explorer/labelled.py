@@ -51,8 +51,8 @@ class Labelled:
     def by_name(self, shown: Shown) -> Shown | None:
         """What an image is among these: that of the same name, if it has the same pixels."""
         for place, name in enumerate(self._names):
-            if Path(name).name == bare(Path(shown.name)).name:
-                found = self._at(place, shown.id)
+            same = Path(name).name == bare(Path(shown.name)).name
+            if same and (found := self._still_at(place, shown.id)):
                 # what has no data is void, and filled by the mean of what was read: the whole image here, a cut there
                 known = np.ones(found.size, bool) if found.truth is None else found.truth != VOID
                 if found.raw.shape == shown.raw.shape and np.array_equal(found.raw[known], shown.raw[known]):
@@ -63,9 +63,16 @@ class Labelled:
         """What an image is among these, whatever it is called: each of its size is read for it, once."""
         digest = pixel_digest(shown.raw)
         for place in range(len(self._names)):
-            if self._digest(place, shown.size) == digest:
-                return self._at(place, shown.id)
+            if self._digest(place, shown.size) == digest and (found := self._still_at(place, shown.id)):
+                return found
         return None
+
+    def _still_at(self, place: int, key: str) -> Shown | None:
+        """None if it has gone, or can't be read any more: no reason to refuse a good image."""
+        try:
+            return self._at(place, key)
+        except WhatwhereError:
+            return None
 
     def _digest(self, place: int, size: tuple[int, int]) -> str:
         """That of the part that is shown; empty if it has another size, or can't be read."""

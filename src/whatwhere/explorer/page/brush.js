@@ -1,11 +1,11 @@
 /** The brush: hide or alter parts of the image, and so feel how far the network sees. */
 import { h, fill } from "./dom.js";
+import { LARGEST_RADIUS, MOST_EDITS } from "./state.js";
 
 const TOOLS = [
   ["point", "Point", "choose the pixel that is looked at"], ["grey", "Grey", "hide what is under the brush"],
   ["blur", "Blur", "take the fine shapes away, keep the colours"], ["paste", "Paste", "copy a round patch from elsewhere"],
 ];
-const MOST_EDITS = 200;
 
 export class Brush {
   /** @param {import("./state.js").Store} store @param {{told: (words: string) => void}} says */
@@ -16,7 +16,7 @@ export class Brush {
     this.source = null;
     this.radios = TOOLS.map(([tool, , means]) => /** @type {HTMLInputElement} */ (h("input", { type: "radio", name: "tool", value: tool, title: means,
       onchange: () => this.take(tool) })));
-    this.slider = /** @type {HTMLInputElement} */ (h("input", { type: "range", min: 1, max: 48, step: 1, "aria-label": "Radius of the brush in pixels",
+    this.slider = /** @type {HTMLInputElement} */ (h("input", { type: "range", min: 1, max: LARGEST_RADIUS, step: 1, "aria-label": "Radius of the brush in pixels",
       oninput: () => store.set({ radius: Number(this.slider.value) }) }));
     this.size = h("output", { class: "radius" });
     this.undo = /** @type {HTMLButtonElement} */ (h("button", { type: "button", text: "Undo", "aria-keyshortcuts": "Control+Z", onclick: () => this.takeBack() }));

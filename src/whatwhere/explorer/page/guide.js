@@ -1,6 +1,18 @@
 /** Walks a visitor through a tour: says the step's words, sets its controls, and shows where to look. */
 import { h, fill, find } from "./dom.js";
+import { START, sameEdits, samePaths } from "./state.js";
 import { TOURS } from "./tours.js";
+
+const AWAITED = "…", TURNED = "The valves or the brush are no longer as this step sets them.";
+
+/**
+ * @typedef {Object} Promised  what a step sets on a model and an image
+ * @property {string} of
+ * @property {boolean} entered  or else an address set it, or nobody did
+ * @property {unknown} levels  that were known: they decide which pixel is chosen
+ * @property {Partial<import("./state.js").State>} set
+ * @property {boolean} told  whether its words tell of valves or dabs: the step before set others
+ */
 
 export class Guide {
   /** @param {import("./state.js").Store} store @param {() => import("./seen.js").Seen | null} look what the first view sees */
@@ -12,10 +24,12 @@ export class Guide {
     this.count = h("span", { class: "tour-count" });
     this.name = h("h2", { class: "tour-name" });
     this.back = /** @type {HTMLButtonElement} */ (h("button", { type: "button", text: "Back", onclick: () => this.go(-1) }));
+    this.again = h("button", { type: "button", text: "Set again", hidden: true, onclick: () => this.setAgain() });
     this.next = /** @type {HTMLButtonElement} */ (h("button", { type: "button", class: "primary", text: "Next", onclick: () => this.go(1) }));
+    this.live = h("div", { class: "tour-live", "aria-live": "polite" }, this.words);
     this.card = h("div", { class: "tour", role: "region", "aria-label": "Tour" }, h("div", { class: "tour-head" }, this.name, this.count),
-      h("div", { class: "tour-live", "aria-live": "polite" }, this.words),
-      h("div", { class: "tour-buttons" }, this.back, this.next, h("button", { type: "button", class: "leave", text: "Leave", "aria-keyshortcuts": "Escape", onclick: () => this.leave() })));
+      this.live,
+      h("div", { class: "tour-buttons" }, this.again, this.back, this.next, h("button", { type: "button", class: "leave", text: "Leave", "aria-keyshortcuts": "Escape", onclick: () => this.leave() })));
     this.questions = h("div", { class: "questions", role: "group", "aria-label": "Ask: five short tours" },
       h("span", { class: "ask-name", "aria-hidden": "true", text: "Ask" }),
       ...TOURS.map((tour) => h("button", { type: "button", class: "question", "data-tour": tour.id, text: tour.question, onclick: () => this.begin(tour.id) })));
@@ -24,7 +38,11 @@ export class Guide {
     this.setFor = /** @type {string | null} */ (null);
     /** The step that begins when what is chosen is there. */
     this.wanted = /** @type {{id: string, step: number} | null} */ (null);
-    store.watch((changed) => { if (changed.has("tour") || changed.has("step")) this.show(); });
+    this.promised = /** @type {Promised | null} */ (null);
+    store.watch((changed) => {
+      if (changed.has("tour") || changed.has("step")) this.show();
+      else if (["paths", "edits", "x", "y"].some((name) => changed.has(name))) this.tell();
+    });
     this.show();
   }
 
@@ -67,7 +85,40 @@ export class Guide {
     this.wanted = seen ? null : { id, step };
     if (!seen) return;
     this.setFor = pairOf(seen);
-    this.store.set({ ...tour.steps[step].set({ seen, store: this.store }), tour: id, step });
+    this.promised = this.promise(tour, step, seen, true);
+    this.store.set({ ...this.promised.set, tour: id, step });
+  }
+
+  setAgain() {
+    const { tour, step } = this.store.state;
+    if (tour) this.enter(tour, step);
+    this.next.focus({ preventScroll: true }); // the button itself has gone
+  }
+
+  /** @param {import("./tours.js").Tour} tour @param {number} step @param {import("./seen.js").Seen} seen @param {boolean} entered @returns {Promised} */
+  promise(tour, step, seen, entered) {
+    const scene = { seen, store: this.store };
+    const set = tour.steps[step].set(scene);
+    const { paths = {}, edits = [] } = step > 0 ? tour.steps[step - 1].set(scene) : START;
+    const told = !samePaths(set.paths ?? {}, paths) || !sameEdits(set.edits ?? [], edits);
+    return { of: `${tour.id} ${step} ${pairOf(seen)}`, entered, levels: seen.levels, set, told };
+  }
+
+  /** What the step set when it was entered; of one that an address shows, what it would set.
+   * @param {import("./tours.js").Tour} tour @param {number} step @param {import("./seen.js").Seen} seen */
+  promiseOf(tour, step, seen) {
+    const kept = this.promised;
+    const still = kept?.of === `${tour.id} ${step} ${pairOf(seen)}` && (kept.entered || kept.levels === seen.levels);
+    return (this.promised = kept && still ? kept : this.promise(tour, step, seen, false));
+  }
+
+  /** Whether valves and brush are as they were set. @param {Promised} promised */
+  holds({ set }) {
+    const { paths, edits, x, y } = this.store.state;
+    const own = set.edits ?? [];
+    const dabs = set.tool === "point" ? edits : edits.slice(0, own.length); // who is given a brush may go on
+    const elsewhere = own.length > 0 && set.x !== undefined && (set.x !== x || set.y !== y);
+    return samePaths(paths, set.paths ?? {}) && sameEdits(dabs, own) && !elsewhere;
   }
 
   /** Another image or model is there: a step's controls are set anew, as its words tell of them. */
@@ -81,7 +132,7 @@ export class Guide {
 
   /** The controls are set by somebody else. */
   given() {
-    this.setFor = this.wanted = null;
+    this.setFor = this.wanted = this.promised = null;
   }
 
   leave() {
@@ -114,14 +165,30 @@ export class Guide {
     } else if (target && !target.closest(".closer")) scrollTo({ top: 0 });
   }
 
-  /** The words again, when new numbers have come. */
+  /** The words again, when new numbers have come or a control was turned. */
   tell() {
     const tour = this.tour;
-    const seen = this.current;
     if (!tour) return;
-    const step = tour.steps[Math.min(this.store.state.step, tour.steps.length - 1)];
-    const words = seen ? step.say({ seen, store: this.store }) : "…";
+    const words = this.wordsOf(tour, Math.min(this.store.state.step, tour.steps.length - 1));
+    this.again.hidden = words !== TURNED;
+    this.live.setAttribute("aria-busy", String(words === AWAITED)); // nobody is told that there is nothing yet
     if (this.words.textContent !== words) this.words.textContent = words;
+  }
+
+  /** A step's words; those that tell of valves or dabs only while these are so, and painted.
+   * @param {import("./tours.js").Tour} tour @param {number} step */
+  wordsOf(tour, step) {
+    const seen = this.current, { paths, edits } = this.store.state;
+    if (!seen) return AWAITED;
+    const promised = this.promiseOf(tour, step, seen);
+    if (promised.told && !this.holds(promised)) return this.mayYetHold(promised, seen) ? AWAITED : TURNED;
+    const painted = samePaths(seen.painted.paths, paths) && sameEdits(seen.painted.edits, edits);
+    return promised.told && !painted ? AWAITED : tour.steps[step].say({ seen, store: this.store });
+  }
+
+  /** What an address shows may be around the pixel that the levels will choose. @param {Promised} promised @param {import("./seen.js").Seen} seen */
+  mayYetHold({ entered, set }, seen) {
+    return !entered && set.x !== undefined && !seen.levels && !seen.probes?.why;
   }
 }
 

@@ -1,7 +1,7 @@
 /** Puts the page together: asks what there is, builds the views, and keeps the address. Computes nothing itself. */
 import { h, fill, find, afterPause } from "./dom.js";
 import { ask, hold, ApiError } from "./api.js";
-import { Store, START, fromAddress, strokesOn, toAddress } from "./state.js";
+import { LARGEST_RADIUS, MOST_EDITS, Store, START, fromAddress, strokesOn, toAddress } from "./state.js";
 import { NetworkView } from "./network-view.js";
 import { Brush } from "./brush.js";
 import { Chooser } from "./chooser.js";
@@ -68,13 +68,14 @@ class Page {
     return { ...found, ...look, edits: this.inside(found.edits ?? [], image ?? images[0]) };
   }
 
-  /** The strokes that lie on the image: a smaller one may have its name by now.
+  /** The strokes that can be made on the image: a smaller one may have its name by now.
    * @param {import("./types.js").Edit[]} edits @param {import("./types.js").ImageRecord | undefined} image */
   inside(edits, image) {
     const on = image ? strokesOn(edits, image) : [];
     if (image && on.length < edits.length) {
-      trouble(new ApiError(422, { given: `the address brushes outside the image ${image.name}: in ${edits.length - on.length} of ${edits.length} places`,
-        expected: `places on its ${image.width} × ${image.height} pixels`, remedy: "those outside are left out; brush again where you like" }));
+      trouble(new ApiError(422, { given: `the address brushes the image ${image.name} as it can't be brushed: in ${edits.length - on.length} of ${edits.length} places`,
+        expected: `at most ${MOST_EDITS} places on its ${image.width} × ${image.height} pixels, of a radius of at most ${LARGEST_RADIUS} px`,
+        remedy: "these are left out; brush again where you like" }));
     }
     return on;
   }

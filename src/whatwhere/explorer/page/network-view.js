@@ -117,7 +117,7 @@ export class NetworkView {
   forget(image, again) {
     this.seen = this.shown = this.signed = null;
     for (const panel of [this.image, this.painting]) panel.clear(`${image.name} could not be shown`);
-    fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), image.name);
+    this.setFacts(image.name);
     this.u.fail(again);
     this.pixel.clearStory();
     this.pixel.clearEvidence("no image");
@@ -136,7 +136,7 @@ export class NetworkView {
     this.signed = null; // of the last image
     fill(/** @type {Element} */ (this.title), model.name, model.title && model.title !== model.name ? h("span", { class: "quiet", text: model.title }) : null);
     fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => chip(looks, look.id)));
-    fill(/** @type {Element} */ (this.imageHead.querySelector(".picture-facts")), `${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);
+    this.setFacts(`${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);
     this.u.setWindows(seen.windows);
     this.image.setSize(width, height);
     this.painting.setSize(width, height);
@@ -149,6 +149,12 @@ export class NetworkView {
     this.repaint();
     this.askPixel();
     this.says.seen(this);
+  }
+
+  /** The title holds all of it, where there is no room. @param {string} words */
+  setFacts(words) {
+    const facts = /** @type {HTMLElement} */ (this.imageHead.querySelector(".picture-facts"));
+    facts.textContent = facts.title = words;
   }
 
   /** Where no pixel of the image is chosen, one is that tells something. @param {Seen} seen */
@@ -217,6 +223,7 @@ export class NetworkView {
         this.drawTouched();
         this.says.told(this);
       } catch (error) {
+        if (this.seen === seen) this.drawImage(); // what was brushed ahead of the answer is not painted
         this.says.trouble(error);
       } finally {
         this.element.classList.remove("painting-waits");
@@ -314,7 +321,8 @@ export class NetworkView {
     [canvas.width, canvas.height] = [seen.width, seen.height];
     canvas.getContext("2d")?.drawImage(seen.painted.picture ?? seen.picture, 0, 0);
     this.drawOver();
-    const edited = this.store.state.edits.length ? `, brushed over in ${this.store.state.edits.length} places` : "";
+    const { edits } = seen.painted;
+    const edited = edits.length ? `, brushed over in ${edits.length} places` : "";
     this.image.describe(`Image ${seen.image.name}, ${seen.width} by ${seen.height} pixels${edited}. Arrow keys move the pixel, with shift by ten.`);
   }
 

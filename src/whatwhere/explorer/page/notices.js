@@ -31,9 +31,12 @@ export function word(words) {
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let gone;
 
+/** With a capital first letter, unless a name stands there: a file or a path is written as it is. @param {string} text */
+const sentence = (text) => (/^[^\s\d/\\._]+(\s|$)/.test(text) ? capital(text) : text);
+
 /** @param {{given: string, expected: string, remedy: string}} parts */
 export const lines = (parts) => [
-  h("p", { class: "given", text: capital(parts.given) }),
+  h("p", { class: "given", text: sentence(parts.given) }),
   parts.expected ? h("p", {}, h("span", { class: "quiet", text: "Expected: " }), parts.expected) : null,
   parts.remedy ? h("p", {}, h("span", { class: "quiet", text: "What to do: " }), parts.remedy) : null,
 ];

@@ -11,6 +11,7 @@ import { loadImage, unpack } from "./pictures.js";
  * @property {HTMLImageElement | null} picture  the edited image, if it was edited
  * @property {import("./types.js").PaintingRecord} record
  * @property {State["paths"]} paths  what was held
+ * @property {State["edits"]} edits  what was brushed
  */
 
 export class Seen {
@@ -55,7 +56,7 @@ export class Seen {
     const [labels, certainty, picture] = await Promise.all([
       unpack(record.labels), unpack(record.probability), record.picture ? loadImage(record.picture) : null,
     ]);
-    return { labels, certainty, picture, record, paths: body.paths };
+    return { labels, certainty, picture, record, paths: body.paths, edits };
   }
 
   /** @param {number} x @param {number} y @param {State["paths"]} paths @param {State["edits"]} edits @returns {Promise<import("./types.js").PixelRecord>} */

@@ -31,6 +31,9 @@ export const START = {
   look: "painting", evidence: false, patterns: false, tool: "point", radius: 8, tour: null, step: 0,
 };
 
+/** What the server takes (asked.py): so many strokes, of such a radius. */
+export const MOST_EDITS = 200, LARGEST_RADIUS = 64;
+
 const LOOKS = ["painting", "difference", "truth", "certainty"];
 const TOOLS = ["point", "grey", "blur", "paste"];
 const KINDS = { g: "grey", b: "blur", p: "paste" };
@@ -76,6 +79,17 @@ export class Store {
   get here() { return this.pointer ?? { x: this.state.x, y: this.state.y }; }
 }
 
+/** Whether two settings of the valves are one: a slider at its end is as the word for it.
+ * @param {State["paths"]} one @param {State["paths"]} other */
+export function samePaths(one, other) {
+  const text = (/** @type {State["paths"]} */ paths) => JSON.stringify(Object.entries(paths).filter(([, hold]) => hold !== 1 && hold !== "pass")
+    .map(([name, hold]) => [name, hold === 0 ? "mean" : hold]).sort());
+  return text(one) === text(other);
+}
+
+/** Not a number where nothing stands, which `Number` takes for 0. @param {string | undefined} text */
+const numberIn = (text) => (text?.trim() ? Number(text) : NaN);
+
 /** @param {Record<string, import("./types.js").Hold>} paths */
 const pathsToText = (paths) => Object.entries(paths).map(([name, hold]) => `${name}:${hold}`).join("~");
 
@@ -88,7 +102,7 @@ function pathsFromText(text) {
     const hold = one.slice(at + 1);
     if (at <= 0) continue;
     if (hold === "cut" || hold === "mean") paths[one.slice(0, at)] = hold;
-    else if (Number(hold) >= 0 && Number(hold) <= 1) paths[one.slice(0, at)] = Number(hold);
+    else if (numberIn(hold) >= 0 && numberIn(hold) <= 1) paths[one.slice(0, at)] = numberIn(hold);
   }
   return paths;
 }
@@ -96,20 +110,23 @@ function pathsFromText(text) {
 /** @param {import("./types.js").Edit[]} edits */
 const editsToText = (edits) => edits.map((e) => [e.kind[0] + e.x, e.y, e.radius, ...(e.from ?? [])].join(",")).join("~");
 
+/** @param {State["edits"]} one @param {State["edits"]} other */
+export const sameEdits = (one, other) => editsToText(one) === editsToText(other);
+
 /** @param {string | null} text @returns {import("./types.js").Edit[]} */
 function editsFromText(text) {
   return (text || "").split("~").flatMap((one) => {
     const kind = KINDS[/** @type {keyof typeof KINDS} */ (one[0])];
-    const [x, y, radius, fx, fy] = one.slice(1).split(",").map(Number);
+    const [x, y, radius, fx, fy] = one.slice(1).split(",").map(numberIn);
     if (!kind || ![x, y, radius].every(Number.isInteger) || radius < 1 || (kind === "paste" && ![fx, fy].every(Number.isInteger))) return [];
     return [{ kind, x, y, radius, ...(kind === "paste" ? { from: [fx, fy] } : {}) }];
   });
 }
 
-/** Those that the explorer takes: on an image of this size, and so is what they paste.
+/** Those that the explorer takes: on an image of this size, and so is what they paste; not too large, and not too many.
  * @param {import("./types.js").Edit[]} edits @param {{width: number, height: number}} image */
-export const strokesOn = (edits, { width, height }) => edits.filter(({ x, y, from = [x, y] }) =>
-  Math.min(x, y, ...from) >= 0 && Math.max(x, from[0]) < width && Math.max(y, from[1]) < height);
+export const strokesOn = (edits, { width, height }) => edits.filter(({ x, y, radius, from = [x, y] }) =>
+  Math.min(x, y, ...from) >= 0 && Math.max(x, from[0]) < width && Math.max(y, from[1]) < height && radius <= LARGEST_RADIUS).slice(0, MOST_EDITS);
 
 /** @param {State} state with names for ids @returns {string} without the `#` */
 export function toAddress(state) {
@@ -134,7 +151,7 @@ export function toAddress(state) {
 /** @param {string} address with or without `#` @returns {Partial<State>} what it says, names for ids; nonsense is left out */
 export function fromAddress(address) {
   const said = new URLSearchParams(address.replace(/^#/, ""));
-  const [x, y] = (said.get("pixel") || "-1,-1").split(",").map(Number);
+  const [x, y] = (said.get("pixel") || "-1,-1").split(",").map(numberIn);
   const [tool, radius] = (said.get("tool") || "point,8").split(",");
   const [tour, step] = (said.get("tour") || ",0").split(",");
   const whole = Number.isInteger(x) && Number.isInteger(y) && Math.min(x, y) >= 0;
@@ -146,7 +163,7 @@ export function fromAddress(address) {
     look: /** @type {State["look"]} */ (LOOKS.includes(said.get("look") || "") ? said.get("look") : "painting"),
     evidence: said.get("evidence") === "1", patterns: said.get("patterns") === "1",
     tool: /** @type {State["tool"]} */ (TOOLS.includes(tool) ? tool : "point"),
-    radius: Number(radius) >= 1 ? Math.min(200, Math.round(Number(radius))) : START.radius,
+    radius: Number(radius) >= 1 ? Math.min(LARGEST_RADIUS, Math.round(Number(radius))) : START.radius,
     tour: tour || null, step: Math.max(0, Math.floor(Number(step)) || 0),
   };
 }

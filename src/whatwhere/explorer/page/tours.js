@@ -3,12 +3,13 @@
  *
  * @typedef {{seen: import("./seen.js").Seen, store: import("./state.js").Store}} Scene
  * @typedef {{say: (scene: Scene) => string, set: (scene: Scene) => Partial<import("./state.js").State>, show: (scene: Scene) => string}} Step
- *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at
+ *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at.
+ *   Where valves or dabs are set that were not before, it is said only while they are so (guide.js); who is given a brush may add dabs
  * @typedef {{id: string, question: string, steps: Step[]}} Tour
  */
 import { capital, figure, percent, stepOf } from "./dom.js";
 import { scoresSentence } from "./speech.js";
-import { strokesOn } from "./state.js";
+import { LARGEST_RADIUS, strokesOn } from "./state.js";
 import { needsContext, needsPlace, placedAtEdge, telling, finestSkip, first, agrees } from "./places.js";
 
 /** Where every step begins, so that steps can be walked in any order. */
@@ -54,16 +55,17 @@ const noSkips = ({ seen }) => Object.fromEntries(seen.model.paths.filter((one) =
 const deepPath = ({ seen }) => seen.model.paths.find((one) => one.kind === "bottleneck")?.name ?? "bottleneck";
 
 /** Of a grey dab of the ring, in pixels. @param {import("./seen.js").Seen} seen */
-const ringRadius = (seen) => Math.round(Math.max(6, Math.min(seen.width, seen.height) / 9));
+const ringRadius = (seen) => Math.min(LARGEST_RADIUS, Math.round(Math.max(6, Math.min(seen.width, seen.height) / 9)));
 
 /** Grey dabs in a ring around the pixel: the window of the first level stays, and what lies farther out than the ring. @param {Scene} scene @param {{x: number, y: number}} at */
 function ring({ seen }, at) {
   const { field } = layer({ seen, store: /** @type {any} */ (null) }, first(seen));
   const near = Math.hypot(...(field ?? [5, 5])) / 2 + 4; // a window has corners
-  const radius = ringRadius(seen);
-  return strokesOn(Array.from({ length: 10 }, (_, turn) => ({
+  const radius = ringRadius(seen), far = near + radius;
+  const dabs = Math.max(10, Math.ceil(Math.PI / Math.asin((0.7 * radius) / far))); // each overlaps the next, however long the ring is
+  return strokesOn(Array.from({ length: dabs }, (_, turn) => ({
     kind: /** @type {const} */ ("grey"), radius,
-    x: Math.round(at.x + (near + radius) * Math.cos((turn * Math.PI) / 5)), y: Math.round(at.y + (near + radius) * Math.sin((turn * Math.PI) / 5)),
+    x: Math.round(at.x + far * Math.cos((2 * turn * Math.PI) / dabs)), y: Math.round(at.y + far * Math.sin((2 * turn * Math.PI) / dabs)),
   })), seen);
 }
 
@@ -102,7 +104,7 @@ export const TOURS = [
         say: (scene) => `The bottleneck sees ${sees(scene, "bottleneck")}, but stands only once in ${stepOf(layer(scene, "bottleneck").stride)} pixels: the white cell on its picture, for all of which it gives one answer.` },
       { show: () => part(".image-side"), set: (scene) => ({ ...STILL, tool: "grey", edits: corner(scene), look: "difference" }),
         say: (scene) => corner(scene).length === 0 ? `On ${scene.seen.width} × ${scene.seen.height} pixels there is no room for a dab in the corner.`
-          : `A grey dab in the corner. ${border(scene)} Take the brush and try to change a pixel outside.` },
+          : `A grey dab in the corner${scene.store.state.edits.length > 1 ? ", and yours" : ""}. ${border(scene)} Take the brush and try to change a pixel outside.` },
       { show: () => part(".pixel-panel"), set: () => ({ ...STILL, evidence: true }),
         say: (scene) => `What a pixel can see need not be what it uses. It can see ${sees(scene, "output")}. ${evidence(scene)} ${reach(scene)}` },
     ],
@@ -179,11 +181,12 @@ function middleLayer({ seen }) {
 /** @param {Scene} scene */
 function border({ seen }) {
   const edited = seen.painted.record.edited;
-  if (!edited) return "The dashed border is drawn by arithmetic: beyond it the dab can change nothing.";
+  const { length } = seen.painted.edits, dab = length > 1 ? "the dabs" : "the dab";
+  if (!edited) return `The dashed border is drawn by arithmetic: beyond it ${dab} can change nothing.`;
   const [y0, y1, x0, x1] = edited.window;
   const whole = y0 <= 0 && x0 <= 0 && y1 >= seen.height && x1 >= seen.width;
   if (whole) return "Here the border around what the brush can change is the whole image.";
-  return `It can change pixels up to x ${x1 - 1} and y ${y1 - 1}, the dashed border, and beyond it ${edited.outside_changed} labels changed.`;
+  return `${length > 1 ? "They" : "It"} can change pixels up to x ${x1 - 1} and y ${y1 - 1}, the dashed border, and beyond it ${edited.outside_changed} labels changed.`;
 }
 
 /** @param {Scene} scene */

@@ -3,7 +3,7 @@
 /**
  * @typedef {{x: number, y: number, side: "left" | "right" | "middle"}} Place  of a layer's picture, its left top corner
  * @typedef {{path: import("./types.js").Path, x0: number, x1: number, y: number}} Line
- * @typedef {{width: number, height: number, least: number, picture: number, rows: number[], tops: number[],
+ * @typedef {{width: number, gap: number, height: number, least: number, picture: number, rows: number[], tops: number[],
  *   layers: Record<string, Place>, skips: Line[], bottleneck: Line | null, band: string, bandWidth: number,
  *   steps: {x: number, y: number, down: boolean}[]}} Layout
  */
@@ -12,6 +12,7 @@ const ROOM_BELOW = 26; // under a picture: the bar of what its probe reads, and 
 const LEAST_PITCH = 6.7; // rem: three lines of words and a valve
 const LINE_BELOW = 4.1; // rem under the top of a row
 const MOST_PICTURE = 150;
+const NARROW = 360; // px: there the gaps are small, so that two names stand beside each other
 const VALVE = 50; // of a valve with its choices: so far apart are skips of one level
 
 /**
@@ -32,7 +33,7 @@ export function layoutU(model, width, height, rem) {
   const tops = [4];
   for (const one of more) tops.push(tops[tops.length - 1] + pitch + one);
   const picture = Math.round(Math.min(pitch - ROOM_BELOW, MOST_PICTURE, 0.2 * width));
-  const inset = 10;
+  const inset = 10, gap = gapOf(width);
   /** @type {Record<string, Place>} */
   const layers = {};
   for (const one of shown) {
@@ -44,7 +45,7 @@ export function layoutU(model, width, height, rem) {
   }
   const floor = tops[levels.length];
   return {
-    width, height: (levels.length + 1) * pitch + extra, least: (levels.length + 1) * least + extra, picture, rows: levels, tops,
+    width, gap, height: (levels.length + 1) * pitch + extra, least: (levels.length + 1) * least + extra, picture, rows: levels, tops,
     layers, ...lines(model, skips, rowOf, tops, width, picture, inset, Math.max(0.82 * picture, LINE_BELOW * rem)),
     band: band(inset + picture / 2, width - inset - picture / 2, floor + picture / 2),
     bandWidth: picture + 2 * inset,
@@ -52,11 +53,14 @@ export function layoutU(model, width, height, rem) {
   };
 }
 
+/** Between a picture and what stands beside it. @param {number} width */
+const gapOf = (width) => (width < NARROW ? 6 : 14);
+
 /** Skips of one level lie under each other. @returns {{skips: Line[], bottleneck: Line | null}} */
 function lines(/** @type {import("./types.js").Model} */ model, /** @type {import("./types.js").Path[]} */ among,
   /** @type {(path: import("./types.js").Path) => number} */ rowOf, /** @type {number[]} */ tops, /** @type {number} */ width,
   /** @type {number} */ picture, /** @type {number} */ inset, /** @type {number} */ below) {
-  const x0 = inset + picture + 14;
+  const x0 = inset + picture + gapOf(width);
   /** @type {Map<number, number>} */
   const met = new Map();
   const skips = among.map((path) => {
@@ -65,7 +69,7 @@ function lines(/** @type {import("./types.js").Model} */ model, /** @type {impor
     return { path, x0, x1: width - x0, y: tops[row] + below + before * VALVE };
   });
   const deep = model.paths.find((path) => path.kind === "bottleneck");
-  const from = (width + picture) / 2 + 14;
+  const from = (width + picture) / 2 + gapOf(width);
   return { skips, bottleneck: deep ? { path: deep, x0: from, x1: width - inset - picture / 2, y: tops[tops.length - 1] + picture / 2 } : null };
 }
 

@@ -122,8 +122,8 @@ export class UView {
       place(button, { left: spot.x, top: spot.y, width: at.picture });
       place(/** @type {HTMLElement} */ (button.firstChild), { width: width * scale, height: height * scale });
       text.dataset.side = spot.side;
-      place(text, { top: spot.y, left: spot.side === "left" ? spot.x + at.picture + 14 : 0 });
-      place(text, { right: spot.side === "right" ? at.width - spot.x + 14 : spot.side === "middle" ? at.width - spot.x + 12 : "auto" });
+      place(text, { top: spot.y, left: spot.side === "left" ? spot.x + at.picture + at.gap : 0 });
+      place(text, { right: spot.side === "right" ? at.width - spot.x + at.gap : spot.side === "middle" ? at.width - spot.x + at.gap : "auto" });
       text.style.left = spot.side === "left" ? text.style.left : "auto";
     }
     for (const line of [...at.skips, ...(at.bottleneck ? [at.bottleneck] : [])]) {
