@@ -290,6 +290,7 @@ def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> N
     wait_until_still(page)
 
 
+@pytest.mark.slow
 def test_every_tour_leads_through_three_to_five_steps(visit: Open) -> None:
     page = visit()
     questions = page.locator(".question")
@@ -1303,6 +1304,7 @@ def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open, width: int) 
     assert page.locator("html").evaluate(OVERFLOW) == 0, "it is cut at the right"
 
 
+@pytest.mark.slow
 def test_a_finger_scrolls_over_the_pictures_and_brushes_with_a_brush(visit: Open) -> None:
     page = visit(has_touch=True)
     page.set_viewport_size(PHONE)
@@ -1351,6 +1353,7 @@ def test_without_an_answer_the_page_says_what_to_do(visit: Open) -> None:
     assert instead.is_hidden()
 
 
+@pytest.mark.slow
 def test_an_image_far_taller_than_wide(visit: Open, disc_run: Path, tmp_path: Path) -> None:
     """Enlarged by its width alone it was more than a canvas can hold."""
     tall = np.tile(disc_picture(81)[0][:6, :6], (166, 1, 1))

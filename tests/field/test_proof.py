@@ -24,7 +24,10 @@ LARGE = (
     "MONAI DynUNet", "MONAI SegResNet",
 )  # fmt: skip
 """To follow them three times takes long."""
-LARGEST = "EfficientNet-Lite0 U-Net", "whatwhere's U-Net, residual", "MONAI BasicUNet instance"
+LARGEST = (
+    "EfficientNet-Lite0 U-Net", "whatwhere's U-Net, residual", "whatwhere's U-Net, bilinear",
+    "MONAI BasicUNet instance", "MONAI SegResNet",
+)  # fmt: skip
 """To follow them once takes long; networks much like them are followed."""
 
 

@@ -90,7 +90,7 @@ def tiny(survey: Survey) -> Iterator[Finding]:
 
 def unpaired(survey: Survey) -> Iterator[Finding]:
     """Images without masks and masks without images."""
-    masked = {f.split for f in survey.files if f.mask_path}
+    masked = {"all"} | {f.split for f in survey.files if f.mask_path}  # "all": what a division left out
     without = tuple(f.image_path for f in survey.files if f.mask_path is None and f.split in masked)
     for split in survey.splits:
         if split not in masked:
