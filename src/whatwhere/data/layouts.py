@@ -138,7 +138,7 @@ def _sorted_by_ending(images: Sequence[PurePosixPath]) -> str:
         if len(ending[end]) > 1 and len(ending[end] & others) * 2 > len(ending[end]):
             folders = ", in folders as now" if any(len(path.parts) > 1 for path in images) else ""
             given = "" if sure else f"if *_{end}.* are the masks: "
-            numbered = any(re.search(rf"_{end}_\d+$", stem) for stem in stems)  # further ones of an image
+            numbered = any(re.search(rf"_{re.escape(end)}_\d+$", stem) for stem in stems)  # further ones of an image
             which = f"*_{end}.* and *_{end}_*.*" if numbered else f"*_{end}.*"
             return f"{given}move {which} to masks/ and the other images to images/{folders}"
     return ""
