@@ -400,8 +400,22 @@ def test_a_step_says_nothing_of_dabs_that_are_not_there(visit: Open) -> None:
         words_of(page, CHANGED)
         page.locator(".tour button", has_text="Set again").click()
         words_of(page, ring)
-    again = visit(until(lambda: "edits" in hash_of(page) and hash_of(page), "the address lacks the ring"))
+    until(lambda: "edits" in hash_of(page) and "pixel=1,1&" not in hash_of(page), "the address lacks the ring")
+    again = visit(hash_of(page))
     words_of(again, ring)
+
+
+def test_a_ring_that_was_brushed_before_the_levels_were_known_holds_in_its_address(visit: Open) -> None:
+    """They decide around which pixel it is, but not of what is there."""
+    page = visit("#tour=context,2")
+    page.route("**/levels*", lambda _route: None)
+    page.reload()
+    until(lambda: "…" not in page.locator(".tour-words").inner_text(), "the image does not come")
+    page.locator(".tour .primary").click()
+    words_of(page, "pixels around it is hidden")
+    again = visit(until(lambda: "edits" in hash_of(page) and hash_of(page), "the address lacks the ring"))
+    until(lambda: again.locator(".node.waits").count() == 0, "the levels do not come")
+    words_of(again, "pixels around it is hidden")
 
 
 def test_who_is_asked_to_brush_on_may(visit: Open) -> None:

@@ -8,8 +8,6 @@ const AWAITED = "…", TURNED = "The valves or the brush are no longer as this s
 /**
  * @typedef {Object} Promised  what a step sets on a model and an image
  * @property {string} of
- * @property {boolean} entered  or else an address set it, or nobody did
- * @property {unknown} levels  that were known: they decide which pixel is chosen
  * @property {Partial<import("./state.js").State>} set
  * @property {boolean} told  whether its words tell of valves or dabs: the step before set others
  */
@@ -85,7 +83,7 @@ export class Guide {
     this.wanted = seen ? null : { id, step };
     if (!seen) return;
     this.setFor = pairOf(seen);
-    this.promised = this.promise(tour, step, seen, true);
+    this.promised = this.promise(tour, step, seen);
     this.store.set({ ...this.promised.set, tour: id, step });
   }
 
@@ -95,21 +93,23 @@ export class Guide {
     this.next.focus({ preventScroll: true }); // the button itself has gone
   }
 
-  /** @param {import("./tours.js").Tour} tour @param {number} step @param {import("./seen.js").Seen} seen @param {boolean} entered @returns {Promised} */
-  promise(tour, step, seen, entered) {
+  /** @param {import("./tours.js").Tour} tour @param {number} step @param {import("./seen.js").Seen} seen
+   * @param {{x: number, y: number} | null} at  the pixel that an address chose for it @returns {Promised} */
+  promise(tour, step, seen, at = null) {
     const scene = { seen, store: this.store };
-    const set = tour.steps[step].set(scene);
+    const { around } = tour.steps[step];
+    const set = { ...tour.steps[step].set(scene), ...(at && around ? { x: at.x, y: at.y, edits: around(scene, at) } : {}) };
     const { paths = {}, edits = [] } = step > 0 ? tour.steps[step - 1].set(scene) : START;
     const told = !samePaths(set.paths ?? {}, paths) || !sameEdits(set.edits ?? [], edits);
-    return { of: `${tour.id} ${step} ${pairOf(seen)}`, entered, levels: seen.levels, set, told };
+    return { of: `${tour.id} ${step} ${pairOf(seen)}`, set, told };
   }
 
-  /** What the step set when it was entered; of one that an address shows, what it would set.
+  /** What the step set when it was entered; of one that an address shows, what it would set there.
    * @param {import("./tours.js").Tour} tour @param {number} step @param {import("./seen.js").Seen} seen */
   promiseOf(tour, step, seen) {
     const kept = this.promised;
-    const still = kept?.of === `${tour.id} ${step} ${pairOf(seen)}` && (kept.entered || kept.levels === seen.levels);
-    return (this.promised = kept && still ? kept : this.promise(tour, step, seen, false));
+    const still = kept?.of === `${tour.id} ${step} ${pairOf(seen)}`;
+    return (this.promised = kept && still ? kept : this.promise(tour, step, seen, this.store.state));
   }
 
   /** Whether valves and brush are as they were set. @param {Promised} promised */
@@ -181,14 +181,9 @@ export class Guide {
     const seen = this.current, { paths, edits } = this.store.state;
     if (!seen) return AWAITED;
     const promised = this.promiseOf(tour, step, seen);
-    if (promised.told && !this.holds(promised)) return this.mayYetHold(promised, seen) ? AWAITED : TURNED;
+    if (promised.told && !this.holds(promised)) return TURNED;
     const painted = samePaths(seen.painted.paths, paths) && sameEdits(seen.painted.edits, edits);
     return promised.told && !painted ? AWAITED : tour.steps[step].say({ seen, store: this.store });
-  }
-
-  /** What an address shows may be around the pixel that the levels will choose. @param {Promised} promised @param {import("./seen.js").Seen} seen */
-  mayYetHold({ entered, set }, seen) {
-    return !entered && set.x !== undefined && !seen.levels && !seen.probes?.why;
   }
 }
 

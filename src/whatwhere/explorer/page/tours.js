@@ -2,8 +2,10 @@
  * The five questions, as tours. A step says something and sets the same controls that a visitor has; nothing else.
  *
  * @typedef {{seen: import("./seen.js").Seen, store: import("./state.js").Store}} Scene
- * @typedef {{say: (scene: Scene) => string, set: (scene: Scene) => Partial<import("./state.js").State>, show: (scene: Scene) => string}} Step
- *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at.
+ * @typedef {{say: (scene: Scene) => string, set: (scene: Scene) => Partial<import("./state.js").State>, show: (scene: Scene) => string,
+ *   around?: (scene: Scene, at: {x: number, y: number}) => import("./types.js").Edit[]}} Step
+ *   say: what is read now, with the numbers of this network; set: the controls; show: a selector of what to look at;
+ *   around: what it brushes around a pixel, which an address may have chosen.
  *   Where valves or dabs are set that were not before, it is said only while they are so (guide.js); who is given a brush may add dabs
  * @typedef {{id: string, question: string, steps: Step[]}} Tour
  */
@@ -88,7 +90,7 @@ export const TOURS = [
         say: (scene) => `Take this pixel. At the top level one unit sees ${sees(scene, first(scene.seen))}: the small frame on the image. From no more than that, ${reads(scene, first(scene.seen))}. What so small a window tells is a low-level feature.` },
       { show: () => node("bottleneck"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck" }),
         say: (scene) => `At the bottom of the U one unit sees ${sees(scene, "bottleneck")}, the large frame, and ${reads(scene, "bottleneck")}. What lies in the large frame and not in the small one is the context.` },
-      { show: () => part(".image-side"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck", edits: ring(scene, needsContext(scene.seen)) }),
+      { show: () => part(".image-side"), set: (scene) => ({ ...STILL, ...needsContext(scene.seen), layer: "bottleneck", edits: ring(scene, needsContext(scene.seen)) }), around: ring,
         say: (scene) => ring(scene, scene.store.state).length === 0 ? `There is no room for a ring around the small window on ${scene.seen.width} × ${scene.seen.height} pixels: nothing is hidden. On a larger image, what lies around it is.`
           : `Now a ring of ${2 * ringRadius(scene.seen)} pixels around it is hidden; ${layer(scene, first(scene.seen)).field ? "the small window is untouched, and so is" : "untouched is"} what lies farther out. The whole network paints it ${painted(scene)}; it would have painted ${before(scene)}. If that changed, the ring has a say here; if not, the rest is enough.` },
     ],
