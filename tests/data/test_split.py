@@ -18,7 +18,7 @@ from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
 from whatwhere.data.likeness import _strips, alike, fingerprint, groups, likeness, twins
 from whatwhere.data.shapes import ClassShape
-from whatwhere.data.split import _OVERLAP, bands_of, pieces_of, sources_of, split
+from whatwhere.data.split import _OVERLAP, bands_of, bound_by_name, frames_of, pieces_of, split
 from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
 from whatwhere.records import Classes
@@ -311,7 +311,7 @@ def test_frames_of_a_moving_camera_stay_together_by_their_names() -> None:
     assert not any(are_alike(*pair) for pair in pairwise(prints))
     names = [f"street {street}_{frame + 8}" for street, frame in itertools.product("abcdef", range(8))]
     sources = [name[: len("street a_")] for name in names]
-    assert sources_of(names, prints) == sources
+    assert frames_of(names, prints) == sources
     folder, seen = _survey([(True,)] * 48, prints)
     files = tuple(replace(file, name=name) for file, name in zip(seen.files, names))
     samples = tuple(replace(sample, name=name) for sample, name in zip(folder.splits["all"], names))
@@ -320,9 +320,9 @@ def test_frames_of_a_moving_camera_stay_together_by_their_names() -> None:
     assert not {name[:9] for name in train} & {name[:9] for name in val}
 
     numbered = [prints[place * 11 % 48] for place in range(48)]
-    assert set(sources_of(names, numbered)) == {""}, "where numbers only count"
-    assert set(sources_of([f"{name} left" for name in names], prints)) == {""}
-    assert set(sources_of(names[:32], prints[:32])) == {""}, "too few to divide by"
+    assert set(frames_of(names, numbered)) == {""}, "where numbers only count"
+    assert set(frames_of([f"{name} left" for name in names], prints)) == {""}
+    assert set(frames_of(names[:32], prints[:32])) == {""}, "too few to divide by"
 
 
 @pytest.mark.parametrize(
@@ -370,6 +370,23 @@ def test_tiles_of_a_single_image_are_divided_by_bands() -> None:
     assert rows == [[0, 1], [2, 3], [4], [5], [6]]
     assert bands_of([f"IMG_2019_{number:04}" for number in range(40)], 0.2) == []
     assert bands_of([f"{day}_{73 * day % 97}" for day in range(40)], 0.2) == [], "no grid"
+
+
+def test_of_tiles_that_overlap_bands_are_bound_and_of_several_images_the_tiles_of_each() -> None:
+    """Rows of a single image that overlap are more alike than others, as frames of a moving camera are."""
+    places = [(row, column) for row in range(6) for column in range(6)]
+    drawn = [gaussian_filter(np.random.default_rng(row).normal(size=(96, 256)), 12) for row in range(6)]
+    tiles = [(128 + 40 / one.std() * one).clip(0, 255).astype(np.uint8) for one in drawn]
+    prints = [fingerprint(tiles[row][:, 10 * column : 10 * column + 96, None]) for row, column in places]
+    names = [f"map_{row}_{column}" for row, column in places]
+    assert len(set(frames_of(names, prints))) == 6
+    kind, bound = bound_by_name(names, prints)
+    assert kind == "bands"
+    assert [len({places[one][0] for one in band}) for band in bound] == [2, 1, 1, 1, 1]
+    kind, bound = bound_by_name([f"slide{row}_tile{column}" for row, column in places], prints)
+    assert (kind, len(bound)) == ("pieces", 6)
+    kind, bound = bound_by_name([f"slide{row}/{column}" for row, column in places], prints)
+    assert (kind, len(bound)) == ("folders", 6)
 
 
 @pytest.mark.parametrize("patients", [3, 8])

@@ -656,6 +656,29 @@ def test_objects_larger_than_a_crop_are_told(tmp_path: Path) -> None:
     assert "shrunk by 2.7" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("slide{0}_tile{1}", "the frames or pieces of each of 5 sources, by name, are on one side"),
+        ("map_{0}_{1}", "tiles of one image, by name: they are divided by bands across it"),
+        ("odd{2}_tile{3}", "by name there are images of one source on both sides, as odd"),
+        ("IMG_2019_{3}", ""),
+    ],
+)
+def test_what_names_bind_is_told(tmp_path: Path, name: str, told: str) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (32, 32), np.uint8) for _ in range(20)]
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:20, 8:20] = 1
+    root = write_arrays(images, [mask] * 20, tmp_path)
+    for folder in (root / "images", root / "masks"):
+        for k, path in enumerate(sorted(folder.iterdir(), key=lambda path: int(path.stem))):
+            path.rename(path.with_stem(name.format(k // 4, k % 4, k % 2, k)))
+    reason = verbs.plan(root, epochs=1, device="cpu").reasons["split"]
+    assert told in reason
+    assert (";" in reason) == bool(told)
+
+
 def test_reasons_name_both_sides_of_strips_and_small_figures(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (17, 900), np.uint8) for _ in range(4)]

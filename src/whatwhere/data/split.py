@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.likeness import alike, groups, likeness
 from whatwhere.errors import DataError
 
-__all__ = ["bands_of", "folders_of", "gathered", "pieces_of", "sources_of", "split"]
+__all__ = ["bands_of", "bound_by_name", "folders_of", "frames_of", "gathered", "pieces_of", "split"]
 
 _ENOUGH_FOLDERS = 5
 """Of which each goes to one side: with fewer, too little would be left of one side or the other."""
@@ -58,11 +59,12 @@ def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0
     Images that are alike stay on one side, and so do those of one folder (a patient, a plate, a flight) where there
     are five or more, or else of one source by name: pieces and copies (``slide_0_512``, ``cat_aug3``), and numbered
     frames (``street_001``, ``street_002``) where neighbours overlap. Tiles of a single image, whose names lay them in
-    a grid, are divided by bands across it: of neighbours, which may overlap, few are apart. Classes
-    are spread over both sides in the wanted share, the rarest first (iterative stratification, Sechidis et al. 2011,
-    doi 10.1007/978-3-642-23808-6_10). A class that a single image shows is trained on, where other images are left to
-    validate on. Where most images are alike (a video, a time series) they are cut into stretches by name instead. A
-    ``test`` stays as it is. A single image is both trained on and validated on; `check` says so.
+    a grid, are divided by bands across it: of neighbours, which may overlap, few are apart.
+
+    Classes are spread over both sides in the wanted share, the rarest first (iterative stratification, Sechidis et al.
+    2011, doi 10.1007/978-3-642-23808-6_10). A class that a single image shows is trained on, where other images are
+    left to validate on. Where most images are alike (a video, a time series) they are cut into stretches by name
+    instead. A ``test`` stays as it is. A single image is both trained on and validated on; `check` says so.
 
     Args:
         survey: of this folder.
@@ -112,8 +114,8 @@ def _units(files: Sequence[FileSurvey], val_share: float) -> list[_Unit]:
     if max(map(len, copies)) <= len(files) // 2:
         together = copies
     names = [file.name for file in files]
-    folders = gathered(folders_of(names)) or gathered(sources_of(names, prints)) or bands_of(names, val_share)
-    for bound in (_joined(len(files), (*together, *folders)), folders) if folders else (together,):
+    named = bound_by_name(names, prints, val_share)[1]
+    for bound in (_joined(len(files), (*together, *named)), named) if named else (together,):
         if max(map(len, bound)) <= len(files) // 2:
             together = bound
             break
@@ -154,7 +156,25 @@ def folders_of(names: Sequence[str]) -> list[str]:
     return outermost if enough else [name.rpartition("/")[0] for name in names]
 
 
-def gathered(named: Sequence[str]) -> list[list[int]]:
+def bound_by_name(
+    names: Sequence[str], prints: Sequence[bytes], val_share: float = 0.2
+) -> tuple[Literal["folders", "pieces", "bands", "frames"], list[list[int]]]:
+    """By what names bind images, and the places of what is bound; empty where it is nothing.
+
+    Args:
+        prints: a fingerprint of each image (see `likeness`).
+        val_share: the share of images to validate on.
+    """
+    if bound := gathered(folders_of(names)):
+        return "folders", bound
+    if bound := gathered(pieces_of(names)):
+        return "pieces", bound
+    if bound := bands_of(names, val_share):
+        return "bands", bound
+    return "frames", gathered(frames_of(names, prints))
+
+
+def gathered(named: Sequence[str], least: int = _ENOUGH_FOLDERS) -> list[list[int]]:
     """The places of what is named alike, and each of what has no name alone; empty where there are too few names."""
     found: dict[str, list[int]] = {}
     loose = []
@@ -163,21 +183,17 @@ def gathered(named: Sequence[str]) -> list[list[int]]:
             found.setdefault(name, []).append(place)
         else:
             loose.append([place])
-    return [*found.values(), *loose] if len(found) >= _ENOUGH_FOLDERS else []
+    return [*found.values(), *loose] if len(found) >= least else []
 
 
-def sources_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
-    """What each name is a piece of, or else what it numbers an image of, where neighbours by number overlap.
+def frames_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
+    """What each name numbers an image of, ``"street_"`` of ``"street_012"``, where neighbours by number overlap.
 
-    ``"street_"`` of ``"street_012"``. "" for all where they do not, or where there are too few sources to divide by;
-    and for names without a number.
+    "" for all where they do not, or where there are too few sources to divide by; and for names without a number.
 
     Args:
         prints: a fingerprint of each image (see `likeness`).
     """
-    pieces = pieces_of(names)
-    if len(set(pieces)) >= _ENOUGH_FOLDERS:
-        return pieces
     parts = [re.fullmatch(r"(.*\D)(\d+)", name) for name in names]
     found = [part[1] if part else "" for part in parts]
     frames = gathered(found)
@@ -192,7 +208,7 @@ def sources_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
 
 
 def pieces_of(names: Sequence[str]) -> list[str]:
-    """What each name is of a piece, a copy or a companion of, or itself; empty where no two are of one.
+    """What each name is a piece, a copy or a companion of, or itself; empty where no two are of one.
 
     >>> pieces_of(["slide_0_512", "slide_512_512", "eye_left", "eye_right", "eye", "other", "another", "one more"])
     ['slide', 'slide', 'eye', 'eye', 'eye', 'other', 'another', 'one more']
@@ -225,7 +241,7 @@ def _stretches(names: Sequence[str], val_share: float) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(order, number)]
 
 
-def bands_of(names: Sequence[str], val_share: float = 0.2) -> list[list[int]]:
+def bands_of(names: Sequence[str], val_share: float) -> list[list[int]]:
     """The places of tiles of one image in bands across it; empty where the names' last two numbers lay out no grid.
 
     >>> bands_of([f"map_{row}_{column}" for row in range(3) for column in range(3)], 0.2)

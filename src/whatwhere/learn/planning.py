@@ -6,7 +6,6 @@ Each choice is a small function that returns a value and its reason. Knows nothi
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from whatwhere.data.augment import Augmentation
 from whatwhere.data.facts import FileSurvey, Survey
 from whatwhere.data.findings import many, percent
-from whatwhere.data.split import bands_of, folders_of, pieces_of, sources_of
+from whatwhere.data.split import bound_by_name, folders_of, gathered, pieces_of
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
 from whatwhere.learn.sizes import Reasoned, all_pixels, depth_of, hurried, sizes_of, small_crops, typical_side
@@ -181,21 +180,20 @@ def _split(survey: Survey) -> Reasoned[dict[str, tuple[str, ...]]]:
 def _sources_text(files: Sequence[FileSurvey], parted: bool) -> str:
     """By name, of how many sources there are frames or pieces, if all of each are on one side; or that they are not."""
     names = [file.name for file in files]
-    if parted and bands_of(names):
+    kind, bound = "", list[list[int]]()
+    if parted:
+        kind, bound = bound_by_name(names, [file.image.fingerprint if file.image else b"" for file in files])
+    if kind == "bands" and bound:
         return "; tiles of one image, by name: they are divided by bands across it"
-    bound = sources_of(names, [file.image.fingerprint if file.image else b"" for file in files]) if parted else ()
-    sources = pieces_of(names) if not any(bound) else bound
-    several = {source for source, count in Counter(sources).items() if source and count > 1}
-    sides = [[one for one, file in zip(sources, files) if file.split == side] for side in ("train", "val")]
-    train, val = (several.intersection(side) for side in sides)
-    both = sorted(train & val) if len(set(sources)) > 1 else ()
-    if both:
-        return (
-            f"; by name there are images of one source on both sides, as of {both[0]}: if they overlap, or are of one "
-            "patient, scores are too good"
-        )
-    apart = several and not train & val
-    return f"; the frames or pieces of each of {len(several)} sources, by name, are on one side" if apart else ""
+    several = [places for places in bound or gathered(pieces_of(names), least=2) if len(places) > 1]
+    for places in several:
+        first = {files[place].split: names[place] for place in reversed(places)}
+        if len(first) > 1:
+            return (
+                f"; by name there are images of one source on both sides, as {' and '.join(sorted(first.values()))}: "
+                "if they overlap, or are of one patient, scores are too good"
+            )
+    return f"; the frames or pieces of each of {len(several)} sources, by name, are on one side" if several else ""
 
 
 def _encoder(survey: Survey, asked: str) -> Reasoned[tuple[str, bool]]:

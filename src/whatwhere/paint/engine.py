@@ -393,9 +393,9 @@ class Engine:
 
     def _check_oblong(self, job: Job) -> None:
         """Height and width that change places, which no square shows."""
-        half = job.example[..., : job.example.shape[-2] // 2, :]
         if self.geometry.config is not None:
             return
+        half = job.example[..., : job.example.shape[-2] // 2, :]
         try:
             with torch.inference_mode():
                 found = job.network(half).shape

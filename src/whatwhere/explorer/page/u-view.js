@@ -123,7 +123,7 @@ export class UView {
       place(/** @type {HTMLElement} */ (button.firstChild), { width: width * scale, height: height * scale });
       text.dataset.side = spot.side;
       place(text, { top: spot.y, left: spot.side === "left" ? spot.x + at.picture + at.gap : 0 });
-      place(text, { right: spot.side === "right" ? at.width - spot.x + at.gap : spot.side === "middle" ? at.width - spot.x + at.gap : "auto" });
+      place(text, { right: spot.side === "left" ? "auto" : at.width - spot.x + at.gap });
       text.style.left = spot.side === "left" ? text.style.left : "auto";
     }
     for (const line of [...at.skips, ...(at.bottleneck ? [at.bottleneck] : [])]) {
