@@ -574,6 +574,44 @@ def test_what_is_written_past_torch_export_is_seen(act: Callable[[Tensor, Tensor
     assert found.receptive_field("output", (20, 30)) == ((0, 48), (0, 64))
 
 
+def test_where_torch_export_loses_sight_all_the_same_everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.field.graph._DATA", vars(torch._C.TensorBase)["grad"])
+    found = field(Net(lambda y, _: y + y.data), (1, 48, 64))
+    assert not found.bounded
+    assert "a tensor that torch.export lost sight of" in found.explain()
+
+
+class SetsItsWeight(nn.Conv2d):
+    """By ``.data``: to what the image says, or to what is left of it when its norm is bounded, as in EEGNet."""
+
+    def __init__(self, by_the_image: bool) -> None:
+        super().__init__(1, 2, 3, padding=1)
+        self.by_the_image = by_the_image
+
+    def forward(self, x: Tensor) -> Tensor:
+        bounded = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.1)
+        self.weight.data = bounded * x.mean() if self.by_the_image else bounded
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("by_the_image", [False, True])
+def test_weights_that_are_set_by_data_count_as_what_they_are_set_to(by_the_image: bool) -> None:
+    net = SetsItsWeight(by_the_image)
+    before = net.weight.detach().clone()
+    assert field(net, (1, 48, 64)).tileable == (not by_the_image)
+    assert torch.equal(net.weight, before), "it is left as it was"
+
+
+def test_data_that_is_set_to_another_shape_is_not_followed() -> None:
+    def narrower(y: Tensor, _: Tensor) -> Tensor:
+        kept = y.detach().clone()
+        kept.data = (y - y.mean((2, 3), keepdim=True))[:, :1]
+        return y + kept
+
+    with pytest.raises(FieldError, match="data is set to a tensor of another shape"):
+        field(Net(narrower), (1, 48, 64))
+
+
 def pooled_by_data(y: Tensor, _: Tensor) -> Tensor:
     y.data.add_(F.avg_pool2d(y, 3, 1, 1))
     return y

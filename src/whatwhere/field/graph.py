@@ -185,7 +185,9 @@ class _InSight(TorchFunctionMode):
             return None
         if func == _DATA.__get__:
             return args[0].detach()
-        if func == _DATA.__set__ and not isinstance(args[0], nn.Parameter) and args[0].shape == args[1].shape:
+        if func == _DATA.__set__:
+            if args[0].shape != args[1].shape:
+                raise NotImplementedError(".data is set to a tensor of another shape, which can't be followed")
             return args[0].detach().copy_(args[1])
         return func(*args, **(kwargs or {}))
 
