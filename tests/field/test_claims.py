@@ -575,7 +575,7 @@ def test_what_is_written_past_torch_export_is_seen(act: Callable[[Tensor, Tensor
 
 
 def test_where_torch_export_loses_sight_all_the_same_everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whatwhere.field.graph._DATA", vars(torch._C.TensorBase)["grad"])
+    monkeypatch.setattr("whatwhere.field.in_sight._DATA", vars(torch._C.TensorBase)["grad"])
     found = field(Net(lambda y, _: y + y.data), (1, 48, 64))
     assert not found.bounded
     assert "a tensor that torch.export lost sight of" in found.explain()

@@ -12,7 +12,6 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from hashlib import sha256
 from threading import RLock
 from typing import Any
@@ -24,11 +23,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from whatwhere.errors import FieldError
 from whatwhere.field.caches import put_back
+from whatwhere.field.in_sight import forward_in_sight
 
 __all__ = [
     "MODULE", "OPERATOR", "OUTPUT", "Constant", "Graph", "Source", "Step", "constants", "export_graph", "numbers",
@@ -155,7 +154,7 @@ def _exported(module: nn.Module, inputs: Sequence[Any], image: int, known: Calla
     try:
         with warnings.catch_warnings(), torch.no_grad(), put_back(module):
             warnings.simplefilter("ignore")  # of torch.export's own insides
-            vars(module)["forward"] = _forward_in_sight(module)
+            vars(module)["forward"] = forward_in_sight(module)
             program = torch.export.export(module, tuple(inputs), strict=False)
             handed_on = _name_operators(program)
             if _must_take_apart(program, known):
@@ -172,38 +171,6 @@ def _exported(module: nn.Module, inputs: Sequence[Any], image: int, known: Calla
         _TELLS.disabled = quiet
         for part, flag in flags:
             part.training = flag
-
-
-class _InSight(TorchFunctionMode):
-    """Keeps torch.export from losing sight of a tensor whose `.data` is taken or set, and from modes of autograd.
-
-    It takes the one for a constant; a graph within which gradients are asked for it can't take apart.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._C._set_grad_enabled:
-            return None
-        if func == _DATA.__get__:
-            return args[0].detach()
-        if func == _DATA.__set__:
-            if args[0].shape != args[1].shape:
-                raise NotImplementedError(".data is set to a tensor of another shape, which can't be followed")
-            return args[0].detach().copy_(args[1])
-        return func(*args, **(kwargs or {}))
-
-
-_DATA = vars(torch._C.TensorBase)["data"]
-
-
-def _forward_in_sight(module: nn.Module) -> Callable[..., Any]:
-    forward = module.forward
-
-    @wraps(forward)
-    def followed(*args: Any, **kwargs: Any) -> Any:
-        with _InSight():  # within torch.export's own modes, or else they come first
-            return forward(*args, **kwargs)
-
-    return followed
 
 
 def _no_image(name: str, returned: list[Any]) -> FieldError:

@@ -1,0 +1,45 @@
+"""Keeps in torch.export's sight what a module does past it, while it is followed. Knows nothing of graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["forward_in_sight"]
+
+_DATA = vars(torch._C.TensorBase)["data"]
+
+
+class _InSight(TorchFunctionMode):
+    """Keeps torch.export from losing sight of a tensor whose `.data` is taken or set, and from modes of autograd.
+
+    It takes the one for a constant; a graph within which gradients are asked for it can't take apart.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled:
+            return None
+        if func == _DATA.__get__:
+            return args[0].detach()
+        if func == _DATA.__set__:
+            if args[0].shape != args[1].shape:
+                raise NotImplementedError(".data is set to a tensor of another shape, which can't be followed")
+            return args[0].detach().copy_(args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def forward_in_sight(module: nn.Module) -> Callable[..., Any]:
+    """A module's forward, within which `.data` is no constant and gradients are not asked for."""
+    forward = module.forward
+
+    @wraps(forward)
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        with _InSight():  # within torch.export's own modes, or else they come first
+            return forward(*args, **kwargs)
+
+    return followed
