@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -121,6 +122,37 @@ def test_what_lies_beside_labels_is_made_again_where_another_painting_may_have_r
     )
     (item,) = predict(MODELS[0], images / "0.png", out, **options).items
     assert item.status == "skipped", "once made again, it is known"
+
+
+def test_a_place_that_is_given_up_in_this_moment_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, mkdir, refused = tmp_path / "a.partial", os.mkdir, []
+    place.mkdir()
+
+    def leaves(path: Any, mode: int = 0o777, **where: Any) -> None:
+        try:
+            mkdir(path, mode, **where)
+        except FileExistsError:
+            if not refused and Path(path) == place:
+                refused.append(path)
+                place.rmdir()
+            raise
+
+    monkeypatch.setattr(os, "mkdir", leaves)
+    with claimed(place):
+        assert place.is_dir()
+        assert refused
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to nothing"])
+def test_what_is_no_folder_is_no_place_to_paint(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "a.partial"
+    if what == "a file":
+        place.touch()
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(PlaceError, match="can't be written"), claimed(place):
+        pass
 
 
 def test_many_that_take_turns_never_hold_a_place_together(tmp_path: Path) -> None:

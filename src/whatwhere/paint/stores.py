@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -68,7 +69,7 @@ def claimed(folder: Path, *, shared: bool = False) -> Iterator[None]:
     with writing(folder.parent, shared=shared):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder, shared=shared):
-        folder.mkdir(exist_ok=True)
+        _make(folder)
     with alone(folder / _LOCK) as held:
         if held is None:
             raise TakenError(
@@ -83,6 +84,19 @@ def claimed(folder: Path, *, shared: bool = False) -> Iterator[None]:
                 shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # what a network drive keeps of an open file's folder
         folder.rmdir()
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder if there is none; one that another process takes away in this moment is made anew."""
+    while True:
+        try:
+            folder.mkdir()
+            return
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(folder.lstat().st_mode) and not folder.is_dir():
+                    raise
+                return
 
 
 @contextmanager
