@@ -50,7 +50,7 @@ def used(layer: nn.Module, x: Tensor) -> bool:
     """Whether products would give the weights their gradient."""
     with QuickOperators():
         node = layer(x).grad_fn
-    names = [node.name(), *(below.name() for below, _ in node.next_functions if below is not None)]
+    names = [type(one).__name__ for one in (node, *(below for below, _ in node.next_functions))]
     return any(name in ("_ConvolutionBackward", "_TransposedBackward") for name in names)
 
 

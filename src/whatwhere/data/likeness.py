@@ -143,7 +143,8 @@ def _parts(count: int, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
     from scipy.sparse import coo_array  # slow to import, and only surveys need it
     from scipy.sparse.csgraph import connected_components
 
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    first, second = pairs.T.astype(np.int32)  # scipy 1.11 takes no others here
+    graph = coo_array((np.ones(len(pairs), np.int8), (first, second)), shape=(count, count))
     part: NDArray[np.intp] = connected_components(graph, directed=False)[1].astype(np.intp)
     return part
 
