@@ -21,7 +21,7 @@ from whatwhere.network import Model
 
 def cases(folders: Sequence[str]) -> list[Case]:
     raw, image = np.zeros((4, 4, 3), np.uint8), torch.zeros(1, 3, 4, 4)
-    return [Case(f"{folder}/{place}", raw, None, image, folder=folder) for place, folder in enumerate(folders)]
+    return [Case(f"{folder}/{place}", raw, None, image, source=folder) for place, folder in enumerate(folders)]
 
 
 def in_folders(folders: Sequence[str]) -> ImageSet:
@@ -71,10 +71,10 @@ def test_what_only_names_the_folder_tells_nothing_of_another() -> None:
     assert alone.accuracy["a"].value == 1.0
     assert together.accuracy["a"].value < 0.75  # type: ignore[operator]
     assert "5-fold over images" in alone.accuracy["a"].method
-    assert "5-fold over folders of images" in together.accuracy["a"].method
+    assert "5-fold over sources of images" in together.accuracy["a"].method
     three = measure_presence({"a": features}, list(counts), 2, 0, folder // 2)
     assert three is not None
-    assert "3-fold over folders of images" in three.accuracy["a"].method
+    assert "3-fold over sources of images" in three.accuracy["a"].method
     assert "at least 0.5 % of the pixels" in together.accuracy["a"].method
 
 
@@ -105,7 +105,7 @@ def test_what_few_images_hold_is_told_with_their_number() -> None:
 
 @pytest.mark.parametrize(("folders", "over"), [
     pytest.param("abcdef", "5-fold over images", marks=pytest.mark.slow),
-    ("abc", "3-fold over images"), ("aabb", "2-fold over folders of images"),
+    ("abc", "3-fold over images"), ("aabb", "2-fold over sources of images"),
     ("a", "4-fold over quarters of the image"),
 ])  # fmt: skip
 def test_each_value_tells_how_many_folds_there_were_and_of_what(folders: str, over: str, healthy: Model) -> None:
@@ -119,16 +119,21 @@ def test_each_value_tells_how_many_folds_there_were_and_of_what(folders: str, ov
 
 
 @pytest.mark.parametrize(("folders", "said"), [
-    ("aabb", "the 4 images come from 2 folders (patients, flights), and may be more alike than that; "
-             "probes were scored on other folders than they were fitted on."),
-    ("aaaa", "the 4 images come from 1 folder (patients, flights), and may be more alike than that; "
-             "probes were scored on other images than they were fitted on, but of the same folder."),
+    ("aabb", "the 4 images come from 2 sources (folders; pieces or copies of one image), and may be more alike than "
+             "that; probes were scored on other sources than they were fitted on."),
+    pytest.param("aaaa", "the 4 images come from 1 source (folders; pieces or copies of one image), and may be more "
+                 "alike than that; probes were scored on other images than they were fitted on, but of the same "
+                 "source.", marks=pytest.mark.slow),
+    ("aabbccddee", "the 10 images come from 5 sources (folders; pieces or copies of one image); probes were scored on "
+                   "other sources than they were fitted on."),
     pytest.param("abcd", "", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_the_report_says_that_images_of_a_folder_may_be_alike(folders: str, said: str, healthy: Model) -> None:
     told = explain(healthy, in_folders(folders))
-    noted = [note for note in told.notes if "Intervals resample images" in note]
-    assert noted == ([f"Intervals resample images; {said}"] if said else [])
+    noted = [note for note in told.notes if "Intervals resample" in note]
+    drawn = "images" if all(one.sources is None for one in told.skips.full.values()) else "sources"
+    assert drawn == ("sources" if len(set(folders)) >= 5 else "images")
+    assert noted == ([f"Intervals resample {drawn}; {said}"] if said else [])
     assert told.levels is not None
-    over_folders = "-fold over folders of images" in told.levels["bottleneck"].what.method
-    assert over_folders == (folders == "aabb")
+    over_folders = "-fold over sources of images" in told.levels["bottleneck"].what.method
+    assert over_folders == (1 < len(set(folders)) < len(folders))

@@ -82,5 +82,5 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     right, total = np.array([[3, 1], [2, 2], [4, 0]]), np.full((3, 2), 4)
     assert measured_accuracy(right, total, "", 3) == measured_accuracy(right, total, "", 3)
     assert set(Measured(0.1, None, None, 1, 2, "m", 0).to_json()) == {
-        "value", "low", "high", "images", "pixels", "method", "seed", "folders",
+        "value", "low", "high", "images", "pixels", "method", "seed", "sources",
     }  # fmt: skip

@@ -91,18 +91,22 @@ def scores(names: list[str], shares: list[float]) -> Scores:
     return judge.result()
 
 
-def test_comparisons_are_over_folders() -> None:
-    """Each image is better by as much as its whole folder is: of ten folders that is little, of forty images much."""
+@pytest.mark.parametrize("name", ["patient {source}/{piece}", "slide{source}_{piece}_0", "cat{source}_aug{piece}"])
+def test_comparisons_are_over_sources(name: str) -> None:
+    """Each image is better by as much as its whole source is: of ten sources that is little, of forty images much."""
     gains = np.repeat(np.random.default_rng(3).normal(0.01, 0.03, 10), 4)
-    alone, bound = [f"{i}" for i in range(40)], [f"patient {i // 4}/{i}" for i in range(40)]
+    alone, bound = [f"{i}" for i in range(40)], [name.format(source=i // 4, piece=i % 4) for i in range(40)]
     found = {}
     for kind, names in (("alone", alone), ("bound", bound)):
         a, b = scores(names, list(0.2 - gains)), scores(names, [0.2] * 40)
         compared = compare(a, b)
         found[kind] = compared["pixel_accuracy"]
         assert f"{compared.images} images" in str(compared)
-        assert ("10 folders, which are drawn whole" in str(compared)) is (kind == "bound")
-        assert ("10 folders" in str(a)) is (kind == "bound")
+        for said in (str(compared), str(a)):
+            whole = "10 sources (folders; pieces or copies of one image), which are drawn whole" in " ".join(
+                said.split()
+            )
+            assert whole is (kind == "bound")
     one, other = found["alone"], found["bound"]
     assert (one.images, one.independent, other.images, other.independent) == (40, 40, 40, 10)
     assert other.high - other.low > 1.5 * (one.high - one.low)
@@ -111,7 +115,7 @@ def test_comparisons_are_over_folders() -> None:
 
 def test_few_folders_are_told_to_be_few() -> None:
     few, none = (scores([f"{kind}{i % 3}/{i}" for i in range(9)], [0.1] * 9) for kind in ("p", ""))
-    assert "if a folder is one patient or flight, intervals are too narrow" in " ".join(str(few).split())
+    assert "if one is a patient, a flight or a single image, intervals are too narrow" in " ".join(str(few).split())
     loose = scores([f"{i}" for i in range(9)], [0.1] * 9)
     apart = scores([f"p{i}/{i}" for i in range(9)], [0.1] * 9)
     assert none.estimates == few.estimates == loose.estimates
@@ -122,7 +126,7 @@ def test_few_folders_are_told_to_be_few() -> None:
 def test_accuracies_of_folders_say_how_many_images_they_are_of() -> None:
     right, total = np.array([[3, 1], [2, 2], [4, 0]]), np.full((3, 2), 4)
     found = measured_accuracy(right, total, "", 0, images=12)
-    assert (found.images, found.folders, found.independent) == (12, 3, 3)
+    assert (found.images, found.sources, found.independent) == (12, 3, 3)
     alone = measured_accuracy(right, total, "", 0)
-    assert (alone.images, alone.folders, alone.independent) == (3, None, 3)
+    assert (alone.images, alone.sources, alone.independent) == (3, None, 3)
     assert (alone.low, alone.high) == (found.low, found.high)

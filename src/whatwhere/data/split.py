@@ -20,7 +20,7 @@ from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.likeness import alike, groups, likeness
 from whatwhere.errors import DataError
 
-__all__ = ["bands_of", "bound_by_name", "folders_of", "frames_of", "gathered", "pieces_of", "split"]
+__all__ = ["bands_of", "bound_by_name", "folders_of", "frames_of", "gathered", "pieces_of", "sources_of", "split"]
 
 _ENOUGH_FOLDERS = 5
 """Of which each goes to one side: with fewer, too little would be left of one side or the other."""
@@ -224,6 +224,20 @@ def pieces_of(names: Sequence[str]) -> list[str]:
             if len(set(found)) >= _ENOUGH_FOLDERS:
                 break
     return found
+
+
+def sources_of(names: Sequence[str]) -> list[str]:
+    """What each name is bound to: its folder, or what it is a piece or copy of; "" if to no other.
+
+    Folders where there are enough of them, else pieces where these are of enough; of few, folders before pieces.
+
+    >>> sources_of(["a/1", "a/2", "b/1"]), sources_of(["a_left", "a_right", "b"])
+    (['a', 'a', 'b'], ['a', 'a', 'b'])
+    """
+    folders, pieces = folders_of(names), pieces_of(names)
+    if gathered(folders) or not pieces or (any(folders) and not gathered(pieces)):
+        return folders
+    return pieces
 
 
 def _joined(count: int, bound: Iterable[Sequence[int]]) -> list[list[int]]:

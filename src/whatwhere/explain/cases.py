@@ -16,7 +16,7 @@ from torch import Tensor
 
 from whatwhere.data.sets import ImageSet
 from whatwhere.data.shapes import ClassShape, class_shapes
-from whatwhere.data.split import folders_of
+from whatwhere.data.split import sources_of
 from whatwhere.errors import DataError
 from whatwhere.judge.boundaries import contour
 from whatwhere.network import Model
@@ -45,7 +45,7 @@ class Case:
         corner: row and column of the cut in the whole image.
         around: what lies in the middle of the cut, in words; empty if it was not cut.
         shapes: of the whole mask, where it was cut, and ``shorter`` the shorter side of the whole image in px.
-        folder: that it shares with others (a patient, a flight); empty if it lies in none.
+        source: that it shares with others, as a folder (a patient, a flight); empty if it is of none (`sources_of`).
     """
 
     name: str
@@ -56,7 +56,7 @@ class Case:
     around: str = ""
     shapes: tuple[ClassShape, ...] = ()
     shorter: int = 0
-    folder: str = ""
+    source: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,8 +85,8 @@ def choose_cases(
             some = ", ".join(data.names[:3])
             raise DataError(f"no image is named {pixel[0]!r}", f"one of {some}...", "give a name of this data set")
         chosen = sorted({*chosen, data.names.index(pixel[0])})
-    folders = folders_of(data.names)
-    cases = [replace(_load(model, data, index, seed, device, pixel), folder=folders[index]) for index in chosen]
+    sources = sources_of(data.names)
+    cases = [replace(_load(model, data, index, seed, device, pixel), source=sources[index]) for index in chosen]
     asked = None if pixel is None else next(case for case in cases if case.name == pixel[0])
     notes = []
     if middles := sorted({case.around for case in cases} - {""}):
@@ -103,25 +103,25 @@ def choose_cases(
 
 
 def held_together(cases: Sequence[Case]) -> NDArray[np.int_]:
-    """For each image a number that it shares with those it is held out with: the others of its folder.
+    """For each image a number that it shares with those it is held out with: the others of its source.
 
-    So no probe is scored on a patient that it was fitted on. Where all are of one folder, each image goes alone.
+    So no probe is scored on a patient that it was fitted on. Where all are of one source, each image goes alone.
     """
-    bound = [case.folder if case.folder and _several_folders(cases) else place for place, case in enumerate(cases)]
+    bound = [case.source if case.source and _several_sources(cases) else place for place, case in enumerate(cases)]
     numbers = {one: number for number, one in enumerate(dict.fromkeys(bound))}
     return np.array([numbers[one] for one in bound])
 
 
-def fellow(cases: Sequence[Case], name: str, folder: str) -> int | None:
+def fellow(cases: Sequence[Case], name: str, source: str) -> int | None:
     """The place of an image among those measured, or of one that is held out with it; None if there is neither."""
     same = [place for place, case in enumerate(cases) if case.name == name]
-    if not same and folder and _several_folders(cases):
-        same = [place for place, case in enumerate(cases) if case.folder == folder]
+    if not same and source and _several_sources(cases):
+        same = [place for place, case in enumerate(cases) if case.source == source]
     return same[0] if same else None
 
 
-def _several_folders(cases: Sequence[Case]) -> bool:
-    return len({case.folder for case in cases} - {""}) > 1
+def _several_sources(cases: Sequence[Case]) -> bool:
+    return len({case.source for case in cases} - {""}) > 1
 
 
 def _pair(data: ImageSet, index: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from whatwhere.data.findings import many
 from whatwhere.data.sets import ImageSet
 from whatwhere.explain.cases import Case, Pixel, held_together
@@ -21,6 +23,7 @@ from whatwhere.explain.report import write_report
 from whatwhere.explain.skips import Worths
 from whatwhere.explain.stages import Progress, levels_of, pictures_of, prepare, sights_of, skips_of, study_of
 from whatwhere.explain.study import CELLS
+from whatwhere.judge.bootstrap import bound_by
 from whatwhere.network import Model, own_config, versions
 from whatwhere.writing import check_place
 
@@ -117,7 +120,7 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
             "One image only: there are no intervals, as one image says nothing about how images differ, and probes "
             "were scored on held-out quarters of the same image."
         )
-    said += _folders_noted([case.folder for case in cases if case.folder], len(cases))
+    said += _sources_noted([case.source for case in cases])
     if len(skips.paths) == 1:
         said.append(
             "This network has no skips: everything passes through the bottleneck, so there is nothing to share out."
@@ -125,23 +128,24 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
     if presence is None and len(cases) > 1:
         said.append(
             "Presence was not measured: no class is both there and absent often enough, even in parts of images, and "
-            "in images or folders enough to learn both."
+            "in images or sources enough to learn both."
         )
     return tuple(said)
 
 
-def _folders_noted(folders: list[str], images: int) -> list[str]:
-    """What is to be said where images share a folder: of each image with one, which."""
-    count = len(set(folders))
-    if len(folders) == count:
+def _sources_noted(sources: list[str]) -> list[str]:
+    """What is to be said where images share a source; "" is of those that have none."""
+    images, of_one = len(sources), [source for source in sources if source]
+    count = len(set(of_one))
+    if len(of_one) == count:
         return []
-    of = f"the {images} images come" if len(folders) == images else f"{len(folders)} of the {images} images come"
+    come = f"the {images} images come" if len(of_one) == images else f"{len(of_one)} of the {images} images come"
     fitted = (
-        "probes were scored on other folders than they were fitted on"
+        "probes were scored on other sources than they were fitted on"
         if count > 1
-        else "probes were scored on other images than they were fitted on, but of the same folder"
+        else "probes were scored on other images than they were fitted on, but of the same source"
     )
-    return [
-        f"Intervals resample images; {of} from {many(count, 'folder')} (patients, flights), and "
-        f"may be more alike than that; {fitted}."
-    ]
+    come += f" from {many(count, 'source')} (folders; pieces or copies of one image)"
+    if len(np.unique(bound_by(sources))) < images:
+        return [f"Intervals resample sources; {come}; {fitted}."]
+    return [f"Intervals resample images; {come}, and may be more alike than that; {fitted}."]

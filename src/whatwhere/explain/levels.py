@@ -122,7 +122,7 @@ class Samples:
     Attributes:
         spots: interior and boundary pixels.
         features: for each of the two, by layer name.
-        groups: for each of the two, what is held out together: images, those of a folder, or parts of a single one.
+        groups: for each of the two, what is held out together: images, those of a source, or parts of a single one.
         corners: of boundary pixels, by layer name, the first pixel ``(n, 2)`` of the cell of the unit that answers.
     """
 
@@ -337,7 +337,7 @@ def _tally(
 
 @dataclass(frozen=True, eq=False)
 class Painters:
-    """Probes to paint and read with: for each image those that were fitted on other images, of other folders.
+    """Probes to paint and read with: for each image those that were fitted on other images, of other sources.
 
     Attributes:
         parts: for each part of the images, by layer, the probe fitted on interior and boundary pixels of the others.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.judge.bootstrap import draws, folders_behind, interval
+from whatwhere.judge.bootstrap import draws, interval, sources_behind
 
 __all__ = [
     "RESAMPLES",
@@ -35,12 +35,12 @@ class Measured:
 
     Attributes:
         value: None where there was nothing to measure.
-        low, high: 95 % bootstrap interval over images, or over the folders that bind them (see `judge.bootstrap`); None
+        low, high: 95 % bootstrap interval over images, or over the sources that bind them (see `judge.bootstrap`); None
             with fewer than two.
         images, pixels: on how many of each it was measured; the method says if pixels stand for units or regions.
         method: in one sentence.
         seed: of sampling and bootstrap.
-        folders: in how many folders these images lie, where the interval is over folders; else None.
+        sources: of how many sources these images are, where the interval is over sources; else None.
 
     >>> print(Measured(0.912, 0.88, 0.94, images=20, pixels=2400, method="...", seed=0))
     0.91 [0.88, 0.94]
@@ -53,12 +53,12 @@ class Measured:
     pixels: int
     method: str
     seed: int
-    folders: int | None = None
+    sources: int | None = None
 
     @property
     def independent(self) -> int:
-        """How many independent things it was measured on: folders where they bind images, else images."""
-        return self.images if self.folders is None else self.folders
+        """How many independent things it was measured on: sources where they bind images, else images."""
+        return self.images if self.sources is None else self.sources
 
     def __str__(self) -> str:
         if self.value is None:
@@ -118,7 +118,7 @@ def measured_accuracy(
 ) -> Measured:
     """Accuracy of all with its interval; ``right`` and ``total`` are ``(images, classes)``, or sides of them.
 
-    Where folders bind images their rows are ``(folders, classes)``, and ``images`` says of how many images.
+    Where sources bind images their rows are ``(sources, classes)``, and ``images`` says of how many images.
     """
     value = float(how(right.sum(0), total.sum(0)))
     independent = int((total.sum(1) > 0).sum())
@@ -132,9 +132,9 @@ def measured_accuracy(
             drawn = draws(everyone, 100, rng)
             samples.append(how(*(drawn @ count for count in counts)))
         low, high = interval(value, np.concatenate(samples), independent, (0.0, 1.0))
-    folders = folders_behind(images, independent)
+    sources = sources_behind(images, independent)
     found = None if np.isnan(value) else value
-    return Measured(found, low, high, images, int(total.sum()), method, seed, folders)
+    return Measured(found, low, high, images, int(total.sum()), method, seed, sources)
 
 
 def as_json(value: Any) -> Any:

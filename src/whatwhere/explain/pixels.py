@@ -107,7 +107,7 @@ class Spots:
     Attributes:
         image: which image; row, column: where in it.
         label: its class; rival: the class that meets it there (VOID for interior pixels).
-        unit: what is drawn together in resamples, folders of images perhaps; the image, if None.
+        unit: what is drawn together in resamples, sources of images perhaps; the image, if None.
     """
 
     image: Array

@@ -129,16 +129,16 @@ def shown_both(labels: Array, groups: Array) -> Array:
 
 
 def unit_of(groups: Array, images: Array) -> str:
-    """What rows of these images share that are held out together: an image, a folder, or a quarter of the only one."""
+    """What rows of these images share that are held out together: an image, a source, or a quarter of the only one."""
     parts, shown = len(np.unique(groups)), len(np.unique(images))
-    return "images" if parts == shown else "folders of images" if parts < shown else "quarters of the image"
+    return "images" if parts == shown else "sources of images" if parts < shown else "quarters of the image"
 
 
 def folds_over(groups: Array, images: Array) -> str:
     """How `held_out_logits` holds out rows of these images, in words.
 
     >>> folds_over(np.array([0, 0, 1]), np.array([0, 1, 2]))
-    '2-fold over folders of images'
+    '2-fold over sources of images'
     """
     return f"{min(FOLDS, len(np.unique(groups)))}-fold over {unit_of(groups, images)}"
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from whatwhere.explain.anatomy import Anatomy, Layer
 from whatwhere.explain.measured import RESAMPLES, Measured
 from whatwhere.field import Field
-from whatwhere.judge.bootstrap import draws, folders_behind, interval
+from whatwhere.judge.bootstrap import draws, interval, sources_behind
 
 __all__ = [
     "Leak",
@@ -432,7 +432,7 @@ def _measured(of: _Rows, statistic: Callable[[Array], Array], method: str, seed:
     weights = draws(units, RESAMPLES, np.random.default_rng(seed))
     samples = statistic(weights @ rows / weights.sum(1, keepdims=True))
     low, high = interval(value, samples, independent, (0.0, inf))
-    return Measured(value, low, high, count, count, method, seed, folders_behind(count, independent))
+    return Measured(value, low, high, count, count, method, seed, sources_behind(count, independent))
 
 
 @torch.inference_mode()

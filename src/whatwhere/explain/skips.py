@@ -25,7 +25,7 @@ from whatwhere.explain.levels import ahead, sides_of
 from whatwhere.explain.measured import RESAMPLES, Measured, balanced_accuracy, sides_accuracy
 from whatwhere.explain.pixels import Regions, regions
 from whatwhere.judge import Judge
-from whatwhere.judge.bootstrap import draws, folders_behind, interval
+from whatwhere.judge.bootstrap import draws, interval, sources_behind
 from whatwhere.judge.counts import Counts
 from whatwhere.judge.measures import measures, tellers
 from whatwhere.records import Classes
@@ -361,7 +361,7 @@ def _share_out(
         low, high = interval(float(samples[0]), samples[1:], independent, (least, 1.0))
         found = float(samples[0]) if np.isfinite(samples[0]) else None
         method = f"{how}{_COUNTED.get(name, '')}; decoders in {precision}"
-        return Measured(found, low, high, of, pixels[name], method, seed, folders_behind(of, independent))
+        return Measured(found, low, high, of, pixels[name], method, seed, sources_behind(of, independent))
 
     worth, ways = {}, _orders(len(paths))
     for name in names:

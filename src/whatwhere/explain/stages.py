@@ -81,8 +81,8 @@ class Bench:
 
     @property
     def units(self) -> Array:
-        """For each image a number that it shares with those that resamples draw with it: the others of its folder."""
-        return bound_by([case.folder for case in self.cases])
+        """For each image a number that it shares with those that resamples draw with it: the others of its source."""
+        return bound_by([case.source for case in self.cases])
 
     def part(self, what: str, start: float, stop: float) -> Callable[[float], None]:
         """Progress within one measurement as progress of the whole."""
@@ -145,7 +145,7 @@ def _no_what(bench: Bench, study: Study, inside: Array) -> str:
     if len(_held(bench)) < 2:
         return "the labels of these images hold fewer than two classes"
     if len(np.unique(interior.label)) > 1 and len(np.unique(study.samples.groups[0])) < 2:
-        alone = "one image or part of one" if len(np.unique(interior.image)) < 2 else "one folder of images"
+        alone = "one image or part of one" if len(np.unique(interior.image)) < 2 else "one source of images"
         return f"{alone} alone has labelled insides"
     return _left_out(bench, study, inside) if len(np.unique(interior.label[inside])) < 2 else ""
 
@@ -268,7 +268,7 @@ def _story(
         case = bench.asked
         place = (pixel[2] - case.corner[0], pixel[1] - case.corner[1])
     baseline = torch.stack([one.image.mean((2, 3), keepdim=True) for one in bench.cases]).mean(0)
-    probes = painters.of(fellow(bench.cases, case.name, case.folder))
+    probes = painters.of(fellow(bench.cases, case.name, case.source))
     progress = bench.part("taking one pixel apart", 0.92, 0.98)
     return tell_pixel(bench.anatomy, case, place, study.means, baseline, probes, progress)
 

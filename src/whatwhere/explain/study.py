@@ -177,7 +177,7 @@ def _shares(units: Array, count: int) -> NDArray[np.float32]:
 
 
 def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case]) -> tuple[Array, Array]:
-    """Images are held out whole, with the others of their folder; of a single image, quarters are."""
+    """Images are held out whole, with the others of their source; of a single image, quarters are."""
     if len(cases) > 1:
         together = held_together(cases)
         return together[spots[0].image], together[spots[1].image]

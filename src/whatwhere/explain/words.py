@@ -70,7 +70,7 @@ def levels(e: Explanation) -> list[str]:
 
 def drawn(e: Explanation) -> str:
     """What intervals are over."""
-    return "folders of images" if any(one.folders is not None for one in e.skips.full.values()) else "images"
+    return "sources of images" if any(one.sources is not None for one in e.skips.full.values()) else "images"
 
 
 def _top(found: Levels) -> Reading:
@@ -188,7 +188,7 @@ def _undecided(one: Measured, other: Measured) -> str:
     if None in (one.low, other.low):
         return "There are no intervals to compare: no difference was shown."
     if min(one.independent, other.independent) < ENOUGH:
-        kind = "images" if (one.folders, other.folders) == (None, None) else "folders"
+        kind = "images" if (one.sources, other.sources) == (None, None) else "sources"
         return f"Fewer than {ENOUGH} {kind} hold it: too few to call it a difference."
     return "The intervals overlap: no difference was shown."
 
@@ -353,7 +353,7 @@ def presence(e: Explanation) -> list[str]:
         return ["Yes or no was not asked: a probe has to be fitted on other images, and there is one only."]
     if e.presence is None:
         return [
-            "In these images every class is always or hardly ever there, or in one of them or one folder alone, so yes "
+            "In these images every class is always or hardly ever there, or in one of them or one source alone, so yes "
             "or no could not be asked."
         ]
     names = " or ".join(repr(e.classes.names[c]) for c in e.presence.classes)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from whatwhere.data.sets import ImageSet
-from whatwhere.data.split import folders_of
+from whatwhere.data.split import sources_of
 from whatwhere.errors import WhatwhereError
 from whatwhere.explain.cases import fellow, held_together
 from whatwhere.explain.levels import NOBODY, NOT_MEASURED, Levels, Painters, gather, paint_by_probe, painting_probes
@@ -56,7 +56,7 @@ class Reading:
 
     def __init__(self, lens: Lens, data: ImageSet | None) -> None:
         self._lens, self._data = lens, data
-        self._folders = {} if data is None else dict(zip(data.names, folders_of(data.names)))
+        self._sources = {} if data is None else dict(zip(data.names, sources_of(data.names)))
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -146,10 +146,10 @@ class Reading:
         """Which of the measured images this is, or is held out with; None if it is new to every probe."""
         if shown.source is None:
             return None
-        return fellow(known.bench.cases, shown.source, self._folders.get(shown.source, ""))
+        return fellow(known.bench.cases, shown.source, self._sources.get(shown.source, ""))
 
     def _probes(self, known: _Known, shown: Shown) -> Mapping[str, Probe]:
-        """By layer; fitted on other images, of other folders, if there are any."""
+        """By layer; fitted on other images, of other sources, if there are any."""
         return known.painters.of(self._place(known, shown))
 
     def at(

@@ -1,6 +1,7 @@
-"""95 % intervals by drawing again what is independent: images, or the folders that bind them.
+"""95 % intervals by drawing again what is independent: images, or the sources that bind them.
 
-Knows numbers and the names of folders; nothing of scores, images or files.
+A source is a folder (of a patient, a flight), or the image that others are pieces or copies of. Knows numbers and the
+names of images; nothing of scores, images or files.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from scipy.special import stdtrit
 
 from whatwhere.data.split import gathered
 
-__all__ = ["ENOUGH", "bound_by", "draws", "folders_behind", "interval", "over"]
+__all__ = ["ENOUGH", "bound_by", "draws", "interval", "over", "sources_behind"]
 
 ENOUGH = 5
-"""Nothing is called a difference by fewer images, or folders of images: of two the interval is all there can be."""
+"""Nothing is called a difference by fewer images, or sources of images: of two the interval is all there can be."""
 
 Array = NDArray[Any]
 
 
-def bound_by(folders: Sequence[str]) -> NDArray[np.int_]:
-    """For each image a number that it shares with those it is drawn with: the others of its folder.
+def bound_by(sources: Sequence[str]) -> NDArray[np.int_]:
+    """For each image a number that it shares with those it is drawn with: the others of its source (`sources_of`).
 
     Images of one patient or one flight are alike, so twenty of five are worth about five. As where a folder of data is
-    divided, folders bind where there are five or more and none holds most; elsewhere each image goes alone.
+    divided, sources bind where there are five or more and none holds most; elsewhere each image goes alone.
 
     >>> bound_by(["a", "a", "b", "c", "d", "e", ""]).tolist(), bound_by(["a", "a", "b"]).tolist()
     ([0, 0, 1, 2, 3, 4, 5], [0, 1, 2])
     """
-    bound = gathered(folders)
-    if not bound or max(map(len, bound)) > len(folders) // 2:
-        return np.arange(len(folders))
-    units = np.zeros(len(folders), int)
+    bound = gathered(sources)
+    if not bound or max(map(len, bound)) > len(sources) // 2:
+        return np.arange(len(sources))
+    units = np.zeros(len(sources), int)
     for number, places in enumerate(bound):
         units[places] = number
     return units
@@ -59,7 +60,7 @@ def interval(
 
     Args:
         value: what was measured of all; NaN has no interval.
-        independent: how many images, or folders of them, tell of it; fewer than two have no interval.
+        independent: how many images, or sources of them, tell of it; fewer than two have no interval.
         limits: what the value can be at all.
 
     >>> interval(0.5, np.linspace(0.4, 0.6, 101), 5, (0.0, 1.0))
@@ -74,8 +75,8 @@ def interval(
     return float(max(low, limits[0])), float(min(high, limits[1]))
 
 
-def folders_behind(images: int, independent: int) -> int | None:
-    """In how many folders so many images were drawn; None where each was drawn alone."""
+def sources_behind(images: int, independent: int) -> int | None:
+    """Of how many sources so many images were drawn; None where each was drawn alone."""
     return None if images == independent else independent
 
 
@@ -83,7 +84,9 @@ def over(images: int, independent: int) -> str:
     """What was drawn, in words.
 
     >>> over(20, 20), over(20, 6)
-    ('20 images', '20 images in 6 folders, which are drawn whole')
+    ('20 images', '20 images of 6 sources (folders; pieces or copies of one image), which are drawn whole')
     """
-    counted, folders = f"{images} image{'s' if images > 1 else ''}", folders_behind(images, independent)
-    return counted if folders is None else f"{counted} in {folders} folders, which are drawn whole"
+    counted, sources = f"{images} image{'s' if images > 1 else ''}", sources_behind(images, independent)
+    if sources is None:
+        return counted
+    return f"{counted} of {sources} sources (folders; pieces or copies of one image), which are drawn whole"

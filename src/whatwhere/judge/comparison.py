@@ -1,4 +1,4 @@
-"""Is model A better than model B on these images? A paired bootstrap over images, or over folders of them.
+"""Is model A better than model B on these images? A paired bootstrap over images, or over sources of them.
 
 Knows two records of scores; nothing of models or images.
 """
@@ -29,11 +29,11 @@ class Difference:
         score: its name, ``"mean_iou"`` or ``"iou/cat"``.
         a, b: pooled over all images.
         difference: ``a - b``.
-        low, high: 95 % interval of the difference over images or folders; None with fewer than two.
+        low, high: 95 % interval of the difference over images or sources; None with fewer than two.
         a_better: share of resamples in which A is better, ties counting half; None with fewer than two.
         images: how many images tell of it: of a class those that hold it, in truth or either painting; of its recall
             only in truth, of its precision only in a painting.
-        independent: how many of these are independent: as many, or the folders that they lie in.
+        independent: how many of these are independent: as many, or the sources that they are of.
     """
 
     score: str
@@ -65,7 +65,7 @@ class Comparison:
     Attributes:
         differences: one for each score that both have.
         images: how many.
-        independent: how many of these are independent: as many, or the folders that they lie in.
+        independent: how many of these are independent: as many, or the sources that they are of.
         a, b: what to call the two.
     """
 
@@ -104,7 +104,7 @@ def compare(
     """Differences ``a - b`` of every pooled score, with paired bootstrap intervals.
 
     Each resample draws images with replacement, the same for both, pools their counts and takes the difference: what
-    makes an image hard for both cancels out. Images in five folders or more are drawn with their folder. This says how
+    makes an image hard for both cancels out. Images of five sources or more are drawn with their source. This says how
     the two *trained models* differ on images like these, not how their recipes would differ over other training seeds.
 
     Args:

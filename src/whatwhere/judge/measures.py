@@ -1,4 +1,4 @@
-"""Scores as functions of counts, and their bootstrap over images or folders of them.
+"""Scores as functions of counts, and their bootstrap over images or sources of them.
 
 Knows counts and class names; nothing of labels, images or files. Every function works on counts with any leading axes,
 so the same lines give the pooled scores, those of each image and those of each bootstrap resample.
@@ -30,7 +30,7 @@ class Estimate:
 
     Attributes:
         value: the score; None where there is nothing to score.
-        low, high: the interval over images, or over the folders that bind them; None with fewer than two.
+        low, high: the interval over images, or over the sources that bind them; None with fewer than two.
     """
 
     value: float | None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
-from whatwhere.data.split import folders_of
+from whatwhere.data.split import sources_of
 from whatwhere.errors import DataError
 from whatwhere.judge.bootstrap import bound_by, over
 from whatwhere.judge.boundaries import DILATION_RATIO
@@ -78,12 +78,12 @@ class Scores:
 
     @cached_property
     def units(self) -> NDArray[np.int_]:
-        """For each image a number that it shares with those that bootstraps draw with it: the others of its folder."""
-        return bound_by(folders_of(self.images))
+        """For each image a number that it shares with those that bootstraps draw with it: the others of its source."""
+        return bound_by(sources_of(self.images))
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Every pooled score with its 95 % bootstrap interval over images or folders (none with fewer than 2)."""
+        """Every pooled score with its 95 % bootstrap interval over images or sources (none with fewer than 2)."""
         samples: dict[str, NDArray[np.float64]] = {}
         if len(self.images) > 1:
             (samples,) = resampled((self.counts,), self.classes.names, self.resamples, self.seed, self.units)
@@ -145,11 +145,11 @@ class Scores:
             if len(self.images) > 1
             else "No intervals: one image says nothing about how images differ.",
         ]
-        folders = folders_of(self.images)
-        if 1 < len(set(folders)) < len(folders) == len(np.unique(self.units)):
+        sources = sources_of(self.images)
+        if 1 < len(set(sources)) < len(sources) == len(np.unique(self.units)):
             said.append(
-                "The images are of few folders, so they are drawn one by one: if a folder is one patient or flight, "
-                "intervals are too narrow."
+                "The images are of few folders or sources, or most are of one, so they are drawn one by one: if one is "
+                "a patient, a flight or a single image, intervals are too narrow."
             )
         if self.boundary:
             said.append(

@@ -93,7 +93,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     legend = [] if short else [Text(f"{letter}: {name}") for letter, name in zip("AB", names)]
     how = (
         f"paired bootstrap, {comparison.resamples} resamples, seed {comparison.seed}; ties count half. Bold: the "
-        f"interval does not hold 0, and comes of {ENOUGH} {'images' if alone else 'folders'} at least; where models "
+        f"interval does not hold 0, and comes of {ENOUGH} {'images' if alone else 'sources'} at least; where models "
         "are alike, about one row in twenty is so by chance."
         if comparison.images > 1
         else "no intervals: one image says nothing about how images differ."
