@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: setup demo test test-all lint check bench clean
+.PHONY: setup demo test test-all test-lowest lint check bench clean
 
 setup: $(VENV)/.ready                   ## a virtual environment with the locked versions
 
@@ -24,6 +24,14 @@ test: setup                             ## the tests, two files at a time
 
 test-all: setup                         ## also the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-lowest: setup                      ## the tests with the oldest versions that pyproject.toml allows, in $(VENV)-lowest
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -m1 '^torch==' requirements.lock)"
+	$(BIN)/python tests/lowest.py > $(VENV)-lowest/requirements.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)-lowest/requirements.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(VENV)-lowest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from newer_export import NEWER_EXPORT
 from torch import Tensor, nn
 from zoo_nets import FPN, ConvNeXt, Interpolated, SqueezeExcite, UNet, UNetPlusPlus, ValidUNet
 
@@ -33,6 +34,7 @@ def test_known_receptive_fields() -> None:
     assert found.halo() == ((96, 96), (96, 96))
 
 
+@NEWER_EXPORT
 @pytest.mark.parametrize(("picked", "extent"), [(1, 9), (0, 3)])
 def test_a_mask_picks_channels_by_its_places(picked: int, extent: int) -> None:
     class Masked(nn.Module):
