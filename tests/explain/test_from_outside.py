@@ -214,7 +214,7 @@ def test_images_without_masks(disc_run: Path, discs: Path, tmp_path: Path, run_c
         (("--image", "{image}"), "both --image and --pixel"),
         (("--pixel", "left"), "--pixel"),
         (("--split", "test"), "no images with masks in split 'test'"),
-        (("--images", "0"), "greater than or equal to 1"),
+        (("--images", "0"), "'--images'"),
     ],
 )
 def test_what_cannot_be_explained(
