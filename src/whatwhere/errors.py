@@ -16,6 +16,7 @@ The command line prints one of these in one line and exits with code 2. Anything
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 __all__ = [
     "ClusterError",
@@ -30,6 +31,7 @@ __all__ = [
     "absent",
     "in_a_line",
     "is_out_of_memory",
+    "look_at",
     "no_model",
     "refused",
     "unwritten",
@@ -113,13 +115,25 @@ class ClusterError(WhatwhereError):
     """Workers that cannot be reached or that all died."""
 
 
+def look_at(path: Path) -> None:
+    """PermissionError where a place may not be looked into: Python 3.14's paths say that nothing is there."""
+    try:
+        path.stat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # nothing there, or no name that a file can have
+        pass
+
+
 def absent(given: object) -> DataError:
     """What is said of an input that names nothing."""
+    look_at(Path(str(given)))
     return DataError(f"there is no {given}", "an image, a folder or a glob that matches some", "check the path")
 
 
 def no_model(path: object) -> ModelError:
     """What is said of a model's path that names nothing."""
+    look_at(Path(str(path)))
     return ModelError(f"there is no file {path}", "a model file (.safetensors) or a run folder", "check the path")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,3 +54,19 @@ def whole_logits(model: Model, image: NDArray[Any]) -> Tensor:
     with torch.inference_mode():
         logits: Tensor = network(model.normalise(image)[None])[0]
     return logits
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """What a file or the files below a folder hold, by name; of a chunk of Zarr that it is there, its numbers of all.
+
+    Not the bytes of chunks: zstd may write the same numbers in several ways.
+    """
+    import zarr
+
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    heads = [file for file in files if file.name == "zarr.json"]
+    arrays = {file.parent for file in heads if json.loads(file.read_bytes())["node_type"] == "array"}
+    found = {one: np.asarray(zarr.open_array(one, mode="r")).tobytes() for one in arrays}
+    for file in files:
+        found[file] = b"" if arrays & set(file.parents) and file not in heads else file.read_bytes()
+    return {one.relative_to(path.parent).as_posix(): held for one, held in found.items()}

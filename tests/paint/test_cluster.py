@@ -16,7 +16,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from painting import model_of, picture, unet
+from painting import content, model_of, picture, unet
 from PIL import Image
 from torch import Tensor
 
@@ -41,11 +41,6 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[Any]:
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers:
         yield workers
-
-
-def _content(path: Path) -> dict[str, bytes]:
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
 def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster: Any) -> None:
@@ -73,7 +68,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster
     assert re.search(r"on \d+ workers", str(spread))
     alone = predict(model_file, tmp_path / "a.zarr", tmp_path / "alone", **options)
     assert not alone.failed
-    assert _content(tmp_path / "spread/a.zarr") == _content(tmp_path / "alone/a.zarr")
+    assert content(tmp_path / "spread/a.zarr") == content(tmp_path / "alone/a.zarr")
 
 
 @pytest.mark.slow

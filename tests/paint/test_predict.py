@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from painting import COLORS, model_of, picture, unet, whole_logits
+from painting import COLORS, content, model_of, picture, unet, whole_logits
 from PIL import Image
 
 from whatwhere.errors import DataError, ModelError, OutputError, PlanError
@@ -97,13 +97,13 @@ def test_no_image_is_ever_overwritten(tmp_path: Path, engine: Engine, overwrite:
     save(tmp_path / "in/a.png", image)
     tifffile.imwrite(tmp_path / "in/b.tif", image, photometric="rgb")
     zarr.create_array(str(tmp_path / "in/c.zarr"), shape=image.shape, chunks=(16, 16, 3), dtype="uint8")[...] = image
-    before = _content(tmp_path / "in")
+    before = content(tmp_path / "in")
     done = predict(engine, tmp_path / "in", tmp_path / "in", overwrite=overwrite)
     assert len(done.failed) == 3
     assert "would take the place of an image" in done.items[0].error
     inside = predict(engine, tmp_path / "in/c.zarr", tmp_path / "in/c.zarr/painted", overwrite=overwrite)
     assert "would take the place of an image" in inside.items[0].error
-    assert _content(tmp_path / "in") == before
+    assert content(tmp_path / "in") == before
 
 
 def test_linked_folders_are_painted_once_and_leftovers_not_at_all(tmp_path: Path, engine: Engine) -> None:
@@ -199,9 +199,9 @@ def test_a_painting_that_was_finished_right_before_a_kill_counts(
 def test_a_repainting_that_fails_leaves_the_old_painting_as_it_was(tmp_path: Path, engine: Engine) -> None:
     one, other = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(channels=1), channels=1), "float32")
     predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
-    before = {name: data for name, data in _content(tmp_path / "out").items() if not name.endswith(".jsonl")}
+    before = {name: data for name, data in content(tmp_path / "out").items() if not name.endswith(".jsonl")}
     assert predict(other, one, tmp_path / "out", overwrite=True).failed
-    assert {name: data for name, data in _content(tmp_path / "out").items() if name in before} == before
+    assert {name: data for name, data in content(tmp_path / "out").items() if name in before} == before
     again = predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
     assert [item.status for item in again.items] == ["skipped"]
     assert "is there already, from another model" in predict(other, one, tmp_path / "out").items[0].error
@@ -560,7 +560,7 @@ def test_a_killed_run_leaves_nothing_that_looks_done_and_goes_on_where_it_stoppe
     straight = predict(engine, source, tmp_path / "straight", tile=tile)
     assert not again.failed + straight.failed
     assert seen[0] > 2  # it did not begin with the first tile
-    assert _content(tmp_path / f"killed/a.{kind}") == _content(tmp_path / f"straight/a.{kind}")
+    assert content(tmp_path / f"killed/a.{kind}") == content(tmp_path / f"straight/a.{kind}")
     assert not (tmp_path / f"killed/a.{kind}.partial").exists()
 
 
@@ -587,7 +587,7 @@ def test_a_run_killed_while_it_writes_a_chunk_leaves_nothing_of_it_in_the_painti
     assert list((tmp_path / "killed/a.zarr.partial/labels.zarr/c/1").iterdir())  # a chunk that has not its name yet
     predict(engine, source, tmp_path / "killed", tile=320)
     predict(engine, source, tmp_path / "straight", tile=320)
-    assert _content(tmp_path / "killed/a.zarr") == _content(tmp_path / "straight/a.zarr")
+    assert content(tmp_path / "killed/a.zarr") == content(tmp_path / "straight/a.zarr")
 
 
 @pytest.mark.parametrize("moves", [0, 1])
@@ -599,7 +599,7 @@ def test_a_zarr_that_was_killed_while_its_files_came_to_their_places_goes_on(
     image = picture(300, 280)
     zarr.create_array(str(source), shape=image.shape, chunks=(128, 128, 3), dtype="uint8")[...] = image
     predict(engine, source, out, probabilities=True)
-    before, made = {name: _content(out / name) for name in ("a.zarr", "a.probabilities.zarr")}, []
+    before, made = {name: content(out / name) for name in ("a.zarr", "a.probabilities.zarr")}, []
 
     def killed(here: Path, there: Path) -> None:
         if len(made) == moves:
@@ -611,10 +611,10 @@ def test_a_zarr_that_was_killed_while_its_files_came_to_their_places_goes_on(
         patched.setattr("whatwhere.paint.outputs.move", killed)
         with pytest.raises(KeyboardInterrupt):
             predict(engine, source, out, probabilities=True, overwrite=True)
-    assert {name: _content(out / name) for name in before} == before
+    assert {name: content(out / name) for name in before} == before
     again = predict(engine, source, out, probabilities=True, overwrite=True)
     assert not again.failed, str(again)
-    assert {name: _content(out / name) for name in before} == before
+    assert {name: content(out / name) for name in before} == before
     assert not list(out.glob("*.partial"))
 
 
@@ -646,11 +646,6 @@ def test_a_folder_is_replaced_by_another_or_stays(tmp_path: Path, monkeypatch: p
     move(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old/chunk").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["old"]
-
-
-def _content(path: Path) -> dict[str, bytes]:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return {file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files}
 
 
 @pytest.mark.usefixtures("_windows")

@@ -16,7 +16,7 @@ from whatwhere.data.images import IMAGE_SUFFIXES, check_text
 from whatwhere.data.layouts import LAYOUT, no_pairs, remedy
 from whatwhere.data.mapping import read_classes
 from whatwhere.data.names import Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, look_at
 from whatwhere.records import Classes
 
 __all__ = [
@@ -120,6 +120,7 @@ def find(root: str | Path) -> Folder:
 
 def _find(root: Path) -> Folder:
     if not root.is_dir():
+        look_at(root)
         problem = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}", f"a folder with {LAYOUT}", "check the path")
     splits: dict[str, tuple[Sample, ...]] = {}

@@ -37,7 +37,7 @@ from whatwhere.data.tiffs import (
     upright,
 )
 from whatwhere.data.values import codes_of
-from whatwhere.errors import DataError
+from whatwhere.errors import DataError, look_at
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -330,6 +330,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        look_at(path)
         if path.is_symlink():
             given = f"{path} is a link to {path.readlink()}, which does not exist"
             raise DataError(given, "an image file", "mount what holds it, or remove the link") from error

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.data.findings import many
-from whatwhere.errors import OutputError, TrainingError, in_a_line
+from whatwhere.errors import OutputError, TrainingError, in_a_line, look_at
 from whatwhere.lock import alone
 from whatwhere.writing import left_behind, to_json, whole_file
 
@@ -75,6 +75,7 @@ class RunFolder:
             TrainingError: a run is there and is not to be resumed, or there is none to resume.
             OutputError: the place can't be written to.
         """
+        look_at(self.root)
         if resume:
             if not self.plan.is_file():
                 raise TrainingError(
