@@ -8,6 +8,8 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from whatwhere.network import load_model, save_model
 from whatwhere.paint import Engine, paint, predict
 from whatwhere.paint.cluster import Workers, _own_gpu
 from whatwhere.paint.sources import WHOLE
+from whatwhere.paint.stores import renamed
 from whatwhere.paint.tiles import Tile, Tiling
 
 distributed = pytest.importorskip("distributed")
@@ -41,6 +44,11 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[Any]:
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers:
         yield workers
+
+
+def _save(path: Path, image: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
 
 
 def test_a_killed_worker_loses_nothing(tmp_path: Path, model_file: Path, cluster: Any) -> None:
@@ -198,22 +206,115 @@ def test_where_a_tile_fails_no_worker_writes_any_more(
         Workers(one.scheduler_address, model_file, "") as workers,
     ):
         with pytest.raises(MemoryError, match="of this tile"):
-            list(workers._tiles((tmp_path, WHOLE, tmp_path, {}), Tiling((64, 64), (8, 8)), frozenset()))
+            list(workers._tiles((tmp_path, WHOLE, tmp_path, {}, ""), Tiling((64, 64), (8, 8)), frozenset()))
         begun, ended = ({path.stem for path in tmp_path.glob(f"*.{word}")} for word in ("begun", "ended"))
         assert begun - {"0"} == ended
         assert 0 < len(ended) < 63, "the others are not begun"
 
 
 def test_workers_paint_with_the_model_that_is_there_now(tmp_path: Path, cluster: Any) -> None:
+    """Other weights, and the same ones for images in other units."""
     image = picture(700, 600)
     zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
-    for seed in (0, 1):
-        file = save_model(model_of(unet(seed=seed)), tmp_path / "model.safetensors")
-        out = tmp_path / str(seed)
+    first, other = model_of(unet()), model_of(unet(seed=1))
+    scaled = replace(first, normalisation=replace(first.normalisation, std=(10.0, 20.0, 90.0)))
+    for number, model in enumerate((first, other, first, scaled)):
+        file = save_model(model, tmp_path / "model.safetensors")
+        out = tmp_path / str(number)
         done = predict(file, tmp_path / "a.zarr", out, cluster=cluster.scheduler_address, precision="float32", tile=320)
         assert not done.failed, str(done)
-        expected = paint(Engine(model_of(unet(seed=seed)), "float32"), image).labels
+        expected = paint(Engine(model, "float32"), image).labels
         np.testing.assert_array_equal(zarr.open_array(str(out / "a.zarr"), mode="r")[...], expected)
+
+
+def test_two_models_mix_nothing_up(tmp_path: Path, cluster: Any) -> None:
+    """At once on the same workers, into one folder: each painting is of whom the folder says it is."""
+    for index in range(12):
+        _save(tmp_path / f"in/{index:02}.png", picture(90, 70, seed=index))
+    models = [model_of(unet(seed=seed)) for seed in (0, 1)]
+    files = [save_model(model, tmp_path / f"{at}.safetensors") for at, model in enumerate(models)]
+    options: dict[str, Any] = {"precision": "float32", "cluster": cluster.scheduler_address}
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda file: predict(file, tmp_path / "in", tmp_path / "out", **options), files))
+    for mine, theirs in zip(both[0].items, both[1].items):
+        assert {mine.status, theirs.status} == {"done", "failed"}
+        assert "is there already, from another model" in mine.error + theirs.error
+        whose = models[mine.status == "failed"]
+        expected = paint(Engine(whose, "float32"), np.asarray(Image.open(mine.input))).labels
+        name = Path(mine.input).name
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / name)), expected)
+    again = predict(files[0], tmp_path / "in", tmp_path / "out", **options)
+    counts = [sum(item.status == status for item in again.items) for status in ("skipped", "failed")]
+    assert counts == [len(both[1].failed), len(both[0].failed)]
+
+
+@pytest.mark.parametrize("kind", ["png", "zarr"])
+def test_a_worker_writes_nothing_for_a_run_that_is_gone(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its client was killed while it computed, and another paints at that place by now."""
+    image, out = picture(300, 280), tmp_path / "out"
+    if kind == "png":
+        _save(tmp_path / "a.png", image)
+    else:
+        zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
+    honest = Engine.logits
+
+    def slow(self: Engine, batch: Tensor) -> Tensor:
+        renamed(out / f"a.{kind}.partial")
+        return honest(self, batch)
+
+    monkeypatch.setattr(Engine, "logits", slow)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as one:
+        done = predict(model_file, tmp_path / f"a.{kind}", out, cluster=one.scheduler_address, precision="float32")
+    assert "is painted into by another run by now" in done.failed[0].error
+    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == ["predictions.jsonl"]
+
+
+@pytest.mark.parametrize("hidden", ["a.png.partial", "a.png", "m.safetensors"])
+def test_what_a_worker_does_not_see_is_said(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    _save(tmp_path / "a.png", picture(30, 30))
+    monkeypatch.setattr("whatwhere.paint.cluster._SHOWN", 0.1)
+    monkeypatch.setattr("whatwhere.paint.cluster.is_there", lambda path: path.name != hidden and path.exists())
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as one,
+        pytest.raises(ClusterError, match=f"the worker on .* does not see .*{hidden}; .*the same files"),
+    ):
+        predict(model_file, tmp_path / "a.png", tmp_path / "out", cluster=one.scheduler_address)
+    assert not (tmp_path / "out/a.png").exists()
+    assert not (tmp_path / "out/a.png.partial").exists()
+
+
+@pytest.mark.parametrize("kind", ["png", "zarr"])
+def test_where_no_worker_is_left_it_is_said(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    image = picture(300, 280)
+    if kind == "png":
+        _save(tmp_path / "a.png", image)
+    else:
+        zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")[...] = image
+    for name, seconds in (("_ALONE", 0.5), ("_LOOK", 0.1)):
+        monkeypatch.setattr(f"whatwhere.paint.cluster.{name}", seconds)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as one:
+        send = Workers._submit
+
+        def last(self: Workers, *given: Any) -> Any:
+            """After the worker has left for good."""
+            one.sync(one.scheduler.retire_workers, close_workers=True)
+            while self.client.nthreads():
+                time.sleep(0.01)
+            return send(self, *given)
+
+        monkeypatch.setattr(Workers, "_submit", last)
+        with pytest.raises(ClusterError, match="no workers are left"):
+            predict(model_file, tmp_path / f"a.{kind}", tmp_path / "out", cluster=one.scheduler_address)
 
 
 def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(

@@ -618,6 +618,34 @@ def test_a_zarr_that_was_killed_while_its_files_came_to_their_places_goes_on(
     assert not list(out.glob("*.partial"))
 
 
+@pytest.mark.usefixtures("_windows")
+@pytest.mark.parametrize("before", ["eager", "onnx-int8"])
+def test_what_a_backend_began_that_computes_the_same_goes_on_without_asking_for_it(
+    tmp_path: Path, engine: Engine, before: str
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture(700, 600), photometric="rgb", tile=(64, 64))
+
+    def stop(_name: str, done: int, _all: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    asked = Engine(engine.model, "float32", backend="eager")
+    with pytest.raises(KeyboardInterrupt):
+        predict(asked, tmp_path / "a.tif", tmp_path / "out", tile=160, progress=stop)
+    journal = tmp_path / "out/a.tif.partial/journal"
+    journal.write_bytes(journal.read_bytes().replace(b'"backend": "eager"', f'"backend": "{before}"'.encode()))
+    seen: list[int] = []
+    done = predict(engine, tmp_path / "a.tif", tmp_path / "out", tile=160, progress=lambda *now: seen.append(now[1]))
+    if before == "eager":
+        assert not done.failed, str(done)
+        assert seen[0] > 1, "it goes on"
+        again = predict(asked, tmp_path / "a.tif", tmp_path / "other", tile=160)
+        assert not again.failed
+        assert content(tmp_path / "out/a.tif") == content(tmp_path / "other/a.tif")
+    else:
+        assert "differs in: backend (begun by onnx-int8)" in done.failed[0].error
+
+
 def test_a_folder_is_replaced_by_another_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

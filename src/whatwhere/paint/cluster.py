@@ -7,12 +7,14 @@ by another. Needs the extra ``cluster`` (dask.distributed); scheduler and worker
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty, Queue
 from types import TracebackType
 from typing import Any
 
@@ -30,17 +32,18 @@ from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
 from whatwhere.paint.paint import PaintReport, paint_source, report_of, with_room
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import Reading, Source, extra
-from whatwhere.paint.stores import JournaledSink, ZarrStore
+from whatwhere.paint.stores import JournaledSink, TakenError, ZarrStore, run_in
 from whatwhere.paint.tiles import Tile, Tiling
 from whatwhere.paint.work import Progress, finish, read_tile
+from whatwhere.writing import is_there
 
 __all__ = ["Workers"]
 
 Recipe = tuple[str, str, Precision, str]
-"""The model's file and the digest of what is in it, precision, and device."""
+"""The model's file and the identity of what is in it, precision, and device."""
 
-Place = tuple[Path, Reading, Path, dict[str, Any]]
-"""The image's file, whether what it lacks is filled, the output, and what makes two paintings the same."""
+Place = tuple[Path, Reading, Path, dict[str, Any], str]
+"""The image's file, whether what it lacks is filled, the output, what makes two paintings the same, and whose run."""
 
 _PATIENCE = 5
 """Seconds to wait for a scheduler, and then for its first worker."""
@@ -48,6 +51,13 @@ _PATIENCE = 5
 _LAST = 60.0
 _MOMENT = 0.05
 """Seconds to wait at most for tiles that nobody wants any more, and between looks at them."""
+
+_ALONE = 60.0
+_LOOK = 5.0
+"""Seconds to wait without any worker, as new ones may come; and for a tile, before it is asked if there are workers."""
+
+_SHOWN = 5.0
+"""Seconds in which a drive of a network shows what another machine has made."""
 
 
 _LOG = logging.getLogger("distributed.client")
@@ -64,7 +74,7 @@ class Workers:
     Args:
         address: ``"local:N"`` starts N processes of one thread each; else the address of a scheduler.
         model: a model file that all workers can read.
-        digest: of the model that is in it: workers outlive models, and are to paint with none but this.
+        identity: of the model that is in it: workers outlive models, and are to paint with none but this.
         precision, device: as for :class:`Engine`.
 
     Raises:
@@ -72,11 +82,12 @@ class Workers:
     """
 
     def __init__(
-        self, address: str, model: Path, digest: str, precision: Precision = "auto", device: str = "auto"
+        self, address: str, model: Path, identity: str, precision: Precision = "auto", device: str = "auto"
     ) -> None:
         self._distributed = extra("distributed", "cluster", f"painting on {address!r} needs Dask")
-        self._recipe: Recipe = (str(model.resolve()), digest, precision, device)
+        self._recipe: Recipe = (str(model.resolve()), identity, precision, device)
         self._local: Any = None
+        self._seen = time.monotonic()
         if address.startswith("local:"):
             count = address.removeprefix("local:")
             if not count.isdecimal() or int(count) < 1:
@@ -111,12 +122,36 @@ class Workers:
                 part.close()
         _LOG.removeFilter(_is_fatal)
 
+    @property
+    def ahead(self) -> int:
+        """How many small images to send before the first is waited for: as many as keep all threads at work."""
+        with self._told():
+            threads: dict[str, int] = self.client.nthreads()
+        return 2 + 2 * sum(threads.values())
+
     def submit(
-        self, path: Path, target: Names, options: Options, work: dict[str, Any], how: Reading
+        self, path: Path, target: Names, options: Options, work: dict[str, Any], how: Reading, run: str
     ) -> Callable[[], PaintReport]:
-        """Sends a small image to a worker; what is returned waits for it."""
-        future = self._submit(_paint_file, self._recipe, path.resolve(), _absolute(target), options, work, how)
-        return lambda: self._result(future)
+        """Sends a small image to a worker; what is returned waits for it. ``run`` names who holds its place."""
+        place = (path.resolve(), how, target.partial.resolve(), work, run)
+        finished: Queue[Any] = Queue()
+        self._submit(_paint_file, self._recipe, place, _absolute(target), options).add_done_callback(finished.put)
+        return lambda: self._result(self._next(finished))
+
+    def _next(self, finished: Queue[Any]) -> Any:
+        """The task that is finished next; an error where there are no workers, or no scheduler, any more."""
+        while True:
+            with suppress(Empty):
+                return finished.get(timeout=_LOOK)
+            with self._told():
+                if self.client.status == "running" and self.client.nthreads():
+                    self._seen = time.monotonic()
+            if time.monotonic() > self._seen + _ALONE:
+                raise ClusterError(
+                    f"no workers are left, for {_ALONE:.0f} s",
+                    "workers that stay alive",
+                    "start some and run again: finished tiles are kept",
+                )
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Once more where a drive or a connection failed for a moment."""
@@ -141,7 +176,7 @@ class Workers:
 
             def attempt(plan: Scheme) -> None:
                 done = sink.begin(plan, runs)
-                place = (path.resolve(), how, sink.folder.resolve(), work)
+                place = (path.resolve(), how, sink.folder.resolve(), work, sink.run)
                 with closing(self._tiles(place, plan.tiling, done)) as tiles:
                     for count, index in enumerate(tiles, len(done) + 1):
                         sink.note(index)
@@ -149,7 +184,7 @@ class Workers:
                             progress(count, len(plan.tiling))
 
             plan, notes = with_room(schemes, attempt)
-            count = len(self.client.scheduler_info()["workers"])
+            count = len(self.client.nthreads())
             return report_of(engine, plan, time.perf_counter() - start, [*notes, f"on {count} workers"])
 
         return paint
@@ -158,9 +193,12 @@ class Workers:
         """Numbers of tiles as workers finish them; when it is closed, no worker writes any more."""
         todo = [tile for tile in tiling if tile.index not in done]
         futures = [self._submit(_paint_tile, self._recipe, place, tiling, tile) for tile in todo]
+        finished: Queue[Any] = Queue()
+        for future in futures:
+            future.add_done_callback(finished.put)
         try:
-            for future in self._distributed.as_completed(futures, loop=self.client.loop):
-                yield self._result(future)
+            for _ in futures:
+                yield self._result(self._next(finished))
         finally:
             self._stop(futures)
 
@@ -178,11 +216,17 @@ class Workers:
         return {key for keys in (*following.values(), *begun.values()) for key in keys}
 
     def _result(self, future: Any) -> Any:
-        try:
+        with self._told():
             return future.result()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """In which whatever Dask or a lost connection raises becomes an error that says it in one line."""
+        try:
+            yield
         except WhatwhereError:
             raise
-        except Exception as error:  # whatever Dask or a lost connection raises
+        except Exception as error:
             if is_out_of_memory(error):
                 raise
             raise ClusterError(
@@ -201,26 +245,45 @@ def _absolute(target: Names) -> Names:
     return Names(target.labels.resolve(), target.overlay.resolve(), target.probabilities.resolve())
 
 
-def _paint_file(
-    recipe: Recipe,
-    path: Path,
-    target: Names,
-    options: Options,
-    work: dict[str, Any],
-    how: Reading,
-) -> PaintReport:
+def _shown(path: Path) -> Path:
+    """On a worker: a place that it sees as well, if perhaps a moment later than who made it."""
+    last = time.monotonic() + _SHOWN
+    while not is_there(path):
+        if time.monotonic() > last:
+            raise ClusterError(
+                f"the worker on {socket.gethostname()} does not see {path}",
+                "workers that see the same files at the same places",
+                "mount what holds it there, or leave that worker out",
+            )
+        time.sleep(_MOMENT)
+    return path
+
+
+def _check_wanted(folder: Path, run: str) -> None:
+    """On a worker: whether a place is still held for the run that it works for; a killed one's may be another's now."""
+    if run_in(_shown(folder)) != run:
+        raise TakenError(f"{folder} is painted into by another run by now", "the run that asked for it", "")
+
+
+def _paint_file(recipe: Recipe, place: Place, target: Names, options: Options) -> PaintReport:
     """On a worker: one small image from file to files."""
+    path, how, folder, work, run = place
+    _check_wanted(folder, run)
     engine = _bench(recipe).engine
-    source = open_image(path, how)
+    source = open_image(_shown(path), how)
     try:
-        return paint_to_files(engine, fitted(source, engine.model.normalisation.channels), target, options, work)
+        return paint_to_files(
+            engine, fitted(source, engine.model.normalisation.channels), target, options, work,
+            still=lambda: _check_wanted(folder, run),
+        )  # fmt: skip
     finally:
         source.close()
 
 
 def _paint_tile(recipe: Recipe, place: Place, tiling: Tiling, tile: Tile) -> int:
     """On a worker: one tile from the image's file to its chunks of the output. Returns the tile's number."""
-    path, how, folder, work = place
+    path, how, folder, work, run = place
+    _check_wanted(folder, run)
     probabilities = bool(work["probabilities"])
     bench = _bench(recipe)
     with bench.lock:
@@ -230,6 +293,7 @@ def _paint_tile(recipe: Recipe, place: Place, tiling: Tiling, tile: Tile) -> int
     inner: np.ndarray[Any, Any] | None = None if valid is None else valid[tile.inner]
     painted = finish(logits, tile.write, inner, probabilities, source.name)
     store = ZarrStore(tiling.size, bench.engine.model.classes, None, probabilities=probabilities)
+    _check_wanted(folder, run)
     store.open(folder)
     store.write(painted)
     return tile.index
@@ -251,11 +315,11 @@ class _Bench:
     """What a worker keeps between tasks: the prepared model and the last image it opened."""
 
     def __init__(self, recipe: Recipe, name: object, threads: int) -> None:
-        path, digest, precision, device = recipe
+        path, identity, precision, device = recipe
         device = _own_gpu(device, name)
         torch.set_num_threads(threads)
-        self.engine = _InTurns(load_model(path), precision, device)
-        if self.engine.digest != digest:
+        self.engine = _InTurns(load_model(_shown(Path(path))), precision, device)
+        if self.engine.identity != identity:
             raise ModelError(
                 f"a worker finds another model in {path}",
                 "the file that the painting was begun with",
@@ -269,7 +333,7 @@ class _Bench:
         if self._source is None or self._key != (path, how, work):
             if self._source is not None:
                 self._source.close()
-            opened = open_image(path, how)
+            opened = open_image(_shown(path), how)
             self._source = fitted(opened, self.engine.model.normalisation.channels)
             self._key = path, how, work
         return self._source

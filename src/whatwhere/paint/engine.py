@@ -268,6 +268,12 @@ class Engine:
         """Names the network: its weights and structure, and of one made elsewhere its code and plain attributes."""
         return digest_of(self.model.network)
 
+    @property
+    def identity(self) -> str:
+        """Names the model: its network, and what its input and its classes mean."""
+        facts = (self.digest, self.model.classes, self.model.normalisation)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
     def _key(self, tile: Tensor, precision: str) -> str:
         """All that a measured time and a comparison depend on."""
         facts = (

@@ -21,7 +21,7 @@ from whatwhere.paint.files import state_of, whole_path
 from whatwhere.paint.outputs import Names, Options
 from whatwhere.paint.placed import files_of_place
 from whatwhere.paint.sources import Source
-from whatwhere.paint.stores import TakenError, writing
+from whatwhere.paint.stores import TakenError, goes_on, writing
 from whatwhere.writing import is_there
 
 __all__ = ["Ledger", "Work", "without_paintings", "work_of"]
@@ -220,7 +220,7 @@ def _difference(there: Work, work: Work) -> str:
         before, now = there.get(key), work.get(key)
         if before == now:
             continue
-        if key == "backend" and now == "auto" and "int8" not in str(before):  # all others compute the same
+        if key == "backend" and goes_on(before, now):
             continue
         if key in ("precision", "backend", "level"):
             return f"with {key} {before}, and this one has {key} {now}"

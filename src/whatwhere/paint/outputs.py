@@ -125,18 +125,20 @@ def paint_to_files(
     progress: Progress | None = None,
     *,
     painter: Painter | None = None,
+    still: Callable[[], None] | None = None,
 ) -> PaintReport:
     """Paints one image to its files; the label file appears last, and only when all is done.
 
     Args:
         work: what makes two runs the same, for continuing an interrupted one.
         painter: who paints large images; None is this process.
+        still: called before a small image's files are written; raises where nobody wants them any more.
     """
     with writing(target.labels.parent):
         target.labels.parent.mkdir(parents=True, exist_ok=True)
     place, notes = _place_of(source)
     if is_small(source):
-        report = _paint_small(engine, source, target, options, place, progress)
+        report = _paint_small(engine, source, target, options, place, progress, still)
         return replace(report, notes=(*report.notes, *notes))
     classes, inner = engine.model.classes, _inside(source)
     store: Store = RawStore(source.size, classes.count if options.probabilities else 0)
@@ -159,14 +161,17 @@ def paint_to_files(
 
 
 def _paint_small(
-    engine: Engine, source: Source, target: Names, options: Options, place: Place, progress: Progress | None
-) -> PaintReport:
+    engine: Engine, source: Source, target: Names, options: Options, place: Place, progress: Progress | None,
+    still: Callable[[], None] | None,
+) -> PaintReport:  # fmt: skip
     classes = engine.model.classes
     sink = ArraySink(source.size, classes.count if options.probabilities else None, as_shares, np.uint8)
     report = paint_source(
         engine, source, sink, probabilities=options.probabilities, tile=options.tile, batch=options.batch,
         progress=progress,
     )  # fmt: skip
+    if still:
+        still()
     if sink.probabilities is not None:
         shares = sink.probabilities
         lay(place, target.probabilities)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -24,7 +23,7 @@ from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, lay_over, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
-from whatwhere.paint.stores import TakenError, discard, in_turn
+from whatwhere.paint.stores import TakenError, discard, in_turn, renamed
 from whatwhere.plain_torch import plain_torch
 from whatwhere.writing import is_abandoned, left_behind, shortened
 
@@ -151,12 +150,16 @@ def predict(
     )
     known = _known(engine, level, engine.asked if cluster is None else backend)
     images = frozenset(Path(os.path.realpath(path)) for path, _ in found)  # resolve() fails on links in a circle
-    with nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
-        job = _Job(engine, known, options, ledger, images, how, progress, workers)
-        # with workers, small images are all on their way before the first is waited for
-        waiting = [job.start(path, out_dir / stem) for path, stem in found]
-        items = tuple(wait() for wait in waiting)
-        return Predictions(items, engine.notes)
+    with ExitStack() as held, nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
+        job = _Job(engine, known, options, ledger, images, how, progress, workers, held)
+        items: list[Prediction] = []
+        waiting = deque[Callable[[], Prediction]]()
+        for path, stem in found:
+            while len(waiting) >= (1 if workers is None else workers.ahead):
+                items.append(waiting.popleft()())
+            waiting.append(job.start(path, out_dir / stem))
+        items += [end() for end in waiting]
+        return Predictions(tuple(items), engine.notes)
 
 
 def find_inputs(inputs: Path | str | Sequence[Path | str], ledger: Ledger | None = None) -> list[tuple[Path, Path]]:
@@ -231,6 +234,8 @@ class _Job:
     how: Reading
     progress: Progress | None
     workers: Workers | None
+    held: ExitStack
+    """Places of small images that workers paint, where the call ends before they do."""
     places: dict[Path, str] = field(default_factory=dict)
     """Where files go, and of which image each is."""
     left: dict[Path, list[Path]] = field(default_factory=dict)
@@ -240,21 +245,37 @@ class _Job:
         """Begins an image, if others can do it meanwhile; what is returned ends it."""
         if self.workers is None:
             return lambda: self._guarded(path, lambda: self._paint(path, stem))
+        place = self.held.enter_context(ExitStack())
         try:
             source, target, work = self._look(path, stem)
             source.close()
-            if is_small(source) and self.ledger.lacks(target, self.options, work) - {"overlay"}:
-                self.ledger.begin(target, self.options, work)
-                coming = self.workers.submit(path, target, self.options, work, self.how)
-                return lambda: self._guarded(path, lambda: self._painted(path, target, coming))
+            if is_small(source) and self._lacks_labels(target, work):
+                self._hold(target, place)
+                if self._lacks_labels(target, work):
+                    self.ledger.begin(target, self.options, work)
+                    run = renamed(target.partial)
+                    coming = self.workers.submit(path, target, self.options, work, self.how, run)
+                    return lambda: self._guarded(path, lambda: self._painted(path, target, coming), place)
         except _OF_ONE_IMAGE as error:
+            place.close()
             failed = Prediction(str(path), None, "failed", str(error))
             return lambda: failed
+        place.close()
         return lambda: self._guarded(path, lambda: self._paint(path, stem))
 
-    def _guarded(self, path: Path, end: Callable[[], Prediction]) -> Prediction:
+    def _lacks_labels(self, target: Names, work: Work) -> bool:
+        """Or what only the network can make: all but an overlay."""
+        return bool(self.ledger.lacks(target, self.options, work) - {"overlay"})
+
+    def _hold(self, target: Names, place: ExitStack) -> None:
+        """Keeps a small image's place; another process may have painted it meanwhile, with another model perhaps."""
+        place.enter_context(in_turn(target.partial, shared=target.partial.parent == self.ledger.folder))
+        self.ledger.renew()
+
+    def _guarded(self, path: Path, end: Callable[[], Prediction], place: ExitStack | None = None) -> Prediction:
         try:
-            return end()
+            with place or nullcontext():
+                return end()
         except _OF_ONE_IMAGE as error:
             return Prediction(str(path), None, "failed", str(error))
 
@@ -295,8 +316,8 @@ class _Job:
         source, target, work = self._look(path, stem)
         try:
             if self.ledger.lacks(target, self.options, work) and is_small(source):
-                with in_turn(target.partial, shared=target.partial.parent == self.ledger.folder):
-                    self.ledger.renew()  # another process may have painted it meanwhile, with another model perhaps
+                with ExitStack() as place:
+                    self._hold(target, place)
                     return self._made(path, source, target, work)
             return self._made(path, source, target, work)
         finally:
@@ -362,7 +383,7 @@ def _workers(cluster: str, model: object, engine: Engine, device: str) -> Worker
         )
     if not isinstance(model, str | Path):
         raise ModelError("a model in memory", "a model file that all workers can read", "save it and give its path")
-    return Workers(cluster, Path(model), engine.digest, cast("Precision", engine.job.precision), device)
+    return Workers(cluster, Path(model), engine.identity, cast("Precision", engine.job.precision), device)
 
 
 _OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, PlaceError)
@@ -371,9 +392,7 @@ _OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, PlaceError)
 
 def _known(engine: Engine, level: int, asked: str) -> Work:
     """What makes paintings of one image different: weights and what they mean (as one hash), precision ..."""
-    facts = (engine.digest, engine.model.classes, engine.model.normalisation)
-    model = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    return {"model": model, "precision": engine.job.precision, "backend": asked, "level": level}
+    return {"model": engine.identity, "precision": engine.job.precision, "backend": asked, "level": level}
 
 
 def _reporter(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

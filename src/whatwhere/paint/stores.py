@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,11 @@ __all__ = [
     "as_shares",
     "claimed",
     "discard",
+    "goes_on",
     "in_turn",
     "move",
+    "renamed",
+    "run_in",
     "writing",
 ]
 
@@ -50,6 +54,9 @@ _LOCK = "lock"
 """A file of the partial folder; who paints there holds it."""
 
 _JOURNAL = "journal"
+
+_RUN = "run"
+"""A file of the partial folder that names who paints there now: workers may be at work for somebody who is gone."""
 
 
 class TakenError(PlaceError):
@@ -115,6 +122,22 @@ def in_turn(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
+def renamed(folder: Path) -> str:
+    """A new name for who paints into a partial folder from now on; what bears another one writes there no more."""
+    name = uuid4().hex
+    with writing(folder):
+        (folder / _RUN).write_text(name)
+    return name
+
+
+def run_in(folder: Path) -> str | None:
+    """By what name a partial folder is painted into; None where there is no such folder."""
+    try:
+        return (folder / _RUN).read_text()
+    except FileNotFoundError:
+        return None
+
+
 def discard(folder: Path) -> None:
     """Removes what a run has left that was killed when all was done, unless another process paints there."""
     if is_there(folder) and folder.is_dir():
@@ -161,6 +184,9 @@ class JournaledSink:
         asked: the tile that is asked for, if any.
         overwrite: what an interrupted run of other work, in other tiles or another kind of store, has left there goes;
             else it is a `TakenError`.
+
+    Attributes:
+        run: by what name the folder is painted into since `begin`.
     """
 
     def __init__(
@@ -177,6 +203,7 @@ class JournaledSink:
         self._asked = (asked, asked) if isinstance(asked, int) else asked
         self._goes_on: bool | None = None
         self._journal: Journal | None = None
+        self.run = ""
 
     @property
     def tile(self) -> Size | None:
@@ -193,7 +220,14 @@ class JournaledSink:
     def _earlier(self) -> dict[str, Any]:
         """What an earlier run of this work noted; {} if there was none."""
         found = Journal.work(self._path)
-        return found if _bare(found) == self._work else {}
+        return found if self._is_ours(found) else {}
+
+    def _is_ours(self, there: dict[str, Any]) -> bool:
+        """Whether it is this work, by whatever backend that computes the same if none is asked for."""
+        return all(
+            there.get(key) == self._work.get(key) or (key == "backend" and goes_on(there.get(key), self._work.get(key)))
+            for key in _bare(there).keys() | self._work.keys()
+        )
 
     def _refuse_others(self, there: dict[str, Any]) -> None:
         """Hours of another model's work are not thrown away for a slip in a command."""
@@ -201,8 +235,9 @@ class JournaledSink:
         if not Path(image).exists() or (image == self._work.get("image") and changed):
             return  # of an image that is not there any more
         other = sorted(key for key in there.keys() | self._work.keys() if there.get(key) != self._work.get(key))
+        by = f" (begun by {there.get('backend')})" if other == ["backend"] else ""
         raise TakenError(
-            f"{self.folder} holds an interrupted painting that differs in: {', '.join(other)}",
+            f"{self.folder} holds an interrupted painting that differs in: {', '.join(other)}{by}",
             "the same command, which goes on with it",
             "choose another folder with -o, or use --overwrite",
         )
@@ -255,26 +290,28 @@ class JournaledSink:
         self.close()
         tiles: dict[str, Any] = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
         there, finished, _ = read_journal(self._path)
-        earlier = there if _bare(there) == self._work else {}
+        earlier = there if self._is_ours(there) else {}
         held = bool(finished) if self._goes_on is None else self._goes_on
         if held and not self._overwrite and earlier:
             self._refuse_other_tiles(earlier, tiles)
         elif held and not self._overwrite:
             self._refuse_others(_bare(there))
         asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
-        work = {**self._work, **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
+        backend = {key: earlier[key] for key in ("backend",) if key in earlier}
+        work = {**self._work, **backend, **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
         with writing(self.folder):
             if not (journal.fits and self._opened()):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 for entry in self.folder.iterdir():
-                    if entry.name == _LOCK:
+                    if entry.name in (_LOCK, _RUN):
                         continue
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
                 self.store.create(self.folder)
                 sync_folder(self.folder.parent)
                 journal = Journal(self._path, work)
             self._journal = journal.__enter__()
+        self.run = renamed(self.folder)
         self._goes_on = bool(journal.done)
         return journal.done
 
@@ -304,6 +341,11 @@ class JournaledSink:
             self._journal.__exit__()
             self.store.close()
             self._journal = None
+
+
+def goes_on(before: object, now: object) -> bool:
+    """Whether what one backend has painted counts where another is asked for: all but int8 compute the same."""
+    return before == now or (now == "auto" and "int8" not in str(before))
 
 
 def _bare(work: dict[str, Any]) -> dict[str, Any]:
