@@ -83,7 +83,7 @@ class Segmenter:
             skips, encoder, device: as for :func:`whatwhere.plan`.
             module: a network of MONAI, segmentation_models.pytorch or your own to be trained instead of whatwhere's,
                 ``(N, C, H, W) -> (N, classes, H, W)``. It begins with the weights that it has, and in the end has those
-                of the model.
+                of the model, in eval mode and on a CPU perhaps channels last.
             out: the run folder; a temporary one if None.
             view: is told what happens; nothing is printed by default.
             network: changes to the plan's network, such as ``width=16``.

@@ -20,6 +20,7 @@ from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.explain.levels import gather
 from whatwhere.explain.pixel import evidence_for, integrated_gradients, part_seen
 from whatwhere.network import UNet
+from whatwhere.network.copied import measurable
 from whatwhere.records import Classes
 
 Pair = tuple[int, int]
@@ -200,3 +201,21 @@ def test_what_halves_rows_and_then_columns_is_coarse_by_the_larger() -> None:
         "encoder.0": (1, 1), "encoder.1": (2, 2),
     }  # fmt: skip
     assert (layers[3].name, layers[3].level, layers[3].cell) == ("bottleneck", 2, (4, 4))
+
+
+# ---- wrapped in other ways
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_can_not_be_taken_apart(discs: Path) -> None:
+    scripted = Segmenter.from_module(torch.jit.trace(strict((2, 2)), noise(32, 32)), 2, ([127.0] * 3, [60.0] * 3))
+    with pytest.raises(ModelError, match="Strict is TorchScript, which can be painted with but not taken apart"):
+        scripted.explain(discs, images=2)
+
+
+def test_a_compiled_one_is_measured_as_what_it_was_compiled_of() -> None:
+    network = strict((2, 2))
+    measured = measurable(torch.compile(network), "cpu")
+    assert type(measured) is Strict
+    assert measured is not network
+    torch.testing.assert_close(measured(noise(32, 32)), network(noise(32, 32)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from copy import deepcopy
+from functools import cache, lru_cache, partial
+from typing import Any
 
 import pytest
 import torch
@@ -93,3 +95,37 @@ def test_functions_keep_their_caches() -> None:
     field(ByFunction(), (1, 24, 32))
     assert ramp is given
     assert ramp.cache_info().currsize == 1
+
+
+FOUND: dict[str, Tensor] = {}
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
+
+    def keep(self, _module: nn.Module, _given: object, made: Tensor) -> None:
+        self.found.append(made)
+
+
+@pytest.mark.parametrize("kind", ["closure", "global", "bound", "attribute", "partial"])
+def test_what_hooks_collect_is_put_back(kind: str) -> None:
+    """Of the network that is followed, and of the one that it is a copy of."""
+    net, mine, kept = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 1)), dict[str, Tensor](), _Kept()
+    net.found = {}  # type: ignore[assignment]
+
+    def into(found: dict[str, Tensor], _module: nn.Module, _given: object, made: Tensor) -> None:
+        found["made"] = made
+
+    hooks: dict[str, Any] = {
+        "closure": lambda _module, _given, made: mine.update(made=made),
+        "global": lambda _module, _given, made: FOUND.update(made=made),
+        "bound": kept.keep,
+        "attribute": lambda _module, _given, made: net.found.update(made=made),  # type: ignore[operator, union-attr]
+        "partial": partial(into, mine),
+    }
+    net[0].register_forward_hook(hooks[kind])
+    places: dict[str, Any] = {"global": FOUND, "bound": kept.found, "attribute": net.found}
+    for followed in (net, deepcopy(net)):
+        field(followed, (1, 24, 32))
+        assert not places.get(kind, mine)

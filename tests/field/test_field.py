@@ -535,3 +535,19 @@ def test_layers_and_pixels_that_are_none_are_told(tmp_path: Path) -> None:
             found.influenced("output", pixel)
     found.draw(tmp_path / "a.png", layers="output", pixel=(0, 15))
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_network_that_goes_over_its_image_in_a_loop_is_not_followed_for_ever() -> None:
+    class Looping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(4)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = [torch.cat([self.layers(x) for x in row.split(16, 3)], 3) for row in x.split(16, 2)]
+            return torch.cat(rows, 2)
+
+    found = field(Looping(), (1, 32, 32))
+    assert not found.tileable
+    assert "goes over larger images in a loop" in found.explain()
+    assert found.receptive_field("output", (3, 4)) == ((0, 8), (0, 9))

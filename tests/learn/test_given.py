@@ -146,6 +146,7 @@ def test_arrays_train_it_in_place(tmp_path: Path) -> None:
     model = Segmenter.fit(images, masks, epochs=2, device="cpu", module=network, out=tmp_path / "run")
     assert not torch.equal(network.head.weight, before)
     assert not network.training
+    assert all(parameter.grad is None for parameter in network.parameters())
     empty = Given()
     again = Segmenter.load(tmp_path / "run", module=empty)
     assert not torch.equal(empty.head.weight, network.head.weight), "a copy of it got them: it may be used again"
@@ -251,6 +252,13 @@ def test_a_network_that_gives_something_else(network: Given, words: str, discs: 
 def test_what_can_t_learn(network: Any, words: str, discs: Path) -> None:
     with pytest.raises(PlanError, match=words):
         verbs.plan(discs, module=network)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_not_trained(discs: Path) -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 2, 1)))
+    with pytest.raises(PlanError, match=r"Sequential is TorchScript; expected a module of Python's"):
+        verbs.plan(discs, epochs=1, module=scripted)
 
 
 class _Dropping(Given):

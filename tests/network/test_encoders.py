@@ -275,6 +275,7 @@ class TestTimm:
         assert network.channels == (4, 8, 16, 32)
         assert [features[f"encoder.{k}"].shape[1] for k in range(3)] == [4, 8, 16]
         assert features["bottleneck"].shape[-1] == 8
+        assert set(network.feature_names) <= set(field(network, (3, 64, 64)).layers)
         assert len(pretrained_parameters(network)) == 6
         assert prove(model_of(network, classes=2), picture(120, 150)).passed
 
@@ -352,7 +353,7 @@ class _Body(nn.Module):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         found = []
         for stage in self.stages:
-            x = stage(x)
+            x = nn.functional.relu(stage(x), inplace=True)
             if self.squeeze is not None:
                 x = x * torch.sigmoid(self.squeeze(x))
             found.append(x)

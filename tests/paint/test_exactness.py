@@ -857,3 +857,59 @@ class _Gives(nn.Module):
 def test_what_is_wrong_with_a_network_is_told(network: nn.Module, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         Engine(model_of(network))
+
+
+class _Argmax(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax(1, keepdim=True)
+
+
+class _Atrous(nn.Module):
+    """Takes multiples of 4, has a period of 16 by its strides, and sees all of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep = nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 4, 3, 4, 1)
+        self.head = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1] % 4 or x.shape[-2] % 4:
+            raise RuntimeError("multiples of 4")
+        fine = self.first(x)
+        deep = nn.functional.interpolate(self.deep(fine), size=fine.shape[-2:])
+        fine = fine + deep + fine.mean((2, 3), keepdim=True)
+        return nn.functional.interpolate(self.head(fine), size=x.shape[-2:])
+
+
+def test_what_sees_all_of_an_image_is_padded_no_more_than_it_asks_for() -> None:
+    torch.manual_seed(0)
+    engine, image = Engine(model_of(_Atrous()), "float32"), picture(75, 93)
+    found = paint(engine, image)
+    padded = nn.functional.pad(engine.model.normalise(image), (0, 3, 0, 1))
+    truth = engine.model.network(padded[None])[0, :, :75, :93].argmax(0).numpy()
+    assert engine.geometry.period == (16, 16)
+    np.testing.assert_array_equal(found.labels, truth)
+    assert found.report.notes == ("padded with zeros to 76x96, in which the network takes it",)
+    assert paint(engine, picture(80, 96)).report.notes == ()
+
+
+def test_a_network_that_draws_random_numbers_is_told() -> None:
+    class Forgetful(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(super().forward(x), 0.5)
+
+    report = paint(model_of(Forgetful(nn.Conv2d(3, 3, 1))), picture(40, 40), precision="float32").report
+    assert not report.exact
+    assert "it draws random numbers, or counts" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 3, 1), _Argmax()), "Sequential gives numbers of torch.int64, .*expected logits"),
+        (nn.Conv2d(3, 3, 1, dtype=torch.complex64), "Conv2d has complex weights; expected real ones"),
+    ],
+)
+def test_what_is_no_logit_is_said(network: nn.Module, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        paint(model_of(network), picture(40, 40))

@@ -40,7 +40,7 @@ from whatwhere.explain.skips import Worths, measure_skips
 from whatwhere.explain.study import Study, look
 from whatwhere.judge.bootstrap import bound_by
 from whatwhere.network import Model, UNet, measuring_machine, prepare_torch
-from whatwhere.network.copied import copied
+from whatwhere.network.copied import measurable
 from whatwhere.records import VOID
 
 __all__ = ["Bench", "Progress", "levels_of", "pictures_of", "prepare", "sights_of", "skips_of", "study_of"]
@@ -94,7 +94,7 @@ def prepare(model: Model, data: ImageSet, images: int, seed: int, pixel: Pixel |
     machine = measuring_machine()
     prepare_torch()
     cases, asked, notes = choose_cases(model, data, images, seed=seed, device=machine.device, pixel=pixel)
-    network = copied(model.network).to(machine.device).float().eval().requires_grad_(False)
+    network = measurable(model.network, machine.device)
     anatomy = anatomy_of(network, cases[0])
     fast = torch.autocast(machine.device, machine.dtype, enabled=machine.dtype != torch.float32)
     with fast:

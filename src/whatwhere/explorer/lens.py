@@ -32,7 +32,7 @@ from whatwhere.explorer.shown import Shown
 from whatwhere.explorer.stepwise import Stepwise
 from whatwhere.field import Field
 from whatwhere.network import Model, measuring_machine, prepare_torch
-from whatwhere.network.copied import copied
+from whatwhere.network.copied import measurable
 from whatwhere.records import VOID, Box
 
 __all__ = ["Lens"]
@@ -71,7 +71,7 @@ class Lens:
         prepare_torch()
         self.id, self.name, self.model = key, name, model
         self.device, self.dtype = machine.device, machine.dtype
-        self.network = copied(model.network).to(machine.device).float().eval().requires_grad_(False)
+        self.network = measurable(model.network, machine.device)
         self._images, self._gate = images, gate
         self.anatomy = self._taken_apart()
         self._followed: set[tuple[int, int]] = set()

@@ -77,7 +77,7 @@ def field(
         canvases, rounding, turned, refusal = known.canvases, known.rounding, known.turned, ""
     elif inputs is None or len(inputs) == 1:
         try:
-            canvases, refusal = _canvases(module, shape), ""
+            canvases, refusal = _canvases(module, shape, _CALLS * len(graph.steps) + _CALLS), ""
             rounding, turned = _rounding(module, shape, canvases)
         except FieldError as error:
             refusal = f"takes images of this one size only ({error.given})"
@@ -128,16 +128,21 @@ def _suffice(canvases: tuple[Canvas, Canvas], shape: tuple[int, ...]) -> bool:
     return all(pixels >= _TIMES[0] * size for pixels, size in zip(canvases[0].size, shape[2:], strict=True))
 
 
-def _canvases(module: nn.Module, shape: tuple[int, ...]) -> tuple[Canvas, Canvas]:
+_CALLS = 64
+"""Calls of torch for each step on the image itself that a module may make on a canvas."""
+
+
+def _canvases(module: nn.Module, shape: tuple[int, ...], calls: int) -> tuple[Canvas, Canvas]:
     """The module on two images much larger than itself, whose sizes are multiples of its period.
 
-    A period is found for sure only where they are: if not, it is a guess, and better on longer canvases.
+    A period is found for sure only where they are: if not, it is a guess, and better on longer canvases. What calls
+    torch more than ``calls`` times there goes over the image in a loop, which is a `FieldError`.
     """
 
     def export(multiples: tuple[int, ...]) -> tuple[Canvas, Canvas]:
         base = tuple(size * multiple for size, multiple in zip(shape[2:], multiples))
         sizes = (base, tuple(size * factor for size, factor in zip(base, GROWTH)))
-        one, two = (Canvas(size, _export(module, (*shape[:2], *size), None)) for size in sizes)
+        one, two = (Canvas(size, _export(module, (*shape[:2], *size), None, calls)) for size in sizes)
         return one, two
 
     least, most = _TIMES
@@ -240,7 +245,7 @@ def _grows_evenly(canvases: tuple[Canvas, Canvas], graph: Graph, by: tuple[int, 
     return True
 
 
-def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | None) -> Graph:
+def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | None, most: int | None = None) -> Graph:
     if inputs is not None:
         places = [k for k, item in enumerate(inputs) if isinstance(item, Tensor) and tuple(item.shape) == shape]
         if not places:
@@ -253,7 +258,7 @@ def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | N
             image = torch.empty(shape, dtype=sample.dtype, device=sample.device)
         except RuntimeError as error:  # more bytes than 64 bits count
             raise FieldError(f"an image of shape {shape}", "one whose bytes can be counted", "") from error
-    return export_graph(module, (image,), 0, has_rule)
+    return export_graph(module, (image,), 0, has_rule, most)
 
 
 def _kind(given: Any) -> str:

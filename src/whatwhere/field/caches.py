@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from types import FunctionType, ModuleType, SimpleNamespace
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ _MEMOISED = type(lru_cache(lambda: None))
 _FOREIGN = {"torch", "numpy", "builtins", "whatwhere", *sys.stdlib_module_names} - {"__main__"}
 """Packages that keep nothing of a network's."""
 _OF_TORCH = frozenset(vars(nn.Module()))
+_HOOKS = "_forward_hooks", "_forward_pre_hooks"
 _MANY = 2**12
 """Entries of what is no cache, but a list of files, perhaps."""
 
@@ -28,8 +29,8 @@ _MANY = 2**12
 def put_back(module: nn.Module) -> Iterator[None]:
     """Within, functools' caches that the module's code names are empty ones; after, all is remembered as before.
 
-    That is: these caches; the lists, dictionaries and plain objects that attributes of the module lead to; and the
-    dictionaries beside its classes.
+    That is: these caches; the lists, dictionaries and plain objects that attributes and hooks of the module lead to;
+    and the dictionaries beside its classes.
     """
     kinds = {base for part in module.modules() for base in type(part).__mro__ if _own(base)}
     sources = {sys.modules[kind.__module__] for kind in kinds if kind.__module__ in sys.modules}
@@ -102,6 +103,29 @@ def _held(module: nn.Module) -> Iterator[Any]:
         seen.add(id(one))
         yield one
         todo += one if isinstance(one, list) else [value for key, value in one.items() if key not in _OF_TORCH]
+        if isinstance(one, dict):
+            hooks = [hook for name in _HOOKS if isinstance(found := one.get(name), dict) for hook in found.values()]
+            todo += [kept for hook in hooks for kept in _of(hook)]
+
+
+def _of(hook: Any) -> Iterator[Any]:
+    """What a hook keeps its findings in: what it closes over, is bound to or names, or was given beforehand."""
+    while isinstance(hook, partial):
+        yield from (*hook.args, *hook.keywords.values())
+        hook = hook.func
+    if isinstance(hook, MethodType):
+        yield hook.__self__
+        hook = hook.__func__
+    elif not isinstance(hook, FunctionType):
+        yield hook
+    held = []
+    for cell in getattr(hook, "__closure__", None) or ():
+        with suppress(ValueError):  # one that is empty
+            held.append(cell.cell_contents)
+    if isinstance(hook, FunctionType):
+        held += [hook.__globals__[name] for name in hook.__code__.co_names if name in hook.__globals__]
+    for one in held:
+        yield from (vars(part) for part in one.modules()) if isinstance(one, nn.Module) else (one,)
 
 
 def _attributes(one: Any) -> dict[str, Any] | None:

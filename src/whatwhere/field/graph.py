@@ -126,35 +126,42 @@ def numbers(arguments: Any) -> Iterator[int | float | str]:
         yield arguments
 
 
-def export_graph(module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool]) -> Graph:
+def export_graph(
+    module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool], most: int | None = None
+) -> Graph:
     """Export `module` in eval mode (its training flags are put back) and read the graph.
 
     Args:
         inputs: the arguments of `forward`; their values are never looked at.
         image: which of `inputs` is the image.
         known: whether an operator's name has a rule; composite operators without one are taken apart first.
+        most: calls of torch that the module may make.
 
     Raises:
-        FieldError: the module cannot be exported: control flow on values, or a shape it does not take.
+        FieldError: the module cannot be exported: control flow on values, a shape it does not take, too many calls.
     """
     with _EXPORTS:
-        return _exported(module, inputs, image, known)
+        return _exported(module, inputs, image, known, most)
 
 
 _EXPORTS = RLock()
 """Held while torch.export follows a module: it keeps modes for all threads, as modules their flags."""
-_TELLS = logging.getLogger("torch._subclasses.fake_tensor")
-"""Where torch prints a traceback of what is told as an error."""
+_TELLS = [logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes")]
+"""Where torch prints tracebacks and graphs of what is told as an error."""
 
 
-def _exported(module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool]) -> Graph:
+def _exported(
+    module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool], most: int | None
+) -> Graph:
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
-    quiet, _TELLS.disabled = _TELLS.disabled, True
+    quiet = [log.disabled for log in _TELLS]
+    for log in _TELLS:
+        log.disabled = True
     try:
         with warnings.catch_warnings(), torch.no_grad(), put_back(module):
             warnings.simplefilter("ignore")  # of torch.export's own insides
-            vars(module)["forward"] = forward_in_sight(module)
+            vars(module)["forward"] = forward_in_sight(module, most)
             program = torch.export.export(module, tuple(inputs), strict=False)
             handed_on = _name_operators(program)
             if _must_take_apart(program, known):
@@ -168,7 +175,8 @@ def _exported(module: nn.Module, inputs: Sequence[Any], image: int, known: Calla
     except Exception as error:  # torch.export wraps nothing: whatever the module raises comes out
         raise _export_error(module, inputs[image], error) from error
     finally:
-        _TELLS.disabled = quiet
+        for log, was in zip(_TELLS, quiet):
+            log.disabled = was
         for part, flag in flags:
             part.training = flag
 

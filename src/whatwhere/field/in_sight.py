@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from whatwhere.errors import FieldError
+
 __all__ = ["forward_in_sight"]
 
 _DATA = vars(torch._C.TensorBase)["data"]
@@ -18,10 +20,18 @@ _DATA = vars(torch._C.TensorBase)["data"]
 class _InSight(TorchFunctionMode):
     """Keeps torch.export from losing sight of a tensor whose `.data` is taken or set, and from modes of autograd.
 
-    It takes the one for a constant; a graph within which gradients are asked for it can't take apart.
+    It takes the one for a constant; a graph within which gradients are asked for it can't take apart. More calls of
+    torch than ``most`` are a `FieldError`.
     """
 
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        self._most, self._calls = most, 0
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._calls += 1
+        if self._most is not None and self._calls > self._most:
+            raise FieldError("goes over larger images in a loop, by ever more operators", "", "")
         if func is torch._C._set_grad_enabled:
             return None
         if func == _DATA.__get__:
@@ -33,13 +43,16 @@ class _InSight(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def forward_in_sight(module: nn.Module) -> Callable[..., Any]:
-    """A module's forward, within which `.data` is no constant and gradients are not asked for."""
+def forward_in_sight(module: nn.Module, most: int | None) -> Callable[..., Any]:
+    """A module's forward, within which `.data` is no constant and gradients are not asked for.
+
+    A `FieldError` where it calls torch more often than ``most``: to follow a loop over tiles would take hours.
+    """
     forward = module.forward
 
     @wraps(forward)
     def followed(*args: Any, **kwargs: Any) -> Any:
-        with _InSight():  # within torch.export's own modes, or else they come first
+        with _InSight(most):  # within torch.export's own modes, or else they come first
             return forward(*args, **kwargs)
 
     return followed

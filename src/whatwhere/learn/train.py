@@ -110,7 +110,10 @@ def train(
         told = with_board(view or SilentView(), folder.board) if world.leads else SilentView()
         try:
             trainer = _Trainer(plan, module, sets, folder, told, world, _Clock(began), checkpoint_seconds)
-            return trainer.run(resume)
+            try:
+                return trainer.run(resume)
+            finally:  # a network that was given is its caller's, with room for no more than it has
+                trainer.state.optimizer.zero_grad(set_to_none=True)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

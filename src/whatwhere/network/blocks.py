@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "ConvNormReLU", "Up", "UpKind", "block"]
+__all__ = ["Block", "ConvNormReLU", "Level", "Up", "UpKind", "block"]
 
 Block = Literal["plain", "residual"]
 UpKind = Literal["transpose", "bilinear"]
@@ -26,6 +26,16 @@ class ConvNormReLU(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+
+class Level(nn.Module):
+    """Hands on what an encoder of another make has made of a level, so that the level is a module here too.
+
+    As a copy, which graphs show: of a view nothing is left in them where that encoder writes in place.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.clone()
 
 
 class _Residual(nn.Module):

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from whatwhere.errors import ModelError, in_a_line
 
-__all__ = ["copied"]
+__all__ = ["copied", "measurable"]
 
 
 def copied(network: nn.Module) -> nn.Module:
@@ -35,3 +35,22 @@ def copied(network: nn.Module) -> nn.Module:
             "a module that copy.deepcopy takes",
             "make it anew without running it, and load its weights",
         ) from error
+
+
+def measurable(network: nn.Module, device: str) -> nn.Module:
+    """A copy to be taken apart and measured: float32, in eval mode, with weights that don't learn; not a compiled one.
+
+    Raises:
+        ModelError: it can't be copied, or is TorchScript, whose parts no Python code can look into.
+
+    >>> measurable(nn.Dropout().half(), "cpu").training
+    False
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{network.original_name} is TorchScript, which can be painted with but not taken apart",
+            "a module of Python's",
+            "give the one that it was made from",
+        )
+    plain = copied(getattr(network, "_orig_mod", network))
+    return plain.to(device).float().eval().requires_grad_(False)

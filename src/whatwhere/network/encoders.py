@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.errors import ModelError, in_a_line
-from whatwhere.network.blocks import Block, ConvNormReLU
+from whatwhere.network.blocks import Block, ConvNormReLU, Level
 from whatwhere.network.blocks import block as _bricks
 
 __all__ = [
@@ -122,7 +122,7 @@ class TimmEncoder(nn.Module):
         for level in range(1, self.own):
             self.add_module(str(level), pooled_block("plain", widths[level - 1], widths[level], 1, True))
         for level in range(self.own, depth):
-            self.add_module(str(level), nn.Identity())  # so that level k is the module encoder.k here too
+            self.add_module(str(level), Level())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """One tensor a level and, other than the other encoders, also the deepest."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whatwhere.network.blocks import Block, Up, UpKind
+from whatwhere.network.blocks import Block, Level, Up, UpKind
 from whatwhere.network.blocks import block as _bricks
 from whatwhere.network.encoders import (
     LITE0_CHANNELS,
@@ -119,7 +119,7 @@ class UNet(nn.Module):
             return
         if encoder.startswith("timm:"):
             self.encoder = TimmEncoder(encoder.removeprefix("timm:"), in_channels, widths[0], self.depth)
-            self.bottleneck = nn.Identity()
+            self.bottleneck = Level()
             self.channels = self.encoder.channels
         else:
             self.channels = (widths[0], *LITE0_CHANNELS[: self.depth])

@@ -259,6 +259,12 @@ class Engine:
             return self._both(run(batch.to(self.device)))
 
     def _both(self, logits: Tensor) -> Tensor:
+        if not logits.is_floating_point():
+            raise ModelError(
+                f"{name_of(self.model.network)} gives numbers of {logits.dtype}, perhaps class ids",
+                "logits, a score for each class",
+                "return what goes into its argmax",
+            )
         if logits.shape[1] == 1 and self.model.classes.count == 2:  # one sigmoid channel: the logit of the second class
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits.float()
@@ -291,6 +297,10 @@ class Engine:
     def pads_otherwise(self, size: Pair) -> bool:
         """See :meth:`Geometry.pads_otherwise`."""
         return self.geometry.pads_otherwise(size, lambda batch: self._two(self._reference, batch))
+
+    def step(self, size: Pair) -> Pair:
+        """See :meth:`Geometry.step`."""
+        return self.geometry.step(size, lambda batch: self._two(self._reference, batch))
 
     @cached_property
     def footprint(self) -> Footprint:
@@ -328,6 +338,12 @@ class Engine:
     def _prepare(self, precision: str) -> tuple[Job, Run]:
         """The job and PyTorch's own run of it, in float32 if the network can't do it in less."""
         example = self.geometry.example()
+        if any(part.is_complex() for part in (*self.model.network.parameters(), *self.model.network.buffers())):
+            raise ModelError(
+                f"{name_of(self.model.network)} has complex weights",
+                "real ones",
+                "keep them as torch.view_as_real has them",
+            )
         try:
             network = folded(self.geometry.own(), example)
         except Exception as error:  # whatever a network of the user's trips over

@@ -120,7 +120,7 @@ class Geometry:
     @property
     def tileable(self) -> bool:
         """Whether there is a halo with which tiles are exact."""
-        return self._known_halo is not None or (not self._unfollowed and self.field.tileable and self._steady)
+        return self._known_halo is not None or (not self._unfollowed and self.field.tileable and self.steady)
 
     def repeats(self, *sizes: Pair) -> bool:
         """Whether the network does on images of these sizes what it does where it was followed: some decide by a size.
@@ -138,8 +138,10 @@ class Geometry:
         return not any(self._elsewhere[size] for size in sizes)
 
     @cached_property
-    def _steady(self) -> bool:
+    def steady(self) -> bool:
         """Whether the same image gives the same twice: what Python code counts, no graph shows."""
+        if self.config is not None:
+            return True
         network, example = self.own(), self.example()
         with torch.inference_mode():
             one, two = (network(example.clone()) for _ in range(2))
@@ -175,6 +177,31 @@ class Geometry:
             odd = self.example(2)[..., :height, :width]
             self._padded[height, width] = _differs(run, odd, F.pad(odd, (0, missing[1], 0, missing[0])))
         return self._padded[height, width]
+
+    def step(self, size: Pair, run: Callable[[Tensor], Tensor]) -> Pair:
+        """Of what an image of this size is padded to multiples where it passes whole: of the least that will do.
+
+        That is the period, but for a network that sees all of the image: what it makes of it depends on the zeros.
+        """
+        if self.config is not None or (not self._unfollowed and self.field.tileable) or self._takes(size, run):
+            return self.period
+        for step in _STEPS:
+            steps = min(step, self.period[0]), min(step, self.period[1])
+            if all(full % part == 0 for full, part in zip(self.period, steps)) and self._takes(
+                (size[0] + -size[0] % steps[0], size[1] + -size[1] % steps[1]), run
+            ):
+                return steps
+        return self.period
+
+    def _takes(self, size: Pair, run: Callable[[Tensor], Tensor]) -> bool:
+        """Whether the network takes an image that lacks as much to the period's multiples; tried on a small one."""
+        full = self.example(2)
+        lacking = full.shape[-2] - -size[0] % self.period[0], full.shape[-1] - -size[1] % self.period[1]
+        try:
+            found = run(full[..., : lacking[0], : lacking[1]])
+        except Exception:  # noqa: BLE001 (whatever a network says that takes multiples only)
+            return False
+        return found.shape[-2:] == lacking
 
     def example(self, times: int = 1) -> Tensor:
         """Noise ``(1, C, h, w)`` of a size that the network takes, so many times as large a side."""

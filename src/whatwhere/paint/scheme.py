@@ -97,12 +97,32 @@ def scheme(
         fits = _within(whole.tile, asked) or (_within(size, asked) and engine.pads_otherwise(size))
     large = asked is None and engine.device.type == "cpu" and whole.tile[0] * whole.tile[1] > _WHOLE
     if fits and not (large and engine.geometry.tileable):
-        return Scheme(Tiling(size, size) if engine.pads_otherwise(size) else whole, exact=True)
+        return _whole(engine, whole)
     if engine.geometry.tileable:
         found = _exact(engine, whole, asked if not most else None, pixels, align)
         if engine.geometry.repeats(found.tiling.tile, whole.padded):
             return found
     return _blended(engine, size, asked if asked and not most else None, pixels)
+
+
+def _whole(engine: Engine, whole: Tiling) -> Scheme:
+    """In one piece: as it is where the network makes another painting of zeros at its far edges, else padded."""
+    size, notes = whole.size, []
+    if engine.pads_otherwise(size):
+        tiling = Tiling(size, size)
+    elif size == whole.padded:
+        tiling = whole
+    else:
+        step = engine.step(size)
+        tiling = Tiling(size, size_up(size, step), period=step)
+        if engine.geometry.config is None:
+            height, width = tiling.tile
+            notes.append(f"padded with zeros to {height}x{width}, in which the network takes it")
+    if not engine.geometry.steady:
+        notes.append(
+            "of the same image the network makes another painting each time: it draws random numbers, or counts"
+        )
+    return Scheme(tiling, exact=engine.geometry.steady, note="; ".join(notes))
 
 
 def _exact(engine: Engine, whole: Tiling, asked: Pair | None, pixels: int, align: int) -> Scheme:
