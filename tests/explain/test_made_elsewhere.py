@@ -210,7 +210,7 @@ def test_what_halves_rows_and_then_columns_is_coarse_by_the_larger() -> None:
 def test_torchscript_can_not_be_taken_apart(discs: Path) -> None:
     scripted = Segmenter.from_module(torch.jit.trace(strict((2, 2)), noise(32, 32)), 2, ([127.0] * 3, [60.0] * 3))
     with pytest.raises(ModelError, match="Strict is TorchScript, which can be painted with but not taken apart"):
-        scripted.explain(discs, images=2)
+        scripted.explain(discs / "val" / "images", images=2)
 
 
 def test_a_compiled_one_is_measured_as_what_it_was_compiled_of() -> None:
