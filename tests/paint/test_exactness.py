@@ -889,7 +889,7 @@ def test_what_sees_all_of_an_image_is_padded_no_more_than_it_asks_for() -> None:
     truth = engine.model.network(padded[None])[0, :, :75, :93].argmax(0).numpy()
     assert engine.geometry.period == (16, 16)
     np.testing.assert_array_equal(found.labels, truth)
-    assert found.report.notes == ("padded with zeros to 76x96, in which the network takes it",)
+    assert found.report.notes == ("padded with zeros to 76x96, a size that the network takes",)
     assert paint(engine, picture(80, 96)).report.notes == ()
 
 

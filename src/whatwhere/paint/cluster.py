@@ -87,7 +87,6 @@ class Workers:
         self._distributed = extra("distributed", "cluster", f"painting on {address!r} needs Dask")
         self._recipe: Recipe = (str(model.resolve()), identity, precision, device)
         self._local: Any = None
-        self._seen = time.monotonic()
         if address.startswith("local:"):
             count = address.removeprefix("local:")
             if not count.isdecimal() or int(count) < 1:
@@ -140,13 +139,14 @@ class Workers:
 
     def _next(self, finished: Queue[Any]) -> Any:
         """The task that is finished next; an error where there are no workers, or no scheduler, any more."""
+        seen = time.monotonic()
         while True:
             with suppress(Empty):
                 return finished.get(timeout=_LOOK)
             with self._told():
                 if self.client.status == "running" and self.client.nthreads():
-                    self._seen = time.monotonic()
-            if time.monotonic() > self._seen + _ALONE:
+                    seen = time.monotonic()
+            if time.monotonic() > seen + _ALONE:
                 raise ClusterError(
                     f"no workers are left, for {_ALONE:.0f} s",
                     "workers that stay alive",

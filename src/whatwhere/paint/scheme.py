@@ -117,7 +117,7 @@ def _whole(engine: Engine, whole: Tiling) -> Scheme:
         tiling = Tiling(size, size_up(size, step), period=step)
         if engine.geometry.config is None:
             height, width = tiling.tile
-            notes.append(f"padded with zeros to {height}x{width}, in which the network takes it")
+            notes.append(f"padded with zeros to {height}x{width}, a size that the network takes")
     if not engine.geometry.steady:
         notes.append(
             "of the same image the network makes another painting each time: it draws random numbers, or counts"
