@@ -366,6 +366,7 @@ def test_what_a_caller_has_switched_in_torch_changes_nothing(
     assert _same_weights(fitted, usual[0])
 
 
+@pytest.mark.slow
 def test_a_network_is_explained_whatever_a_caller_has_switched(disc_model: Model, discs: Path) -> None:
     expected = Segmenter(disc_model).explain(discs, images=2)
     with torch.inference_mode(), _float64():

@@ -237,6 +237,7 @@ def test_a_network_without_skips(tmp_path: Path) -> None:
     assert "This network has no skips" in (tmp_path / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_labels_of_one_class_only(healthy: Model, tmp_path: Path) -> None:
     flat = [(image, np.zeros_like(labels)) for image, labels in toys(3, start=1000)]
     said = explain(healthy, as_set(flat), out=tmp_path)

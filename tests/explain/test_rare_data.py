@@ -61,6 +61,7 @@ def test_edges_in_one_image_of_many(healthy: Model) -> None:
     assert all(one.where.value is not None for one in found.readings)
 
 
+@pytest.mark.slow
 def test_a_class_that_only_some_cuts_paint_gets_no_value_that_is_no_number(healthy: Model) -> None:
     pairs = [(image, np.where(labels == 2, 0, labels).astype(np.uint8)) for image, labels in toys(4)]
     told = explain(healthy, as_set(pairs))
@@ -178,6 +179,7 @@ def test_a_thin_class_beside_others_is_said_to_be_left_out_of_what(healthy: Mode
     assert said in notes
 
 
+@pytest.mark.slow
 def test_classes_that_void_keeps_apart_have_a_what_and_no_where(healthy: Model) -> None:
     """As in Pascal VOC, where a border of void lies around every object."""
     pairs = []

@@ -69,6 +69,7 @@ def test_who_fails_inside_leaves() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_models_are_followed_while_others_paint() -> None:
     """Sizes and models not seen before are exported while paintings, pixels, evidence and probes are computed."""
     network = {seed: model_of(unet(depth=1, classes=2, seed=seed), classes=2) for seed in (0, 1)}

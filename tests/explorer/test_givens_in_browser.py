@@ -69,6 +69,7 @@ def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> N
     wait_until_still(page)
 
 
+@pytest.mark.slow
 def test_an_address_counts_though_that_of_an_earlier_change_is_written_over_it(visit: Open) -> None:
     page = visit("#tour=sight,0")
     earlier = hash_of(page)
@@ -83,6 +84,7 @@ def test_an_address_counts_though_that_of_an_earlier_change_is_written_over_it(v
     until(lambda: "model=bare" in hash_of(page), lambda: f"the address is {hash_of(page)}")
 
 
+@pytest.mark.slow
 def test_an_image_that_can_not_be_had_leaves_nothing_of_the_last(visit: Open) -> None:
     refusal = {"error": {"given": "it is damaged", "expected": "an image", "remedy": "take another"}}
 
@@ -332,6 +334,7 @@ def test_uploads_that_had_to_make_room_leave_the_page_too(
         wait_until_still(page)
 
 
+@pytest.mark.slow
 def test_looks_that_an_image_lacks_are_not_kept(visit: Open, tmp_path: Path) -> None:
     """Else a mask would be shown that is none."""
     page = visit()

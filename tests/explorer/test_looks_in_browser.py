@@ -49,6 +49,7 @@ def contrast(one: Sequence[int], other: Sequence[int]) -> float:
     return max(lights) / min(lights)
 
 
+@pytest.mark.slow
 def test_valves_of_one_level_do_not_overlap(visit: Open) -> None:
     """As of U-Net++: four skips leave the first level, three the second."""
     page = visit()
@@ -72,6 +73,7 @@ def test_valves_of_one_level_do_not_overlap(visit: Open) -> None:
     assert at["bottleneck"]["y"] + at["picture"] / 2 <= at["height"]
 
 
+@pytest.mark.slow
 def test_the_skip_link_moves_the_focus_and_nothing_else(visit: Open) -> None:
     page = visit()
     page.keyboard.press("]")
@@ -204,6 +206,7 @@ def test_the_bar_of_a_class_is_seen_whatever_its_colour(visit: Open) -> None:
             assert max(contrast(pixel, end[0]) for pixel in end) > 2, f"nobody sees where {name} ends, {scheme}"
 
 
+@pytest.mark.slow
 def test_what_has_the_focus_is_not_under_the_questions(visit: Open) -> None:
     page = visit()
     page.set_viewport_size({"width": 1280, "height": 720})

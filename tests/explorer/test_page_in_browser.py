@@ -211,6 +211,7 @@ def test_slow_evidence_blocks_neither_pointer_nor_painting(visit: Open) -> None:
     assert "Half in a square of" in page.locator(".evidence-words").first.inner_text()
 
 
+@pytest.mark.slow
 def test_evidence_of_the_last_image_is_not_drawn_over_the_next(visit: Open, disc_run: Path, tmp_path: Path) -> None:
     """A smaller one could not hold it, and the page failed."""
     with served(Desk([("discs", load_model(disc_run))], files_of(tmp_path, 64, 40))) as there:

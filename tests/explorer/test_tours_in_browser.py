@@ -52,6 +52,7 @@ def test_every_tour_leads_through_three_to_five_steps(visit: Open) -> None:
         assert page.locator(".question").nth(at).evaluate("one => one === document.activeElement"), "focus is lost"
 
 
+@pytest.mark.slow
 def test_a_tour_sets_the_same_controls_that_a_visitor_has(visit: Open) -> None:
     page = visit("#tour=skips,0")
     page.locator(".tour .primary").click()
@@ -79,6 +80,7 @@ def test_tours_say_what_is_shown_and_no_more(visit: Open) -> None:
         words_of(page, said)
 
 
+@pytest.mark.slow
 def test_a_step_of_a_tour_sets_its_controls_for_the_next_model_and_image_too(visit: Open) -> None:
     page = visit("#tour=skips,0")
     page.locator(".tour .primary").click()
@@ -96,6 +98,7 @@ def test_a_step_of_a_tour_sets_its_controls_for_the_next_model_and_image_too(vis
     until(lambda: dab[0] in hash_of(page), "the next image has no dab, and the tour says that it has")
 
 
+@pytest.mark.slow
 def test_a_step_says_nothing_of_valves_that_were_turned_since(visit: Open) -> None:
     page = visit("#tour=skips,0")
     step, again = page.locator(".tour .primary"), page.locator(".tour button", has_text="Set again")
@@ -137,6 +140,7 @@ def test_a_step_says_nothing_of_dabs_that_are_not_there(visit: Open) -> None:
     words_of(again, ring)
 
 
+@pytest.mark.slow
 def test_a_ring_in_an_address_holds_around_whatever_pixel_that_chose(visit: Open) -> None:
     """As one does that was brushed before the levels were known, which else decide around which."""
     page = visit("#tour=context,2")

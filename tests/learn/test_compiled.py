@@ -80,6 +80,7 @@ def test_it_is_compiled_where_that_pays_or_where_it_is_asked_for(
     assert expected or found is network
 
 
+@pytest.mark.slow
 def test_where_compiling_fails_the_run_goes_on_without(
     monkeypatch: pytest.MonkeyPatch, discs: Path, tmp_path: Path
 ) -> None:

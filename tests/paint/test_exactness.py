@@ -566,6 +566,7 @@ def test_a_network_of_ours_that_goes_deeper_has_the_period_of_its_graph(up: dict
     np.testing.assert_allclose(tiled.numpy(), truth.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_unpadded_network_of_ours_that_sees_everything_is_not_called_exact() -> None:
     network = unet(padding="valid")
     network.encoder.get_submodule("0.0")[1] = nn.InstanceNorm2d(4, affine=True)
