@@ -20,7 +20,7 @@ from whatwhere.paint.journal import Journal
 from whatwhere.paint.outputs import Options, names, paint_to_files
 from whatwhere.paint.paint import paint_source
 from whatwhere.paint.scheme import Scheme
-from whatwhere.paint.stores import JournaledSink, RawStore, TakenError
+from whatwhere.paint.stores import JournaledSink, RawStore, TakenError, run_in
 
 MODEL = model_of(unet())
 
@@ -206,3 +206,21 @@ def test_tiles_that_lie_in_other_places_do_not_throw_away_what_is_half_painted(t
             sink.note(2)
         sink.close()
     assert _done(tmp_path / "partial/journal") == {2}
+
+
+def test_what_is_made_anew_has_its_new_name_before_it_is_there(tmp_path: Path) -> None:
+    """A worker of a killed run asks for the name, and writes where it is still its own."""
+
+    class Watched(RawStore):
+        def create(self, folder: Path) -> None:
+            names_while_made.append(run_in(folder))
+            super().create(folder)
+
+    names_while_made: list[str | None] = []
+    plan = Scheme(Tiling((64, 64), (32, 32)), exact=True)
+    for image in ("one", "other"):
+        sink = JournaledSink(tmp_path / "partial", {"image": image}, Watched((64, 64)))
+        with closing(sink):
+            sink.begin(plan, "")
+            assert run_in(sink.folder) == sink.run == names_while_made[-1]
+    assert len(set(names_while_made)) == 2

@@ -49,6 +49,7 @@ class Geometry:
         if field is not None:
             self.field = field
         self._padded: dict[Pair, bool] = {}
+        self._taken: dict[Pair, bool] = {}
         self._elsewhere: dict[Pair, str] = {}
 
     @cached_property
@@ -196,12 +197,14 @@ class Geometry:
     def _takes(self, size: Pair, run: Callable[[Tensor], Tensor]) -> bool:
         """Whether the network takes an image that lacks as much to the period's multiples; tried on a small one."""
         full = self.example(2)
-        lacking = full.shape[-2] - -size[0] % self.period[0], full.shape[-1] - -size[1] % self.period[1]
-        try:
-            found = run(full[..., : lacking[0], : lacking[1]])
-        except Exception:  # noqa: BLE001 (whatever a network says that takes multiples only)
-            return False
-        return found.shape[-2:] == lacking
+        height, width = full.shape[-2] - -size[0] % self.period[0], full.shape[-1] - -size[1] % self.period[1]
+        if (height, width) not in self._taken:
+            try:
+                found = run(full[..., :height, :width])
+            except Exception:  # noqa: BLE001 (whatever a network says that takes multiples only)
+                found = full[..., :0, :0]
+            self._taken[height, width] = found.shape[-2:] == (height, width)
+        return self._taken[height, width]
 
     def example(self, times: int = 1) -> Tensor:
         """Noise ``(1, C, h, w)`` of a size that the network takes, so many times as large a side."""

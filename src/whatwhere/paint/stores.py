@@ -225,7 +225,7 @@ class JournaledSink:
     def _is_ours(self, there: dict[str, Any]) -> bool:
         """Whether it is this work, by whatever backend that computes the same if none is asked for."""
         return all(
-            there.get(key) == self._work.get(key) or (key == "backend" and goes_on(there.get(key), self._work.get(key)))
+            goes_on(there.get(key), self._work.get(key)) if key == "backend" else there.get(key) == self._work.get(key)
             for key in _bare(there).keys() | self._work.keys()
         )
 
@@ -297,12 +297,12 @@ class JournaledSink:
         elif held and not self._overwrite:
             self._refuse_others(_bare(there))
         asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
-        backend = {key: earlier[key] for key in ("backend",) if key in earlier}
-        work = {**self._work, **backend, **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
+        work = {**(_bare(earlier) or self._work), **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
         with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.run = renamed(self.folder)  # before anything is made anew that a worker of an earlier run might write
             if not (journal.fits and self._opened()):
-                self.folder.mkdir(parents=True, exist_ok=True)
                 for entry in self.folder.iterdir():
                     if entry.name in (_LOCK, _RUN):
                         continue
@@ -311,7 +311,6 @@ class JournaledSink:
                 sync_folder(self.folder.parent)
                 journal = Journal(self._path, work)
             self._journal = journal.__enter__()
-        self.run = renamed(self.folder)
         self._goes_on = bool(journal.done)
         return journal.done
 
