@@ -26,9 +26,9 @@ from tiny import Cli
 from whatwhere.errors import ClusterError, ModelError
 from whatwhere.network import load_model, save_model
 from whatwhere.paint import Engine, paint, predict
+from whatwhere.paint.claims import renamed
 from whatwhere.paint.cluster import Workers, _own_gpu
 from whatwhere.paint.sources import WHOLE
-from whatwhere.paint.stores import renamed
 from whatwhere.paint.tiles import Tile, Tiling
 
 distributed = pytest.importorskip("distributed")

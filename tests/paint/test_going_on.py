@@ -15,12 +15,13 @@ from painting import model_of, picture, unet, whole_logits
 from torch import Tensor, nn
 
 from whatwhere.paint import Engine, Tiling, predict
+from whatwhere.paint.claims import TakenError, run_in
 from whatwhere.paint.files import open_image
 from whatwhere.paint.journal import Journal
 from whatwhere.paint.outputs import Options, names, paint_to_files
 from whatwhere.paint.paint import paint_source
 from whatwhere.paint.scheme import Scheme
-from whatwhere.paint.stores import JournaledSink, RawStore, TakenError, run_in
+from whatwhere.paint.stores import JournaledSink, RawStore
 
 MODEL = model_of(unet())
 

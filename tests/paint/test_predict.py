@@ -22,10 +22,11 @@ from PIL import Image
 from whatwhere.errors import DataError, ModelError, OutputError, PlanError
 from whatwhere.network import Model, save_model
 from whatwhere.paint import Engine, predict, stores
+from whatwhere.paint.claims import writing
 from whatwhere.paint.geotiff import GeoSource, write_geotiff
 from whatwhere.paint.journal import Journal
 from whatwhere.paint.ledger import Ledger
-from whatwhere.paint.stores import move, writing
+from whatwhere.paint.stores import move
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use `@` matmul:PendingDeprecationWarning"

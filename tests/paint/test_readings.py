@@ -32,13 +32,13 @@ from whatwhere.data.images import read_image_and_valid
 from whatwhere.errors import DataError, OutputError, PlanError
 from whatwhere.network import Mirrored, Model
 from whatwhere.paint import Engine, paint, predict, prove
+from whatwhere.paint.claims import TakenError, claimed, discard
 from whatwhere.paint.digest import digest_of
 from whatwhere.paint.files import find_images, open_image
 from whatwhere.paint.ledger import Ledger
 from whatwhere.paint.outputs import Options, names
 from whatwhere.paint.scale import pixel_size
 from whatwhere.paint.sources import Reading
-from whatwhere.paint.stores import TakenError, claimed, discard
 from whatwhere.paint.tiff import TiffSource
 from whatwhere.paint.tiles import Tiling
 from whatwhere.paint.work import read_tile

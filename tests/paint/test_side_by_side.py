@@ -20,7 +20,7 @@ from PIL import Image
 from whatwhere.errors import PlaceError
 from whatwhere.network import save_model
 from whatwhere.paint import predict
-from whatwhere.paint.stores import TakenError, claimed, in_turn
+from whatwhere.paint.claims import TakenError, claimed, in_turn
 from whatwhere.writing import left_behind
 
 MODELS = [model_of(unet(seed=seed)) for seed in (0, 1)]
@@ -65,7 +65,7 @@ def test_who_comes_second_waits_and_sees_what_was_painted(same: bool, images: Pa
 
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whatwhere.paint.stores._PATIENCE", 0.2)
+    monkeypatch.setattr("whatwhere.paint.claims._PATIENCE", 0.2)
     refused = pytest.raises(TakenError, match="a is being painted by another process")
     with claimed(tmp_path / "a.partial"), refused, in_turn(tmp_path / "a.partial"):
         pass

@@ -26,13 +26,14 @@ from whatwhere.errors import ClusterError, ModelError, WhatwhereError, in_a_line
 from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
+from whatwhere.paint.claims import TakenError, run_in
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
 from whatwhere.paint.paint import PaintReport, paint_source, report_of, with_room
 from whatwhere.paint.scheme import Scheme, scheme
 from whatwhere.paint.sources import Reading, Source, extra
-from whatwhere.paint.stores import JournaledSink, TakenError, ZarrStore, run_in
+from whatwhere.paint.stores import JournaledSink, ZarrStore
 from whatwhere.paint.tiles import Tile, Tiling
 from whatwhere.paint.work import Progress, finish, read_tile
 from whatwhere.writing import is_there

@@ -17,11 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from whatwhere.paint.claims import TakenError, writing
 from whatwhere.paint.files import state_of, whole_path
 from whatwhere.paint.outputs import Names, Options
 from whatwhere.paint.placed import files_of_place
 from whatwhere.paint.sources import Source
-from whatwhere.paint.stores import TakenError, goes_on, writing
+from whatwhere.paint.stores import goes_on
 from whatwhere.writing import is_there
 
 __all__ = ["Ledger", "Work", "without_paintings", "work_of"]

@@ -25,6 +25,7 @@ from whatwhere.data.images import read_mask
 from whatwhere.data.label_images import write_label_image
 from whatwhere.data.tiffs import TIFF_SUFFIXES, open_tiff
 from whatwhere.errors import PlanError
+from whatwhere.paint.claims import claimed, writing
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import LARGE, Opaque
 from whatwhere.paint.geotiff import GeoSource, write_geotiff, write_planes_geotiff
@@ -33,7 +34,7 @@ from whatwhere.paint.paint import ArraySink, PaintReport, paint_source
 from whatwhere.paint.placed import Place, files_of_place, lay, notes_of, place_of
 from whatwhere.paint.scale import PixelSize, pixel_size
 from whatwhere.paint.sources import ArraySource, Source
-from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, claimed, move, writing
+from whatwhere.paint.stores import JournaledSink, RawStore, Store, ZarrStore, as_shares, move
 from whatwhere.paint.tiff import Plane, shrinkings, write_planes_tiff, write_tiff
 from whatwhere.paint.work import Progress
 from whatwhere.paint.zarrs import ZarrSource, add_levels, open_labels, sweep

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -17,13 +17,13 @@ from whatwhere.errors import DataError, FieldError, ModelError, PlaceError, Plan
 from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
+from whatwhere.paint.claims import TakenError, discard, in_turn, renamed
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image, whole_path
 from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, lay_over, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
-from whatwhere.paint.stores import TakenError, discard, in_turn, renamed
 from whatwhere.plain_torch import plain_torch
 from whatwhere.writing import is_abandoned, left_behind, shortened
 
@@ -152,14 +152,7 @@ def predict(
     images = frozenset(Path(os.path.realpath(path)) for path, _ in found)  # resolve() fails on links in a circle
     with ExitStack() as held, nullcontext() if cluster is None else _workers(cluster, model, engine, device) as workers:
         job = _Job(engine, known, options, ledger, images, how, progress, workers, held)
-        items: list[Prediction] = []
-        waiting = deque[Callable[[], Prediction]]()
-        for path, stem in found:
-            while len(waiting) >= (1 if workers is None else workers.ahead):
-                items.append(waiting.popleft()())
-            waiting.append(job.start(path, out_dir / stem))
-        items += [end() for end in waiting]
-        return Predictions(tuple(items), engine.notes)
+        return Predictions(tuple(job.predictions((path, out_dir / stem) for path, stem in found)), engine.notes)
 
 
 def find_inputs(inputs: Path | str | Sequence[Path | str], ledger: Ledger | None = None) -> list[tuple[Path, Path]]:
@@ -241,7 +234,17 @@ class _Job:
     left: dict[Path, list[Path]] = field(default_factory=dict)
     """What killed runs were writing, in each folder."""
 
-    def start(self, path: Path, stem: Path) -> Callable[[], Prediction]:
+    def predictions(self, images: Iterable[tuple[Path, Path]]) -> Iterator[Prediction]:
+        """One after the other; with workers a few small ones are always on their way."""
+        waiting = deque[Callable[[], Prediction]]()
+        for path, stem in images:
+            while len(waiting) >= (1 if self.workers is None else self.workers.ahead):
+                yield waiting.popleft()()
+            waiting.append(self._start(path, stem))
+        for end in waiting:
+            yield end()
+
+    def _start(self, path: Path, stem: Path) -> Callable[[], Prediction]:
         """Begins an image, if others can do it meanwhile; what is returned ends it."""
         if self.workers is None:
             return lambda: self._guarded(path, lambda: self._paint(path, stem))
@@ -250,7 +253,7 @@ class _Job:
             source, target, work = self._look(path, stem)
             source.close()
             if is_small(source) and self._lacks_labels(target, work):
-                self._hold(target, place)
+                place.enter_context(self._holding(target))
                 if self._lacks_labels(target, work):
                     self.ledger.begin(target, self.options, work)
                     run = renamed(target.partial)
@@ -267,10 +270,12 @@ class _Job:
         """Or what only the network can make: all but an overlay."""
         return bool(self.ledger.lacks(target, self.options, work) - {"overlay"})
 
-    def _hold(self, target: Names, place: ExitStack) -> None:
+    @contextmanager
+    def _holding(self, target: Names) -> Iterator[None]:
         """Keeps a small image's place; another process may have painted it meanwhile, with another model perhaps."""
-        place.enter_context(in_turn(target.partial, shared=target.partial.parent == self.ledger.folder))
-        self.ledger.renew()
+        with in_turn(target.partial, shared=target.partial.parent == self.ledger.folder):
+            self.ledger.renew()
+            yield
 
     def _guarded(self, path: Path, end: Callable[[], Prediction], place: ExitStack | None = None) -> Prediction:
         try:
@@ -316,8 +321,7 @@ class _Job:
         source, target, work = self._look(path, stem)
         try:
             if self.ledger.lacks(target, self.options, work) and is_small(source):
-                with ExitStack() as place:
-                    self._hold(target, place)
+                with self._holding(target):
                     return self._made(path, source, target, work)
             return self._made(path, source, target, work)
         finally:
