@@ -2,12 +2,12 @@
 
 Gradients of max pooling reach one winner only, and of ReLU only living units, although the others could have won or
 lived. Both are swapped, for the measurement, by operators that read the very same entries smoothly: average pooling and
-softplus.
+softplus. Unpooling puts a value to the winner's place alone: it is swapped by one that puts it to all of its window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +31,11 @@ def positive(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
+def _first(settings: Sequence[int | Sequence[int]]) -> list[int]:
+    """Of settings for each axis those of the first."""
+    return [setting if isinstance(setting, int) else setting[0] for setting in settings]
+
+
 @contextmanager
 def smooth() -> Iterator[None]:
     def pool(dims: int) -> Any:
@@ -38,13 +43,23 @@ def smooth() -> Iterator[None]:
 
         def swapped(
             x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **kw: Any
-        ) -> Tensor:
+        ) -> Tensor | tuple[Tensor, Tensor]:
             assert dilation == 1
-            return average(x, kernel, stride, padding, kw.get("ceil_mode", False), count_include_pad=False)
+            pooled = average(x, kernel, stride, padding, kw.get("ceil_mode", False), count_include_pad=False)
+            return (pooled, pooled) if kw.get("return_indices") else pooled
 
         return swapped
 
+    def unpool(x: Tensor, places: Tensor, kernel: int, stride: int, padding: int, output_size: Any) -> Tensor:
+        ones = torch.ones(x.shape[1], 1, kernel, kernel, dtype=x.dtype)
+        whole = F.conv_transpose2d(x + places, ones, None, stride, 0, 0, x.shape[1])
+        height, width = output_size[-2:]
+        return F.pad(whole, (0, kernel, 0, kernel))[..., padding : padding + height, padding : padding + width]
+
     with ExitStack() as stack:
+        stack.enter_context(
+            patch.object(F, "max_unpool2d", lambda *args: unpool(*args[:2], *_first(args[2:5]), args[5]))
+        )
         for dims in (1, 2, 3):
             stack.enter_context(patch.object(F, f"max_pool{dims}d", pool(dims)))
         stack.enter_context(patch.object(F, "relu", lambda x, **_: F.softplus(x)))

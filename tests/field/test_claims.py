@@ -109,6 +109,21 @@ def places_of_maxima(y: Tensor, _: Tensor) -> Tensor:
     return torch.cat([most, places % 7], 1)
 
 
+def places_put_back_and_more(y: Tensor, _: Tensor) -> Tensor:
+    most, places = F.max_pool2d(y, 2, return_indices=True)
+    return F.max_unpool2d(most, places, 2) + F.interpolate(places % 7.0, scale_factor=2)
+
+
+def values_put_anywhere(y: Tensor, _: Tensor) -> Tensor:
+    most, places = F.max_pool2d(y, 2, return_indices=True)
+    return F.max_unpool2d(most, places.flip(-1), 2)
+
+
+def values_put_to_a_larger_image(y: Tensor, _: Tensor) -> Tensor:
+    most, places = F.max_pool2d(y, 2, return_indices=True)
+    return F.max_unpool2d(most, places, 4)
+
+
 def wide_if_upright(y: Tensor, _: Tensor) -> Tensor:
     upright = y.shape[-2] > y.shape[-1]
     return F.max_pool2d(y, (1, 3), 1, (0, 1)) if upright else F.max_pool2d(y, (3, 1), 1, (1, 0))
@@ -145,6 +160,9 @@ UNBOUNDED: dict[str, tuple[nn.Module, str]] = {
     "rolled by a number": (Net(lambda y, x: y.roll(x.argmax().item(), 3)), "roll in the network's own forward"),
     "a channel by a number": (Net(lambda y, x: y.select(1, x.argmax().item() % 2)[:, None]), "select"),
     "another thing if upright": (Net(smooth_if_upright), "other operators at another image size"),
+    "values put anywhere": (Net(values_put_anywhere), "max_unpool2d"),
+    "values put to a larger image": (Net(values_put_to_a_larger_image), "max_unpool2d"),
+    "several quantiles": (Net(lambda y, _: y.quantile(torch.tensor([0.1, 0.9]), dim=1)[0][:, None]), "quantile"),
     "global if small": (Net(global_if_small), "other operators at another image size"),
     "circular and stretched": (
         nn.Sequential(
@@ -199,6 +217,11 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     "few weights of a size": (Sized(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding=1)), "a constant that"),
     "weights of a size": (Sized(nn.Conv2d(1, 9, 3, padding=1), nn.Conv2d(1, 9, 3, padding=1)), "a constant that"),
     "places of maxima": (Net(places_of_maxima), "counted from the image's corner"),
+    "places put back, and more": (Net(places_put_back_and_more), "counted from the image's corner"),
+    "values put to one place": (
+        Net(lambda y, _: F.max_unpool2d(*F.max_pool2d(y, 3, 1, 1, return_indices=True), 3, 1, 1, y.shape)),
+        "threads decide",
+    ),
     "back after many": (
         nn.Sequential(*(nn.Conv2d(1, 1, 3) for _ in range(6)), Net(lambda y, _: y), Resized()), "factor that depends"
     ),
@@ -232,6 +255,9 @@ LOCAL: dict[str, nn.Module] = {
     "channels written over": Net(channels_written),
     "where": Net(lambda y, _: torch.where(y > 0, y, 0.0)),
     "as the type of a larger one": Net(lambda y, x: y.type_as(F.interpolate(x, scale_factor=2))),
+    "ranks of channels": Net(
+        lambda y, _: y.kthvalue(2, 1, True)[0] + y.mode(1, True)[0] + y.nanmean(1, True) + y.quantile(0.5, 1, True)
+    ),
     "channels picked": Net(lambda y, _: y.gather(1, y.argmax(1, keepdim=True))),
     "channels sorted out": Net(brightest_channel),
     "attention over channels": nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.PReLU(2)),

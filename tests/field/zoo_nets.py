@@ -236,6 +236,43 @@ class Moves(nn.Module):
         return F.pixel_unshuffle(F.pad(y.index_select(1, self.order), (1, -1, 2, 0)), 2)
 
 
+class SegNet(nn.Module):
+    """Values go back to where pooling found them (arXiv:1511.00561)."""
+
+    def __init__(self, *pooling: int) -> None:
+        super().__init__()
+        self.down, self.middle, self.out = (nn.Conv2d(c, d, 3, padding=1) for c, d in ((1, 2), (2, 2), (2, 1)))
+        self.pool, self.again = (nn.MaxPool2d(*pooling, return_indices=True) for _ in range(2))
+        self.unpool, self.more = (nn.MaxUnpool2d(*pooling) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x)
+        one, places = self.pool(x)
+        two, others = self.again(self.middle(one))
+        return self.out(self.more(self.unpool(two, others, one.shape), places, x.shape))
+
+
+class Unfolded(nn.Module):
+    """Windows as columns, mixed and put back; and one entry of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-2:]
+        columns = F.unfold(x, (3, 4), padding=1, stride=(1, 2))
+        put_back = F.fold(self.mix(columns.mT).mT, size, (3, 4), padding=1, stride=(1, 2))
+        near = F.unfold(put_back, 5, padding=2).view(*x.shape[:2], 5, 5, *size)
+        return put_back + near[:, :, 0, 3]
+
+
+class WindowsOfAxes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.pad(x, (1, 2, 1, 0)).unfold(2, 2, 2).unfold(3, 4, 1)
+        return windows.mean((-1, -2)) + windows[..., 1, 3]
+
+
 def _monai(name: str, **settings: object) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         from monai.networks import nets
@@ -259,6 +296,10 @@ ZOO: tuple[Specimen, ...] = (
     Specimen("max pool ceil", lambda: S(nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Conv2d(1, 1, 3, padding=1)), (1, 22, 25)),
     Specimen("average pool", lambda: S(nn.AvgPool2d(3, 2, 1), nn.Conv2d(1, 1, 3, padding=1), nn.AvgPool2d(2, ceil_mode=True)), (1, 22, 25)),
     Specimen("pixel shuffle", lambda: S(nn.PixelUnshuffle(2), nn.Conv2d(4, 8, 3, padding=1), nn.PixelShuffle(2)), (1, 16, 20)),
+    Specimen("SegNet", lambda: SegNet(2), (1, 32, 36)),
+    Specimen("SegNet, pools that overlap", lambda: SegNet(3, 2, 1), (1, 35, 39)),
+    Specimen("unfold and fold", Unfolded, (1, 16, 20)),
+    Specimen("windows of axes", WindowsOfAxes, (1, 16, 20)),
     Specimen("reflect pad", lambda: S(nn.ReflectionPad2d(3), nn.Conv2d(1, 1, 7)), (1, 15, 18)),
     Specimen("replicate pad", lambda: S(nn.ReplicationPad2d((1, 2, 3, 0)), nn.Conv2d(1, 1, 4)), (1, 15, 18)),
     Specimen("circular pad", lambda: nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), (1, 12, 12), bounded=False),

@@ -155,11 +155,26 @@ class _Halved(nn.Module):
         return self.strength * (y - y.mean(1, keepdim=True))
 
 
+class _Unpooled(nn.Module):
+    """As SegNet; and means of windows that are laid out as columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.out = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+        self.pool = nn.MaxPool2d(2, return_indices=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        most, places = self.pool(self.down(x))
+        near = F.unfold(most, 3, padding=1).view(*most.shape[:2], 9, *most.shape[2:]).mean(2)
+        return self.out(F.max_unpool2d(near, places, 2))
+
+
 EXACT: dict[str, Callable[[], nn.Module]] = {
     "windows of 7 patches": _Windows,
     "windows, moved, and windows again": lambda: nn.Sequential(_Windows(), nn.Conv2d(3, 3, 3, padding=1), _Windows()),
     "dropout when nothing is trained": lambda: _Net(lambda y: F.dropout(F.rrelu(y, training=False), 0.5, False)),
     "complex numbers": lambda: _Net(_complex),
+    "values put back where pooling found them": _Unpooled,
 }
 
 

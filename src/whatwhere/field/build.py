@@ -23,6 +23,7 @@ from whatwhere.field.graph import Graph, export_graph
 from whatwhere.field.grids import GROWTH, Canvas, axis_strides, common_period
 from whatwhere.field.obstacles import Obstacle, find_threshold
 from whatwhere.field.rules import has_rule
+from whatwhere.field.rules_unfold import with_poolings
 
 __all__ = ["elsewhere", "field"]
 
@@ -250,7 +251,7 @@ def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | N
         places = [k for k, item in enumerate(inputs) if isinstance(item, Tensor) and tuple(item.shape) == shape]
         if not places:
             raise FieldError(f"no tensor of shape {shape} in inputs", "the image among the inputs", "")
-        return export_graph(module, inputs, places[0], has_rule)
+        return with_poolings(export_graph(module, inputs, places[0], has_rule))
     tensors = [*module.parameters(), *module.buffers()]
     sample = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     with FakeTensorMode(allow_non_fake_inputs=True):  # shapes only: even an image of a terabyte costs nothing
@@ -258,7 +259,7 @@ def _export(module: nn.Module, shape: tuple[int, ...], inputs: Sequence[Any] | N
             image = torch.empty(shape, dtype=sample.dtype, device=sample.device)
         except RuntimeError as error:  # more bytes than 64 bits count
             raise FieldError(f"an image of shape {shape}", "one whose bytes can be counted", "") from error
-    return export_graph(module, (image,), 0, has_rule, most)
+    return with_poolings(export_graph(module, (image,), 0, has_rule, most))
 
 
 def _kind(given: Any) -> str:

@@ -151,6 +151,17 @@ def common_period(canvases: tuple[Canvas, Canvas], last: int) -> tuple[int, ...]
     """The smallest shift of the image, in each dimension, that moves every grid up to step `last` by whole units."""
     period = [1] * len(canvases[0].size)
     for small, large in _pairs(canvases[0].graph.steps[: last + 1], canvases[1].graph.steps):
-        for _, d, stride in axis_strides(small.shape, large.shape, canvases):
+        for _, d, stride in [*axis_strides(small.shape, large.shape, canvases), *_of_columns(small, large, canvases)]:
             period[d] = lcm(period[d], stride.numerator)
     return tuple(period)
+
+
+def _of_columns(small: Step, large: Step, canvases: tuple[Canvas, Canvas]) -> Iterator[tuple[int, int, Fraction]]:
+    """As `axis_strides`, of windows laid out as columns: their rows and columns are one axis, whose size tells neither."""
+    if small.operator not in ("im2col", "col2im"):
+        return
+    image, other = ((one.shape if one.operator == "col2im" else one.arguments["self"].shape) for one in (small, large))
+    by = dict(zip((len(image) - 2, len(image) - 1), small.arguments["stride"]))
+    for axis, d, stride in axis_strides(image, other, canvases):
+        if axis in by:
+            yield axis, d, stride * by[axis]

@@ -204,7 +204,7 @@ def _maker(canvases: tuple[Canvas, Canvas], layer: str) -> str:
 _SIZED = frozenset({
     "view", "reshape", "_unsafe_view", "unflatten", "flatten", "expand", "broadcast_to", "slice", "slice_scatter",
     "narrow", "split", "split_with_sizes", "chunk", "select", "repeat", "tile", "layer_norm", "native_layer_norm",
-    "rms_norm",
+    "rms_norm", "col2im", "max_unpool2d", "max_unpool3d",
 })  # fmt: skip
 """Operators that are told sizes and places; what they read of them, windows tell."""
 

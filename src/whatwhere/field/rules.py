@@ -9,22 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
 from whatwhere.field.graph import Source, Step, sources
-from whatwhere.field.rules_shape import SHAPE_RULES, Read, Rule, Spans, aligned, wholes
+from whatwhere.field.rules_shape import SHAPE_RULES, Read, Rule, Spans, aligned, per_axis, wholes
+from whatwhere.field.rules_unfold import UNFOLD_RULES, by_place
 from whatwhere.field.spans import Span, adaptive, cubic, is_exact, linear, nearest, smooth, spread, taps, whole
 
 __all__ = ["Read", "Spans", "has_rule", "is_inexact", "reads", "scale_factors", "varies_with_position"]
-
-
-def per_axis(value: Any, count: int, default: int) -> list[int]:
-    """An operator's int-or-list setting as one integer an axis."""
-    if value is None or value == []:
-        return [default] * count
-    if isinstance(value, int):
-        return [value] * count
-    return [int(item) for item in value] if len(value) == count else [int(value[0])] * count
 
 
 def local(step: Step, spans: Spans) -> Iterator[Read]:
@@ -196,6 +187,11 @@ def reduction(step: Step, spans: Spans) -> Iterator[Read]:
     yield source, tuple(result)
 
 
+def quantile(step: Step, spans: Spans) -> Iterator[Read]:
+    """One is a reduction; several are an axis more, of which no rule tells."""
+    yield from (reduction if isinstance(step.arguments["q"], float) else everything)(step, spans)
+
+
 def along_axis(step: Step, spans: Spans) -> Iterator[Read]:
     """Softmax and its kin, gather, scatter: one axis is read whole, and along the others each place is itself."""
     for source in sources(step.arguments):
@@ -272,6 +268,7 @@ def _numbered(rule: Rule, names: str) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **SHAPE_RULES,
+    **UNFOLD_RULES,
     **_numbered(_weighted(convolution), "conv#d convolution conv_transpose#d"),
     **_numbered(pooling, "max_pool#d max_pool#d_with_indices avg_pool#d"),
     **_numbered(adaptive_pooling, "adaptive_max_pool#d adaptive_avg_pool#d _adaptive_avg_pool#d"),
@@ -286,7 +283,8 @@ RULES: dict[str, Rule] = {
     **_named(itself, "type_as to"),
     **_named(copied, "copy fill"),
     **_named(reduction, "sum mean var std var_mean std_mean amax amin max min prod median argmax argmin logsumexp"),
-    **_named(reduction, "linalg_vector_norm norm any all"),
+    **_named(reduction, "linalg_vector_norm norm any all nansum nanmedian kthvalue mode"),
+    **_named(quantile, "quantile nanquantile"),
     **_named(along_axis, "softmax _softmax log_softmax _log_softmax sort glu"),
     **_named(along_axis, "topk gather scatter scatter_add scatter_reduce"),
     **_named(cumulative, "cumsum cumprod logcumsumexp"),
@@ -327,6 +325,4 @@ def varies_with_position(step: Step) -> str | None:
         source = next(sources(step.arguments))
         if any(n % m for n, m in zip(source.shape[-3:], step.shape[-3:]) if m):
             return f"adaptive pooling of {source.shape} into bins of unequal size {step.shape}"
-    if "max_pool" in step.operator and step.part == 1:
-        return "gives places counted from the image's corner"
-    return None
+    return by_place(step)

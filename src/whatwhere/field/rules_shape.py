@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from math import prod
+from typing import Any
 
 from whatwhere.field.graph import Constant, Source, Step, sources
 from whatwhere.field.spans import Span, clip, flattened, padded, whole
 
-__all__ = ["SHAPE_RULES", "Read", "Rule", "Spans", "aligned", "run_written", "wholes"]
+__all__ = ["SHAPE_RULES", "Read", "Rule", "Spans", "aligned", "per_axis", "run_written", "wholes"]
 
 Spans = tuple[Span, ...]
 """A window of a tensor: one span for each axis."""
@@ -28,6 +29,15 @@ def aligned(spans: Spans, shape: tuple[int, ...]) -> Spans:
     """Undo broadcasting: the last axes meet, and axes of size 1 are read whole."""
     tail = spans[len(spans) - len(shape) :] if shape else ()
     return tuple(Span(0, 1) if size == 1 else span for span, size in zip(tail, shape))
+
+
+def per_axis(value: Any, count: int, default: int) -> list[int]:
+    """An operator's int-or-list setting as one integer an axis."""
+    if value is None or value == []:
+        return [default] * count
+    if isinstance(value, int):
+        return [value] * count
+    return [int(item) for item in value] if len(value) == count else [int(value[0])] * count
 
 
 def _source(step: Step) -> Source:
