@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -279,7 +280,12 @@ def test_what_a_worker_does_not_see_is_said(
 ) -> None:
     _save(tmp_path / "a.png", picture(30, 30))
     monkeypatch.setattr("whatwhere.paint.cluster._SHOWN", 0.1)
-    monkeypatch.setattr("whatwhere.paint.cluster.is_there", lambda path: path.name != hidden and path.exists())
+    client = threading.get_ident()
+
+    def seen(path: Path) -> bool:
+        return path.exists() and (path.name != hidden or threading.get_ident() == client)
+
+    monkeypatch.setattr("whatwhere.paint.cluster.is_there", seen)
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
@@ -289,6 +295,29 @@ def test_what_a_worker_does_not_see_is_said(
         predict(model_file, tmp_path / "a.png", tmp_path / "out", cluster=one.scheduler_address)
     assert not (tmp_path / "out/a.png").exists()
     assert not (tmp_path / "out/a.png.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"), [("a.png", "is not there any more"), ("a.png.partial", "was taken away, or emptied")]
+)
+def test_what_nobody_sees_any_more_is_the_failure_of_one_image(
+    tmp_path: Path, model_file: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, gone: str, words: str
+) -> None:
+    _save(tmp_path / "in/a.png", picture(30, 30))
+    _save(tmp_path / "in/b.png", picture(30, 30))
+    honest = Workers.submit
+
+    def submit(self: Workers, path: Path, target: Any, *more: Any) -> Any:
+        place = path if gone == path.name else target.partial
+        if place.name == gone:
+            place.rename(tmp_path / "elsewhere")
+        return honest(self, path, target, *more)
+
+    monkeypatch.setattr(Workers, "submit", submit)
+    done = predict(model_file, tmp_path / "in", tmp_path / "out", cluster=cluster.scheduler_address)
+    assert [Path(item.image).name for item in done.failed] == ["a.png"]
+    assert words in done.failed[0].error
+    assert (tmp_path / "out/b.png").exists()
 
 
 @pytest.mark.parametrize("kind", ["png", "zarr"])

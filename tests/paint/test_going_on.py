@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -14,10 +16,11 @@ import torch
 from painting import model_of, picture, unet, whole_logits
 from torch import Tensor, nn
 
-from whatwhere.paint import Engine, Tiling, predict
+from whatwhere.paint import Engine, Tiling, paint, predict
 from whatwhere.paint.claims import TakenError, run_in
 from whatwhere.paint.files import open_image
 from whatwhere.paint.journal import Journal
+from whatwhere.paint.ledger import work_of
 from whatwhere.paint.outputs import Options, names, paint_to_files
 from whatwhere.paint.paint import paint_source
 from whatwhere.paint.scheme import Scheme
@@ -173,7 +176,8 @@ def _to_files(slide: Path, out: Path, network: nn.Module, tile: int, workers: bo
     with closing(source):
         target, wanted = names(out / "slide", slide, source.size), Options(tile=tile, **options)
         painter = paint_source if workers else None
-        paint_to_files(engine, source, target, wanted, {"image": str(slide)}, progress, painter=painter)
+        work = work_of({}, slide, source, wanted)
+        paint_to_files(engine, source, target, wanted, work, progress, painter=painter)
     return seen
 
 
@@ -196,6 +200,62 @@ def test_what_was_begun_with_workers_or_without_is_not_thrown_away_by_the_other(
     with pytest.raises(KeyboardInterrupt):
         _to_files(slide, tmp_path / "out", make(), tile, workers, stop=stop)
     assert _to_files(slide, tmp_path / "out", make(), tile, not workers, overwrite=True)[0] == 1, "it begins anew"
+
+
+@pytest.mark.parametrize("change", ["touched", "written anew"])
+def test_an_image_that_changes_while_it_is_painted_is_not_painted_in_parts(
+    change: str, slide: Path, tmp_path: Path
+) -> None:
+    other = 255 - picture(400, 380) if change == "written anew" else picture(400, 380)
+
+    def change_it(_name: str, done: int, _all: int) -> None:
+        if done == 3:
+            tifffile.imwrite(tmp_path / "new.tif", other, photometric="rgb", tile=(64, 64))
+            (tmp_path / "new.tif").replace(slide)
+
+    item = _predict(slide, tmp_path / "out", tile=160, progress=change_it)
+    assert item.status == "failed"
+    assert "slide.tif was changed while it was painted" in item.error
+    assert not (tmp_path / "out/slide.tif").exists()
+    again = _predict(slide, tmp_path / "out", tile=160)
+    assert "begun anew" in str(again.report)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/slide.tif"), paint(MODEL, other).labels)
+
+
+def test_an_image_that_is_taken_away_while_it_is_painted_is_painted_to_its_end(slide: Path, tmp_path: Path) -> None:
+    def remove(_name: str, done: int, _all: int) -> None:
+        if done == 3:
+            slide.unlink()
+
+    assert _predict(slide, tmp_path / "out", tile=160, progress=remove).status == "done"
+
+
+def test_what_was_painted_of_an_image_that_has_changed_or_gone_is_told(slide: Path, tmp_path: Path) -> None:
+    _interrupt(slide, tmp_path / "out", 3, tile=160)
+    os.utime(slide, (0, 0))
+    note = str(_predict(slide, tmp_path / "out", tile=160).report)
+    assert "begun anew, 2 tiles were painted: the image has changed since" in note
+    (tmp_path / "out/slide.tif").unlink()
+    _interrupt(slide, tmp_path / "out", 3, tile=160)
+    (tmp_path / "elsewhere").mkdir()
+    moved = slide.rename(tmp_path / "elsewhere/slide.tif")
+    note = str(_predict(moved, tmp_path / "out", tile=160).report)
+    assert f"{slide} is not there any more" in note
+
+
+def test_a_folder_that_is_taken_away_ends_its_painting(slide: Path, tmp_path: Path) -> None:
+    seen = []
+
+    def remove(_name: str, done: int, of: int) -> None:
+        seen.append(of - done)
+        if done == 3:
+            shutil.rmtree(tmp_path / "out/slide.tif.partial")
+
+    item = _predict(slide, tmp_path / "out", tile=160, progress=remove)
+    assert item.status == "failed"
+    assert "slide.tif.partial was taken away, or emptied, while it was painted into" in item.error
+    assert seen[-1] > 4, "most is not painted into files that have no name any more"
+    assert _predict(slide, tmp_path / "out", tile=160).status == "done"
 
 
 def test_tiles_that_lie_in_other_places_do_not_throw_away_what_is_half_painted(tmp_path: Path) -> None:

@@ -567,6 +567,34 @@ def test_missing_chunks_are_named_unless_they_mean_the_fill_value(tmp_path: Path
     np.testing.assert_array_equal(pixels[..., 0], array[...])
 
 
+@pytest.mark.parametrize("shape", [(100, 120), (3, 100, 120), (100, 120, 3)])
+def test_a_chunk_that_goes_while_the_image_is_read_is_named_too(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    place = tmp_path / "a.zarr"
+    names = {2: "yx", 3: "cyx" if shape[0] == 3 else "yxc"}[len(shape)]
+    array = zarr.create_array(
+        str(place), shape=shape, chunks=[min(n, 50) for n in shape], dtype="uint8", dimension_names=[*names]
+    )
+    array[...] = 1
+    whole, filled = open_image(place), open_image(place, Reading(fill_missing=True))
+    gone = "/".join("1" if name == "y" else "0" for name in names)
+    (place / "c" / gone).unlink()
+    assert (whole.read(((0, 50), (0, 120)))[0] == 1).all(), "what is there is read"
+    assert (whole.read(((50, 100), (50, 120)))[0] == 1).all()
+    with pytest.raises(DataError, match=f"a.zarr has no chunk c/{gone}"):
+        whole.read(((40, 60), (0, 10)))
+    assert (filled.read(((50, 100), (0, 50)))[0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 300, 3), (1, 300)), ((300, 1, 3), (300, 1)), ((1, 300, 40), (300, 40))]
+)
+def test_a_row_or_column_of_pixels_keeps_its_channels(
+    tmp_path: Path, shape: tuple[int, ...], size: tuple[int, int]
+) -> None:
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=shape, chunks=shape, dtype="uint8")[...] = 1
+    assert open_image(tmp_path / "a.zarr").size == size
+
+
 @pytest.mark.parametrize("form", [2, 3])
 @pytest.mark.parametrize("codec", ["gzip", "zlib", "blosc", "zstd"])
 def test_a_damaged_chunk_of_any_codec_is_named(tmp_path: Path, form: Any, codec: str) -> None:

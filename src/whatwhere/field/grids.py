@@ -157,7 +157,7 @@ def common_period(canvases: tuple[Canvas, Canvas], last: int) -> tuple[int, ...]
 
 
 def _of_columns(small: Step, large: Step, canvases: tuple[Canvas, Canvas]) -> Iterator[tuple[int, int, Fraction]]:
-    """As `axis_strides`, of windows laid out as columns: their rows and columns are one axis, whose size tells neither."""
+    """As `axis_strides`, of windows laid out as columns: an axis of both dimensions, whose size tells neither."""
     if small.operator not in ("im2col", "col2im"):
         return
     image, other = ((one.shape if one.operator == "col2im" else one.arguments["self"].shape) for one in (small, large))

@@ -18,7 +18,10 @@ from whatwhere.lock import alone
 from whatwhere.paint.journal import read_journal
 from whatwhere.writing import is_there
 
-__all__ = ["JOURNAL", "LOCK", "RUN", "TakenError", "claimed", "discard", "in_turn", "renamed", "run_in", "writing"]
+__all__ = [
+    "JOURNAL", "LOCK", "RUN", "TakenError", "claimed", "discard", "in_turn", "renamed", "run_in", "taken_away",
+    "writing",
+]  # fmt: skip
 
 LOCK = "lock"
 """A file of the partial folder; who paints there holds it."""
@@ -106,6 +109,15 @@ def run_in(folder: Path) -> str | None:
         return (folder / RUN).read_text()
     except FileNotFoundError:
         return None
+
+
+def taken_away(folder: Path) -> PlaceError:
+    """What is said where a partial folder is not what it was."""
+    return PlaceError(
+        f"{folder} was taken away, or emptied, while it was painted into",
+        "a folder that stays until its painting is finished",
+        "run the same command again, which begins anew",
+    )
 
 
 def discard(folder: Path) -> None:

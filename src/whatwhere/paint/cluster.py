@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whatwhere.errors import ClusterError, ModelError, WhatwhereError, in_a_line, is_out_of_memory
+from whatwhere.errors import ClusterError, DataError, ModelError, WhatwhereError, in_a_line, is_out_of_memory
 from whatwhere.network import Model, load_model
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
-from whatwhere.paint.claims import TakenError, run_in
+from whatwhere.paint.claims import TakenError, run_in, taken_away
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.paint.outputs import Names, Options, Painter, paint_to_files
@@ -94,7 +94,7 @@ class Workers:
                 raise ClusterError(f"cluster is {address!r}", "local:N with N at least 1, or tcp://host:port", "")
             self._local = self._distributed.LocalCluster(
                 n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,
             )  # fmt: skip
         _LOG.addFilter(_is_fatal)
         try:
@@ -136,7 +136,13 @@ class Workers:
         place = (path.resolve(), how, target.partial.resolve(), work, run)
         finished: Queue[Any] = Queue()
         self._submit(_paint_file, self._recipe, place, _absolute(target), options).add_done_callback(finished.put)
-        return lambda: self._result(self._next(finished))
+
+        def result() -> PaintReport:
+            with _there(path, target.partial):
+                report: PaintReport = self._result(self._next(finished))
+                return report
+
+        return result
 
     def _next(self, finished: Queue[Any]) -> Any:
         """The task that is finished next; an error where there are no workers, or no scheduler, any more."""
@@ -178,7 +184,7 @@ class Workers:
             def attempt(plan: Scheme) -> None:
                 done = sink.begin(plan, runs)
                 place = (path.resolve(), how, sink.folder.resolve(), work, sink.run)
-                with closing(self._tiles(place, plan.tiling, done)) as tiles:
+                with _there(path, sink.folder), closing(self._tiles(place, plan.tiling, done)) as tiles:
                     for count, index in enumerate(tiles, len(done) + 1):
                         sink.note(index)
                         if progress:
@@ -235,6 +241,19 @@ class Workers:
                 "workers that stay alive and see the same files",
                 "look at their logs, then run again: finished tiles are kept",
             ) from error
+
+
+@contextmanager
+def _there(image: Path, folder: Path) -> Iterator[None]:
+    """In which a place that workers do not see is told of as what it is where it is nowhere any more."""
+    try:
+        yield
+    except ClusterError as error:
+        if not is_there(image):
+            raise DataError(f"{image} is not there any more", "an image that stays until it is painted", "") from error
+        if not is_there(folder):
+            raise taken_away(folder) from error
+        raise
 
 
 def _begun(dask_worker: Any) -> list[str]:

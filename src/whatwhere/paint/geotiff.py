@@ -172,6 +172,9 @@ def _colors(file: Any, black: int) -> NDArray[np.uint8] | None:
     return np.array([listed.get(value, (0, 0, 0))[:3] for value in range(256)], np.uint8)
 
 
+_UNREADABLE = "what was written can't be read again: the disk is full or damaged"
+
+
 def write_geotiff(path: Path, source: GeoSource, read: Callable[[Box], NDArray[np.uint8]], classes: Classes) -> None:
     """Writes labels as a tiled, compressed GeoTIFF in the coordinates of ``source``, with smaller levels for viewers.
 
@@ -184,8 +187,11 @@ def write_geotiff(path: Path, source: GeoSource, read: Callable[[Box], NDArray[n
         file.write_colormap(1, colors)
         file.update_tags(1, **{f"class_{index}": name for index, name in enumerate(classes.names)})
         _fill(file, source.size, 1, lambda _, box: read(box))
-        file.build_overviews(shrinkings(source.size), Resampling.nearest)
-    _read_again(path, source.size, 1, lambda _, box: read(box))
+        try:
+            file.build_overviews(shrinkings(source.size), Resampling.nearest)
+        except Exception:  # noqa: BLE001 (of kinds that rasterio has no public name for, where pixels are not on disk)
+            raise OSError(_UNREADABLE) from None
+    _read_again(path, source.size, 1, lambda _, box: read(box), levels=len(shrinkings(source.size)))
 
 
 def write_planes_geotiff(
@@ -224,20 +230,29 @@ def _fill(file: Any, size: tuple[int, int], planes: int, read: Callable[[int, Bo
         file.write(read(plane, box), plane + 1, window=window)
 
 
-def _read_again(path: Path, size: tuple[int, int], planes: int, read: Callable[[int, Box], NDArray[np.uint8]]) -> None:
-    """Compares the file with what was to be written: on a full disk GDAL may close a damaged one without a word."""
+def _read_again(
+    path: Path, size: tuple[int, int], planes: int, read: Callable[[int, Box], NDArray[np.uint8]], levels: int = 0
+) -> None:
+    """Compares the file with what was to be written: on a full disk GDAL may close a damaged one without a word.
+
+    Of smaller levels it is enough that they decode.
+    """
     import rasterio
 
     try:
         with _anywhere(), rasterio.open(path) as file:
-            same = all(
+            same = len(file.overviews(1)) == levels and all(
                 np.array_equal(file.read(plane + 1, window=window), read(plane, box))
                 for plane, box, window in _bands(size, planes)
             )
+        for level in range(levels if same else 0):
+            with _anywhere(), rasterio.open(path, overview_level=level) as smaller:
+                for _, _, window in _bands(smaller.shape, 1):
+                    smaller.read(1, window=window)
     except rasterio.errors.RasterioError:
         same = False
     if not same:
-        raise OSError("what was written can't be read again: the disk is full or damaged")
+        raise OSError(_UNREADABLE)
 
 
 def _bands(size: tuple[int, int], planes: int) -> Iterator[tuple[int, Box, Any]]:

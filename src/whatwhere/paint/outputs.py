@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from whatwhere.data.images import read_mask
 from whatwhere.data.label_images import write_label_image
 from whatwhere.data.tiffs import TIFF_SUFFIXES, open_tiff
-from whatwhere.errors import PlanError
+from whatwhere.errors import DataError, PlanError
 from whatwhere.paint.claims import claimed, writing
 from whatwhere.paint.engine import Engine
-from whatwhere.paint.files import LARGE, Opaque
+from whatwhere.paint.files import LARGE, Opaque, state_of
 from whatwhere.paint.geotiff import GeoSource, write_geotiff, write_planes_geotiff
 from whatwhere.paint.overlay import write_overlay
 from whatwhere.paint.paint import ArraySink, PaintReport, paint_source
@@ -39,7 +39,7 @@ from whatwhere.paint.tiff import Plane, shrinkings, write_planes_tiff, write_tif
 from whatwhere.paint.work import Progress
 from whatwhere.paint.zarrs import ZarrSource, add_levels, open_labels, sweep
 from whatwhere.records import Box, Classes
-from whatwhere.writing import shortened, whole_file
+from whatwhere.writing import is_there, shortened, whole_file
 
 __all__ = ["Names", "Options", "Painter", "is_small", "lay_over", "names", "paint_to_files"]
 
@@ -153,12 +153,27 @@ def paint_to_files(
                 engine, source, sink, probabilities=options.probabilities, tile=sink.tile, batch=options.batch,
                 align=store.align, progress=progress,
             )  # fmt: skip
+            _refuse_changed(work, inner)
             with writing(target.labels):
                 _finish(sink, source, target, options, classes, place)
         finally:
             sink.close()
         shutil.rmtree(sink.folder, ignore_errors=True)
-    return replace(report, notes=(*report.notes, *notes))
+    return replace(report, notes=(*sink.notes, *report.notes, *notes))
+
+
+def _refuse_changed(work: dict[str, Any], inner: Source) -> None:
+    """Of an image that was written anew while it was painted some tiles are of another one.
+
+    A file that is taken away can be read to its end by who has opened it; of a Zarr folder each chunk is opened anew.
+    """
+    image = Path(work["image"])
+    if (is_there(image) or isinstance(inner, ZarrSource)) and state_of(image) != (work["bytes"], work["modified"]):
+        raise DataError(
+            f"{image} was changed while it was painted",
+            "an image that stays as it is until its painting is finished",
+            "run the same command again, which begins anew",
+        )
 
 
 def _paint_small(

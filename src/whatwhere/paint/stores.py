@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.paint.claims import JOURNAL, LOCK, RUN, TakenError, renamed, writing
+from whatwhere.paint.claims import JOURNAL, LOCK, RUN, TakenError, renamed, run_in, taken_away, writing
 from whatwhere.paint.journal import Journal, read_journal, sync_file, sync_folder, write_all
 from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.work import Painted
@@ -80,6 +80,7 @@ class JournaledSink:
 
     Attributes:
         run: by what name the folder is painted into since `begin`.
+        notes: what is to be said of an earlier run's tiles.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class JournaledSink:
         self._goes_on: bool | None = None
         self._journal: Journal | None = None
         self.run = ""
+        self.notes: list[str] = []
 
     @property
     def tile(self) -> Size | None:
@@ -122,11 +124,17 @@ class JournaledSink:
             for key in _bare(there).keys() | self._work.keys()
         )
 
-    def _refuse_others(self, there: dict[str, Any]) -> None:
-        """Hours of another model's work are not thrown away for a slip in a command."""
+    def _refuse_others(self, there: dict[str, Any], tiles: int) -> None:
+        """Hours of another model's work are not thrown away for a slip in a command.
+
+        Those of an image that is not there any more are, and that is told.
+        """
         image, changed = str(there.get("image")), any(there.get(key) != self._work.get(key) for key in _OF_IMAGE)
-        if not Path(image).exists() or (image == self._work.get("image") and changed):
-            return  # of an image that is not there any more
+        same = image == self._work.get("image")
+        if not Path(image).exists() or (same and changed):
+            why = "the image has changed since" if same else f"{image} is not there any more"
+            self.notes.append(f"begun anew, {tiles} tiles were painted: {why}")
+            return
         other = sorted(key for key in there.keys() | self._work.keys() if there.get(key) != self._work.get(key))
         by = f" (begun by {there.get('backend')})" if other == ["backend"] else ""
         raise TakenError(
@@ -188,7 +196,7 @@ class JournaledSink:
         if held and not self._overwrite and earlier:
             self._refuse_other_tiles(earlier, tiles)
         elif held and not self._overwrite:
-            self._refuse_others(_bare(there))
+            self._refuse_others(_bare(there), len(finished))
         asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
         work = {**(_bare(earlier) or self._work), **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
@@ -225,6 +233,8 @@ class JournaledSink:
     def note(self, index: int) -> None:
         """Box ``index`` is on disk, whoever wrote it."""
         assert self._journal is not None
+        if run_in(self.folder) != self.run:  # else hours go on into files that have no name any more
+            raise taken_away(self.folder)
         with writing(self.folder):
             self._journal.add(index)
 

@@ -49,7 +49,7 @@ class ZarrSource:
     """An array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or a level of an OME-Zarr image.
 
     Axes are taken from the file's own names where it has them; without names, the shortest of three is the channels,
-    but of one row of pixels the last axis where that has three or four.
+    but of one row or column of pixels the last axis where that has three or four.
 
     Args:
         path: the folder of the array or of the OME-Zarr group.
@@ -79,17 +79,23 @@ class ZarrSource:
         self.size, self.channels = self._axes.size, self._axes.channels
         self.dtype = _real(np.dtype(node.dtype), path).newbyteorder("=")
         self._no_data = _no_data(node)
-        missing = [] if how.fill_missing else list(itertools.islice(_missing(node), 1))
-        if missing:
+        self._fill_missing = how.fill_missing
+        self._refuse_missing([slice(None)] * len(node.shape))
+
+    def _refuse_missing(self, part: Sequence[slice | int]) -> None:
+        """What zarr would read as the fill value, without a word."""
+        missing = None if self._fill_missing else next(_missing(self._array, part), None)
+        if missing is not None:
             raise DataError(
-                f"{path} has no chunk {missing[0]}",
+                f"{self.name} has no chunk {missing}",
                 "all chunks of the array",
                 "copy it again, or say that missing chunks mean the fill value (--fill-missing; fill_missing=True)",
             )
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
+        part = self._axes.select(box)
         try:
-            pixels = self._axes.upright(self._array[self._axes.select(box)])
+            pixels = self._axes.upright(self._array[part])
             pixels = pixels.astype(self.dtype, copy=False)  # Zarr v2 keeps the order of bytes of old instruments
         except Exception as error:  # each codec raises kinds of its own
             (y0, y1), (x0, x1) = box
@@ -98,6 +104,7 @@ class ZarrSource:
                 "chunks that decode to their end",
                 "copy it again",
             ) from error
+        self._refuse_missing(part)  # one that was there at first may have gone since, with a drive of a network
         return pixels, None if self._no_data is None else with_data(pixels, self._no_data)
 
     def close(self) -> None:
@@ -124,7 +131,7 @@ class _Axes:
         self.size = sizes["y"], sizes["x"]
         self.channels = sizes.get("c", 1)
 
-    def select(self, box: Box) -> tuple[Any, ...]:
+    def select(self, box: Box) -> tuple[slice | int, ...]:
         slices = {"y": slice(*box[0]), "x": slice(*box[1]), "c": slice(None)}
         return tuple(slices.get(name, 0) for name in self.names)
 
@@ -163,7 +170,7 @@ def _guess(shape: tuple[int, ...], path: Path) -> list[str]:
     if len(shape) == 2:
         return ["y", "x"]
     if len(shape) == 3:
-        place = 2 if shape[0] == 1 and shape[2] in (3, 4) else int(np.argmin(shape))
+        place = 2 if 1 in shape[:2] and shape[2] in (3, 4) else int(np.argmin(shape))
         return ["c", "y", "x"] if place == 0 else ["y", "c", "x"] if place == 1 else ["y", "x", "c"]
     raise DataError(f"{path} has {len(shape)} axes without names", "height, width and channels", "name its axes")
 
@@ -236,11 +243,12 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _missing(array: Any) -> Iterator[str]:
-    """Names of the stored chunks (shards, where it has them) that are not on disk."""
+def _missing(array: Any, part: Sequence[slice | int]) -> Iterator[str]:
+    """Names of the stored chunks (shards, where it has them) of a part of an array that are not on disk."""
     stored = getattr(array, "shards", None) or array.chunks
     folder = Path(str(array.store.root)) / array.path
-    grid = (range(-(-n // c)) for n, c in zip(array.shape, stored))
+    spans = (range(n)[one] if isinstance(one, slice) else range(one, one + 1) for n, one in zip(array.shape, part))
+    grid = (range(span.start // c, -(-span.stop // c)) for span, c in zip(spans, stored))
     for place in itertools.product(*grid):
         key = array.metadata.encode_chunk_key(place)
         if not (folder / key).is_file():
