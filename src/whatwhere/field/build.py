@@ -18,8 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import is_lazy
 
 from whatwhere.errors import FieldError
+from whatwhere.field.export import export_graph
 from whatwhere.field.field import Field
-from whatwhere.field.graph import Graph, export_graph
+from whatwhere.field.graph import Graph
 from whatwhere.field.grids import GROWTH, Canvas, axis_strides, common_period
 from whatwhere.field.obstacles import Obstacle, find_threshold
 from whatwhere.field.rules import has_rule
