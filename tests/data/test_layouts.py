@@ -207,13 +207,21 @@ COUNTED = ("00", "01", "02")
             "move what is in labels/colour/train/ or labels/ids/train/ to labels/10k/train/",
         ),
         (["images/{}.jpg", "groundTruth/{}.mat"], "3 images and no masks, but 3 .mat files", "write the arrays as PNG"),
-        (["images/{}.jpg", "masks/{}_1stHO.png", "masks/{}_2ndHO.png"], "no name in common", "choose one mask of each"),
-        (["images/{}.jpg", "masks/{}/1.png", "masks/{}/2.png"], "no name in common", "merge them into one"),
+        (
+            ["images/{}.jpg", "masks/{}_1stHO.png", "masks/{}_2ndHO.png"],
+            "no name in common",
+            "keep one of *_1stHO.*, *_2ndHO.*",
+        ),
+        (
+            ["images/{}.jpg", "masks/{}/1.png", "masks/{}/2.png"],
+            "no name in common",
+            "merge the masks of an image into one",
+        ),
         (["imagesTr/{}_0000.png", "imagesTr/{}_0001.png", "labelsTr/{}.png"], "no name", "if 2 images are channels of"),
         (
             ["images/{}.jpg", "Annotations/{}.xml", "SegmentationClass/{}.png"],
             "no masks in Annotations/, but SegmentationClass/ beside",
-            "rename Annotations/, and call it masks/",
+            "rename Annotations/ to outlines/ and SegmentationClass/ to masks/",
         ),
         (
             ["imagesTr/{}.nii.gz", "labelsTr/{}.nii.gz"],

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
-from whatwhere.data.layouts import LAYOUT, no_pairs, remedy
+from whatwhere.data.layouts import LAYOUT, remedy
 from whatwhere.data.mapping import read_classes
 from whatwhere.data.names import Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
+from whatwhere.data.no_pairs import no_pairs
 from whatwhere.errors import DataError, look_at
 from whatwhere.records import Classes
 
