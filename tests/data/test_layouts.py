@@ -121,7 +121,20 @@ def test_a_test_by_name_that_would_be_trained_on_is_told(place: str, home: str, 
     assert len(find(tmp_path).pairs("test")) == 3
 
 
-@pytest.mark.parametrize("names", [("train_{}", "train_0{}"), ("{}_test", "{}_sky"), ("test_{}", "contest_{}")])
+def test_a_test_by_a_word_of_its_folder_is_told(tmp_path: Path) -> None:
+    for k in range(6):
+        folder = "My_Training" if k < 4 else "My_Test"
+        save(tmp_path / f"images/{folder}/{k}.png", photo(k))
+        save(tmp_path / f"masks/{folder}/{k}.png", disc())
+    (told,) = findings(tmp_path).of("split-divided")
+    assert sorted(told.files) == ["images/My_Test/4.png", "images/My_Test/5.png"]
+    assert "move the images called My_Test/* to images/test/ and their masks to masks/test/" in told.remedy
+    assert "all others to images/train/ and masks/train/" in told.remedy
+
+
+@pytest.mark.parametrize(
+    "names", [("train_{}", "train_0{}"), ("{}_test", "{}_sky"), ("test_{}", "contest_{}"), ("Test 1/{}", "Test 2/{}")]
+)
 def test_names_of_one_split_alone_say_nothing(names: tuple[str, str], tmp_path: Path) -> None:
     for k in range(4):
         for name in names:

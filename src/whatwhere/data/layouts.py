@@ -186,7 +186,7 @@ def _moves(parts: Sequence[_Part]) -> str:
     )
     if part.together and len(from_images) > 1:
         moves = [f"what is in {' and '.join(f'{folder}/' for folder in from_images)} to {images}/"]
-    if all(_SIDE.search(folder.name) for folder in from_masks):
+    if len(from_masks) > 1 and all(_SIDE.search(folder.name) for folder in from_masks):
         moves.append(
             f"{' and '.join(f'{folder}/' for folder in from_masks)}, merged into one mask an image, to {masks}/"
         )

@@ -19,6 +19,8 @@ _SPLIT = re.compile(
     r"((?P<train>train(ing)?([_-]?val)?)|(?P<val>val(id(ation)?)?)|(?P<test>test(ing)?))(\d{4})?", re.IGNORECASE
 )
 """Maybe of a year, as COCO's; what is called trainval is to be divided by whoever trains."""
+_GLUED = re.compile(r"(annot|crops?|data|gt|im(age|g)?s?|labels?|masks?|set)$", re.IGNORECASE)
+"""Words that may follow a split's without anything between, as in CamVid's testannot."""
 _MASK_SUFFIXES = (
     "_mask", "-mask", " mask", ".mask", "_masks", "_label", ".label", "_labels", "_seg", ".seg", "_segmentation",
     "_gt", ".gt", "_l",
@@ -147,11 +149,11 @@ def split_of(name: str) -> str | None:
 def split_said(name: str) -> str | None:
     """The split that a word of a folder's name stands for; None where no word does, or two differ.
 
-    >>> split_said("Task1_Training_Input"), split_said("valImages"), split_said("train_and_test"), split_said("latest")
-    ('train', 'val', None, None)
+    >>> split_said("Task1_Training_Input"), split_said("valImages"), split_said("testannot"), split_said("latest")
+    ('train', 'val', 'test', None)
     """
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
-    said = {split for word in words if (split := split_of(word))}
+    said = {split for word in words if (split := split_of(_GLUED.sub("", word)))}
     return split_of(name) or (said.pop() if len(said) == 1 else None)
 
 

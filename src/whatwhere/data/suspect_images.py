@@ -12,7 +12,7 @@ from pathlib import PurePath, PurePosixPath
 from whatwhere.data.facts import FileSurvey, ImageFacts, Quantiles, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
 from whatwhere.data.likeness import twins
-from whatwhere.data.names import bare, split_of, split_tagged
+from whatwhere.data.names import bare, split_of, split_said, split_tagged
 
 __all__ = [
     "beside",
@@ -334,8 +334,8 @@ def mixed(survey: Survey) -> Iterator[Finding]:
 
 
 def _mixed_by_name(files: Sequence[FileSurvey]) -> Iterator[Finding]:
-    """Where names begin or end with different splits, as testA_6 and train_6 of GlaS do."""
-    tags = [(file, *tag) for file in files if (tag := split_tagged(PurePosixPath(file.name).name))]
+    """Where names begin or end with different splits, as testA_6 and train_6 of GlaS do, or their folders say them."""
+    tags = [(file, *tag) for file in files if (tag := _tag(file.name))]
     strays = tuple(file.image_path for file, split, _ in tags if split != "train")
     if not strays or len({split for _, split, _ in tags}) < 2:
         return
@@ -352,6 +352,13 @@ def _mixed_by_name(files: Sequence[FileSurvey]) -> Iterator[Finding]:
     message = f"{many(len(strays), 'image')} called {every}, divided like all others: no folder keeps them apart"
     remedy = f"to keep these apart move {', '.join(moves)}, and all others to {images}/ and {masks}/"
     yield Finding("warning", "split-divided", message, strays, remedy)
+
+
+def _tag(name: str) -> tuple[str, str] | None:
+    """The split that an image's folder or its own name says, and what such images are called."""
+    folder = name.partition("/")[0] if "/" in name else ""
+    split = split_said(folder)
+    return (split, f"{folder}/*") if split else split_tagged(PurePosixPath(name).name)
 
 
 def _homes(file: FileSurvey, split: str) -> Iterator[str]:
