@@ -208,6 +208,8 @@ def test_what_cannot_be_moved_is_told(names: list[str], remedy: str, tmp_path: P
         (["images/{}.jp2", "labels/{}.png"], (), "0 images and 3 masks", "there are 3 .jp2 files: save them"),
         (["images/{}.jpg", "train.csv"], ("masks",), "3 images and no masks", "if train.csv holds masks as run"),
         (["images/{}.jpg", "images/{}_mask.png"], ("masks",), "no masks", "move *_mask.* from images/ to masks/"),
+        (["images/train/{}.jpg", "images/train/{}_mask.png"], ("masks",), "no masks",
+         "move *_mask.* from images/ to masks/, in folders as now"),
         (["train/images/{}.jpg", "train/images/{}_mask.png"], ("train/masks",), "no masks", "in train/: move *_mask.*"),
         (
             ["images/train/a_{}_leftImg8bit.png", "masks/train/a_{}_gt_color.png", "masks/train/a_{}_gt_ids.png"],

@@ -14,6 +14,7 @@ from whatwhere.data.names import hidden, split_said
 
 __all__ = [
     "A_MASK",
+    "CONVERTED",
     "DEPTH",
     "IMAGES",
     "MASKS",
@@ -23,6 +24,7 @@ __all__ = [
     "glimpse",
     "is_image",
     "kind_of",
+    "main_kind",
     "no_image",
     "run_lengths",
 ]
@@ -46,7 +48,7 @@ _DRAW = "draw the outlines into masks first, with the program that wrote them"
 _SLICE = "write their slices as TIFF or PNG files first"
 _WRITE = "write the arrays as PNG or TIFF files first: PIL.Image.fromarray(mask.astype('uint8')).save('a.png')"
 _SAVE = "save them as PNG first"
-_CONVERTED = {
+CONVERTED = {
     **dict.fromkeys(OUTLINES, _DRAW),
     **dict.fromkeys(("nii", "nii.gz", "dcm", "mha", "nrrd"), _SLICE),
     **dict.fromkeys(("mat", "npy", "npz", "h5"), _WRITE),
@@ -88,18 +90,24 @@ def no_image(name: str) -> bool:
 def kind_of(path: PurePosixPath | Path) -> str:
     """What a file is called that is to be converted, by the longest ending that is known; else nothing."""
     ends = path.name.lower().split(".")[1:]
-    return next((end for k in range(len(ends)) if (end := ".".join(ends[k:])) in _CONVERTED), "")
+    return next((end for k in range(len(ends)) if (end := ".".join(ends[k:])) in CONVERTED), "")
 
 
 def converted(images: Collection[object], others: Iterable[PurePosixPath | Path]) -> str:
-    """Where images or masks are files of another kind."""
+    """What to do where images or masks are files of another kind."""
+    kind, count = main_kind(images, others)
+    found = f"there are {count} .{kind} files: " if count > 1 else f"there is a .{kind} file: "
+    return found + CONVERTED[kind] if kind else ""
+
+
+def main_kind(images: Collection[object], others: Iterable[PurePosixPath | Path]) -> tuple[str, int]:
+    """Of what kind the files are that may be images or masks, and how many; nothing where none may."""
     kinds = Counter(kind for path in others if (kind := kind_of(path)))
     for kind, count in kinds.most_common():
         many = 2 * count >= len(images) or kind in ("json", "geojson")  # COCO writes one for all images
         if many and (images or kind not in OUTLINES):
-            found = f"there are {count} .{kind} files: " if count > 1 else f"there is a .{kind} file: "
-            return found + _CONVERTED[kind]
-    return ""
+            return kind, count
+    return "", 0
 
 
 def run_lengths(images: Sequence[PurePosixPath], others: Iterable[PurePosixPath]) -> str:

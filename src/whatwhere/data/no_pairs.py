@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.layouts import LAYOUT, fit
 from whatwhere.data.mixed_files import alternatives, sorted_by_names
-from whatwhere.data.name_words import A_MASK, DEPTH, MASKS, OUTLINES, converted, glimpse, is_image, kind_of, run_lengths
-from whatwhere.data.names import bare
+from whatwhere.data.name_words import (
+    A_MASK,
+    CONVERTED,
+    DEPTH,
+    MASKS,
+    OUTLINES,
+    converted,
+    glimpse,
+    is_image,
+    main_kind,
+    run_lengths,
+)
+from whatwhere.data.names import bare, split_of
 from whatwhere.errors import DataError
 
 __all__ = ["no_pairs"]
@@ -82,16 +92,22 @@ def _no_masks(
         )
     given = f"{root} has {len(images)} images and no masks"
     others = [path for path in glimpse(root, DEPTH) if not is_image(path)]
-    kind, count = next(iter(Counter(filter(None, map(kind_of, ignored or others))).most_common(1)), ("", 0))
-    if todo := converted(images, ignored or others).partition(": ")[2]:
+    kind, count = main_kind(images, ignored or others)
+    if kind:
         hold = ", which hold outlines" if kind in OUTLINES else ""
-        return DataError(f"{given}, but {count} .{kind} files{hold}", A_MASK, f"{todo}, and put them into {place}")
-    above = pair[0].parent if pair[0].parent.parent == root else root  # one that is called like a split
-    todo = sorted_by_names([PurePosixPath(path.relative_to(above)) for path in images if path.is_relative_to(above)])
-    if todo and above != root:
-        todo = f"in {above.relative_to(root).as_posix()}/: {todo}"
-    todo = todo or run_lengths([PurePosixPath(path.relative_to(root)) for path in images], others)
+        todo = f"{CONVERTED[kind]}, and put the masks into {place}"
+        return DataError(f"{given}, but {count} .{kind} files{hold}", A_MASK, todo)
+    among = _among_images(root, pair[0], images)
+    todo = among or run_lengths([PurePosixPath(path.relative_to(root)) for path in images], others)
     return DataError(given, A_MASK, todo or f"put them into {place}")
+
+
+def _among_images(root: Path, place: Path, images: Sequence[Path]) -> str:
+    """What to move where masks lie among the images."""
+    above = place.parent if split_of(place.parent.name) else root
+    here = [PurePosixPath(path.relative_to(above)) for path in images if path.is_relative_to(above)]
+    todo = sorted_by_names(here)
+    return f"in {above.relative_to(root).as_posix()}/: {todo}" if todo and above != root else todo
 
 
 def _holds_masks_of(names: Mapping[str, Path], folder: Path) -> bool:
