@@ -177,7 +177,7 @@ def test_folders_of_images_and_of_their_masks_are_moved(
         (["SegmentationClass/{}.png", "raw/{}.ppm"], "there are 3 .ppm files: save them as PNG first"),
         (["stare-images/{}.ppm", "labels-ah/{}.ah.ppm"], "there are 6 .ppm files: save them as PNG first"),
         (["train_images/{}.jpg", "train.csv"], "if train.csv holds masks as run lengths, draw them into masks/ first"),
-        (["train-volume.tif", "train-labels.tif", "test-volume.tif"], "write the slices of these stacks"),
+        (["train-volume.tif", "train-labels.TIF", "test-volume.tif"], "write the slices of these stacks"),
         (["CXR/{}.png", "Manual/leftMask/{}.png", "Manual/rightMask/{}.png"], "rightMask/, merged into one mask"),
         (["MyTest/images/{}.png", "MyTest/masks/{}.png", "MyTrain/images/{}.png", "MyTrain/masks/{}.png"],
          "rename MyTrain/ to train/, and the others likewise (to test/)"),

@@ -173,7 +173,11 @@ def _named_by_folder(found: _Sorted) -> str:
 def _stacks(images: Sequence[PurePosixPath]) -> str:
     """Where a file or two are all: such as train-volume.tif and train-labels.tif."""
     masks = sum(bool(MASKS.search(path.name)) for path in images)
-    if len(images) > 4 or not 0 < masks < len(images) or any(path.suffix not in TIFF_SUFFIXES for path in images):
+    if (
+        len(images) > 4
+        or not 0 < masks < len(images)
+        or any(path.suffix.lower() not in TIFF_SUFFIXES for path in images)
+    ):
         return ""
     return (
         "write the slices of these stacks, each to images/ and its mask, under the same name, to masks/; if they are "
