@@ -96,6 +96,53 @@ def test_a_test_that_would_be_trained_on_is_told(tmp_path: Path) -> None:
     assert not findings(tmp_path).of("split-divided")
 
 
+@pytest.mark.parametrize(
+    ("place", "home"),
+    [("{kind}", "{kind}/{split}"), ("train/{kind}", "{split}/{kind}"), ("{kind}/train", "{kind}/{split}")],
+)
+def test_a_test_by_name_that_would_be_trained_on_is_told(place: str, home: str, tmp_path: Path) -> None:
+    """As GlaS comes."""
+    for k in range(9):
+        name = f"{'train' if k < 6 else 'testA' if k < 8 else 'testB'}_{k}.png"
+        save(tmp_path / place.format(kind="images") / name, photo(k))
+        save(tmp_path / place.format(kind="masks") / name, disc())
+    (told,) = findings(tmp_path).of("split-divided")
+    assert told.severity == "warning"
+    assert told.message.startswith("3 images called testA* and testB*, divided like all others")
+    image_home, mask_home = (home.format(kind=kind, split="test") for kind in ("images", "masks"))
+    moved = f"move the images called testA* and testB* to {image_home}/ and their masks to {mask_home}/"
+    assert moved in told.remedy
+    for kind in ("images", "masks"):
+        (tmp_path / home.format(kind=kind, split="train")).mkdir(parents=True, exist_ok=True)
+        (tmp_path / home.format(kind=kind, split="test")).mkdir(parents=True, exist_ok=True)
+        for path in list((tmp_path / place.format(kind=kind)).glob("*.png")):
+            path.rename(tmp_path / home.format(kind=kind, split=path.name.partition("_")[0].rstrip("AB")) / path.name)
+    assert not findings(tmp_path).of("split-divided")
+    assert len(find(tmp_path).pairs("test")) == 3
+
+
+def test_a_test_by_a_word_of_its_folder_is_told(tmp_path: Path) -> None:
+    for k in range(6):
+        folder = "My_Training" if k < 4 else "My_Test"
+        save(tmp_path / f"images/{folder}/{k}.png", photo(k))
+        save(tmp_path / f"masks/{folder}/{k}.png", disc())
+    (told,) = findings(tmp_path).of("split-divided")
+    assert sorted(told.files) == ["images/My_Test/4.png", "images/My_Test/5.png"]
+    assert "move the images called My_Test/* to images/test/ and their masks to masks/test/" in told.remedy
+    assert "all others to images/train/ and masks/train/" in told.remedy
+
+
+@pytest.mark.parametrize(
+    "names", [("train_{}", "train_0{}"), ("{}_test", "{}_sky"), ("test_{}", "contest_{}"), ("Test 1/{}", "Test 2/{}")]
+)
+def test_names_of_one_split_alone_say_nothing(names: tuple[str, str], tmp_path: Path) -> None:
+    for k in range(4):
+        for name in names:
+            save(tmp_path / f"images/{name.format(k)}.png", photo(k))
+            save(tmp_path / f"masks/{name.format(k)}.png", disc())
+    assert not findings(tmp_path).of("split-divided")
+
+
 @pytest.mark.parametrize("further", ["{}_mask_1", "{}_mask-2"])
 def test_a_further_mask_of_an_image_is_an_error(further: str, tmp_path: Path) -> None:
     for k in range(3):
@@ -129,6 +176,37 @@ def test_images_and_masks_of_different_numbers_are_not_paired(image: str, mask: 
         find(tmp_path)
 
 
+def test_masks_may_be_named_by_the_whole_name_of_their_image(tmp_path: Path) -> None:
+    for name in ("p0.jpg", "q0.png", "r.ome.tif"):
+        touch(tmp_path, f"images/{name}", f"masks/{name}.png")
+    assert [sample.mask.name for sample in find(tmp_path).pairs("all") if sample.mask] == [
+        "p0.jpg.png",
+        "q0.png.png",
+        "r.ome.tif.png",
+    ]
+
+
+@pytest.mark.parametrize(("gone", "paired"), [((2,), 5), ((2, 3), 0)])
+def test_a_mask_without_image_does_not_part_the_others(gone: tuple[int, ...], paired: int, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/image_{k}.png" for k in range(6) if k not in gone))
+    touch(tmp_path, *(f"masks/mask_{k}.png" for k in range(6)))
+    if not paired:
+        with pytest.raises(DataError, match="no name in common"):
+            find(tmp_path)
+        return
+    found = find(tmp_path)
+    assert len(found.pairs("all")) == paired
+    assert [path.name for path in found.lone_masks] == ["mask_2.png"]
+
+
+def test_folders_that_were_emptied_are_not_told_of(tmp_path: Path) -> None:
+    touch(tmp_path, "images/train/a.png", "masks/train/a.png", "train/_classes.csv", "valid/notes.txt")
+    (tmp_path / "images/rest").mkdir()
+    assert not find(tmp_path).beside
+    touch(tmp_path, "valid/b.png")
+    assert [path.name for path in find(tmp_path).beside] == ["valid"]
+
+
 COUNTED = ("00", "01", "02")
 
 
@@ -142,13 +220,21 @@ COUNTED = ("00", "01", "02")
             "move what is in labels/colour/train/ or labels/ids/train/ to labels/10k/train/",
         ),
         (["images/{}.jpg", "groundTruth/{}.mat"], "3 images and no masks, but 3 .mat files", "write the arrays as PNG"),
-        (["images/{}.jpg", "masks/{}_1stHO.png", "masks/{}_2ndHO.png"], "no name in common", "choose one mask of each"),
-        (["images/{}.jpg", "masks/{}/1.png", "masks/{}/2.png"], "no name in common", "merge them into one"),
+        (
+            ["images/{}.jpg", "masks/{}_1stHO.png", "masks/{}_2ndHO.png"],
+            "no name in common",
+            "keep one of *_1stHO.*, *_2ndHO.*",
+        ),
+        (
+            ["images/{}.jpg", "masks/{}/1.png", "masks/{}/2.png"],
+            "no name in common",
+            "merge the masks of an image into one",
+        ),
         (["imagesTr/{}_0000.png", "imagesTr/{}_0001.png", "labelsTr/{}.png"], "no name", "if 2 images are channels of"),
         (
             ["images/{}.jpg", "Annotations/{}.xml", "SegmentationClass/{}.png"],
             "no masks in Annotations/, but SegmentationClass/ beside",
-            "rename Annotations/, and call it masks/",
+            "rename Annotations/ to outlines/ and SegmentationClass/ to masks/",
         ),
         (
             ["imagesTr/{}.nii.gz", "labelsTr/{}.nii.gz"],

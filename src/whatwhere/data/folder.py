@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
-from whatwhere.data.layouts import LAYOUT, no_pairs, remedy
+from whatwhere.data.layouts import LAYOUT, remedy
 from whatwhere.data.mapping import read_classes
 from whatwhere.data.names import Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
+from whatwhere.data.no_pairs import no_pairs
 from whatwhere.errors import DataError, look_at
 from whatwhere.records import Classes
 
@@ -232,9 +233,12 @@ def _split_folders(place: Path) -> dict[str, str]:
 
 
 def _beside(root: Path) -> tuple[Path, ...]:
-    """What looks as if it were to be used and is not: folders named like a split, what lies beside such, and images."""
+    """What looks as if it were to be used and is not: folders named like a split, what lies beside such, and images.
+
+    Not folders without images: whoever has just moved these elsewhere leaves such.
+    """
     pair = _pair_in(root)
-    named = [root / name for name in _folders(root) if split_of(name)]
+    named = [root / name for name in _folders(root) if split_of(name) and _has_images(root / name)]
     if pair is None:
         pairs = {place: _pair_in(place) for place in named}
         lone = [place for place, found in pairs.items() if found is None]
@@ -245,7 +249,10 @@ def _beside(root: Path) -> tuple[Path, ...]:
     if "train" not in (inner := _split_folders(pair[0])):
         return *named, *others
     entries = (entry for entry in sorted(pair[0].iterdir()) if not hidden(entry.name))
-    loose = (one for one in entries if one.name not in inner.values() and (one.is_dir() or _is_image(one)))
+    loose = (
+        one for one in entries
+        if one.name not in inner.values() and (_has_images(one) if one.is_dir() else _is_image(one))
+    )  # fmt: skip
     return *named, *others, *loose
 
 
@@ -293,7 +300,7 @@ def _only(places: list[Path]) -> Path | None:
     """The one of them that holds images; which of several is meant can't be guessed."""
     if len(places) < 2:
         return places[0] if places else None
-    filled = [place for place in places if any(_is_image(path) for path in files_below(place))]
+    filled = list(filter(_has_images, places))
     if len(filled) > 1:
         raise DataError(
             f"{places[0].parent} holds {' and '.join(place.name + '/' for place in filled)}, all with images",
@@ -301,6 +308,10 @@ def _only(places: list[Path]) -> Path | None:
             "move what is not meant, or give it another name: for instance fov/ for fields of view",
         )
     return filled[0] if filled else places[0]
+
+
+def _has_images(place: Path) -> bool:
+    return any(_is_image(path) for path in files_below(place))
 
 
 def _is_image(path: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 
-__all__ = ["Sample", "bare", "hidden", "pair_by_cores", "pair_by_names", "split_of"]
+__all__ = ["Sample", "bare", "hidden", "pair_by_cores", "pair_by_names", "split_of", "split_said", "split_tagged"]
 
 _Path = TypeVar("_Path", bound=PurePath)
 
@@ -19,11 +19,15 @@ _SPLIT = re.compile(
     r"((?P<train>train(ing)?([_-]?val)?)|(?P<val>val(id(ation)?)?)|(?P<test>test(ing)?))(\d{4})?", re.IGNORECASE
 )
 """Maybe of a year, as COCO's; what is called trainval is to be divided by whoever trains."""
+_GLUED = re.compile(r"(annot|crops?|data|gt|im(age|g)?s?|labels?|masks?|set)$", re.IGNORECASE)
+"""Words that may follow a split's without anything between, as in CamVid's testannot."""
 _MASK_SUFFIXES = (
     "_mask", "-mask", " mask", ".mask", "_masks", "_label", ".label", "_labels", "_seg", ".seg", "_segmentation",
     "_gt", ".gt", "_l",
 )  # fmt: skip
 """In any case: ISIC writes _segmentation, CamVid _L."""
+_FEW = 5
+"""Where names are paired by their cores, one of so many masks may have no image."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,11 @@ def pair_by_names(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tupl
     chosen = {name: left.pop(name) for name in images if name in masks and name not in copies}
     by_case = {name.lower(): name for name in left}
     alone = Counter(name.lower() for name in images)
-    for name in images:
+    for name, path in images.items():
         if name in chosen or name in copies:
             continue
-        candidates = [by_case.get((name + suffix).lower(), "") for suffix in ("", *_MASK_SUFFIXES)]
+        ending = path.name[len(bare(path).name) :]  # some name the mask of a.jpg a.jpg.png
+        candidates = [by_case.get((name + suffix).lower(), "") for suffix in ("", *_MASK_SUFFIXES, ending)]
         one = alone[name.lower()] == 1  # a.png and A.png: whose a_mask.png is, is told by its case
         fitting = next((mask for mask in candidates if mask in left and (one or mask.startswith(name))), None)
         if fitting is not None:
@@ -83,15 +88,16 @@ def pair_by_cores(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tupl
     """As `pair_by_names`, by what tells the images from each other and the masks from each other.
 
     DRIVE has 21_training and 21_manual1, nnU-Net case_001_0000 and case_001, Cityscapes a_leftImg8bit and
-    a_gtFine_labelIds. Only where each mask then has its image, and nothing that is cut off tells the two apart: 2021_1
-    and 2023_1 were not taken in one year.
+    a_gtFine_labelIds. Only where nearly each mask then has its image, and nothing that is cut off tells the two apart:
+    2021_1 and 2023_1 were not taken in one year.
     """
     (by_core, *image_ends), (cores, *mask_ends) = _cores(images), _cores(masks)
-    found = {by_core.get(core): masks[name] for core, name in cores.items()}
-    if None in found or len(found) < len(masks) or any(map(_of_different, image_ends, mask_ends)):
+    found = {by_core[core]: masks[name] for core, name in cores.items() if core in by_core}
+    if (len(masks) - len(found)) * _FEW > len(masks) or any(map(_of_different, image_ends, mask_ends)):
         found = {}
     samples = tuple(Sample(name, path, found.get(name)) for name, path in sorted(images.items()))
-    return samples, [] if found else list(masks.values())
+    used = set(found.values())
+    return samples, [path for path in masks.values() if path not in used]
 
 
 def _of_different(one: str, other: str) -> bool:
@@ -138,6 +144,32 @@ def split_of(name: str) -> str | None:
     """
     found = _SPLIT.fullmatch(name)
     return next((split for split in ("train", "val", "test") if found and found[split]), None)
+
+
+def split_said(name: str) -> str | None:
+    """The split that a word of a folder's name stands for; None where no word does, or two differ.
+
+    >>> split_said("Task1_Training_Input"), split_said("valImages"), split_said("testannot"), split_said("latest")
+    ('train', 'val', 'test', None)
+    """
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    said = {split for word in words if (split := split_of(_GLUED.sub("", word)))}
+    return split_of(name) or (said.pop() if len(said) == 1 else None)
+
+
+def split_tagged(stem: str) -> tuple[str, str] | None:
+    """The split that a file's name begins or ends with, and what files are called then.
+
+    >>> split_tagged("testA_6"), split_tagged("21_training"), split_tagged("train001"), split_tagged("contest_6")
+    (('test', 'testA*'), ('train', '*training'), ('train', 'train*'), None)
+    """
+    words = re.split(r"[\W_]+", stem)
+    for word, called in ((words[0], "{}*"), (words[-1], "*{}")):
+        letters = re.sub(r"\d+$", "", word)
+        split = split_of(letters) or split_of(re.sub(r"(?<=[a-z])[A-Z]$", "", letters))
+        if split:
+            return split, called.format(letters if called == "{}*" else word)
+    return None
 
 
 def hidden(name: str) -> bool:

@@ -6,13 +6,13 @@ Each function takes a survey and yields findings. Knows nothing of what masks me
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePath, PurePosixPath
 
 from whatwhere.data.facts import FileSurvey, ImageFacts, Quantiles, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
 from whatwhere.data.likeness import twins
-from whatwhere.data.names import bare, split_of
+from whatwhere.data.names import bare, split_of, split_said, split_tagged
 
 __all__ = [
     "beside",
@@ -318,17 +318,55 @@ def lists(survey: Survey) -> Iterator[Finding]:
 
 
 def mixed(survey: Survey) -> Iterator[Finding]:
-    """Images in folders that are called test or val, and are trained on."""
+    """Images that are trained on, though their folder or their name says test or val."""
+    mingled = [f for f in survey.files if f.usable and (survey.parted or f.split == "all") and f.split != "test"]
     strays = {
-        file.image_path: f"{folder}/" for file in survey.files
-        if file.usable and (survey.parted or file.split == "all") and file.split != "test"
-        and split_of(folder := file.name.rpartition("/")[0].partition("/")[0]) not in (None, file.split)
+        file.image_path: f"{folder}/" for file in mingled
+        if split_of(folder := file.name.rpartition("/")[0].partition("/")[0]) not in (None, file.split)
     }  # fmt: skip
     if strays:
         folders = " and ".join(sorted(set(strays.values())))
         message = f"{many(len(strays), 'image')} in {folders}, divided like all others: no folder is called train/"
         remedy = "to keep these apart call the folder of the others train/, among the images and among the masks"
         yield Finding("warning", "split-divided", message, tuple(strays), remedy)
+    else:
+        yield from _mixed_by_name(mingled)
+
+
+def _mixed_by_name(files: Sequence[FileSurvey]) -> Iterator[Finding]:
+    """Where names begin or end with different splits, as testA_6 and train_6 of GlaS do, or their folders say them."""
+    tags = [(file, *tag) for file in files if (tag := _tag(file.name))]
+    strays = tuple(file.image_path for file, split, _ in tags if split != "train")
+    if not strays or len({split for _, split, _ in tags}) < 2:
+        return
+    names = defaultdict[str, set[str]](set)
+    for _, split, called in tags:
+        names[split].add(called)
+    names.pop("train", None)
+    moves = []
+    for split, tagged in names.items():
+        images, masks = _homes(files[0], split)
+        moves.append(f"the images called {' and '.join(sorted(tagged))} to {images}/ and their masks to {masks}/")
+    images, masks = _homes(files[0], "train")
+    every = " and ".join(sorted(set[str]().union(*names.values())))
+    message = f"{many(len(strays), 'image')} called {every}, divided like all others: no folder keeps them apart"
+    remedy = f"to keep these apart move {', '.join(moves)}, and all others to {images}/ and {masks}/"
+    yield Finding("warning", "split-divided", message, strays, remedy)
+
+
+def _tag(name: str) -> tuple[str, str] | None:
+    """The split that an image's folder or its own name says, and what such images are called."""
+    folder = name.partition("/")[0] if "/" in name else ""
+    split = split_said(folder)
+    return (split, f"{folder}/*") if split else split_tagged(PurePosixPath(name).name)
+
+
+def _homes(file: FileSurvey, split: str) -> Iterator[str]:
+    """The folders of images and masks for a split, told by a file among those of all: images/test for images/1.png."""
+    for path in (file.image_path, file.mask_path or file.image_path):
+        parts = PurePosixPath(path).parents[file.name.count("/")].parts
+        divided = any(map(split_of, parts))
+        yield "/".join((split if split_of(part) else part for part in parts) if divided else (*parts, split))
 
 
 def sizes(survey: Survey) -> Iterator[Finding]:
