@@ -49,6 +49,18 @@ def contrast(one: Sequence[int], other: Sequence[int]) -> float:
     return max(lights) / min(lights)
 
 
+def on_each_other(boxes: Sequence[Sequence[Any]]) -> list[tuple[str, str]]:
+    """Pairs of names of boxes (left, top, right, bottom) of which one lies over another by more than the line that two
+    choices share.
+    """
+    return [
+        (a[0], b[0])
+        for at, a in enumerate(boxes)
+        for b in boxes[:at]
+        if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1
+    ]
+
+
 @pytest.mark.slow
 def test_valves_of_one_level_do_not_overlap(visit: Open) -> None:
     """As of U-Net++: four skips leave the first level, three the second."""
@@ -311,14 +323,7 @@ def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open, width: int) 
       .filter(([, box]) => box.width).map(([name, {left, top, right, bottom}]) => [name, left, top, right, bottom])"""
 
     def over() -> list[tuple[str, str]]:
-        """Pairs of which one lies over another by more than the line that two choices share."""
-        found = page.evaluate(boxes)
-        return [
-            (a[0], b[0])
-            for at, a in enumerate(found)
-            for b in found[:at]
-            if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1
-        ]
+        return on_each_other(page.evaluate(boxes))
 
     def out() -> list[str]:
         """What runs out of the U."""
@@ -367,3 +372,29 @@ def test_letters_are_as_large_as_the_browser_is_told(visit: Open) -> None:
     before = page.locator("html").evaluate(size)
     page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": {"standard": 24, "fixed": 20}})
     until(lambda: page.locator("html").evaluate(size) > 1.2 * before, "the browser's letters do not count")
+
+
+def test_on_paper_stands_what_is_seen_and_nothing_lies_over_another(visit: Open) -> None:
+    # no script runs between the screen and the sheet
+    observer = """window.ResizeObserver = class extends ResizeObserver {
+      constructor(act) { super((...given) => window.printed || act(...given)); }
+    }"""
+    page = visit("#paths=skip%200:cut", route=lambda page: page.add_init_script(observer), color_scheme="dark")
+    page.evaluate("window.printed = true")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 703, "height": 1032})
+    pressed = "header select, header button, #ask, #strip, .layer-tabs, .tab[aria-pressed=false]"
+    assert [one for one in page.locator(pressed).all() if one.is_visible()] == []
+    assert page.locator(".network-title").first.is_visible(), "no model is named"
+    assert page.evaluate(
+        "() => [...document.querySelectorAll('.bar i, .node, .swatch')]"
+        ".every((one) => getComputedStyle(one).printColorAdjust === 'exact')"
+    )
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    boxes = page.evaluate(
+        """() => [...document.querySelectorAll(".surface, .node, .about, .panel, .legend, .caption")]
+          .map((one) => [one.className, one.getBoundingClientRect()]).filter(([, box]) => box.width)
+          .map(([name, {left, top, right, bottom}]) => [name, left, top, right, bottom])"""
+    )
+    assert on_each_other(boxes) == []
+    assert page.locator("html").evaluate(OVERFLOW) == 0, "it is cut at the right"
