@@ -176,7 +176,10 @@ export class NetworkView {
       this.says.seen(this);
     } catch (error) {
       if (!wanted()) return;
+      seen.failed = error;
       this.u.setWait("");
+      this.drawLevels();
+      this.says.seen(this);
       this.says.trouble(error);
     }
   }
@@ -370,7 +373,7 @@ export class NetworkView {
   drawLevels() {
     const seen = this.seen;
     if (!seen) return;
-    this.u.setPaintings(seen.levels, seen.picture, seen.untouched.labels, { patterns: this.store.state.patterns, hopeless: Boolean(seen.probes?.why) });
+    this.u.setPaintings(seen.levels, seen.picture, seen.untouched.labels, { patterns: this.store.state.patterns, hopeless: Boolean(seen.probes?.why || seen.failed) });
   }
 
   drawChange() {

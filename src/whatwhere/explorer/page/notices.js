@@ -1,6 +1,6 @@
 /** What went wrong, as three lines: what was given, what was expected, what to do. And what is only worth a word. */
-import { capital, h, find, fill } from "./dom.js";
-import { ApiError } from "./api.js";
+import { capital, h, find, fill, withOptions } from "./dom.js";
+import { ApiError, SILENT } from "./api.js";
 
 const MOST = 3;
 
@@ -18,6 +18,11 @@ export function trouble(error) {
   const close = h("button", { type: "button", class: "close", "aria-label": "Dismiss", text: "×", onclick: () => card.remove() });
   const card = h("div", { class: "notice", role: "alert", "data-given": parts.given }, close, ...lines(parts));
   place.append(card);
+}
+
+/** The explorer answers again: that it does not is no longer true. */
+export function heardAgain() {
+  for (const card of [...find("#notices").children]) if (/** @type {HTMLElement} */ (card).dataset.given === SILENT) card.remove();
 }
 
 /** What is only worth a word, for a while. @param {string} words */
@@ -38,7 +43,7 @@ const sentence = (text) => (/^[^\s\d/\\._]+(\s|$)/.test(text) ? capital(text) : 
 export const lines = (parts) => [
   h("p", { class: "given", text: sentence(parts.given) }),
   parts.expected ? h("p", {}, h("span", { class: "quiet", text: "Expected: " }), parts.expected) : null,
-  parts.remedy ? h("p", {}, h("span", { class: "quiet", text: "What to do: " }), parts.remedy) : null,
+  parts.remedy ? h("p", {}, h("span", { class: "quiet", text: "What to do: " }), ...withOptions(parts.remedy)) : null,
 ];
 
 /** In place of the whole page, when there is nothing to show. @param {string} title @param {{given: string, expected: string, remedy: string}} parts @param {(() => void) | null} again */
