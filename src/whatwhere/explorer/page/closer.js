@@ -2,6 +2,7 @@
 import { h, fill, figure, withOptions } from "./dom.js";
 import { askOnce, ApiError, mayComeBack } from "./api.js";
 import { chip } from "./class-chip.js";
+import { sentence } from "./notices.js";
 
 export class Closer {
   /** @param {{layer: (name: string) => void, trouble: (error: unknown) => void}} says */
@@ -100,7 +101,7 @@ const words = (/** @type {string} */ text) => h("p", { class: "small quiet" }, .
 /** @param {unknown} error @param {(() => void) | null} again */
 function sorry(error, again) {
   if (!(error instanceof ApiError)) throw error;
-  return h("div", { class: "sorry" }, words([error.given, error.remedy].filter(Boolean).join(". ")),
+  return h("div", { class: "sorry" }, words([error.given, error.remedy].filter(Boolean).map(sentence).join(". ")),
     again && mayComeBack(error) ? h("button", { type: "button", text: "Try again", onclick: again }) : null);
 }
 

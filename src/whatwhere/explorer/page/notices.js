@@ -3,6 +3,7 @@ import { capital, h, find, fill, withOptions } from "./dom.js";
 import { ApiError, SILENT } from "./api.js";
 
 const MOST = 3;
+const READ = 5000; // milliseconds in which a few words are read
 
 /** @param {unknown} error */
 export function trouble(error) {
@@ -20,9 +21,11 @@ export function trouble(error) {
   place.append(card);
 }
 
-/** The explorer answers again: that it does not is no longer true. */
+/** The explorer answers again: that it does not is soon taken away. At once, nobody would read what failed. */
 export function heardAgain() {
-  for (const card of [...find("#notices").children]) if (/** @type {HTMLElement} */ (card).dataset.given === SILENT) card.remove();
+  for (const card of find("#notices").children) {
+    if (/** @type {HTMLElement} */ (card).dataset.given === SILENT) setTimeout(() => card.remove(), READ);
+  }
 }
 
 /** What is only worth a word, for a while. @param {string} words */
@@ -31,13 +34,13 @@ export function word(words) {
   place.textContent = words;
   place.hidden = false;
   clearTimeout(gone);
-  gone = setTimeout(() => { place.hidden = true; }, 5000);
+  gone = setTimeout(() => { place.hidden = true; }, READ);
 }
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let gone;
 
 /** With a capital first letter, unless a name stands there: a file or a path is written as it is. @param {string} text */
-const sentence = (text) => (/^[^\s\d/\\._]+(\s|$)/.test(text) ? capital(text) : text);
+export const sentence = (text) => (/^[^\s\d/\\._]+(\s|$)/.test(text) ? capital(text) : text);
 
 /** @param {{given: string, expected: string, remedy: string}} parts */
 export const lines = (parts) => [
