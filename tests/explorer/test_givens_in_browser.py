@@ -367,6 +367,9 @@ def test_without_an_image_the_page_waits_for_one(visit: Open, disc_run: Path, tm
         until(lambda: page.locator("#images input").count() == 2, "both files are taken")
         wait_until_still(page)
         until(lambda: "second.png" in page.locator(".picture-facts").first.inner_text(), "the last one is looked at")
+        option = page.locator(".presence code")
+        assert option.inner_text() == "--data DATA"
+        assert option.evaluate("one => getComputedStyle(one).whiteSpace") == "nowrap", "broken after --"
         page.locator(".question").first.click()  # probes need labelled images: the tour says so
         until(lambda: "--data" in page.locator(".tour-words").inner_text(), "what is missing is not said")
         page.locator(".tour .primary").click()
