@@ -7,6 +7,8 @@ import json
 import random
 import re
 import struct
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +81,23 @@ def test_malformed_json(body: bytes, client: httpx.Client) -> None:
 
 def test_a_body_that_is_too_large(client: httpx.Client) -> None:
     refused(client.post("/api/painting", content=b" " * (300 * 1024)), 413, "0.25 MiB")
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "says"), [("painting", 2**24, "0.25 MiB"), ("images?name=a.png", 2**27, "64 MiB")]
+)
+@pytest.mark.parametrize("declared", [True, False])
+def test_who_still_sends_what_is_far_too_large_is_told_so(
+    path: str, size: int, says: str, declared: bool, client: httpx.Client
+) -> None:
+    """By clients that read no answer before all is sent: they heard that the connection was reset."""
+    body = bytes(size) if declared else (bytes(2**16) for _ in range(size // 2**16))
+    request = urllib.request.Request(f"{client.base_url}/api/{path}", data=body, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=60)
+    assert caught.value.code == 413
+    assert says in json.loads(caught.value.read())["error"]["expected"]
+    caught.value.close()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from painting import model_of
+from PIL import Image
 from torch import nn
 
 from tiny import disc_picture
 from whatwhere.data.sets import ImageSet, from_arrays
+from whatwhere.errors import WhatwhereError
 from whatwhere.explorer import Desk
 
 
@@ -50,3 +55,36 @@ def test_clicks_all_over_an_image_export_the_network_once_more(exported: list[tu
         desk.evidence({"model": "m0", "image": "i0", "x": x, "y": y}, lambda: False)
     assert exported[0] == (64, 64)
     assert len(exported) == 2
+
+
+class Flat(nn.Module):
+    """No level: on an image of one pixel nothing of it is a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.first(image).relu())
+
+
+@pytest.mark.parametrize("network", [Elsewhere, Flat])
+def test_an_image_too_small_for_its_levels_spoils_no_other(network: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    paths = [tmp_path / "speck.png", tmp_path / "disc.png"]
+    for path, side in zip(paths, (1, 32)):
+        Image.fromarray(disc_picture(0, 64)[0][:side, :side]).save(path)
+    desk = Desk([("own", model_of(network(), classes=2))], paths)
+    assert desk.pixel({"model": "m0", "image": "i1", "x": 5, "y": 5})["cuts"]
+    patches = desk.features("m0", "i1", "bottleneck")["maps"][0]["patches"]
+    assert len(patches) == 1, "the small one has other features"
+    for ask in (
+        lambda: desk.pixel({"model": "m0", "image": "i0", "x": 0, "y": 0}),
+        lambda: desk.painting({"model": "m0", "image": "i0"}),
+    ):
+        with pytest.raises(WhatwhereError, match="other levels on images of 1x1 px"):
+            ask()
+    with pytest.raises(WhatwhereError, match=r"own has other levels on speck.png, of 1 x 1 px"):
+        desk.features("m0", "i0", "bottleneck")
+    with pytest.raises(WhatwhereError, match=r"other levels on speck.png"):
+        _ = Desk([("own", model_of(network(), classes=2))], paths[:1]).lenses["m0"].means

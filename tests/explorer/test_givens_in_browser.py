@@ -367,6 +367,9 @@ def test_without_an_image_the_page_waits_for_one(visit: Open, disc_run: Path, tm
         until(lambda: page.locator("#images input").count() == 2, "both files are taken")
         wait_until_still(page)
         until(lambda: "second.png" in page.locator(".picture-facts").first.inner_text(), "the last one is looked at")
+        option = page.locator(".presence code")
+        assert option.inner_text() == "--data DATA"
+        assert option.evaluate("one => getComputedStyle(one).whiteSpace") == "nowrap", "broken after --"
         page.locator(".question").first.click()  # probes need labelled images: the tour says so
         until(lambda: "--data" in page.locator(".tour-words").inner_text(), "what is missing is not said")
         page.locator(".tour .primary").click()
@@ -374,8 +377,11 @@ def test_without_an_image_the_page_waits_for_one(visit: Open, disc_run: Path, tm
 
 
 def test_without_an_answer_the_page_says_what_to_do(visit: Open) -> None:
-    page = visit(route=lambda page: page.route("**/api/session", lambda route: route.abort()), ready=False)
-    instead = page.locator("#instead")
+    held: list[Any] = []
+    page = visit(route=lambda page: page.route("**/api/session", lambda route: held.append(route)), ready=False)
+    opening, instead = page.locator("#opening"), page.locator("#instead")
+    until(lambda: opening.is_visible() and held, "the page is blank while it opens")
+    held.pop().abort()
     instead.locator("h2").wait_for()
     assert "does not answer" in instead.inner_text()
     assert "What to do:" in instead.inner_text()
@@ -383,6 +389,7 @@ def test_without_an_answer_the_page_says_what_to_do(visit: Open) -> None:
     instead.locator("button").click()
     wait_until_still(page)
     assert instead.is_hidden()
+    assert opening.is_hidden()
 
 
 @pytest.mark.slow
@@ -417,3 +424,41 @@ def test_what_is_seen_can_be_taken_away(visit: Open, tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "seen.png"))
     assert picture.shape[1] > 2 * 512
     assert picture.std() > 10
+
+
+def test_an_answer_that_failed_once_can_be_had_again(visit: Open) -> None:
+    failing = {"levels": 1, "features": 1, "painting": 0}
+
+    def answer(route: Any) -> None:
+        name = next(name for name in failing if f"/{name}" in route.request.url)
+        failing[name] -= 1
+        if failing[name] >= 0:
+            route.abort()
+        else:
+            route.continue_()
+
+    page = visit(
+        route=lambda page: [page.route(f"**/{name}*", answer) for name in ("levels", "features", "painting")],
+        ready=False,
+    )
+    sorry = page.locator(".features .sorry")
+    sorry.locator("button").wait_for()
+    assert sorry.bounding_box()["width"] > 0.9 * page.locator(".maps").bounding_box()["width"], "squeezed in a column"
+    assert "does not answer" in sorry.inner_text()
+    sorry.locator("button").click()
+    page.locator(".map").first.wait_for()
+    wait_until_still(page)  # the levels came too
+    page.locator(".presence .bar-row").first.wait_for()
+
+    failing["painting"] = 1
+    valve(page).locator("input[value=cut]").check()
+    page.locator(".notice", has_text="does not answer").wait_for()
+    valve(page, "skip 1").locator("input[value=cut]").check()
+    page.locator(".notice").wait_for(state="detached")
+
+    gone = {"error": {"given": "the levels are gone", "expected": "", "remedy": ""}}
+    page.route("**/images/i1/levels", lambda route: route.fulfill(status=422, json=gone))
+    page.keyboard.press("]")
+    page.locator(".notice", has_text="levels are gone").wait_for()
+    assert page.locator(".node.waits").count() == 0, "what does not come is waited for"
+    page.locator(".presence .bar-row").first.wait_for()

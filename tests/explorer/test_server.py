@@ -403,7 +403,7 @@ def test_an_upload_that_is_small_only_on_the_disk() -> None:
 def test_a_wide_image_lies_there_as_its_middle() -> None:
     raw = picture(40, SIDE + 100)
     shown = cut_to_size("i", "wide", raw)
-    assert shown.cropped
+    assert shown.to_json()["whole"] == {"width": SIDE + 100, "height": 40}
     assert np.array_equal(shown.raw, raw[:, 50:-50])
 
 

@@ -70,12 +70,8 @@ class GraphAnatomy:
     def carried(self, image: Tensor) -> tuple[Tensor, ...]:
         program = self._program(tuple(image.shape))
         if not program.parts.are_as(self._program(self._shape).parts):
-            raise ModelError(  # or what is carried would be held against what other paths carry
-                f"{type(self.network).__name__} has other levels on images of {_sides(image.shape)} px than on images "
-                f"of {_sides(self._shape)} px",
-                "images large enough for more than one unit on its coarsest map",
-                "leave the small images out",
-            )
+            # or what is carried would be held against what other paths carry
+            raise _other_levels(self.network, image.shape, f"on images of {_sides(self._shape)} px")
         return tuple(program.run({program.image: image}, program.parts.cut))
 
     def decode(self, carried: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -103,7 +99,10 @@ class _Program:
         self.nodes = list(self.module.graph.nodes)
         self.image = next(node for node in self.nodes if node.op == "placeholder")
         self.logits = _first(self.nodes[-1].args[0])
-        self.parts = _Parts.of(self.nodes, self.image, self.logits)
+        parts = _Parts.of(self.nodes, self.image, self.logits)
+        if parts is None:
+            raise _other_levels(network, shape, "on larger ones")
+        self.parts = parts
         if self.image not in self.parts.cut and self.image in self._needed(self.parts.cut, [self.logits]):
             raise ModelError(
                 f"{type(network).__name__} carries what is no map of features around its coarsest ones",
@@ -157,15 +156,21 @@ class _Parts:
 
     def are_as(self, others: _Parts) -> bool:
         """Whether the same layers and paths were found: a map of one unit is none, and its level is lost."""
-        levels, of_others = ([parts.level(node) for node in parts.cut] for parts in (self, others))
+        levels, of_others = (
+            [(parts.level(node), _channels(node)) for node in (*parts.cut, *parts.layers.values())]
+            for parts in (self, others)
+        )
         return list(self.layers) == list(others.layers) and levels == of_others
 
     @classmethod
-    def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts:
+    def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts | None:
+        """None where no result has more than one unit across and down, as on an image of one pixel."""
         after_image, before_logits = _descendants(nodes, {image}), _ancestors({logits})
         maps = [node for node in nodes if node in after_image and node in before_logits and _is_map(node)]
         answers = _same_as(logits)
         hidden = [node for node in maps if node not in answers and not _is_rimmed(node, image)] or maps
+        if not hidden:
+            return None
         down, across = (_halvings(image, maps, axis) for axis in (-2, -1))
         halved = {node: (down[node], across[node]) for node in down}
         levels = {node: max(both) for node, both in halved.items()}
@@ -302,6 +307,14 @@ def _same_as(logits: fx.Node) -> set[fx.Node]:
             break
         found.add(node)
     return found
+
+
+def _other_levels(network: nn.Module, shape: Sequence[int], than: str) -> ModelError:
+    return ModelError(
+        f"{type(network).__name__} has other levels on images of {_sides(shape)} px than {than}",
+        "images large enough for more than one unit on its coarsest map",
+        "leave the small images out",
+    )
 
 
 def _sides(shape: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -36,6 +36,9 @@ _BODY_BYTES = 256 * 2**10
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FRESH = {"cache-control": "no-store"}
 _CLIENTS = 256
+_REST_BYTES, _REST_SECONDS = 256 * 2**20, 5.0
+"""Of a body that is too large so much is read on."""
+
 _LOOKS = 0.5
 """Seconds between looks whether who asked is still there."""
 
@@ -215,13 +218,27 @@ async def _leaves(request: Request, left: threading.Event) -> None:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """The request's body, read no further than is allowed."""
-    body = bytearray()
-    async for piece in request.stream():
+    """The request's body; of one that is larger than allowed nothing more is kept."""
+    declared, body, pieces = request.headers.get("content-length", ""), bytearray(), request.stream()
+    too_large = declared.isdigit() and int(declared) > most
+    while not too_large and (piece := await anext(pieces, None)) is not None:
         body += piece
-        if len(body) > most:
-            raise RefusalError(413, f"more than {most / 2**20:.3g} MiB", f"at most {most / 2**20:.3g} MiB", "send less")
+        too_large = len(body) > most
+    if too_large:
+        await _thrown_away(pieces)
+        raise RefusalError(413, f"more than {most / 2**20:.3g} MiB", f"at most {most / 2**20:.3g} MiB", "send less")
     return bytes(body)
+
+
+async def _thrown_away(pieces: AsyncIterator[bytes]) -> None:
+    """Reads on for a while: who still sends when it is answered hears of a broken connection, and not of the answer."""
+    thrown = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REST_SECONDS):
+            async for piece in pieces:
+                thrown += len(piece)
+                if thrown > _REST_BYTES:
+                    return
 
 
 def _json(record: Any, status: int = 200) -> Response:

@@ -30,12 +30,14 @@ def strongest_maps(lens: Lens, shown: Shown, name: str, others: Sequence[Shown])
     if layer is None:
         names = ", ".join(one.name for one in lens.anatomy.layers[1:])
         raise RefusalError(422, f"no features of {name[:40]!r}", f"one of {names}", "")
+    if not lens.has_levels(shown):
+        raise lens.other_levels(shown)
     maps = lens.features(shown)[name][0].float().cpu().numpy()
     strength = maps.std((1, 2))
     chosen = [int(channel) for channel in np.argsort(-strength)[:_MAPS]]
     peaks: list[list[tuple[float, Shown, int, int]]] = [[] for _ in chosen]
     extent = lens.anatomy.windows((1, lens.model.normalisation.channels, *shown.size)).extent(layer.module)
-    for one in [other for other in others if lens.takes(other)][:_OTHERS]:
+    for one in lens.alike([other for other in others if lens.takes(other)], _OTHERS):
         found = lens.features(one)[name][0].float().cpu().numpy()
         for place, channel in enumerate(chosen):
             row, column = divmod(int(found[channel].argmax()), found.shape[2])

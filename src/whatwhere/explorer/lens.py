@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatwhere.errors import ModelError
+from whatwhere.errors import ModelError, WhatwhereError
 from whatwhere.explain.anatomy import Anatomy, UNetAnatomy
 from whatwhere.explain.cases import Case
 from whatwhere.explain.pixel import cut_everywhere, evidence_for, part_seen
@@ -78,6 +79,7 @@ class Lens:
         self._regions: Kept[str, Regions] = Kept(_SIZES, lambda _one: 1)
         self._scores: Kept[str, dict[str, Any] | None] = Kept(_SCORES, lambda _one: 1)
         self.spans: Kept[tuple[int, int], dict[str, Any]] = Kept(_SIZES, lambda _one: 1)
+        self._alike: Kept[tuple[int, int], bool] = Kept(_SIZES, lambda _one: 1)
         self._kept: Kept[Key, tuple[Tensor, ...]] = Kept(room * 2 // 5, bytes_of)
         self._read: Kept[Key, dict[str, Tensor]] = Kept(room * 2 // 5, lambda found: bytes_of(found.values()))
         self._means: Kept[tuple[str, ...], tuple[Tensor, ...]] = Kept(1, lambda _one: 1)
@@ -129,15 +131,43 @@ class Lens:
     @property
     def means(self) -> tuple[Tensor, ...]:
         """What a path brings that is replaced by its mean over some images: those that lie here now."""
-        images = self._images(self)[:_MEAN_IMAGES]
-        if not images:
+        there = self._images(self)
+        if not there:
             raise RefusalError(422, "there is no image to take means of", "an image", "open an image first")
+        images = self.alike(there, _MEAN_IMAGES)
+        if not images:
+            raise self.other_levels(there[0])
 
         def compute() -> tuple[Tensor, ...]:
             with self.fast:
                 return path_means(self.anatomy, [self.input(shown) for shown in images])
 
         return self._means.get(tuple(shown.id for shown in images), compute)
+
+    def alike(self, images: Sequence[Shown], most: int) -> list[Shown]:
+        """The first images on which the network has its levels and paths: a very small one may lack the deepest."""
+        return list(islice(filter(self.has_levels, images), most))
+
+    def has_levels(self, shown: Shown) -> bool:
+        """Whether the network has its levels and paths on an image, and can be read there; the same for its size."""
+
+        def compute() -> bool:
+            try:
+                self.carried(shown)
+            except WhatwhereError:
+                return False
+            return True
+
+        return isinstance(self.anatomy, UNetAnatomy) or self._alike.get(shown.size, compute)
+
+    def other_levels(self, shown: Shown) -> RefusalError:
+        height, width = shown.size
+        return RefusalError(
+            422,
+            f"{self.name} has other levels on {shown.name}, of {width} x {height} px, than on larger images",
+            "an image large enough for more than one unit on its coarsest map",
+            "choose another image",
+        )
 
     def takes(self, shown: Shown) -> bool:
         """Whether an image has the channels and the units that the model was trained on."""

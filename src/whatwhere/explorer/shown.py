@@ -36,7 +36,7 @@ class Shown:
         name: how people name it.
         raw: ``H x W x C`` in the file's units.
         truth: ``H x W`` uint8 class ids, or None without a mask.
-        cropped: whether this is the middle of a larger image.
+        whole: height and width of the image of which this is the middle; None where it is all of it.
         source: its name among the labelled images; None if it is none of them.
         valid: ``H x W`` bool, where there is data; None where it is everywhere.
     """
@@ -45,7 +45,7 @@ class Shown:
     name: str
     raw: NDArray[Any]
     truth: NDArray[np.uint8] | None = None
-    cropped: bool = False
+    whole: tuple[int, int] | None = None
     source: str | None = None
     valid: NDArray[np.bool_] | None = None
 
@@ -71,9 +71,11 @@ class Shown:
 
     def to_json(self) -> dict[str, Any]:
         height, width = self.size
+        whole = None if self.whole is None else {"width": self.whole[1], "height": self.whole[0]}
         return {
             "id": self.id, "name": self.name, "width": width, "height": height, "truth": self.truth is not None,
-            "cropped": self.cropped, "thumb": f"/api/images/{self.id}/thumb.png",
+            "whole": whole, "channels": self.raw.shape[2], "dtype": str(self.raw.dtype),
+            "thumb": f"/api/images/{self.id}/thumb.png",
         }  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def cut_to_size(
     piece = raw[cut].copy()  # or else a cut would keep the whole image in memory
     labels = None if truth is None or (truth[cut] == VOID).all() else truth[cut].copy()
     there = None if valid is None else valid[cut].copy()
-    return Shown(key, name, piece, labels, piece.shape[:2] != raw.shape[:2], valid=there)
+    return Shown(key, name, piece, labels, _whole(piece, raw.shape[:2]), valid=there)
 
 
 def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pixels: int | None = None) -> Shown:
@@ -129,7 +131,11 @@ def open_shown(key: str, name: str, path: Path, channels: Sequence[int], most_pi
         raw = raw.copy() if valid is None else filled(raw, valid)
     if raw.dtype.kind == "f" and not np.isfinite(raw).all():
         raise DataError(f"{name} has values that are NaN or infinite", "finite pixel values", "replace them")
-    return Shown(key, name, raw, None, raw.shape[:2] != tuple(source.size), valid=valid)
+    return Shown(key, name, raw, None, _whole(raw, source.size), valid=valid)
+
+
+def _whole(piece: NDArray[Any], size: Sequence[int]) -> tuple[int, int] | None:
+    return None if piece.shape[:2] == tuple(size) else (int(size[0]), int(size[1]))
 
 
 def _refuse_large(name: str, path: Path, most_pixels: int) -> None:

@@ -12,7 +12,17 @@ export class ApiError extends Error {
   }
 }
 
+/** What is said when no answer comes at all. */
+export const SILENT = "the explorer does not answer";
+
+/** Whether the same question may be answered later: nobody was there, or what was there broke. @param {unknown} error */
+export const mayComeBack = (error) => error instanceof ApiError && (error.status === 0 || error.status >= 500);
+
 let desk = "";
+let heard = () => {};
+
+/** What to do at every answer. @param {() => void} act */
+export function whenHeard(act) { heard = act; }
 
 /** What ids mean: on a server that was started anew they mean something else. @param {string} key */
 export function hold(key) { desk = key; }
@@ -44,11 +54,12 @@ export async function ask(path, given = {}) {
   } catch (error) {
     if (given.signal?.aborted) throw error;
     throw new ApiError(0, {
-      given: "the explorer does not answer",
+      given: SILENT,
       expected: "the program that opened this page to be running",
       remedy: "look at the terminal where whatwhere explore runs; start it again and reload this page",
     });
   }
+  heard();
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
   const parts = answer?.error?.given ? answer.error : { given: `the explorer answered ${response.status} without words` };

@@ -1,6 +1,7 @@
 /** The head of the page: which model, which other to compare it with, which image; and taking in new images. */
 import { h, fill, find } from "./dom.js";
 import { ask, addressed, ApiError } from "./api.js";
+import { factsOf } from "./pictures.js";
 
 export class Chooser {
   /** @param {import("./state.js").Store} store @param {import("./types.js").Session} session @param {{trouble: (error: unknown) => void, told: (words: string) => void}} says */
@@ -25,7 +26,7 @@ export class Chooser {
   drawStrip() {
     fill(this.strip, ...this.session.images.map((one) => {
       const radio = h("input", { type: "radio", name: "image", value: one.id, onchange: () => this.choose(one.id) });
-      return h("label", { class: "thumb", title: `${one.name} (${one.width} × ${one.height}${one.truth ? ", with mask" : ""})` }, radio,
+      return h("label", { class: "thumb", title: `${one.name} (${factsOf(one)}${one.truth ? " · with mask" : ""})` }, radio,
         h("img", { src: addressed(one.thumb), alt: one.name, loading: "lazy", width: 44, height: 44 }));
     }));
   }
@@ -98,7 +99,7 @@ export class Chooser {
       const still = this.store.state;
       if ((still.image === image && still.edits === edits) || gone.includes(still.image)) this.choose(record.id); // else something else is looked at by now
       else this.show();
-      this.says.told(`${file.name}: ${record.width} by ${record.height} pixels${record.cropped ? ", the middle of a larger image" : ""}.${gone.length ? " An image that was added earlier had to make room." : ""}`);
+      this.says.told(`${file.name}: ${record.width} by ${record.height} pixels${record.whole ? `, the middle of ${record.whole.width} by ${record.whole.height}` : ""}.${gone.length ? " An image that was added earlier had to make room." : ""}`);
     } catch (error) {
       this.says.trouble(error);
     }

@@ -1,7 +1,8 @@
 /** Below the U: what excites the features of one level, what each path is worth here, and the yes-or-no question. */
-import { h, fill, figure } from "./dom.js";
-import { askOnce, ApiError } from "./api.js";
+import { h, fill, figure, withOptions } from "./dom.js";
+import { askOnce, ApiError, mayComeBack } from "./api.js";
 import { chip } from "./class-chip.js";
+import { sentence } from "./notices.js";
 
 export class Closer {
   /** @param {{layer: (name: string) => void, trouble: (error: unknown) => void}} says */
@@ -50,12 +51,13 @@ export class Closer {
       this.presenceOf = key;
       this.askPresence(model, image, looks, () => this.pairOf === key);
     } else if (seen.probes?.why && !seen.probes.ready) fill(this.presence, words(`No probe can answer: ${seen.probes.why}. Start again with labelled images: --data DATA`));
+    else if (seen.failed && !seen.probes?.ready) fill(this.presence, sorry(seen.failed, null)); // the probes could not be asked at all
     this.maps.classList.add("waits");
     try {
       const found = await askOnce(`/api/models/${model.id}/images/${image}/features?layer=${encodeURIComponent(layer)}`);
       if (fresh()) fill(this.maps, ...found.maps.map(mapFigure));
     } catch (error) {
-      if (fresh()) fill(this.maps, sorry(error));
+      if (fresh()) fill(this.maps, sorry(error, () => this.show(seen, layer)));
     } finally {
       if (fresh()) this.maps.classList.remove("waits");
     }
@@ -78,7 +80,7 @@ export class Closer {
     } catch (error) {
       // given up for another image, and looked at again since
       if (error instanceof ApiError && error.status === 409 && fresh()) return this.askWorth(model, image, fresh);
-      if (fresh()) fill(this.worth, sorry(error));
+      if (fresh()) fill(this.worth, sorry(error, () => this.askWorth(model, image, fresh)));
     }
   }
 
@@ -88,18 +90,19 @@ export class Closer {
       const found = await askOnce(`/api/models/${model.id}/presence?image=${image}`);
       if (fresh()) fill(this.presence, presenceTable(found, looks));
     } catch (error) {
-      if (error instanceof ApiError && (error.status === 0 || error.status >= 500)) this.presenceOf = ""; // it may come back
-      if (fresh()) fill(this.presence, sorry(error));
+      if (mayComeBack(error)) this.presenceOf = "";
+      if (fresh()) fill(this.presence, sorry(error, () => this.askPresence(model, image, looks, fresh)));
     }
   }
 }
 
-const words = (/** @type {string} */ text) => h("p", { class: "small quiet", text });
+const words = (/** @type {string} */ text) => h("p", { class: "small quiet" }, ...withOptions(text));
 
-/** @param {unknown} error */
-function sorry(error) {
+/** @param {unknown} error @param {(() => void) | null} again */
+function sorry(error, again) {
   if (!(error instanceof ApiError)) throw error;
-  return words([error.given, error.remedy].filter(Boolean).join(". "));
+  return h("div", { class: "sorry" }, words([error.given, error.remedy].filter(Boolean).map(sentence).join(". ")),
+    again && mayComeBack(error) ? h("button", { type: "button", text: "Try again", onclick: again }) : null);
 }
 
 /** @param {import("./types.js").FeatureMap} map */

@@ -44,10 +44,24 @@ const PATTERNS = [
 ];
 
 /** Whether the pattern of a class inks a place. @param {number} pattern @param {number} x @param {number} y */
-function inked(pattern, x, y) {
-  // beyond the eighth class the patterns come again, twice as coarse
-  const coarse = 1 + Math.floor(pattern / PATTERNS.length);
-  return PATTERNS[pattern % PATTERNS.length](Math.floor(x / coarse), Math.floor(y / coarse));
+export function inked(pattern, x, y) {
+  if (pattern === 0) return false;
+  // beyond the eighth class those that ink come again, twice as coarse, then thrice
+  const coarse = 1 + Math.floor((pattern - 1) / (PATTERNS.length - 1));
+  return PATTERNS[1 + ((pattern - 1) % (PATTERNS.length - 1))](Math.floor(x / coarse), Math.floor(y / coarse));
+}
+
+/** What a pattern is drawn in. @param {ClassLook} look */
+const inkOf = (look) => look.rgb.map((v) => (look.dark ? v + 0.45 * (255 - v) : 0.6 * v));
+
+/** A piece of a class's pattern, for a legend. @param {HTMLCanvasElement} canvas @param {ClassLook} look */
+export function paintPattern(canvas, look) {
+  const { width, height } = canvas;
+  const picture = new ImageData(width, height);
+  const out = new Uint32Array(picture.data.buffer);
+  const ink = pack(inkOf(look)), full = pack(look.rgb);
+  for (let at = 0; at < out.length; at++) out[at] = inked(look.pattern, at % width, Math.floor(at / width)) ? ink : full;
+  canvas.getContext("2d")?.putImageData(picture, 0, 0);
 }
 
 /**
@@ -70,7 +84,7 @@ export function paintLabels(canvas, ids, width, height, looks, how = {}) {
     const rgb = look ? look.rgb : [128, 128, 128];
     full[id] = pack(rgb);
     pale[id] = pack(rgb.map((v) => 0.14 * v + 0.86 * 150));
-    ink[id] = pack(rgb.map((v) => (look?.dark ? v + 0.45 * (255 - v) : 0.6 * v)));
+    ink[id] = look ? pack(inkOf(look)) : pack(rgb.map((v) => 0.6 * v));
   }
   for (let y = 0, at = 0; y < height * zoom; y++) {
     const row = Math.floor(y / zoom) * width;

@@ -55,6 +55,9 @@ export function find(selector) {
 /** With a capital first letter. @param {string} text */
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
+/** Words in which an option of the command line, as `--data DATA`, is not broken. @param {string} text */
+export const withOptions = (text) => text.split(/(--[a-z-]+(?: [A-Z]+)?)/).map((part, at) => (at % 2 ? h("code", { text: part }) : part));
+
 /** One call a frame however often it is asked for. @param {() => void} draw @returns {() => void} */
 export function everyFrame(draw) {
   let asked = 0;

@@ -1,5 +1,5 @@
 /** Walks a visitor through a tour: says the step's words, sets its controls, and shows where to look. */
-import { h, fill, find } from "./dom.js";
+import { h, fill, find, withOptions } from "./dom.js";
 import { START, sameEdits, samePaths } from "./state.js";
 import { TOURS } from "./tours.js";
 
@@ -172,7 +172,7 @@ export class Guide {
     const words = this.wordsOf(tour, Math.min(this.store.state.step, tour.steps.length - 1));
     this.again.hidden = words !== TURNED;
     this.live.setAttribute("aria-busy", String(words === AWAITED)); // nobody is told that there is nothing yet
-    if (this.words.textContent !== words) this.words.textContent = words;
+    if (this.words.textContent !== words) fill(this.words, ...withOptions(words));
   }
 
   /** A step's words; those that tell of valves or dabs only while these are so, and painted.

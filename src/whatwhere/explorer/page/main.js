@@ -1,6 +1,6 @@
 /** Puts the page together: asks what there is, builds the views, and keeps the address. Computes nothing itself. */
 import { h, fill, find, afterPause } from "./dom.js";
-import { ask, hold, ApiError } from "./api.js";
+import { ask, hold, whenHeard, ApiError } from "./api.js";
 import { LARGEST_RADIUS, MOST_EDITS, Store, START, fromAddress, strokesOn, toAddress } from "./state.js";
 import { NetworkView } from "./network-view.js";
 import { Brush } from "./brush.js";
@@ -12,7 +12,7 @@ import { followTheme } from "./theme.js";
 import { keepNumbers, keepPicture } from "./keep.js";
 import { listen } from "./shortcuts.js";
 import { pixelSentence, windowsSentence, changeSentence, speak } from "./speech.js";
-import { stand, trouble, word } from "./notices.js";
+import { heardAgain, stand, trouble, word } from "./notices.js";
 
 class Page {
   /** @param {import("./types.js").Session} session */
@@ -213,8 +213,10 @@ class Page {
 
 async function open() {
   followTheme();
+  whenHeard(heardAgain);
   // a token is in the cookie by now; the address is there to be passed on
   if (location.search) history.replaceState(null, "", location.pathname + location.hash);
+  document.body.classList.add("opening");
   find("#instead").hidden = true;
   find("#stage").hidden = false;
   try {
@@ -226,8 +228,9 @@ async function open() {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     stand("The explorer can't be reached", error, open);
+  } finally {
+    document.body.classList.remove("opening");
   }
-  document.body.classList.remove("opening");
 }
 
 open();

@@ -12,9 +12,9 @@ import { PixelPanel } from "./pixel-panel.js";
 import { ChangePanel } from "./change-panel.js";
 import { Seen } from "./seen.js";
 import { paintCertainty, paintLabels, paintEvidence, VOID } from "./colours.js";
-import { shares } from "./pictures.js";
+import { factsOf, shares } from "./pictures.js";
 import { telling } from "./places.js";
-import { chip } from "./class-chip.js";
+import { legendChip } from "./class-chip.js";
 import { previewEdit } from "./brush.js";
 
 const LOOKS = [["painting", "Painting"], ["difference", "Difference"], ["truth", "Mask"], ["certainty", "Certainty"]];
@@ -60,17 +60,21 @@ export class NetworkView {
   assemble() {
     this.title = h("h2", { class: "network-title" });
     this.legend = h("div", { class: "legend", role: "group", "aria-label": "Classes" });
+    const { legend } = this; // one of many classes is scrolled, by keyboard too
+    new ResizeObserver(() => { if (legend.scrollHeight > legend.clientHeight) legend.setAttribute("tabindex", "0"); else legend.removeAttribute("tabindex"); }).observe(legend);
     this.scale = h("p", { class: "caption scale", hidden: true });
     this.looks = LOOKS.map(([look, name]) => h("button", { type: "button", class: "tab", "data-look": look, text: name,
       onclick: () => this.store.set({ look: /** @type {any} */ (look) }) }));
     this.imageHead = h("div", { class: "picture-head" }, h("h2", { text: "Image" }), h("span", { class: "picture-facts" }));
     const paintingHead = h("div", { class: "picture-head" }, h("div", { class: "tabs", role: "group", "aria-label": "What is seen at the right top" }, ...this.looks));
-    return h("article", { class: "network", "data-slot": this.slot, "aria-busy": "true" }, this.title,
+    const element = h("article", { class: "network", "data-slot": this.slot, "aria-busy": "true" }, this.title,
       h("section", { class: "image-side", "aria-label": "The image" }, this.imageHead, this.image.element,
         h("p", { class: "caption", text: "Frames: what one unit of each level sees here." })),
       this.u.element,
       h("section", { class: "painting-side", "aria-label": "The painting" }, paintingHead, this.painting.element, this.scale, this.legend),
       this.pixel.element, this.change.element);
+    if (this.slot) for (const part of element.querySelectorAll("section")) part.setAttribute("aria-label", `Second network: ${part.getAttribute("aria-label")}`);
+    return element;
   }
 
   get modelId() { return this.slot === 0 ? this.store.state.model : this.store.state.other; }
@@ -135,8 +139,8 @@ export class NetworkView {
     this.seen = seen;
     this.signed = null; // of the last image
     fill(/** @type {Element} */ (this.title), model.name, model.title && model.title !== model.name ? h("span", { class: "quiet", text: model.title }) : null);
-    fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => chip(looks, look.id)));
-    this.setFacts(`${seen.image.name} · ${width} × ${height}${seen.image.cropped ? " (middle of a larger one)" : ""}`);
+    this.showLegend(seen);
+    this.setFacts(`${seen.image.name} · ${factsOf(seen.image)}`);
     this.u.setWindows(seen.windows);
     this.image.setSize(width, height);
     this.painting.setSize(width, height);
@@ -149,6 +153,12 @@ export class NetworkView {
     this.repaint();
     this.askPixel();
     this.says.seen(this);
+  }
+
+  /** @param {Seen} seen */
+  showLegend({ looks }) {
+    const { patterns } = this.store.state;
+    fill(/** @type {Element} */ (this.legend), ...looks.filter(Boolean).map((look) => legendChip(looks, look.id, patterns)));
   }
 
   /** The title holds all of it, where there is no room. @param {string} words */
@@ -176,7 +186,10 @@ export class NetworkView {
       this.says.seen(this);
     } catch (error) {
       if (!wanted()) return;
+      seen.failed = error;
       this.u.setWait("");
+      this.drawLevels();
+      this.says.seen(this);
       this.says.trouble(error);
     }
   }
@@ -192,7 +205,10 @@ export class NetworkView {
     if (changed.has(own) || changed.has("edits")) this.repaint();
     if (changed.has("x") || changed.has("y") || changed.has(own) || changed.has("edits")) this.askPixel();
     if (changed.has("layer")) this.u.setLayer(this.store.state.layer);
-    if (changed.has("patterns")) this.drawLevels();
+    if (changed.has("patterns")) {
+      this.showLegend(this.seen);
+      this.drawLevels();
+    }
     if (changed.has("look") || changed.has("patterns")) this.drawPainting();
     if (changed.has("evidence")) this.drawImage();
     this.showHere();
@@ -370,7 +386,7 @@ export class NetworkView {
   drawLevels() {
     const seen = this.seen;
     if (!seen) return;
-    this.u.setPaintings(seen.levels, seen.picture, seen.untouched.labels, { patterns: this.store.state.patterns, hopeless: Boolean(seen.probes?.why) });
+    this.u.setPaintings(seen.levels, seen.picture, seen.untouched.labels, { patterns: this.store.state.patterns, hopeless: Boolean(seen.probes?.why || seen.failed) });
   }
 
   drawChange() {

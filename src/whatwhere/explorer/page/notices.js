@@ -1,8 +1,9 @@
 /** What went wrong, as three lines: what was given, what was expected, what to do. And what is only worth a word. */
-import { capital, h, find, fill } from "./dom.js";
-import { ApiError } from "./api.js";
+import { capital, h, find, fill, withOptions } from "./dom.js";
+import { ApiError, SILENT } from "./api.js";
 
 const MOST = 3;
+const READ = 5000; // milliseconds in which a few words are read
 
 /** @param {unknown} error */
 export function trouble(error) {
@@ -20,25 +21,32 @@ export function trouble(error) {
   place.append(card);
 }
 
+/** The explorer answers again: that it does not is soon taken away. At once, nobody would read what failed. */
+export function heardAgain() {
+  for (const card of find("#notices").children) {
+    if (/** @type {HTMLElement} */ (card).dataset.given === SILENT) setTimeout(() => card.remove(), READ);
+  }
+}
+
 /** What is only worth a word, for a while. @param {string} words */
 export function word(words) {
   const place = find("#word");
   place.textContent = words;
   place.hidden = false;
   clearTimeout(gone);
-  gone = setTimeout(() => { place.hidden = true; }, 5000);
+  gone = setTimeout(() => { place.hidden = true; }, READ);
 }
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let gone;
 
 /** With a capital first letter, unless a name stands there: a file or a path is written as it is. @param {string} text */
-const sentence = (text) => (/^[^\s\d/\\._]+(\s|$)/.test(text) ? capital(text) : text);
+export const sentence = (text) => (/^[^\s\d/\\._]+(\s|$)/.test(text) ? capital(text) : text);
 
 /** @param {{given: string, expected: string, remedy: string}} parts */
 export const lines = (parts) => [
   h("p", { class: "given", text: sentence(parts.given) }),
   parts.expected ? h("p", {}, h("span", { class: "quiet", text: "Expected: " }), parts.expected) : null,
-  parts.remedy ? h("p", {}, h("span", { class: "quiet", text: "What to do: " }), parts.remedy) : null,
+  parts.remedy ? h("p", {}, h("span", { class: "quiet", text: "What to do: " }), ...withOptions(parts.remedy)) : null,
 ];
 
 /** In place of the whole page, when there is nothing to show. @param {string} title @param {{given: string, expected: string, remedy: string}} parts @param {(() => void) | null} again */

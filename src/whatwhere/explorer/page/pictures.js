@@ -40,3 +40,11 @@ export function agreement(labels, answer) {
   }
   return counted ? same / counted : null;
 }
+
+/** How large an image is, and what of it can't be seen. @param {import("./types.js").ImageRecord} image */
+export function factsOf({ width, height, whole, channels, dtype }) {
+  const bits = dtype.replace(/\D/g, "");
+  const shown = channels === 2 ? "2 channels, as red and green" : channels > 3 ? `channels 1–3 of ${channels} shown` : "";
+  return [`${width} × ${height}${whole ? ` (middle of ${whole.width} × ${whole.height})` : ""}`, shown,
+    dtype === "uint8" ? "" : `${bits} bit${dtype.startsWith("float") ? " float" : ""}, stretched`].filter(Boolean).join(" · ");
+}

@@ -1,5 +1,5 @@
 /** What is known of one model on one image: asked for once, kept together, and handed on when it is there. */
-import { ask, askOnce, addressed, ApiError, pause } from "./api.js";
+import { ask, askOnce, addressed, ApiError, mayComeBack, pause } from "./api.js";
 import { Windows } from "./geometry.js";
 import { classLooks } from "./colours.js";
 import { loadImage, unpack } from "./pictures.js";
@@ -13,6 +13,8 @@ import { loadImage, unpack } from "./pictures.js";
  * @property {State["paths"]} paths  what was held
  * @property {State["edits"]} edits  what was brushed
  */
+
+const FAILURES = 5; // so often paintings of the levels are asked for again that did not come
 
 export class Seen {
   /** @param {import("./types.js").Model} model @param {import("./types.js").ImageRecord} image */
@@ -29,6 +31,7 @@ export class Seen {
     /** @type {Painted} */ this.painted;
     /** @type {Map<string, Uint8Array> | null} */ this.levels = null;
     /** @type {import("./types.js").ProbesRecord | null} */ this.probes = null;
+    /** @type {unknown} why the levels' paintings did not come */ this.failed = null;
     /** @type {import("./types.js").PixelRecord & {x: number, y: number} | null} */ this.story = null;
     /** @type {import("./types.js").EvidenceRecord | null} */ this.evidence = null;
   }
@@ -85,7 +88,7 @@ export class Seen {
   async waitForLevels(tell, wanted) {
     while (wanted()) {
       const probes = await ask(`/api/models/${this.model.id}/probes`).catch((error) => {
-        if (error instanceof ApiError && (error.status === 0 || error.status >= 500)) return null; // it may come back
+        if (mayComeBack(error)) return null;
         throw error;
       });
       if (!probes) {
@@ -98,7 +101,7 @@ export class Seen {
       if (probes.ready) break;
       await pause(700);
     }
-    while (wanted()) {
+    for (let failures = 0; wanted();) {
       try {
         const found = await askOnce(`/api/models/${this.model.id}/images/${this.image.id}/levels`);
         const read = await Promise.all(found.layers.map(async (/** @type {{name: string, painting: string}} */ one) =>
@@ -106,8 +109,9 @@ export class Seen {
         this.levels = new Map(read);
         return;
       } catch (error) {
-        if (!(error instanceof ApiError) || error.status !== 503) throw error;
-        await pause(700);
+        const measuring = error instanceof ApiError && error.status === 503;
+        if (!measuring && !(mayComeBack(error) && ++failures < FAILURES)) throw error;
+        await pause(measuring ? 700 : 3000);
       }
     }
   }

@@ -9,8 +9,9 @@
  * @typedef {{name: string, title: string, level: number, kind: "skip"|"bottleneck", from: string, to: string}} Path
  * @typedef {{id: string, name: string, title: string, classes: ClassRecord[], channels: number, parameters: number,
  *   tileable: boolean, global: string | null, layers: Layer[], paths: Path[]}} Model
- * @typedef {{id: string, name: string, width: number, height: number, truth: boolean, cropped: boolean,
- *   thumb: string}} ImageRecord
+ * @typedef {{id: string, name: string, width: number, height: number, truth: boolean,
+ *   whole: {width: number, height: number} | null, channels: number, dtype: string, thumb: string}} ImageRecord
+ *   whole: of which this is the middle
  * @typedef {{version: string, key: string, models: {id: string, name: string, title: string, parameters: number}[],
  *   images: ImageRecord[], limits: {upload_bytes: number}}} Session
  * @typedef {{grid: [number, number], rows: [number, number][], columns: [number, number][],

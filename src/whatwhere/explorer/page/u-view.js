@@ -114,7 +114,7 @@ export class UView {
     const model = this.model;
     if (!model || !this.element.clientWidth) return;
     const at = layoutU(model, this.element.clientWidth, this.element.clientHeight, parseFloat(getComputedStyle(document.documentElement).fontSize));
-    place(this.element, { "--least": at.least });
+    place(this.element, { "--least": at.least, "--drawn-width": String(at.width), "--drawn-height": String(this.element.clientHeight) });
     const [width, height] = this.size ?? [1, 1];
     const scale = at.picture / Math.max(width, height);
     for (const [name, { button, text }] of this.nodes) {
