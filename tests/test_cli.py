@@ -159,6 +159,7 @@ def test_predict_evaluate_compare(discs: Path, disc_run: Path, tmp_path: Path, r
     assert json.loads((tmp_path / "differences.json").read_text())["versions"]["whatwhere"] == whatwhere.__version__
 
 
+@pytest.mark.slow
 def test_scores_are_kept_whatever_the_screen_can_show(discs: Path, disc_run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "whatwhere", "evaluate", disc_run, discs, "--json", "s.json", "--no-picture"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 import whatwhere
-from tiny import Cli, disc_picture
+from tiny import Cli, disc_picture, rarely
 from whatwhere import Normalisation, Segmenter
 from whatwhere.errors import DataError, ModelError, OutputError, PlanError
 from whatwhere.learn.changes import changed
@@ -353,7 +353,7 @@ def usual(disc_run: Path) -> tuple[Segmenter, np.ndarray[Any, Any]]:
     return _fitted(), found
 
 
-@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("name", rarely(SWITCHES, "inference", "float64", "another device"))
 def test_what_a_caller_has_switched_in_torch_changes_nothing(
     name: str, disc_run: Path, usual: tuple[Segmenter, np.ndarray[Any, Any]]
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +25,11 @@ class Done:
 
 
 Cli = Callable[..., Done]
+
+
+def rarely(names: Iterable[str], *slow: str) -> list[Any]:
+    """Names to try a test with, of which some are left to the slow tests: they are much like others."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
 
 
 def disc_picture(seed: int, side: int = 40) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

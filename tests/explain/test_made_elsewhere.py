@@ -117,7 +117,9 @@ def own(depth: int) -> Anatomy:
     return UNetAnatomy(UNet(3, 2, width=2, depth=depth).eval().requires_grad_(False))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (61, 70), (20, 90)])
+@pytest.mark.parametrize(
+    "size", [(61, 70), *(pytest.param(size, marks=pytest.mark.slow) for size in ((64, 64), (20, 90)))]
+)
 @pytest.mark.parametrize("kind", ["own", "elsewhere"])
 def test_the_part_of_one_pixel_answers_as_the_whole_and_has_few_sizes(kind: str, size: Pair) -> None:
     anatomy: Anatomy = own(2) if kind == "own" else GraphAnatomy(strict((2, 2), (2, 2)), (1, 3, 64, 64))

@@ -286,7 +286,8 @@ def eating() -> Windows:
     return Windows(Mirrored(UNet(3, 3, width=4, depth=3, padding="valid")).eval())
 
 
-@pytest.mark.parametrize("side", [96, *(pytest.param(side, marks=pytest.mark.slow) for side in (64, 256))])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [64, 96, 256])
 def test_levels_of_a_network_that_eats_its_rim_do_not_depend_on_the_image(side: int, eating: Windows) -> None:
     anatomy = GraphAnatomy(eating.network, (1, 3, side, side))
     anatomy.windows = eating

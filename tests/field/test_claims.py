@@ -12,6 +12,7 @@ from proof import positive, support
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tiny import rarely
 from whatwhere.errors import FieldError
 from whatwhere.field import field
 
@@ -511,7 +512,7 @@ HANDED_ON: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", HANDED_ON)
+@pytest.mark.parametrize("name", rarely(HANDED_ON, "dropout twice", "dropout", "what was written before"))
 def test_what_is_written_under_another_name_is_seen(name: str) -> None:
     def written(y: Tensor, _: Tensor) -> Tensor:
         other = HANDED_ON[name](y)
@@ -714,7 +715,11 @@ def middle_written(y: Tensor, _: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("act", "extent"),
-    [(last_column_zero, (5, 5)), (moved_by_writing, (5, 5)), (spread_by_writing, (4, 4)), (middle_written, None)],
+    [
+        (last_column_zero, (5, 5)),
+        (spread_by_writing, (4, 4)),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((moved_by_writing, (5, 5)), (middle_written, None))),
+    ],
 )
 def test_what_is_written_to_places_sees_no_more_than_it_reads(
     act: Callable[[Tensor, Tensor], Tensor], extent: tuple[int, ...] | None

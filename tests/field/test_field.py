@@ -537,6 +537,7 @@ def test_layers_and_pixels_that_are_none_are_told(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.slow
 def test_a_network_that_goes_over_its_image_in_a_loop_is_not_followed_for_ever() -> None:
     class Looping(nn.Module):
         def __init__(self) -> None:

@@ -594,7 +594,7 @@ def test_an_encoder_that_does_not_fit(disc_plan: Plan) -> None:
         )
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("depth", [1, 4, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (2, 3))])
 def test_the_plan_says_how_far_the_network_sees(depth: int) -> None:
     network = UNet(3, 2, width=2, depth=depth).eval()
     assert field(network, (3, 64, 64)).extent("output") == (receptive_field(depth),) * 2

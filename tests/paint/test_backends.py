@@ -589,14 +589,19 @@ def _brought_about_by(error: Exception) -> Exception:
     ("error", "lasts"),
     [
         (OSError("no space left"), False),
-        (ImportError("libgone.so"), False),
-        (RuntimeError("no working C++ compiler"), False),
         (_brought_about_by(OSError("no space left")), False),
-        (BackendCompilerFailed(OSError("no space left")), False),
         (NotImplementedError("it has no bfloat16 on this processor"), True),
         (OpConversionFailure("no rule for aten::special_bessel_j0"), True),
-        (BackendCompilerFailed(NotImplementedError("no such operator")), True),
         (_brought_about_by(OpConversionFailure("no rule")), True),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                (ImportError("libgone.so"), False),
+                (RuntimeError("no working C++ compiler"), False),
+                (BackendCompilerFailed(OSError("no space left")), False),
+                (BackendCompilerFailed(NotImplementedError("no such operator")), True),
+            )
+        ),
     ],
     ids=repr,
 )

@@ -301,7 +301,7 @@ def test_what_a_worker_does_not_see_is_said(
     ("gone", "words"), [("a.png", "is not there any more"), ("a.png.partial", "was taken away, or emptied")]
 )
 def test_what_nobody_sees_any_more_is_the_failure_of_one_image(
-    tmp_path: Path, model_file: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, gone: str, words: str
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, gone: str, words: str
 ) -> None:
     _save(tmp_path / "in/a.png", picture(30, 30))
     _save(tmp_path / "in/b.png", picture(30, 30))
@@ -314,8 +314,12 @@ def test_what_nobody_sees_any_more_is_the_failure_of_one_image(
         return honest(self, path, target, *more)
 
     monkeypatch.setattr(Workers, "submit", submit)
-    done = predict(model_file, tmp_path / "in", tmp_path / "out", cluster=cluster.scheduler_address)
-    assert [Path(item.image).name for item in done.failed] == ["a.png"]
+    monkeypatch.setattr("whatwhere.paint.cluster._SHOWN", 0.1)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as one:
+        done = predict(model_file, tmp_path / "in", tmp_path / "out", cluster=one.scheduler_address)
+    assert [Path(item.input).name for item in done.failed] == ["a.png"]
     assert words in done.failed[0].error
     assert (tmp_path / "out/b.png").exists()
 

@@ -15,6 +15,7 @@ from painting import model_of, picture, unet
 from PIL import Image
 
 from crash import deaths
+from tiny import rarely
 from whatwhere.paint import Engine, predict
 
 pytestmark = [
@@ -78,11 +79,6 @@ def geotiff(path: Path, image: np.ndarray) -> None:
 KINDS = {"a.png": png, "a.tif": tiff, "a.zarr": plain_zarr, "ome.zarr": ome_zarr, "geo.tif": geotiff}
 
 
-def _but_slowly(*names: str) -> list[Any]:
-    """All kinds; of two that are written alike, folders of chunks or TIFFs, one is tried among the slow tests."""
-    return [pytest.param(kind, marks=pytest.mark.slow) if kind in names else kind for kind in KINDS]
-
-
 def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An image of a kind; all but the PNG count as large, and take the way of those."""
     if name != "a.png":
@@ -92,7 +88,7 @@ def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("name", _but_slowly("a.zarr", "a.tif"))
+@pytest.mark.parametrize("name", rarely(KINDS, "a.zarr", "ome.zarr", "a.tif"))
 def test_killed_at_changes_of_the_disk(
     name: str, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +108,7 @@ def test_killed_at_changes_of_the_disk(
     assert moments > 10
 
 
-@pytest.mark.parametrize("name", _but_slowly("ome.zarr", "geo.tif"))
+@pytest.mark.parametrize("name", rarely(KINDS, "ome.zarr", "a.tif", "geo.tif"))
 def test_killed_while_a_painting_is_replaced(
     name: str, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

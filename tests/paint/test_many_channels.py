@@ -30,7 +30,9 @@ STACKS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("large", [8_000, 10_000], ids=["by its pixels", "by its bytes"])
+@pytest.mark.parametrize(
+    "large", [8_000, pytest.param(10_000, marks=pytest.mark.slow)], ids=["by its pixels", "by its bytes"]
+)
 @pytest.mark.parametrize("stack", STACKS)
 def test_what_has_many_channels_is_painted_by_windows(
     tmp_path: Path, stack: str, large: int, monkeypatch: pytest.MonkeyPatch
