@@ -46,5 +46,5 @@ export function factsOf({ width, height, whole, channels, dtype }) {
   const bits = dtype.replace(/\D/g, "");
   const shown = channels === 2 ? "2 channels, as red and green" : channels > 3 ? `channels 1–3 of ${channels} shown` : "";
   return [`${width} × ${height}${whole ? ` (middle of ${whole.width} × ${whole.height})` : ""}`, shown,
-    dtype === "uint8" ? "" : `${bits} bit${dtype.startsWith("float") ? " float" : ""}, stretched`].filter(Boolean).join(" · ");
+    dtype === "uint8" || !bits ? "" : `${bits} bit${dtype.startsWith("float") ? " float" : ""}, stretched`].filter(Boolean).join(" · ");
 }
