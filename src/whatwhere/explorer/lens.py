@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatwhere.errors import ModelError, WhatwhereError
+from whatwhere.errors import FieldError, ModelError
 from whatwhere.explain.anatomy import Anatomy, UNetAnatomy
 from whatwhere.explain.cases import Case
 from whatwhere.explain.pixel import cut_everywhere, evidence_for, part_seen
@@ -79,7 +79,7 @@ class Lens:
         self._regions: Kept[str, Regions] = Kept(_SIZES, lambda _one: 1)
         self._scores: Kept[str, dict[str, Any] | None] = Kept(_SCORES, lambda _one: 1)
         self.spans: Kept[tuple[int, int], dict[str, Any]] = Kept(_SIZES, lambda _one: 1)
-        self._alike: Kept[tuple[int, int], bool] = Kept(_SIZES, lambda _one: 1)
+        self._alike: Kept[str, bool] = Kept(_SCORES, lambda _one: 1)
         self._kept: Kept[Key, tuple[Tensor, ...]] = Kept(room * 2 // 5, bytes_of)
         self._read: Kept[Key, dict[str, Tensor]] = Kept(room * 2 // 5, lambda found: bytes_of(found.values()))
         self._means: Kept[tuple[str, ...], tuple[Tensor, ...]] = Kept(1, lambda _one: 1)
@@ -149,16 +149,16 @@ class Lens:
         return list(islice(filter(self.has_levels, images), most))
 
     def has_levels(self, shown: Shown) -> bool:
-        """Whether the network has its levels and paths on an image, and can be read there; the same for its size."""
+        """Whether the network has its levels and paths on an image, and can be read there."""
 
         def compute() -> bool:
             try:
                 self.carried(shown)
-            except WhatwhereError:
+            except (ModelError, FieldError):
                 return False
             return True
 
-        return isinstance(self.anatomy, UNetAnatomy) or self._alike.get(shown.size, compute)
+        return isinstance(self.anatomy, UNetAnatomy) or self._alike.get(shown.id, compute)
 
     def other_levels(self, shown: Shown) -> RefusalError:
         height, width = shown.size
