@@ -11,15 +11,18 @@ from pathlib import Path, PurePosixPath
 
 from whatwhere.data.mixed_files import sorted_by_names
 from whatwhere.data.name_words import (
+    BY_PIXEL,
     DEPTH,
     MASKS,
     OUTLINES,
+    TO_LEARN,
     VIEWS,
     converted,
     glimpse,
     is_image,
     kind_of,
     no_image,
+    one_of,
     run_lengths,
 )
 from whatwhere.data.names import bare, pair_by_cores, pair_by_names, split_of, split_said
@@ -181,9 +184,7 @@ def _moves(parts: Sequence[_Part]) -> str:
     (base, below), *others = homes
     images, masks = (base / kind / below for kind in ("images", "masks"))
     from_images, from_masks = ([part.place / folder for folder in found] for found in (part.images, part.masks))
-    moves = (
-        [] if from_images == [images] else [f"{_one_of(from_images, 'the one that is to be learnt from')} to {images}/"]
-    )
+    moves = [] if from_images == [images] else [f"{_one_of(from_images, TO_LEARN)} to {images}/"]
     if part.together and len(from_images) > 1:
         moves = [f"what is in {' and '.join(f'{folder}/' for folder in from_images)} to {images}/"]
     if len(from_masks) > 1 and all(_SIDE.search(folder.name) for folder in from_masks):
@@ -191,14 +192,14 @@ def _moves(parts: Sequence[_Part]) -> str:
             f"{' and '.join(f'{folder}/' for folder in from_masks)}, merged into one mask an image, to {masks}/"
         )
     elif from_masks != [masks]:
-        moves.append(f"{_one_of(from_masks, 'the one that has a class a pixel')} to {masks}/")
+        moves.append(f"{_one_of(from_masks, BY_PIXEL)} to {masks}/")
     bases = dict.fromkeys(f"{other}/" for other, _ in others if other != base)
     likewise = ", and the others likewise" if others else ""
     return f"move {' and '.join(moves)}{likewise}" + (f" (to {' and '.join(bases)})" if bases else "")
 
 
 def _one_of(folders: Sequence[PurePosixPath], which: str) -> str:
-    return " or ".join(f"{folder}/" for folder in folders) + (f", {which}," if len(folders) > 1 else "")
+    return one_of([f"{folder}/" for folder in folders], which)
 
 
 def _homes(parts: Sequence[_Part]) -> list[tuple[PurePosixPath, PurePosixPath]]:
@@ -230,7 +231,7 @@ def _masks_alone(images: Sequence[PurePosixPath], others: Iterable[PurePosixPath
     masks = [folder for folder in folders if MASKS.search(folder.name) and not VIEWS.search(folder.name)] or folders
     home = masks[0].parent
     here = [folder for folder in masks if folder.parent == home]
-    meant = _one_of(here, "the one that has a class a pixel")
+    meant = _one_of(here, BY_PIXEL)
     move = f" and move {meant} to {home / 'masks'}/" if here != [home / "masks"] else ""
     likewise = ", and the others likewise" if len(here) < len(masks) else ""
     copy = f"copy the images, named like their masks, to {home / 'images'}/"

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from whatwhere.data.name_words import IMAGES, MASKS, VIEWS, no_image
+from whatwhere.data.name_words import BY_PIXEL, IMAGES, MASKS, TO_LEARN, VIEWS, no_image, one_of
 from whatwhere.data.names import bare
 from whatwhere.data.tiffs import TIFF_SUFFIXES
 
@@ -133,24 +133,18 @@ def _moves(images: Sequence[PurePosixPath], found: _Sorted) -> str:
     inside = f" from {home}/" if _HOME.fullmatch(home) else ""
     masks = [_with_further(called, images) for called in found.masks]
     given = "" if found.sure else f"if {' or '.join(masks)} are the masks: "
-    chosen = (
-        _one_of(masks, "the one that has a class a pixel") if found.sure or len(masks) == 1 else "one of these kinds"
-    )
+    chosen = one_of(masks, BY_PIXEL) if found.sure or len(masks) == 1 else "one of these kinds"
     moved = [f"{chosen}{inside} to masks/"]
     several = len(found.images) > 1
     named = not inside and (several or (found.images and found.others))  # else all that are left are images
     if named:
-        moved.append(f"{_one_of(found.images, 'the one that is to be learnt from')} to images/")
+        moved.append(f"{one_of(found.images, TO_LEARN)} to images/")
     if out := [*(["what is left of these"] if several or len(masks) > 1 else []), *found.others]:
         moved.append(f"{' and '.join(out)} elsewhere")
     if not inside and not named:
         moved.append("the other images to images/")
     as_now = ", in folders as now" if any(len(path.parts) > 1 + bool(inside) for path in images) else ""
     return f"{given}move {', '.join(moved[:-1])}{' and ' if moved[:-1] else ''}{moved[-1]}{as_now}"
-
-
-def _one_of(kinds: Sequence[str], which: str) -> str:
-    return " or ".join(kinds) + (f", {which}," if len(kinds) > 1 else "")
 
 
 def _with_further(called: str, images: Iterable[PurePosixPath]) -> str:

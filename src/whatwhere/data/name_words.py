@@ -14,11 +14,13 @@ from whatwhere.data.names import hidden, split_said
 
 __all__ = [
     "A_MASK",
+    "BY_PIXEL",
     "CONVERTED",
     "DEPTH",
     "IMAGES",
     "MASKS",
     "OUTLINES",
+    "TO_LEARN",
     "VIEWS",
     "converted",
     "glimpse",
@@ -26,6 +28,7 @@ __all__ = [
     "kind_of",
     "main_kind",
     "no_image",
+    "one_of",
     "run_lengths",
 ]
 
@@ -44,6 +47,9 @@ _NO_IMAGES = re.compile(MASKS.pattern + r"|instance|panoptic|track|(?<![a-z0-9])
 OUTLINES = ("json", "xml", "geojson", "txt")
 """As COCO and LabelMe, Pascal VOC, QuPath and YOLO write them."""
 A_MASK = "a mask for each image: a PNG of the same name with a class id a pixel"
+BY_PIXEL = "the one that has a class a pixel"
+TO_LEARN = "the one that is to be learnt from"
+"""Which of several is meant: of masks, and of images."""
 _DRAW = "draw the outlines into masks first, with the program that wrote them"
 _SLICE = "write their slices as TIFF or PNG files first"
 _WRITE = "write the arrays as PNG or TIFF files first: PIL.Image.fromarray(mask.astype('uint8')).save('a.png')"
@@ -85,6 +91,11 @@ def is_image(path: PurePosixPath | Path) -> bool:
 def no_image(name: str) -> bool:
     """Whether a name is of masks, or of other images that have labels for pixels."""
     return bool(_NO_IMAGES.search(name))
+
+
+def one_of(names: Sequence[str], which: str) -> str:
+    """Of several one, and which of them."""
+    return " or ".join(names) + (f", {which}," if len(names) > 1 else "")
 
 
 def kind_of(path: PurePosixPath | Path) -> str:

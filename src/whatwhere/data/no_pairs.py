@@ -10,6 +10,7 @@ from whatwhere.data.layouts import LAYOUT, fit
 from whatwhere.data.mixed_files import alternatives, sorted_by_names
 from whatwhere.data.name_words import (
     A_MASK,
+    BY_PIXEL,
     CONVERTED,
     DEPTH,
     MASKS,
@@ -70,7 +71,7 @@ def _one_of_several(masks: Sequence[Path], images: int) -> str:
     merge = "merge the masks of an image into one that has its name, with a value of its own for each class"
     kinds = alternatives([PurePosixPath(path.name) for path in masks], images)
     if kinds:
-        keep = f"keep one of {', '.join(kinds)}, the one that has a class a pixel, and remove the others"
+        keep = f"keep one of {', '.join(kinds)}, {BY_PIXEL}, and remove the others"
         return f"{keep}; or, where each shows another class, {merge}"
     return merge
 
@@ -120,7 +121,7 @@ def _masks_beside(root: Path, place: Path, count: int, near: Sequence[Path]) -> 
     """Where masks lie beside the folder that is named like masks, such as beside one of outlines."""
     here = [folder for folder in near if folder.parent == place.parent] or near
     found = " and ".join(f"{folder.relative_to(root).as_posix()}/" for folder in here)
-    which = f"{here[0].relative_to(root).as_posix()}/" if len(here) == 1 else "the one that has a class a pixel"
+    which = f"{here[0].relative_to(root).as_posix()}/" if len(here) == 1 else BY_PIXEL
     likewise = ", and likewise in the other splits" if len(here) < len(near) else ""
     instead = place.relative_to(root)
     return DataError(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from whatwhere.field.graph import Source, Step, sources
-from whatwhere.field.rules_shape import SHAPE_RULES, Read, Rule, Spans, aligned, per_axis, wholes
+from whatwhere.field.rules_shape import SHAPE_RULES, Read, Rule, Spans, aligned, per_axis, sliding, wholes
 from whatwhere.field.rules_unfold import UNFOLD_RULES, by_place
 from whatwhere.field.spans import Span, adaptive, cubic, is_exact, linear, nearest, smooth, spread, taps, whole
 
@@ -75,13 +75,9 @@ def convolution(step: Step, spans: Spans) -> Iterator[Read]:
 
 
 def pooling(step: Step, spans: Spans) -> Iterator[Read]:
-    args, source = step.arguments, next(sources(step.arguments))
+    source = next(sources(step.arguments))
     count = int(step.operator[step.operator.index("pool") + 4])
-    kernel = per_axis(args["kernel_size"], count, 1)
-    stride = per_axis(args.get("stride"), count, 0)
-    stride = [s or k for s, k in zip(stride, kernel)]
-    dilation, pads = per_axis(args.get("dilation"), count, 1), per_axis(args.get("padding"), count, 0)
-    axes = zip(spans[-count:], source.shape[-count:], kernel, stride, dilation, pads)
+    axes = zip(spans[-count:], source.shape[-count:], *sliding(step, count))
     yield source, (*spans[:-count], *(taps(*axis) for axis in axes))
 
 

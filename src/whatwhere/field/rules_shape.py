@@ -12,7 +12,7 @@ from typing import Any
 from whatwhere.field.graph import Constant, Source, Step, sources
 from whatwhere.field.spans import Span, clip, flattened, padded, whole
 
-__all__ = ["SHAPE_RULES", "Read", "Rule", "Spans", "aligned", "per_axis", "run_written", "wholes"]
+__all__ = ["SHAPE_RULES", "Read", "Rule", "Spans", "aligned", "per_axis", "run_written", "sliding", "wholes"]
 
 Spans = tuple[Span, ...]
 """A window of a tensor: one span for each axis."""
@@ -38,6 +38,14 @@ def per_axis(value: Any, count: int, default: int) -> list[int]:
     if isinstance(value, int):
         return [value] * count
     return [int(item) for item in value] if len(value) == count else [int(value[0])] * count
+
+
+def sliding(step: Step, count: int) -> list[list[int]]:
+    """How an operator's window slides: kernel, stride, dilation and padding along its `count` axes."""
+    args = step.arguments
+    kernel = per_axis(args["kernel_size"], count, 1)
+    stride = [by or taken for by, taken in zip(per_axis(args.get("stride"), count, 0), kernel)]
+    return [kernel, stride, per_axis(args.get("dilation"), count, 1), per_axis(args.get("padding"), count, 0)]
 
 
 def _source(step: Step) -> Source:

@@ -5,12 +5,12 @@ Knows nothing of what is computed with the entries in between (see `rules`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
 from whatwhere.field.graph import OUTPUT, Graph, Source, Step, sources
-from whatwhere.field.rules_shape import Read, Rule, Spans, per_axis, reshape, wholes
+from whatwhere.field.rules_shape import Read, Rule, Spans, reshape, sliding, wholes
 from whatwhere.field.spans import Span, flattened, spread, taps, whole
 
 __all__ = ["UNFOLD_RULES", "by_place", "with_poolings"]
@@ -22,29 +22,29 @@ def _cut(span: Span, shape: tuple[int, ...]) -> Spans:
     return next(iter(reshape(view, (span,))))[1]
 
 
-def _settings(step: Step) -> list[list[int]]:
-    """Of an operator on images: kernel, stride, dilation and padding along both axes."""
-    defaults = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0}
-    return [per_axis(step.arguments.get(name), 2, default) for name, default in defaults.items()]
+def _made(sizes: Sequence[int], slides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """How many windows there are along each axis."""
+    return tuple(
+        (size + 2 * pad - far * (taken - 1) - 1) // by + 1 for size, taken, by, far, pad in zip(sizes, *slides)
+    )
 
 
 def windows_as_columns(step: Step, spans: Spans) -> Iterator[Read]:
     """``F.unfold``: ``(C * kernel, places)`` of an image ``(C, H, W)``.
 
     >>> image = Source(0, (1, 2, 8, 8))
-    >>> step = Step("im2col", {"self": image, "kernel_size": [3, 3], "padding": [1, 1]}, (1, 18, 64))
+    >>> slides = {"kernel_size": [3, 3], "stride": [1, 1], "dilation": [1, 1], "padding": [1, 1]}
+    >>> step = Step("im2col", {"self": image, **slides}, (1, 18, 64))
     >>> place = flattened(((8, Span(4, 5)), (8, Span(0, 1))))
     >>> _, read = next(windows_as_columns(step, (Span(0, 1), Span(9, 18), place)))
     >>> read[1:]
     (Span(1, 2), Span(3, 6), Span(0, 2, touched=True))
     """
     source = next(sources(step.arguments))
-    kernel, stride, dilation, padding = _settings(step)
+    kernel, *others = slides = sliding(step, 2)
     sizes = source.shape[-2:]
-    made = tuple((size + 2 * pad - far * (taken - 1) - 1) // by + 1
-                 for size, taken, by, far, pad in zip(sizes, kernel, stride, dilation, padding))  # fmt: skip
     channels, *within = _cut(spans[-2], (source.shape[-3], *kernel))
-    axes = zip(_cut(spans[-1], made), sizes, within, stride, dilation, padding)
+    axes = zip(_cut(spans[-1], _made(sizes, slides)), sizes, within, *others)
     read = [taps(run, size, tap.stop - tap.start, by, far, pad - tap.start * far)
             for run, size, tap, by, far, pad in axes]  # fmt: skip
     yield source, (*spans[:-2], channels, *read)
@@ -53,16 +53,14 @@ def windows_as_columns(step: Step, spans: Spans) -> Iterator[Read]:
 def columns_as_windows(step: Step, spans: Spans) -> Iterator[Read]:
     """``F.fold``: the sum, at each pixel, of the columns' entries that lie there."""
     source = next(sources(step.arguments))
-    kernel, stride, dilation, padding = _settings(step)
-    sizes = per_axis(step.arguments["output_size"], 2, 1)
-    made = tuple((size + 2 * pad - far * (taken - 1) - 1) // by + 1
-                 for size, taken, by, far, pad in zip(sizes, kernel, stride, dilation, padding))  # fmt: skip
-    runs = [spread(*axis) for axis in zip(spans[-2:], made, kernel, stride, dilation, padding)]
+    slides = sliding(step, 2)
+    made = _made(step.shape[-2:], slides)
+    runs = [spread(*axis) for axis in zip(spans[-2:], made, *slides)]
     touched = any(run.touched for run in runs)
     if any(run.stop <= run.start for run in runs):
         yield source, (*spans[:-3], whole(source.shape[-2]), Span(0, 0, touched))
         return
-    entries = flattened(((step.shape[-3], spans[-3]), *((taken, whole(taken)) for taken in kernel)))
+    entries = flattened(((step.shape[-3], spans[-3]), *((taken, whole(taken)) for taken in slides[0])))
     yield source, (*spans[:-3], entries, flattened(tuple(zip(made, runs)))._replace(touched=touched))
 
 
@@ -124,11 +122,7 @@ def unpooling(step: Step, spans: Spans) -> Iterator[Read]:
         if "kernel_size" not in step.arguments:
             yield source, wholes(source.shape)
             continue
-        kernel = per_axis(step.arguments["kernel_size"], count, 1)
-        stride = [by or taken for by, taken in zip(per_axis(step.arguments["stride"], count, 0), kernel)]
-        dilation = per_axis(step.arguments["dilation"], count, 1)
-        padding = per_axis(step.arguments["padding"], count, 0)
-        axes = zip(spans[-count:], source.shape[-count:], kernel, stride, dilation, padding)
+        axes = zip(spans[-count:], source.shape[-count:], *sliding(step, count))
         yield source, (*spans[:-count], *(spread(*axis) for axis in axes))
 
 
@@ -137,9 +131,8 @@ def by_place(step: Step) -> str | None:
     if "max_pool" in step.operator and step.part == 1 and _PUT_BACK not in step.arguments:
         return "gives places counted from the image's corner"
     if step.operator.startswith("max_unpool") and "kernel_size" in step.arguments:
-        kernel, stride, dilation = (step.arguments[name] for name in ("kernel_size", "stride", "dilation"))
-        apart = all(by >= taken for taken, by in zip(kernel, stride or kernel))
-        if not apart or any(far != 1 for far in dilation):
+        kernel, stride, dilation, _ = sliding(step, int(step.operator[-2]))
+        if any(by < taken or far != 1 for taken, by, far in zip(kernel, stride, dilation)):
             return "puts several values to one place, where torch's threads decide which comes last"
     return None
 
