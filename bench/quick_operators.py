@@ -56,7 +56,7 @@ def operators() -> dict[str, Callable[[], object]]:
         found[f"transposed convolution, {below} to {here} channels, {side}x{side}"] = forward_and_backward(
             up, below, side
         )
-    for channels, side in ((32, 256), (64, 128), (128, 64), (256, 32)):
+    for channels, side in ((32, 256), (64, 128), (128, 64), (256, 32), (512, 32)):
         convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         found[f"convolution, {channels} channels, {side}x{side}"] = forward_and_backward(convolution, channels, side)
     for side in (256, 128):

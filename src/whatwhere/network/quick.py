@@ -21,6 +21,7 @@ from torch.utils.checkpoint import CheckpointError
 from whatwhere.network.depthwise import depthwise
 from whatwhere.network.narrow_norm import batch_norm
 from whatwhere.network.products import convolution, transposed
+from whatwhere.network.winograd import convolution as turned
 
 __all__ = ["QuickOperators", "forgone", "forward", "quickly"]
 
@@ -97,12 +98,15 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """Depthwise convolutions by gradients that stay depthwise, others by matrix products where these are faster."""
+    """Depthwise convolutions by gradients that stay depthwise, others by turned tiles or products, where faster."""
     if x.ndim != 4 or isinstance(padding, str):
         return None
     strides, paddings, apart = _pair(stride), _pair(padding), _pair(dilation)
-    if groups == 1 and strides == (1, 1) and not torch.is_autocast_enabled("cpu"):
-        return convolution(x, weight, bias, paddings, apart)
+    if groups == 1 and strides == (1, 1):
+        found = turned(x, weight, bias, paddings) if apart == (1, 1) else None
+        if found is None and not torch.is_autocast_enabled("cpu"):
+            found = convolution(x, weight, bias, paddings, apart)
+        return found
     plain = bias is None and groups == x.shape[1] == weight.shape[0] and apart == (1, 1)
     if not plain or strides[0] != strides[1] or paddings[0] != paddings[1]:
         return None
