@@ -36,12 +36,20 @@ def layer_of(*args: int, **options: object) -> nn.Conv2d:
     return layer
 
 
-def learnt(layer: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+def forward(layer: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """By turned tiles for certain."""
+    with QuickOperators(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        y: Tensor = layer(x)
+    assert y.grad_fn is not None
+    assert y.grad_fn.name() == "_TurnedBackward"
+    return y
+
+
+def learnt(layer: nn.Conv2d, x: Tensor, dtype: torch.dtype, *, turned: bool) -> list[Tensor]:
     """Output, and the gradients of the image and each parameter, of what is computed in a precision."""
     layer.zero_grad()
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        y = layer(x)
+    y = forward(layer, x, dtype) if turned else layer(x)
     y.backward(torch.rand(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype))
     assert x.grad is not None
     return [y.detach(), x.grad, *(p.grad.clone() for p in layer.parameters() if p.grad is not None)]
@@ -54,9 +62,8 @@ def used(layer: nn.Module, x: Tensor) -> bool:
 
 
 def agrees(layer: nn.Conv2d, x: Tensor, dtype: torch.dtype = torch.float32) -> None:
-    with QuickOperators():
-        ours = learnt(layer, x, dtype)
-    exact = learnt(layer.double(), x.double(), torch.float64)
+    ours = learnt(layer, x, dtype, turned=True)
+    exact = learnt(layer.double(), x.double(), torch.float64, turned=False)
     layer.float()
     assert len(ours) == len(exact)
     assert ours[0].dtype == dtype
@@ -102,13 +109,24 @@ def test_what_needs_no_gradient_gets_none() -> None:
 def test_the_rounding_of_a_wide_layer() -> None:
     """In float32 a few times that of torch's own sums, in bfloat16 about twice."""
     layer, x = layer_of(256, 256, 3, padding=1, bias=False), image(256, 16, 16).relu()
-    exact = learnt(layer.double(), x.double(), torch.float64)
+    exact = learnt(layer.double(), x.double(), torch.float64, turned=False)
     layer.float()
     for dtype, most in ((torch.float32, 5e-6), (torch.bfloat16, 8e-3)):
-        with QuickOperators():
-            ours = learnt(layer, x, dtype)
+        ours = learnt(layer, x, dtype, turned=True)
         for one, truth in zip(ours, exact):
             assert (one.double() - truth).square().mean() <= most**2 * truth.square().mean()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (10, 8), (9, 8), (8, 9)])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+def test_the_output_may_be_changed_in_place(size: tuple[int, int], count: int, dtype: torch.dtype) -> None:
+    """As VGG's ReLU does, which comes right after a convolution."""
+    layer, x = layer_of(5, 6, 3, padding=1), image(5, *size, count)
+    forward(layer, x, dtype).relu_().sum().backward()  # type: ignore[no-untyped-call]
+    layer = layer_of(5, 6, 3, padding=1, bias=False)
+    forward(layer, x, dtype).relu_().sum().backward()  # type: ignore[no-untyped-call]
+    assert layer.weight.grad is not None
 
 
 def test_of_raw_images_in_bfloat16() -> None:

@@ -153,7 +153,7 @@ class Survey:
         classes: from ``classes.toml`` or inferred; None when they could not be.
         mapping_error: why they could not be.
         declared: whether the classes come from ``classes.toml``.
-        lone_masks, ignored, beside, named, lists: as in `Folder`, relative to the root.
+        lone_masks, ignored, beside, named, lists, lost: as in `Folder`, relative to the root.
         parted: the folder did not come divided into train and val.
     """
 
@@ -167,6 +167,7 @@ class Survey:
     beside: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     parted: bool = False
 
     @cached_property

@@ -64,6 +64,7 @@ class Folder:
         named: an image and its mask whose names differ, where pairs were found by what differs among the names of
             images, and of masks.
         lists: files of names that are called like a split, where nothing is divided.
+        lost: links in folders of images and of masks to what is not there, if they are not named like images.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class Folder:
     beside: tuple[Path, ...] = field(default=())
     named: tuple[Path, ...] = field(default=())
     lists: tuple[Path, ...] = field(default=())
+    lost: tuple[Path, ...] = field(default=())
 
     def pairs(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split that have a mask; empty when there is no such split."""
@@ -107,7 +109,8 @@ def find(root: str | Path) -> Folder:
 
     Raises:
         DataError: no such folder, one that can't be read, nothing in it, no pair in it, two folders of masks, masks
-            called differently in each split, two images of one name, or two lists of classes.
+            called differently in each split, two images of one name, two lists of classes, or a link to a folder that
+            is not there.
     """
     try:
         return _find(Path(root))
@@ -128,13 +131,15 @@ def _find(root: Path) -> Folder:
     lone: list[Path] = []
     ignored: list[Path] = []
     named: list[Path] = []
+    lost: list[Path] = []
+    _refuse_lost(root)
     triples = _pair_folders(root)
     if not triples:
         raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, remedy(root, has_pairs))
     classes = _classes_in([root, *(place.parent for _, *pair in triples for place in pair)])
     for split, images, masks in triples:
-        image_files, other = _files(images)
-        mask_files, other_masks = _files(masks)
+        image_files, other, no_files = _files(images)
+        mask_files, other_masks, no_masks = _files(masks)
         samples, left = pair_by_names(image_files, mask_files)
         if left and not any(sample.mask for sample in samples):
             samples, left = pair_by_cores(image_files, mask_files)
@@ -144,12 +149,31 @@ def _find(root: Path) -> Folder:
         splits[split] = samples
         lone += left
         ignored += other + other_masks
+        lost += no_files + no_masks
     lists = _lists(root) if "all" in splits else ()
-    folder = Folder(root, splits, classes, tuple(lone), tuple(ignored), _beside(root), tuple(named), lists)
+    found = [tuple(paths) for paths in (lone, ignored, _beside(root), named, lists, lost)]
+    folder = Folder(root, splits, classes, *found)
     if not any(folder.pairs(split) for split in splits):
         alone = [sample.image for samples in splits.values() for sample in samples]
         raise no_pairs(root, triples[0][1:], alone, lone, ignored, folder.beside)
     return folder
+
+
+def _refuse_lost(root: Path) -> None:
+    """`DataError` for a link that is called like a folder of a data set and leads nowhere."""
+    ours = [root / name for name in _folders(root) if split_of(name) or name.lower() in (*_IMAGES, *_MASKS)]
+    for place in (root, *ours):
+        for entry in sorted(place.iterdir()):
+            if _leads_nowhere(entry) and (split_of(entry.name) or entry.name.lower() in (*_IMAGES, *_MASKS)):
+                raise DataError(
+                    f"{entry} is a link to {entry.readlink()}, which does not exist",
+                    "a folder",
+                    "mount what holds it, or remove the link",
+                )
+
+
+def _leads_nowhere(entry: Path) -> bool:
+    return entry.is_symlink() and not entry.exists()
 
 
 def _classes_in(places: Iterable[Path]) -> Classes | None:
@@ -322,14 +346,18 @@ def _folders(place: Path) -> list[str]:
     return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not hidden(entry.name))
 
 
-def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
-    """Image files under a folder by name without ending, and the other files. Hidden files are left out."""
+def _files(place: Path) -> tuple[dict[str, Path], list[Path], list[Path]]:
+    """Image files under a folder by name without ending, the other files, and links to what is not there.
+
+    Hidden files are left out.
+    """
     images: dict[str, Path] = {}
     others: list[Path] = []
-    for path in sorted(files_below(place)) if place.is_dir() else ():
+    lost: list[Path] = []
+    for path in sorted(files_below(place, _leads_nowhere)) if place.is_dir() else ():
         inside = path.relative_to(place)
         if not _is_image(path):
-            others.append(path)
+            (lost if _leads_nowhere(path) else others).append(path)
             continue
         check_text(inside.as_posix(), f"{place} has")
         # file systems differ in how they write accents: compare the composed form
@@ -338,12 +366,12 @@ def _files(place: Path) -> tuple[dict[str, Path], list[Path]]:
             first = images[name].relative_to(place)
             raise DataError(f"{place} has {first} and {inside}", "one file a name", "rename or remove one of them")
         images[name] = path
-    return images, others
+    return images, others, lost
 
 
 def is_broken(path: Path) -> bool:
     """Whether it is a link, named like an image, to what is not there: moved away, on a drive not mounted."""
-    return _is_image(path) and path.is_symlink() and not path.exists()
+    return _is_image(path) and _leads_nowhere(path)
 
 
 def files_below(
@@ -355,7 +383,7 @@ def files_below(
     that whoever reads them tells.
 
     Args:
-        whole: of which folders is told that they count as one file.
+        whole: of which folders and links is told that they count as one file.
         above: the folders on the way here.
     """
     here = place.resolve()

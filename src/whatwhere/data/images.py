@@ -423,6 +423,8 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
         axis = channel_axis(series)
         array = array if axis is None else np.moveaxis(array, axis, -1)
         colormap = series.keyframe.colormap
+        if array.dtype == bool and colormap is not None:
+            array = array.view(np.uint8)  # indices of two colours, neither black nor white
         palette = None
         if array.ndim == 2 and colormap is not None:
             palette = _padded(colors_of(colormap).ravel().tolist())

@@ -52,13 +52,16 @@ def remedy(root: Path, is_data: Callable[[Path], bool]) -> str:
     images = [path for path in files if is_image(path)]
     others = [path for path in files if not is_image(path)]
     folders = {folder for path in files for folder in path.parents if 0 < len(folder.parts) < 3}
+    places = _places(images)
     return (
         _inside(root, [folder for folder in folders if is_data(root / folder)], images)
-        or _renamed(images)
+        or _renamed(places)
+        or _undivided(places)
         or sorted_by_names(images)
         or _masks_alone(images, others)
         or converted(images, others)
         or run_lengths(images, others)
+        or _around(root, is_data)
         or "arrange the files so, or give another folder"
     )
 
@@ -110,8 +113,14 @@ class _Part:
         return _split_in(self.place) or _split_in(self.images[0])
 
 
-def _renamed(images: Sequence[PurePosixPath]) -> str:
-    """Where folders hold the images and their masks under other names."""
+def _around(root: Path, is_data: Callable[[Path], bool]) -> str:
+    """Where one of the folders of a data set was given."""
+    above = root.resolve().parent
+    return f"give {above}, which holds images and masks" if is_data(above) else ""
+
+
+def _places(images: Iterable[PurePosixPath]) -> Mapping[PurePosixPath, _Folders]:
+    """The folders of each place, up to two deep, and by name the images in each."""
     places: dict[PurePosixPath, dict[PurePosixPath, _Named]] = defaultdict(lambda: defaultdict(dict))
     for path in images:
         for place in path.parents[1:]:
@@ -119,11 +128,34 @@ def _renamed(images: Sequence[PurePosixPath]) -> str:
             for depth in range(1, min(3, len(inside))):
                 name = bare(PurePosixPath(*inside[depth:])).as_posix()
                 places[place][PurePosixPath(*inside[:depth])][name] = Path(path)
+    return places
+
+
+def _renamed(places: Mapping[PurePosixPath, _Folders]) -> str:
+    """Where folders hold the images and their masks under other names."""
     for depths in _DEPTHS:
         parts = [part for place, folders in places.items() for part in _parts(place, folders, *depths)]
         depth = min((len(part.place.parts) for part in parts), default=0)
         if nearest := [part for part in parts if len(part.place.parts) == depth]:
             return _moves(sorted(nearest, key=lambda part: (_ORDER.index(part.split), part.place, part.images)))
+    return ""
+
+
+def _undivided(places: Mapping[PurePosixPath, _Folders]) -> str:
+    """Where images are divided, and their masks lie together."""
+    for place, folders in sorted(places.items(), key=lambda item: len(item[0].parts)):
+        masks = [folder for folder in folders if len(folder.parts) == 1 and MASKS.search(folder.name)]
+        masks = [folder for folder in masks if not VIEWS.search(folder.name) and not _split_in(folder)]
+        divided = [folder for folder in folders if _split_in(folder) and not _are_labels(folder, folders[folder])]
+        for meant in masks:
+            for depth in (1, 2):
+                parts = [folder for folder in divided if len(folder.parts) == depth]
+                splits = {_split_in(folder): folder for folder in parts}
+                if len(splits) == len(parts) > 1 and all(fit(folders[one], folders[meant]) for one in parts):
+                    moves = [f"{place / folder}/ to {place / 'images'}/{split}/" for split, folder in splits.items()]
+                    home = place / "masks"
+                    move = f"{place / meant}/ likewise: {home}/{next(iter(splits))}/ and so on"
+                    return f"move {' and '.join(moves)}, and divide {move}"
     return ""
 
 

@@ -289,12 +289,18 @@ def _need_colors(masks: Mapping[str, ValueCounts], palettes: Mapping[str, NDArra
     """Whether an index means different things in different files: their colours differ, or some have only colours."""
     if palettes and any(counts.colors for counts in masks.values()):
         return True
-    meant: dict[int, tuple[int, int, int]] = {}
-    for name, palette in palettes.items():
-        used = [count.value for count in masks[name] if isinstance(count.value, int) and count.value < 256]
-        if all((palette[value] == value).all() for value in used):
-            continue  # a ramp of greys is what programs write that were given no palette
-        if any(meant.setdefault(value, color_of(palette[value])) != color_of(palette[value]) for value in used):
+    used = {
+        name: [count.value for count in counts if isinstance(count.value, int) and count.value < 256]
+        for name, counts in masks.items()
+    }
+    told = {  # a ramp of greys is what programs write that were given no palette
+        name: palette for name, palette in palettes.items()
+        if not all((palette[value] == value).all() for value in used[name])
+    }  # fmt: skip
+    black_and_white = any(set(values) in ({0, VOID}, {VOID}) for name, values in used.items() if name not in told)
+    meant: dict[int, tuple[int, int, int]] = {0: (0, 0, 0)} if black_and_white else {}
+    for name, palette in told.items():
+        if any(meant.setdefault(value, color_of(palette[value])) != color_of(palette[value]) for value in used[name]):
             return True
     return False
 

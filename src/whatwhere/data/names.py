@@ -62,7 +62,12 @@ def pair_by_names(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tupl
     A mask that lies among the images too is no image: its name is another's and says that it is that one's mask.
     """
     left = dict(masks)
-    copies = {name for name in images if (image := _image_of(name)) in images and image not in masks}
+    told = {name.lower() for name in masks}
+    copies = {
+        name for name in images
+        if (image := _image_of(name)) in images and image not in masks
+        and not any((name + suffix).lower() in told for suffix in _MASK_SUFFIXES)
+    }  # fmt: skip
     chosen = {name: left.pop(name) for name in images if name in masks and name not in copies}
     by_case = {name.lower(): name for name in left}
     alone = Counter(name.lower() for name in images)

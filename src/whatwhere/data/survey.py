@@ -85,6 +85,7 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         beside=tuple(relative(path, folder.root) for path in folder.beside),
         named=tuple(relative(path, folder.root) for path in folder.named),
         lists=tuple(relative(path, folder.root) for path in folder.lists),
+        lost=tuple(relative(path, folder.root) for path in folder.lost),
     )
 
 

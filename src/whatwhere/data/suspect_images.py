@@ -23,6 +23,7 @@ __all__ = [
     "ignored",
     "kinds_differ",
     "lists",
+    "lost",
     "missing_data",
     "mixed",
     "named",
@@ -302,7 +303,7 @@ def beside(survey: Survey) -> Iterator[Finding]:
             "if they are meant: masks lie in masks/ (or labels/), and what is to be used in train/, val/ or test/ with "
             "images/ and masks/ in it"
         )
-        if not survey.training:
+        if not survey.training and "train" not in map(split_of, survey.beside):
             remedy = "call the folder train/ that holds what is to be trained on, with images/ and masks/ in it"
         yield Finding("warning", "beside-splits", message, survey.beside, remedy)
 
@@ -315,6 +316,14 @@ def lists(survey: Survey) -> Iterator[Finding]:
         )
         remedy = "move what they name into train/, val/ and test/, each with images/ and masks/ in it"
         yield Finding("warning", "lists", message, survey.lists, remedy)
+
+
+def lost(survey: Survey) -> Iterator[Finding]:
+    """Links to what is not there, which may be folders of images."""
+    if survey.lost:
+        message = f"{many(len(survey.lost), 'link')} among images and masks to what is not there, left out"
+        remedy = "mount what holds it, as a folder of images may be missing, or remove the link"
+        yield Finding("warning", "lost-link", message, survey.lost, remedy)
 
 
 def mixed(survey: Survey) -> Iterator[Finding]:

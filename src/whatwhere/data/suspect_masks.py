@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.findings import Finding, Severity, many, percent, size_text
 from whatwhere.data.mapping import stands_off
+from whatwhere.data.names import split_of
 from whatwhere.data.values import MANY_NUMBERS, NEAR, NUMBERED_MASKS, soft_values
 from whatwhere.records import VOID, MaskValue, color_text
 
@@ -22,6 +23,7 @@ __all__ = [
     "lone_white",
     "mapping_failed",
     "missing_classes",
+    "mostly_void",
     "near_colors",
     "nothing_to_learn",
     "object_numbers",
@@ -131,7 +133,9 @@ def nothing_to_learn(survey: Survey) -> Iterator[Finding]:
             found = " and ".join(f"{split}/" for split in survey.splits)
             message = f"There is nothing to learn from: only {found} was found"
             remedy = "call the folder of training images train/, with images/ and masks/ in it"
-            if survey.beside:
+            if "train" in map(split_of, survey.beside):
+                remedy = "put images/ and masks/ into train/, which lacks one of them or both"
+            elif survey.beside:
                 remedy += f"; is it {' or '.join(survey.beside[:3])}?"
         yield Finding("error", "no-usable", message, (), remedy)
     elif survey.classes:
@@ -231,6 +235,22 @@ def lone_white(survey: Survey) -> Iterator[Finding]:
             f"255 is taken for a class of its own ({share} of the pixels), though the other values end at {ids[-1]}",
             (),
             "if it means that nothing is known there, list the classes in classes.toml, with void = [255] above them",
+        )
+
+
+def mostly_void(survey: Survey) -> Iterator[Finding]:
+    """255 that is taken for void and covers more than all else: it may be the background."""
+    known = survey.classes
+    if not known or survey.declared or VOID not in known.void:
+        return
+    void, pixels = sum(f.mask.void for f in survey.files if f.mask), sum(survey.class_pixels())
+    if void > pixels:
+        yield Finding(
+            "warning",
+            "mostly-255",
+            f"255 is taken for what does not count, in {percent(void / (void + pixels))} of the pixels",
+            (),
+            "if it is the background, list the classes in classes.toml, 255 as one of them",
         )
 
 

@@ -1,7 +1,8 @@
 """The training loop: steps, validations, checkpoints, and the guards that watch over them.
 
 Knows a plan and image sets; nothing of how images and masks are stored. A run can be killed at any moment and go on to
-the same weights, as if it had not been (with ``epochs``; with ``time`` the clock decides how many steps there are).
+the same weights, as if it had not been (with ``epochs``; with ``time`` the clock decides how many steps there are;
+where the loss overflows before the next validation, weights go back to where the run went on).
 """
 
 from __future__ import annotations
@@ -448,6 +449,7 @@ class _Trainer:
             )
         if self.recorder is not None:
             self.recorder.forget()
+        self._checkpoint()  # who interrupts the judging, which may take long, loses no step
         if self.world.leads:
             entry = self.keeper.finish(self.state)
         counters, seconds = self.state.counters, self.clock.elapsed()
