@@ -169,6 +169,42 @@ def test_folders_of_images_and_of_their_masks_are_moved(
 
 
 @pytest.mark.parametrize(
+    ("names", "test"),
+    [
+        (["train/{}.jpg", "test/{}t.jpg", "masks/{}.png", "masks/{}t.png"], "test"),
+        (["set/train/images/{}.jpg", "set/test/images/{}t.jpg", "set/masks/{}.png", "set/masks/{}t.png"], "test"),
+        (["validation/{}.jpg", "training/{}v.jpg", "Labels/{}_mask.png", "Labels/{}v_mask.png"], "val"),
+    ],
+)
+def test_masks_that_are_to_be_divided_as_the_images_are(names: list[str], test: str, tmp_path: Path) -> None:
+    root = touch(tmp_path / "all", *(name.format(k) for name in names for k in COUNTED))
+    remedy = told(root)
+    moves, home, divided = re.fullmatch(r"move (.*), and divide (\S+)/ likewise: (\S+)/ and so on", remedy).groups()  # type: ignore[union-attr]
+    for move in moves.split(" and "):
+        start, _, there = move.partition(" to ")
+        (root / there).parent.mkdir(parents=True, exist_ok=True)
+        (root / start).rename(root / there)
+    first = Path(divided)
+    for part in (root / first.parent.with_name("images")).iterdir():
+        for image in part.iterdir():
+            (mask,) = (root / home).glob(f"{image.stem}[._]*")
+            target = root / first.parent / part.name / mask.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            mask.rename(target)
+    found = find(root / first.parent.parent)
+    assert {split: len(found.pairs(split)) for split in found.splits} == {"train": len(COUNTED), test: len(COUNTED)}
+
+
+@pytest.mark.parametrize("given", ["images", "masks"])
+def test_a_folder_of_a_data_set_is_no_data_set(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *(f"{kind}/{k}.png" for kind in ("images", "masks") for k in COUNTED))
+    monkeypatch.chdir(tmp_path / given)
+    for root in (Path(), tmp_path / given):
+        if given == "images":
+            assert told(root) == f"give {tmp_path}, which holds images and masks"
+
+
+@pytest.mark.parametrize(
     ("names", "remedy"),
     [
         (["{}_x/img.png", "{}_x/label.png", "{}_x/label_viz.png"], "each img.png to images/ and each label.png to"),

@@ -206,6 +206,18 @@ def void_mask(root: Path) -> None:
     save(root / "train/masks/00.png", disc() * 0 + np.uint8(9))
 
 
+def mostly_255(root: Path) -> None:
+    """Cats and dogs, and all else 255."""
+    for path in sorted(root.glob("*/masks/*")):
+        mask = np.where(disc() > 0, 0, 255).astype(np.uint8)
+        mask[:8, :9] = 1
+        save(path, mask)
+
+
+def training_without_masks(root: Path) -> None:
+    (root / "train/masks").rename(root / "train/drawn")
+
+
 def constant_image(root: Path) -> None:
     save(root / "train/images/00.png", photo(0) * 0 + np.uint8(7))
 
@@ -327,6 +339,8 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
         ["1 photograph stored turned or mirrored", "EXIF", "train/images/00.png", "-> look"],
     ),
     (split_without_masks, "warning", "beside-splits", ["1 folder or images that lie beside", "val"]),
+    (training_without_masks, "error", "no-usable", ["only val/ was found", "-> put images/ and masks/ into train/"]),
+    (mostly_255, "warning", "mostly-255", ["does not count", "of the pixels", "if it is the background"]),
     (no_mask, "warning", "image-without-mask", ["1 image without a mask, left out", "val/images/12.png"]),
     (no_image, "warning", "mask-without-image", ["1 mask without an image, left out", "val/masks/12.png"]),
     (too_many_colors, "error", "mapping", ["cannot be inferred", "different colours", "train/masks/00.png"]),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whatwhere.data.check import check
 from whatwhere.data.folder import Folder, find, has_pairs, mask_folders
 from whatwhere.data.survey import survey
 from whatwhere.errors import DataError
@@ -108,6 +109,44 @@ def test_links_to_what_is_not_there_are_told_and_not_passed_over(tmp_path: Path)
     assert folder.ignored == ()
     told = {file.name: file.image_error for file in survey(folder).files}
     assert "b.png is a link to /nas/b.png, which does not exist" in told["b"]
+
+
+@pytest.mark.parametrize(
+    ("held", "link"),
+    [
+        (["train/images/a.png", "train/masks/a.png"], "val"),
+        (["images/train/a.png", "masks/train/a.png", "images/val/b.png"], "masks/val"),
+        (["images/a.png"], "masks"),
+        (["train/images/a.png", "train/masks/a.png", "val/images/b.png"], "val/labels"),
+    ],
+)
+def test_a_link_to_a_folder_that_is_not_there_is_an_error(held: list[str], link: str, tmp_path: Path) -> None:
+    touch(tmp_path, *held)
+    (tmp_path / link).symlink_to("/nas/gone")
+    with pytest.raises(DataError) as told:
+        find(tmp_path)
+    assert str(told.value).startswith(f"{tmp_path / link} is a link to /nas/gone, which does not exist")
+    assert "mount what holds it" in told.value.remedy
+
+
+def test_a_link_among_images_to_what_is_not_there_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "images/p1/a.png", "masks/p1/a.png")
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "p2").symlink_to("/nas/p2")
+    folder = find(tmp_path)
+    assert folder.lost == (tmp_path / "images/p2", tmp_path / "masks/p2")
+    assert folder.ignored == ()
+    (finding,) = check(survey(folder, workers=1)).of("lost-link")
+    assert finding.severity == "warning"
+    assert finding.files == ("images/p2", "masks/p2")
+
+
+def test_an_image_that_is_called_like_a_mask_has_its_own(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/p{side}.png" for side in ("", "_L", "_r")))
+    touch(tmp_path, *(f"masks/p{side}_mask.png" for side in ("", "_L", "_r")))
+    folder = find(tmp_path)
+    assert names(folder) == {"p": "p_mask.png", "p_L": "p_L_mask.png", "p_r": "p_r_mask.png"}
+    assert folder.lone_masks == ()
 
 
 def test_ome_tiff_is_one_ending(tmp_path: Path) -> None:

@@ -524,6 +524,19 @@ def test_a_mask_of_truths_that_tifffile_wrote_is_as_it_was(tmp_path: Path) -> No
     assert np.array_equal(read_mask(tmp_path / "a.tif"), (GRAY > 100) * np.uint8(255))
 
 
+def test_a_palette_of_two_colours_in_one_bit(tmp_path: Path) -> None:
+    path, red = tmp_path / "a.tif", np.array([[0, 255], [0, 0], [0, 0]], np.uint16) * 257
+    objects = np.arange(40).reshape(5, 8) % 3 == 0
+    tifffile.imwrite(path, objects, photometric="minisblack", extratags=[(320, "H", 6, red.ravel().tolist(), True)])
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages[0].tags["PhotometricInterpretation"].overwrite(3)  # type: ignore[union-attr]
+    mask, palette = read_mask_and_palette(path)
+    np.testing.assert_array_equal(mask, objects)
+    assert palette is not None
+    assert palette[:2].tolist() == [[0, 0, 0], [255, 0, 0]]
+    np.testing.assert_array_equal(read_image(path), np.dstack([objects * 255, objects * 0, objects * 0]))
+
+
 def test_a_palette_of_two_bytes_is_read_whole(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     palette, indices = (rng.integers(0, 65536, shape).astype(np.uint16) for shape in ((3, 65536), (40, 50)))

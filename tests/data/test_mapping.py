@@ -318,6 +318,21 @@ def test_palettes_that_agree_in_what_is_used_or_say_nothing_leave_indices_the_cl
     assert infer_classes(masks, palettes).values == ((0,), (1,))
 
 
+@pytest.mark.parametrize("ramp", [False, True])
+def test_a_palette_whose_0_is_white_beside_black_and_white_is_colours(ramp: bool) -> None:
+    """As numbers, 1 would be what 255 is not."""
+    white = (255, 255, 255)
+    masks = {"a": 1 - disc(), "b": disc() * np.uint8(255)}
+    palettes = {"a": _palette(white, BLACK)}
+    if ramp:
+        palettes = {"b": np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1), **palettes}
+    classes = infer_classes({name: count_values(mask) for name, mask in masks.items()}, palettes)
+    assert classes.values == ((BLACK,), (white,))
+    for name, mask in masks.items():
+        labels = encode_mask(as_classes_are(mask, palettes.get(name), classes), classes)
+        np.testing.assert_array_equal(labels, disc())
+
+
 def test_255_is_void_by_its_colour_too() -> None:
     ids = np.array([0, 1, 2, 255], np.uint8).repeat(16).reshape(4, 16).repeat(8, axis=0)
     palettes = {"a": _palette(BLACK, RED, GREEN), "b": _palette(BLACK, RED, (0, 0, 200))}

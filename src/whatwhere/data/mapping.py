@@ -297,7 +297,8 @@ def _need_colors(masks: Mapping[str, ValueCounts], palettes: Mapping[str, NDArra
         name: palette for name, palette in palettes.items()
         if not all((palette[value] == value).all() for value in used[name])
     }  # fmt: skip
-    black_and_white = any(set(values) in ({0, VOID}, {VOID}) for name, values in used.items() if name not in told)
+    plain = [values for name, values in used.items() if name not in told]
+    black_and_white = any(VOID in values and {*values} <= {0, VOID} for values in plain)
     meant: dict[int, tuple[int, int, int]] = {0: (0, 0, 0)} if black_and_white else {}
     for name, palette in told.items():
         if any(meant.setdefault(value, color_of(palette[value])) != color_of(palette[value]) for value in used[name]):
@@ -321,7 +322,8 @@ def _colored(name: str, counts: ValueCounts, palette: NDArray[np.uint8] | None) 
 
 def _colors_of_void(masks: Mapping[str, ValueCounts], palettes: Mapping[str, NDArray[np.uint8]]) -> set[MaskValue]:
     """The colours of 255 in palettes of files whose other values are small ids."""
-    used = {value for name in palettes for value in (count.value for count in masks[name])}
+    held = {name: {count.value for count in masks[name]} for name in palettes}
+    used = {value for values in held.values() if not values <= {0, VOID} for value in values}  # not black and white
     if VOID not in used or len(used) < 3 or not _are_ids_of_void(sorted(used - {VOID})):
         return set()
     return {color_of(palette[VOID]) for name, palette in palettes.items() if any(c.value == VOID for c in masks[name])}
