@@ -157,6 +157,27 @@ def test_integers_may_mean_no_data(dtype: str, told: float, taken: bool, tmp_pat
         np.testing.assert_array_equal(valid, image == 7)
 
 
+@pytest.mark.parametrize(("fill", "lacks"), [(-9999, True), (0, False), (None, False)])
+def test_in_format_2_a_fill_value_beside_names_of_axes_is_no_data(
+    fill: int | None, lacks: bool, tmp_path: Path
+) -> None:
+    """As xarray and GDAL write it, without an attribute that says so."""
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(20, 20), chunks=(20, 20), dtype="int16", fill_value=fill, zarr_format=2,
+        attributes={"_ARRAY_DIMENSIONS": ["y", "x"]},
+    )  # fmt: skip
+    array[:] = np.arange(400).reshape(20, 20)
+    array[3:5, 7:] = fill or 0
+    pixels, valid = open_image(tmp_path / "a.zarr").read(((0, 20), (0, 20)))
+    assert pixels.shape == (20, 20, 1)
+    if lacks:
+        assert valid is not None
+        assert not valid[3:5, 7:].any()
+        assert valid.sum() == 400 - 26
+    else:
+        assert valid is None
+
+
 def test_a_fill_value_that_is_a_number_is_data(tmp_path: Path) -> None:
     array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(20, 20), chunks=(20, 20), dtype="uint8", fill_value=255)
     array[...] = np.arange(400).reshape(20, 20) % 256

@@ -218,13 +218,19 @@ def _otherwise(path: Path | str, error: Exception) -> DataError:
 
 
 def _no_data(array: Any) -> float | None:
-    """The value that means it: as CF and xarray name it, else a fill value that is no number."""
+    """The value that means it: as CF and xarray name it, else a fill value that is no number.
+
+    In format 2 xarray and GDAL write it as the fill value. A 0 there is what other programs leave, and is data.
+    """
     dtype = np.dtype(array.dtype)
     for key in ("_FillValue", "missing_value"):
         value = _number(array.attrs.get(key))
         if value is not None:
             return value if dtype.kind == "f" or _holds(dtype, value) else None
     fill = array.fill_value  # may be null
+    value = _number(np.asarray(fill).item()) if fill is not None and dtype.kind in "iuf" else None
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs and value:
+        return value
     return float("nan") if dtype.kind == "f" and fill is not None and np.isnan(fill) else None
 
 
