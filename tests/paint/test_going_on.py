@@ -25,7 +25,7 @@ from whatwhere.paint.ledger import work_of
 from whatwhere.paint.outputs import Options, names, paint_to_files
 from whatwhere.paint.paint import paint_source
 from whatwhere.paint.scheme import Scheme
-from whatwhere.paint.stores import JournaledSink, RawStore
+from whatwhere.paint.stores import JournaledSink, RawStore, move
 
 MODEL = model_of(unet())
 
@@ -203,6 +203,48 @@ def test_what_was_begun_with_workers_or_without_is_not_thrown_away_by_the_other(
     with pytest.raises(KeyboardInterrupt):
         _to_files(slide, tmp_path / "out", make(), tile, workers, stop=stop)
     assert _to_files(slide, tmp_path / "out", make(), tile, not workers, overwrite=True)[0] == 1, "it begins anew"
+
+
+def _seeded(seed: int) -> Engine:
+    return Engine(model_of(unet(seed=seed)), "float32", backend="eager")
+
+
+@pytest.mark.parametrize("begun", ["another model", "the same model again", "with probabilities"])
+def test_what_another_run_has_half_painted_outlives_a_painting_that_is_done_before(
+    begun: str, slide: Path, tmp_path: Path
+) -> None:
+    """Hours of it: only what is left of the painting itself goes."""
+    out, seen = tmp_path / "out", list[int]()
+    other = _seeded(1 if begun == "another model" else 0)
+    options: dict[str, Any] = {"probabilities": True} if begun == "with probabilities" else {"overwrite": True}
+    assert not predict(_seeded(0), slide, out, tile=160).failed
+    with pytest.raises(KeyboardInterrupt):
+        predict(other, slide, out, tile=160, progress=_stop_after(3), **options)
+    before = _done(out / "slide.tif.partial/journal")
+    for _ in range(2):
+        (item,) = predict(_seeded(0), slide, out, tile=160).items
+        assert item.status == "skipped"
+        assert str(item).endswith(f"done before; {out}/slide.tif.partial holds another painting that was interrupted, "
+                                  "and stays as it is")  # fmt: skip
+        assert _done(out / "slide.tif.partial/journal") == before
+    (item,) = predict(other, slide, out, tile=160, progress=lambda *told: seen.append(told[1]), **options).items
+    assert item.status == "done", item.error
+    assert seen[0] > len(before) > 0, "it goes on"
+    (item,) = predict(other, slide, out, tile=160).items
+    assert str(item).endswith("done before")
+
+
+def test_what_a_finished_painting_has_left_goes(slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.paint.outputs._bring", lambda made, target, _: (move(made, target), killed()))
+        with pytest.raises(KeyboardInterrupt):
+            _predict(slide, tmp_path / "out", tile=160)
+    assert (tmp_path / "out/slide.tif.partial/journal").exists()
+    assert str(_predict(slide, tmp_path / "out", tile=160)).endswith("done before")
+    assert not (tmp_path / "out/slide.tif.partial").exists()
 
 
 @pytest.mark.parametrize("change", ["touched", "written anew"])

@@ -176,6 +176,13 @@ class Ledger:
         entries = (entry for entry in reversed(self._begun.get(name, ())) if not entry.get("failed"))
         return next((entry for entry in entries if not _was(entry["before"], now)), None)
 
+    def began_last(self, target: Names) -> bool:
+        """Whether nothing has begun at this place since the painting that is there."""
+        self.renew()
+        name = self._name(target.labels)
+        there = self._standing(name)
+        return there is not None and self._begun[name][-1] is there
+
     def _replaced_since(self, name: str, there: dict[str, Any]) -> set[str]:
         """What paintings may have replaced that began after this one, and whose labels never came to their place."""
         entries = self._begun[name]

@@ -17,13 +17,15 @@ from whatwhere.errors import DataError, FieldError, ModelError, PlaceError, Plan
 from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
-from whatwhere.paint.claims import TakenError, discard, in_turn, renamed
+from whatwhere.paint.claims import JOURNAL, TakenError, discard, in_turn, renamed
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image, whole_path
+from whatwhere.paint.journal import Journal
 from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, lay_over, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
+from whatwhere.paint.stores import is_same
 from whatwhere.plain_torch import plain_torch
 from whatwhere.writing import is_abandoned, left_behind, shortened
 
@@ -48,6 +50,7 @@ class Prediction:
         status: ``"done"``, ``"skipped"`` (it had been done before) or ``"failed"``.
         error: why it failed, else "".
         report: how it was painted; None when it was not, as where only an overlay was made of finished labels.
+        note: what is to be said of one that was not painted, else "".
     """
 
     input: str
@@ -55,12 +58,14 @@ class Prediction:
     status: Literal["done", "skipped", "failed"]
     error: str = ""
     report: PaintReport | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         if self.status == "failed":
             return f"{self.input}: failed: {self.error}"
         before = "done before" if self.status == "skipped" else "an overlay of the labels that were there"
-        return f"{self.input} -> {self.output}: {self.report or before}"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.input} -> {self.output}: {self.report or before}{note}"
 
 
 @dataclass(frozen=True)
@@ -330,9 +335,10 @@ class _Job:
     def _made(self, path: Path, source: Source, target: Names, work: Work) -> Prediction:
         lacking = self.ledger.lacks(target, self.options, work)
         if not lacking:
-            discard(target.partial)
+            stays = discard(target.partial, lambda: self._is_spent(target, work))
             self._sweep(target)
-            return Prediction(str(path), str(target.labels), "skipped")
+            note = f"{target.partial} holds another painting that was interrupted, and stays as it is" if stays else ""
+            return Prediction(str(path), str(target.labels), "skipped", note=note)
         ready = fitted(source, self.engine.model.normalisation.channels)
         if lacking == {"overlay"}:
             self.ledger.add(target, self.options)
@@ -343,6 +349,13 @@ class _Job:
         return self._painted(path, target, lambda: paint_to_files(
             self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
         ))  # fmt: skip
+
+    def _is_spent(self, target: Names, work: Work) -> bool:
+        """Whether the boxes in a partial folder are those of the painting that is there.
+
+        The same model may have begun once more, to paint it again or with more beside it.
+        """
+        return is_same(Journal.work(target.partial / JOURNAL), work) and self.ledger.began_last(target)
 
     def _painted(self, path: Path, target: Names, paint: Callable[[], PaintReport]) -> Prediction:
         return Prediction(str(path), str(target.labels), "done", report=self._settled(target, paint))

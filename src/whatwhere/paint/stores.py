@@ -29,6 +29,7 @@ __all__ = [
     "ZarrStore",
     "as_shares",
     "goes_on",
+    "is_same",
     "move",
 ]
 
@@ -115,14 +116,7 @@ class JournaledSink:
     def _earlier(self) -> dict[str, Any]:
         """What an earlier run of this work noted; {} if there was none."""
         found = Journal.work(self._path)
-        return found if self._is_ours(found) else {}
-
-    def _is_ours(self, there: dict[str, Any]) -> bool:
-        """Whether it is this work, by whatever backend that computes the same if none is asked for."""
-        return all(
-            goes_on(there.get(key), self._work.get(key)) if key == "backend" else there.get(key) == self._work.get(key)
-            for key in _bare(there).keys() | self._work.keys()
-        )
+        return found if is_same(found, self._work) else {}
 
     def _refuse_others(self, there: dict[str, Any], tiles: int) -> None:
         """Hours of another model's work are not thrown away for a slip in a command.
@@ -191,7 +185,7 @@ class JournaledSink:
         self.close()
         tiles: dict[str, Any] = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
         there, finished, _ = read_journal(self._path)
-        earlier = there if self._is_ours(there) else {}
+        earlier = there if is_same(there, self._work) else {}
         held = bool(finished) if self._goes_on is None else self._goes_on
         if held and not self._overwrite and earlier:
             self._refuse_other_tiles(earlier, tiles)
@@ -248,6 +242,14 @@ class JournaledSink:
 def goes_on(before: object, now: object) -> bool:
     """Whether what one backend has painted counts where another is asked for: all but int8 compute the same."""
     return before == now or (now == "auto" and "int8" not in str(before))
+
+
+def is_same(there: dict[str, Any], work: dict[str, Any]) -> bool:
+    """Whether what a journal says is this work, by whatever backend that computes the same if none is asked for."""
+    return all(
+        goes_on(there.get(key), work.get(key)) if key == "backend" else there.get(key) == work.get(key)
+        for key in _bare(there).keys() | work.keys()
+    )
 
 
 def _bare(work: dict[str, Any]) -> dict[str, Any]:
