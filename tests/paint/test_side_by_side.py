@@ -35,9 +35,10 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def _started(*arguments: Any) -> tuple[threading.Thread, list[Any]]:
+def _started(*arguments: Any, **options: Any) -> tuple[threading.Thread, list[Any]]:
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(predict(*arguments, precision="float32", backend="eager")))
+    options |= {"precision": "float32", "backend": "eager"}
+    thread = threading.Thread(target=lambda: found.append(predict(*arguments, **options)))
     thread.start()
     return thread, found
 
@@ -62,6 +63,31 @@ def test_who_comes_second_waits_and_sees_what_was_painted(same: bool, images: Pa
     assert json.loads((out / "predictions.jsonl").read_text("utf-8")) == entry, "nothing was begun"
     assert not left_behind(out / "0.png")
     assert sorted(path.name for path in out.iterdir()) == ["0.png", "predictions.jsonl"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_lies_beside_labels_of_two_endings_is_made_by_one_at_a_time(
+    large: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.overlay.png goes with 0.png or with 0.tif, which have places of their own."""
+    out, options = tmp_path / "out", {"precision": "float32", "backend": "eager", "overlay": True}
+    predict(MODELS[0], images / "0.png", tmp_path / "elsewhere", **options)
+    tifffile.imwrite(tmp_path / "0.tif", picture(90, 70), photometric="rgb")
+    if large:
+        monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    with claimed(out / "0.overlay.png.partial"):
+        thread, found = _started(MODELS[0], tmp_path / "0.tif", out, overlay=True)
+        thread.join(1.0)
+        if large:
+            thread.join()
+        assert thread.is_alive() != large
+        for name in ("predictions.jsonl", "0.png", "0.overlay.png"):
+            (out / name).write_bytes((tmp_path / "elsewhere" / name).read_bytes())
+    thread.join()
+    (item,) = found[0].items
+    assert ("is being painted by another process" if large else "goes with") in item.error
+    assert (out / "0.overlay.png").read_bytes() == (tmp_path / "elsewhere/0.overlay.png").read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == ["0.overlay.png", "0.png", "predictions.jsonl"]
 
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

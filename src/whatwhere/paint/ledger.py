@@ -71,9 +71,14 @@ class Ledger:
                     self._begun[entry["output"]].append({key: entry[key] for key in ("work", "beside", "before")})
             except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
                 continue  # its painting is done again
-        self._sides = {
-            name for entries in self._begun.values() for entry in entries for name in entry["beside"].values()
-        }
+        self._sides = defaultdict[str, set[str]](set)  # of each name, the labels that it was to lie beside
+        for output, entries in self._begun.items():
+            for entry in entries:
+                self._add_sides(output, entry)
+
+    def _add_sides(self, output: str, entry: dict[str, Any]) -> None:
+        for name in entry["beside"].values():
+            self._sides[name].add(output)
 
     def made(self, path: Path) -> bool:
         """Whether what is at a path now is a painting of this folder, or went with one."""
@@ -88,6 +93,13 @@ class Ledger:
         Raises when another painting is at its place, or a file of somebody else's.
         """
         beside = target.beside(options)
+        for place in (target.labels, *beside.values()):
+            if (other := self._owner(self._name(place), self._name(target.labels))) is not None:
+                raise TakenError(
+                    f"{place} goes with {self._path.parent / other}, another painting that is there",
+                    "a place of its own for each",
+                    "choose another folder with -o, or take that painting away",
+                )
         if self._overwrite:
             return {"labels", *beside}
         for place in beside.values():
@@ -120,6 +132,14 @@ class Ledger:
                     return place
         return None
 
+    def _owner(self, name: str, labels: str) -> str | None:
+        """The labels of another painting that is there, which a file is or lies beside; None if there are none."""
+        for other in ({name} | self._sides.get(name, set())) - {labels}:
+            there = self._standing(other)
+            if there is not None and name in (other, *there["beside"].values()):
+                return other
+        return None
+
     def _goes_with(self, place: Path) -> bool:
         """Whether a file belongs to a painting of this folder, perhaps one that another process has just made."""
         name = self._name(place)
@@ -149,7 +169,7 @@ class Ledger:
     def _note(self, name: str, entry: dict[str, Any]) -> None:
         self._write({"output": name, **entry})
         self._begun[name].append(entry)
-        self._sides |= set(entry["beside"].values())
+        self._add_sides(name, entry)
 
     def fail(self, target: Names) -> None:
         """Notes that the painting that began last at this place came to nothing."""
@@ -159,12 +179,14 @@ class Ledger:
 
     def settle(self, target: Names) -> None:
         """Takes away what went with earlier paintings at the place of a finished one."""
+        self.renew()
         name = self._name(target.labels)
         there = self._standing(name)
         if there is not None:
             earlier = {file for entry in self._begun[name] for file in entry["beside"].values()}
+            stales = {file for file in earlier - set(there["beside"].values()) if self._owner(file, name) is None}
             with writing(self._path):
-                for stale in earlier - set(there["beside"].values()):
+                for stale in stales:
                     for file in (self._path.parent / stale, *files_of_place(self._path.parent / stale)):
                         _remove(file)
 

@@ -60,6 +60,11 @@ class Names:
         return self.labels.with_name(shortened(self.labels.name) + ".partial")
 
     @property
+    def sides(self) -> Path:
+        """The folder that is held while anything beside labels is made: x.png and x.tif share the names of that."""
+        return self.overlay.with_name(shortened(self.overlay.name) + ".partial")
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """All that there may be of it."""
         placed = *files_of_place(self.labels), *files_of_place(self.probabilities)

@@ -17,7 +17,7 @@ from whatwhere.errors import DataError, FieldError, ModelError, PlaceError, Plan
 from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
-from whatwhere.paint.claims import JOURNAL, TakenError, discard, in_turn, renamed
+from whatwhere.paint.claims import JOURNAL, TakenError, claimed, discard, in_turn, renamed
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image, whole_path
 from whatwhere.paint.journal import Journal
@@ -258,7 +258,7 @@ class _Job:
             source, target, work = self._look(path, stem)
             source.close()
             if is_small(source) and self._lacks_labels(target, work):
-                place.enter_context(self._holding(target))
+                place.enter_context(self._holding(target, small=True))
                 if self._lacks_labels(target, work):
                     self.ledger.begin(target, self.options, work)
                     run = renamed(target.partial)
@@ -276,9 +276,17 @@ class _Job:
         return bool(self.ledger.lacks(target, self.options, work) - {"overlay"})
 
     @contextmanager
-    def _holding(self, target: Names) -> Iterator[None]:
-        """Keeps a small image's place; another process may have painted it meanwhile, with another model perhaps."""
-        with in_turn(target.partial, shared=target.partial.parent == self.ledger.folder):
+    def _holding(self, target: Names, *, small: bool) -> Iterator[None]:
+        """Keeps the place of a small image's labels, and of all that goes with labels (see `Names.sides`).
+
+        Another process may have painted there meanwhile, with another model perhaps.
+        """
+        shared = target.partial.parent == self.ledger.folder
+        with ExitStack() as held:
+            if small:
+                held.enter_context(in_turn(target.partial, shared=shared))
+            if target.beside(self.options):
+                held.enter_context((in_turn if small else claimed)(target.sides, shared=shared))
             self.ledger.renew()
             yield
 
@@ -325,10 +333,10 @@ class _Job:
     def _paint(self, path: Path, stem: Path) -> Prediction:
         source, target, work = self._look(path, stem)
         try:
-            if self.ledger.lacks(target, self.options, work) and is_small(source):
-                with self._holding(target):
-                    return self._made(path, source, target, work)
-            return self._made(path, source, target, work)
+            if not self.ledger.lacks(target, self.options, work):
+                return self._made(path, source, target, work)
+            with self._holding(target, small=is_small(source)):
+                return self._made(path, source, target, work)
         finally:
             source.close()
 
@@ -336,6 +344,7 @@ class _Job:
         lacking = self.ledger.lacks(target, self.options, work)
         if not lacking:
             stays = discard(target.partial, lambda: self._is_spent(target, work))
+            discard(target.sides, lambda: False)
             self._sweep(target)
             note = f"{target.partial} holds another painting that was interrupted, and stays as it is" if stays else ""
             return Prediction(str(path), str(target.labels), "skipped", note=note)
