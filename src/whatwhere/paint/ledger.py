@@ -66,10 +66,11 @@ class Ledger:
             try:
                 entry = json.loads(line)
                 if entry.get("failed"):
-                    self._cross_out(entry["output"])
+                    self._cross_out(entry["output"], entry.get("id"))
                 else:
-                    self._begun[entry["output"]].append({key: entry[key] for key in ("work", "beside", "before")})
-            except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+                    kept = {key: entry[key] for key in ("work", "beside", "before")}
+                    self._begun[entry["output"]].append({"id": entry.get("id"), **kept})
+            except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # its painting is done again
         self._sides = defaultdict[str, set[str]](set)  # of each name, the labels that it was to lie beside
         for output, entries in self._begun.items():
@@ -147,35 +148,38 @@ class Ledger:
             self._read()
         return name in self._sides
 
-    def begin(self, target: Names, options: Options, work: Work) -> None:
-        """Notes that a painting begins."""
+    def begin(self, target: Names, options: Options, work: Work, mark: str) -> None:
+        """Notes that a painting begins, once, however often it begins anew. ``mark`` is by what its line is known."""
         name = self._name(target.labels)
+        if any(entry["id"] == mark for entry in self._begun[name]):
+            return
         beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
         there = self._standing(name)
         if there is not None and not _difference(there["work"], _bare(work)):
             beside = there["beside"] | beside
         with writing(self._path.parent, shared=True):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._note(name, {"work": _bare(work), "beside": beside, "before": _state(target.labels)})
+        self._note(name, {"id": mark, "work": _bare(work), "beside": beside, "before": _state(target.labels)})
 
-    def add(self, target: Names, options: Options) -> None:
+    def add(self, target: Names, options: Options, mark: str) -> None:
         """Notes that something is going to be made beside a painting that is there."""
         name = self._name(target.labels)
         there = self._standing(name)
         assert there is not None
         beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
-        self._note(name, {**there, "beside": there["beside"] | beside})
+        self._note(name, {**there, "id": mark, "beside": there["beside"] | beside})
 
     def _note(self, name: str, entry: dict[str, Any]) -> None:
         self._write({"output": name, **entry})
         self._begun[name].append(entry)
         self._add_sides(name, entry)
 
-    def fail(self, target: Names) -> None:
-        """Notes that the painting that began last at this place came to nothing."""
+    def fail(self, target: Names, mark: str) -> None:
+        """Notes that a painting came to nothing, if it has begun."""
         name = self._name(target.labels)
-        self._write({"output": name, "failed": True})
-        self._cross_out(name)
+        if any(entry["id"] == mark for entry in self._begun[name]):
+            self._write({"output": name, "failed": True, "id": mark})
+            self._cross_out(name, mark)
 
     def settle(self, target: Names) -> None:
         """Takes away what went with earlier paintings at the place of a finished one."""
@@ -211,10 +215,11 @@ class Ledger:
         begun = next(place for place, entry in enumerate(entries) if entry is there)
         return {file for entry in entries[begun + 1 :] for file in entry["beside"].values()}
 
-    def _cross_out(self, name: str) -> None:
-        """The last that began: it left no labels, but perhaps what goes with them."""
-        entry = next(entry for entry in reversed(self._begun[name]) if not entry.get("failed"))
-        entry["failed"] = True
+    def _cross_out(self, name: str, mark: str | None) -> None:
+        """It left no labels, but perhaps what goes with them. Earlier versions had no marks: the last that began."""
+        begun = [entry for entry in self._begun[name] if not entry.get("failed")]
+        for entry in begun[-1:] if mark is None else begun:
+            entry["failed"] = mark is None or entry["id"] == mark
 
     def _write(self, line: dict[str, Any]) -> None:
         written = f"{self._cut_off}{json.dumps(line)}\n".encode()

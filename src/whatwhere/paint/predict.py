@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from uuid import uuid4
 
 from whatwhere.data.folder import bare
 from whatwhere.data.images import IMAGE_SUFFIXES
@@ -260,10 +261,10 @@ class _Job:
             if is_small(source) and self._lacks_labels(target, work):
                 place.enter_context(self._holding(target, small=True))
                 if self._lacks_labels(target, work):
-                    self.ledger.begin(target, self.options, work)
                     run = renamed(target.partial)
+                    self.ledger.begin(target, self.options, work, run)
                     coming = self.workers.submit(path, target, self.options, work, self.how, run)
-                    return lambda: self._guarded(path, lambda: self._painted(path, target, coming), place)
+                    return lambda: self._guarded(path, lambda: self._painted(path, target, run, coming), place)
         except _OF_ONE_IMAGE as error:
             place.close()
             failed = Prediction(str(path), None, "failed", str(error))
@@ -348,16 +349,25 @@ class _Job:
             self._sweep(target)
             note = f"{target.partial} holds another painting that was interrupted, and stays as it is" if stays else ""
             return Prediction(str(path), str(target.labels), "skipped", note=note)
-        ready = fitted(source, self.engine.model.normalisation.channels)
+        ready, mark = fitted(source, self.engine.model.normalisation.channels), uuid4().hex
         if lacking == {"overlay"}:
-            self.ledger.add(target, self.options)
-            self._settled(target, lambda: lay_over(ready, target, self.engine.model.classes))
+            self.ledger.add(target, self.options, mark)
+            self._settled(target, mark, lambda: lay_over(ready, target, self.engine.model.classes))
             return Prediction(str(path), str(target.labels), "done")
         painter = None if self.workers is None else self.workers.painter(path, self.how, work)
-        self.ledger.begin(target, self.options, work)
-        return self._painted(path, target, lambda: paint_to_files(
-            self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
+        return self._painted(path, target, mark, lambda: paint_to_files(
+            self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter,
+            begins=lambda _how: self._begin(target, work, mark),
         ))  # fmt: skip
+
+    def _begin(self, target: Names, work: Work, mark: str) -> None:
+        """Notes in the ledger that a painting begins whose place is held.
+
+        Not before: who is refused then has begun nothing, and what another has finished meanwhile is known.
+        """
+        self.ledger.renew()
+        self.ledger.lacks(target, self.options, work)
+        self.ledger.begin(target, self.options, work, mark)
 
     def _is_spent(self, target: Names, work: Work) -> bool:
         """Whether the boxes in a partial folder are those of the painting that is there.
@@ -366,15 +376,15 @@ class _Job:
         """
         return is_same(Journal.work(target.partial / JOURNAL), work) and self.ledger.began_last(target)
 
-    def _painted(self, path: Path, target: Names, paint: Callable[[], PaintReport]) -> Prediction:
-        return Prediction(str(path), str(target.labels), "done", report=self._settled(target, paint))
+    def _painted(self, path: Path, target: Names, mark: str, paint: Callable[[], PaintReport]) -> Prediction:
+        return Prediction(str(path), str(target.labels), "done", report=self._settled(target, mark, paint))
 
-    def _settled(self, target: Names, make: Callable[[], Made]) -> Made:
-        """What is made of a painting whose line stands in the ledger already."""
+    def _settled(self, target: Names, mark: str, make: Callable[[], Made]) -> Made:
+        """What is made of a painting whose line the ledger has by this mark, or gets once its place is held."""
         try:
             made = make()
         except _OF_ONE_IMAGE:
-            self.ledger.fail(target)
+            self.ledger.fail(target, mark)
             raise
         self.ledger.settle(target)
         self._sweep(target)

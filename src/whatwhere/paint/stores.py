@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,6 +79,7 @@ class JournaledSink:
         asked: the tile that is asked for, if any.
         overwrite: what an interrupted run of other work, in other tiles or another kind of store, has left there goes;
             else it is a `TakenError`.
+        begins: called with what paints whenever it begins, if nothing was refused.
 
     Attributes:
         run: by what name the folder is painted into since `begin`.
@@ -92,9 +94,10 @@ class JournaledSink:
         *,
         asked: int | Size | None = None,
         overwrite: bool = False,
+        begins: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.store = folder, store
-        self._work, self._overwrite = work, overwrite
+        self._work, self._overwrite, self._begins = work, overwrite, begins
         self._asked = (asked, asked) if isinstance(asked, int) else asked
         self._goes_on: bool | None = None
         self._journal: Journal | None = None
@@ -207,6 +210,8 @@ class JournaledSink:
                 journal = Journal(self._path, work)
             self._journal = journal.__enter__()
         self._goes_on = bool(journal.done)
+        if self._begins:
+            self._begins(how)
         return journal.done
 
     def _opened(self) -> bool:
