@@ -149,13 +149,14 @@ class Ledger:
         return name in self._sides
 
     def begin(self, target: Names, options: Options, work: Work, mark: str) -> None:
-        """Notes that a painting begins, once, however often it begins anew. ``mark`` is by what its line is known."""
+        """Notes that a painting begins; again only if it does so as other work. ``mark`` is by what it is known."""
         name = self._name(target.labels)
-        if any(entry["id"] == mark for entry in self._begun[name]):
+        if any(entry["id"] == mark and entry["work"] == _bare(work) for entry in self._begun[name]):
             return
         beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
         there = self._standing(name)
-        if there is not None and not _difference(there["work"], _bare(work)):
+        same = there is not None and not _difference(there["work"], _bare(work))
+        if there is not None and same and there["work"].get("precision") == work.get("precision"):
             beside = there["beside"] | beside
         with writing(self._path.parent, shared=True):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +242,10 @@ def without_paintings(paths: Iterable[Path]) -> list[Path]:
 
 
 def work_of(how: Work, path: Path, source: Source, options: Options) -> Work:
-    """What the painting of an image is known by; ``how`` names model, precision, backend and level."""
+    """What the painting of an image is known by; ``how`` names model, precision, backend and level.
+
+    And whether int8 will do, as nobody asked for a precision. What int8 has painted has that precision in the ledger.
+    """
     size, changed = state_of(path)
     return {
         **how, "image": str(whole_path(path)), "bytes": size, "modified": changed,
@@ -256,6 +260,8 @@ def _difference(there: Work, work: Work) -> str:
         if before == now:
             continue
         if key == "backend" and goes_on(before, now):
+            continue
+        if key == "precision" and before == "int8" and work.get("int8"):
             continue
         if key in ("precision", "backend", "level"):
             return f"with {key} {before}, and this one has {key} {now}"

@@ -357,17 +357,18 @@ class _Job:
         painter = None if self.workers is None else self.workers.painter(path, self.how, work)
         return self._painted(path, target, mark, lambda: paint_to_files(
             self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter,
-            begins=lambda _how: self._begin(target, work, mark),
+            begins=lambda how: self._begin(target, work, how, mark),
         ))  # fmt: skip
 
-    def _begin(self, target: Names, work: Work, mark: str) -> None:
-        """Notes in the ledger that a painting begins whose place is held.
+    def _begin(self, target: Names, work: Work, how: str, mark: str) -> None:
+        """Notes in the ledger that a painting begins whose place is held, and whether int8 paints it.
 
         Not before: who is refused then has begun nothing, and what another has finished meanwhile is known.
         """
         self.ledger.renew()
         self.ledger.lacks(target, self.options, work)
-        self.ledger.begin(target, self.options, work, mark)
+        int8 = {"precision": "int8"} if how.endswith(" int8") else {}
+        self.ledger.begin(target, self.options, work | int8, mark)
 
     def _is_spent(self, target: Names, work: Work) -> bool:
         """Whether the boxes in a partial folder are those of the painting that is there.
@@ -428,7 +429,10 @@ _OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, PlaceError)
 
 def _known(engine: Engine, level: int, asked: str) -> Work:
     """What makes paintings of one image different: weights and what they mean (as one hash), precision ..."""
-    return {"model": engine.identity, "precision": engine.job.precision, "backend": asked, "level": level}
+    return {
+        "model": engine.identity, "precision": engine.job.precision, "int8": not engine.insisted, "backend": asked,
+        "level": level,
+    }  # fmt: skip
 
 
 def _reporter(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -132,8 +132,9 @@ class JournaledSink:
             why = "the image has changed since" if same else f"{image} is not there any more"
             self.notes.append(f"begun anew, {tiles} tiles were painted: {why}")
             return
-        other = sorted(key for key in there.keys() | self._work.keys() if there.get(key) != self._work.get(key))
-        by = f" (begun by {there.get('backend')})" if other == ["backend"] else ""
+        other = _other(there, self._work)
+        begun = {"backend": f"by {there.get('backend')}", "precision": f"in {_precision(there)}"}
+        by = f" (begun {begun[other[0]]})" if other in (["backend"], ["precision"]) else ""
         raise TakenError(
             f"{self.folder} holds an interrupted painting that differs in: {', '.join(other)}{by}",
             "the same command, which goes on with it",
@@ -193,7 +194,7 @@ class JournaledSink:
         if held and not self._overwrite and earlier:
             self._refuse_other_tiles(earlier, tiles)
         elif held and not self._overwrite:
-            self._refuse_others(_bare(there), len(finished))
+            self._refuse_others(there, len(finished))
         asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
         work = {**(_bare(earlier) or self._work), **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
@@ -251,10 +252,22 @@ def goes_on(before: object, now: object) -> bool:
 
 def is_same(there: dict[str, Any], work: dict[str, Any]) -> bool:
     """Whether what a journal says is this work, by whatever backend that computes the same if none is asked for."""
-    return all(
-        goes_on(there.get(key), work.get(key)) if key == "backend" else there.get(key) == work.get(key)
-        for key in _bare(there).keys() | work.keys()
-    )
+    return not _other(there, work)
+
+
+def _other(there: dict[str, Any], work: dict[str, Any]) -> list[str]:
+    """In what it is not. Who asks for a precision does not go on with what int8 has begun."""
+    other = {key for key in _bare(there).keys() | work.keys() if there.get(key) != work.get(key)} - {"int8"}
+    if goes_on(there.get("backend"), work.get("backend")):
+        other.discard("backend")
+    if _precision(there) == "int8" and not work.get("int8", True):
+        other.add("precision")
+    return sorted(other)
+
+
+def _precision(there: dict[str, Any]) -> str:
+    """What an interrupted painting was begun in: "backend precision" is how."""
+    return str(there.get("how", "")).partition(" ")[2] or str(there.get("precision"))
 
 
 def _bare(work: dict[str, Any]) -> dict[str, Any]:
