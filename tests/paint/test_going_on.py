@@ -18,14 +18,18 @@ from painting import model_of, picture, unet, whole_logits
 from torch import Tensor, nn
 
 from whatwhere.paint import Engine, Tiling, paint, predict
+from whatwhere.paint.backends import EAGER, Backend
+from whatwhere.paint.candidates import Candidates
+from whatwhere.paint.choice import insist
 from whatwhere.paint.claims import TakenError, run_in
+from whatwhere.paint.engine import BackendFailure
 from whatwhere.paint.files import open_image
 from whatwhere.paint.journal import Journal
 from whatwhere.paint.ledger import work_of
 from whatwhere.paint.outputs import Options, names, paint_to_files
 from whatwhere.paint.paint import paint_source
 from whatwhere.paint.scheme import Scheme
-from whatwhere.paint.stores import JournaledSink, RawStore
+from whatwhere.paint.stores import JournaledSink, RawStore, move
 
 MODEL = model_of(unet())
 
@@ -205,6 +209,48 @@ def test_what_was_begun_with_workers_or_without_is_not_thrown_away_by_the_other(
     assert _to_files(slide, tmp_path / "out", make(), tile, not workers, overwrite=True)[0] == 1, "it begins anew"
 
 
+def _seeded(seed: int) -> Engine:
+    return Engine(model_of(unet(seed=seed)), "float32", backend="eager")
+
+
+@pytest.mark.parametrize("begun", ["another model", "the same model again", "with probabilities"])
+def test_what_another_run_has_half_painted_outlives_a_painting_that_is_done_before(
+    begun: str, slide: Path, tmp_path: Path
+) -> None:
+    """Hours of it: only what is left of the painting itself goes."""
+    out, seen = tmp_path / "out", list[int]()
+    other = _seeded(1 if begun == "another model" else 0)
+    options: dict[str, Any] = {"probabilities": True} if begun == "with probabilities" else {"overwrite": True}
+    assert not predict(_seeded(0), slide, out, tile=160).failed
+    with pytest.raises(KeyboardInterrupt):
+        predict(other, slide, out, tile=160, progress=_stop_after(3), **options)
+    before = _done(out / "slide.tif.partial/journal")
+    for _ in range(2):
+        (item,) = predict(_seeded(0), slide, out, tile=160).items
+        assert item.status == "skipped"
+        assert str(item).endswith(f"done before; {out}/slide.tif.partial holds another painting that was interrupted, "
+                                  "and stays as it is")  # fmt: skip
+        assert _done(out / "slide.tif.partial/journal") == before
+    (item,) = predict(other, slide, out, tile=160, progress=lambda *told: seen.append(told[1]), **options).items
+    assert item.status == "done", item.error
+    assert seen[0] > len(before) > 0, "it goes on"
+    (item,) = predict(other, slide, out, tile=160).items
+    assert str(item).endswith("done before")
+
+
+def test_what_a_finished_painting_has_left_goes(slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.paint.outputs._bring", lambda made, target, _: (move(made, target), killed()))
+        with pytest.raises(KeyboardInterrupt):
+            _predict(slide, tmp_path / "out", tile=160)
+    assert (tmp_path / "out/slide.tif.partial/journal").exists()
+    assert str(_predict(slide, tmp_path / "out", tile=160)).endswith("done before")
+    assert not (tmp_path / "out/slide.tif.partial").exists()
+
+
 @pytest.mark.parametrize("change", ["touched", "written anew"])
 def test_an_image_that_changes_while_it_is_painted_is_not_painted_in_parts(
     change: str, slide: Path, tmp_path: Path
@@ -288,3 +334,105 @@ def test_what_is_made_anew_has_its_new_name_before_it_is_there(tmp_path: Path) -
             sink.begin(plan, "")
             assert run_in(sink.folder) == sink.run == names_while_made[-1]
     assert len(set(names_while_made)) == 2
+
+
+# -- int8, which only those get who ask for no precision ---------------------------------------------------------------
+
+
+@pytest.fixture
+def _quantised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quantised file that counts as kept beside the model, and as the fastest."""
+    int8 = Backend("int8-onnx", EAGER.prepare, lambda _: "", precisions=("int8",), differs=lambda *_: "", content="x")
+
+    def found(backend: object, _device: str, precision: str, *_: object) -> Candidates:
+        return Candidates((int8,) if (backend, precision) == ("auto", "auto") else ())
+
+    monkeypatch.setattr("whatwhere.paint.engine.candidates", found)
+    monkeypatch.setattr("whatwhere.paint.engine.choose", lambda scene, able, store: insist(scene, able[0], store))
+
+
+def _engine(precision: Any) -> Engine:
+    return Engine(MODEL, precision, images=10**6)
+
+
+def _asked() -> Any:
+    """What the machine computes in, so that nothing else tells the paintings apart."""
+    return Engine(MODEL).job.precision
+
+
+@pytest.mark.usefixtures("_quantised")
+@pytest.mark.parametrize("large", [True, False])
+def test_a_painting_by_int8_is_not_that_of_a_precision_that_is_asked_for(
+    large: bool, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, asked = tmp_path / "out", _asked()
+    if not large:
+        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+            monkeypatch.setattr(f"{module}.LARGE", 10**6)
+    (item,) = predict(_engine("auto"), slide, out, tile=160).items
+    assert item.report is not None
+    assert item.report.precision == "int8"
+    (item,) = predict(_engine(asked), slide, out, tile=160).items
+    assert f"slide.tif is there already, with precision int8, and this one has precision {asked}" in item.error
+    assert predict(_engine("auto"), slide, out, tile=160).items[0].status == "skipped"
+    (item,) = predict(_engine(asked), slide, out, tile=160, overwrite=True).items
+    assert item.report is not None
+    assert item.report.precision == asked
+    for precision in ("auto", asked):
+        assert predict(_engine(precision), slide, out, tile=160).items[0].status == "skipped"
+
+
+@pytest.mark.usefixtures("_quantised")
+@pytest.mark.parametrize("begun_by_int8", [True, False])
+def test_int8_and_a_precision_that_is_asked_for_do_not_go_on_with_each_other(
+    begun_by_int8: bool, slide: Path, tmp_path: Path
+) -> None:
+    out, asked, seen = tmp_path / "out", _asked(), list[int]()
+    first, second = ("auto", asked) if begun_by_int8 else (asked, "auto")
+    with pytest.raises(KeyboardInterrupt):
+        predict(_engine(first), slide, out, tile=160, progress=_stop_after(3))
+    before = _done(out / "slide.tif.partial/journal")
+    assert before
+    if begun_by_int8:
+        (item,) = predict(_engine(second), slide, out, tile=160).items
+        assert "holds an interrupted painting that differs in: precision (begun in int8)" in item.error
+        assert _done(out / "slide.tif.partial/journal") == before
+        second = first
+    (item,) = predict(_engine(second), slide, out, tile=160, progress=lambda *told: seen.append(told[1])).items
+    assert item.report is not None, item.error
+    assert item.report.precision == ("int8" if begun_by_int8 else asked)
+    assert seen[0] > len(before), "it goes on"
+    (item,) = predict(_engine(asked), slide, out, tile=160).items
+    assert item.status == ("failed" if begun_by_int8 else "skipped")
+
+
+@pytest.mark.usefixtures("_quantised")
+def test_a_journal_that_does_not_say_whether_int8_will_do_is_gone_on_with(slide: Path, tmp_path: Path) -> None:
+    """As earlier versions wrote them."""
+    out, seen = tmp_path / "out", list[int]()
+    with pytest.raises(KeyboardInterrupt):
+        predict(_engine("auto"), slide, out, tile=160, progress=_stop_after(3))
+    journal = out / "slide.tif.partial/journal"
+    journal.write_bytes(journal.read_bytes().replace(b'"int8": true, ', b""))
+    assert "int8" not in Journal.work(journal)
+    assert "begun in int8" in predict(_engine(_asked()), slide, out, tile=160).items[0].error
+    predict(_engine("auto"), slide, out, tile=160, progress=lambda *told: seen.append(told[1]))
+    assert seen[0] > 1
+
+
+@pytest.mark.usefixtures("_quantised")
+def test_what_int8_began_and_could_not_end_is_known_as_what_ended_it(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Engine.logits
+
+    def breaks(self: Engine, batch: Tensor) -> Tensor:
+        if self.backend != "eager":
+            raise BackendFailure("int8-onnx is not used any more")
+        return honest(self, batch)
+
+    monkeypatch.setattr(Engine, "logits", breaks)
+    (item,) = predict(_engine("auto"), slide, tmp_path / "out", tile=160).items
+    assert item.report is not None
+    assert item.report.precision == _asked()
+    assert predict(_engine(_asked()), slide, tmp_path / "out", tile=160).items[0].status == "skipped"

@@ -179,6 +179,42 @@ def test_what_somebody_else_has_put_beside_a_painting_is_not_replaced(
     assert overlay.read_bytes() != theirs
 
 
+@pytest.mark.parametrize("kind", ["overlay", "probabilities"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_lies_beside_one_painting_is_not_replaced_by_that_of_another_ending(
+    kind: str, overwrite: bool, tmp_path: Path, engine: Engine
+) -> None:
+    """Labels of x.png and x.tif lie apart, and x.overlay.png is one name."""
+    one, other, out = save(tmp_path / "x.png", picture(30, 30)), tmp_path / "x.tif", tmp_path / "out"
+    tifffile.imwrite(other, picture(40, 50), photometric="rgb")
+    predict(engine, one, out, **{kind: True})
+    before = {name: data for name, data in content(out).items() if not name.endswith(".jsonl")}
+    (item,) = predict(engine, other, out, overwrite=overwrite, **{kind: True}).items
+    assert item.status == "failed"
+    assert f"x.{kind}." in item.error
+    assert f"goes with {out / 'x.png'}, another painting that is there" in item.error
+    assert {name: data for name, data in content(out).items() if not name.endswith(".jsonl")} == before
+    assert predict(engine, other, out, overwrite=overwrite).items[0].status == "done", "its labels have a place"
+    assert "goes with" in predict(engine, other, out, overlay=True, probabilities=True).items[0].error
+    assert predict(engine, one, out, **{kind: True}).items[0].status == "skipped"
+    (out / "x.png").unlink()
+    assert predict(engine, other, out, **{kind: True}).items[0].status == "done"
+
+
+def test_what_went_with_an_earlier_painting_may_belong_to_another_by_now(tmp_path: Path, engine: Engine) -> None:
+    one, other, out = save(tmp_path / "x.png", picture(30, 30)), tmp_path / "x.tif", tmp_path / "out"
+    tifffile.imwrite(other, picture(40, 50), photometric="rgb")
+    predict(engine, one, out, overlay=True)
+    second = Engine(model_of(unet(seed=5)), "float32")
+    predict(second, one, out, overwrite=True)
+    assert predict(engine, other, out, overlay=True).items[0].status == "done"
+    theirs = (out / "x.overlay.png").read_bytes()
+    for overwrite in (False, True):
+        assert not predict(second, one, out, overwrite=overwrite).failed
+        assert (out / "x.overlay.png").read_bytes() == theirs
+    assert predict(engine, other, out, overlay=True).items[0].status == "skipped"
+
+
 def test_a_painting_that_was_finished_right_before_a_kill_counts(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

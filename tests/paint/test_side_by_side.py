@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from PIL import Image
 
 from whatwhere.errors import PlaceError
 from whatwhere.network import save_model
-from whatwhere.paint import predict
+from whatwhere.paint import Engine, outputs, predict
 from whatwhere.paint.claims import TakenError, claimed, in_turn
+from whatwhere.paint.ledger import Ledger
 from whatwhere.writing import left_behind
 
 MODELS = [model_of(unet(seed=seed)) for seed in (0, 1)]
@@ -35,9 +38,10 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def _started(*arguments: Any) -> tuple[threading.Thread, list[Any]]:
+def _started(*arguments: Any, **options: Any) -> tuple[threading.Thread, list[Any]]:
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(predict(*arguments, precision="float32", backend="eager")))
+    options |= {"precision": "float32", "backend": "eager"}
+    thread = threading.Thread(target=lambda: found.append(predict(*arguments, **options)))
     thread.start()
     return thread, found
 
@@ -62,6 +66,31 @@ def test_who_comes_second_waits_and_sees_what_was_painted(same: bool, images: Pa
     assert json.loads((out / "predictions.jsonl").read_text("utf-8")) == entry, "nothing was begun"
     assert not left_behind(out / "0.png")
     assert sorted(path.name for path in out.iterdir()) == ["0.png", "predictions.jsonl"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_lies_beside_labels_of_two_endings_is_made_by_one_at_a_time(
+    large: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.overlay.png goes with 0.png or with 0.tif, which have places of their own."""
+    out, options = tmp_path / "out", {"precision": "float32", "backend": "eager", "overlay": True}
+    predict(MODELS[0], images / "0.png", tmp_path / "elsewhere", **options)
+    tifffile.imwrite(tmp_path / "0.tif", picture(90, 70), photometric="rgb")
+    if large:
+        monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    with claimed(out / "0.overlay.png.partial"):
+        thread, found = _started(MODELS[0], tmp_path / "0.tif", out, overlay=True)
+        thread.join(1.0)
+        if large:
+            thread.join()
+        assert thread.is_alive() != large
+        for name in ("predictions.jsonl", "0.png", "0.overlay.png"):
+            (out / name).write_bytes((tmp_path / "elsewhere" / name).read_bytes())
+    thread.join()
+    (item,) = found[0].items
+    assert ("is being painted by another process" if large else "goes with") in item.error
+    assert (out / "0.overlay.png").read_bytes() == (tmp_path / "elsewhere/0.overlay.png").read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == ["0.overlay.png", "0.png", "predictions.jsonl"]
 
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +122,63 @@ def test_two_processes_with_two_models_mix_nothing_up(images: Path, tmp_path: Pa
         again = predict(model, images, out, precision="float32", backend="eager")
         kept = [Path(item.output or "").name for item in again.items if item.status == "skipped"]
         assert sorted(kept) == sorted(own)
+
+
+@pytest.mark.parametrize("moment", ["before its place is held", "after it has failed"])
+def test_who_fails_does_not_cross_out_who_began_meanwhile(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+        monkeypatch.setattr(f"{module}.LARGE", 100)
+    tifffile.imwrite(tmp_path / "0.tif", picture(90, 70), photometric="rgb", tile=(64, 64))
+    first, second = (Engine(model, "float32", backend="eager") for model in MODELS)
+    out, others, honest = tmp_path / "out", list[str](), Ledger.fail
+
+    def other() -> None:
+        others.append("begins")
+        others.extend(item.status for item in predict(second, tmp_path / "0.tif", out, overwrite=True).items)
+
+    def fails(*_given: Any, **_options: Any) -> None:
+        raise PlaceError("0.tif can't be written", "room", "make room")
+
+    @contextmanager
+    def held(folder: Path, **options: Any) -> Iterator[None]:
+        if not others:
+            other()
+            fails()
+        with claimed(folder, **options):
+            yield
+
+    def failed(ledger: Ledger, *given: Any) -> None:
+        if not others:
+            other()
+        honest(ledger, *given)
+
+    finish = outputs._finish
+    with monkeypatch.context() as patched:
+        if moment == "before its place is held":
+            patched.setattr(outputs, "claimed", held)
+        else:
+            patched.setattr(outputs, "_finish", lambda *given: finish(*given) if others else fails())
+            patched.setattr(Ledger, "fail", failed)
+        assert predict(first, tmp_path / "0.tif", out, overwrite=True).failed
+    assert others == ["begins", "done"]
+    assert predict(second, tmp_path / "0.tif", out).items[0].status == "skipped"
+    assert "is there already, from another model" in predict(first, tmp_path / "0.tif", out).items[0].error
+
+
+def test_lines_without_a_mark_are_read_as_they_were(images: Path, tmp_path: Path) -> None:
+    """Of earlier versions: what failed was what began last."""
+    engine, out = Engine(MODELS[0], "float32", backend="eager"), tmp_path / "out"
+    predict(engine, images / "0.png", out)
+    ledger, state = out / "predictions.jsonl", (out / "0.png").stat()
+    (line,) = map(json.loads, ledger.read_text("utf-8").splitlines())
+    line.pop("id", None)
+    again = {**line, "before": [state.st_mtime_ns, state.st_size], "work": {**line["work"], "model": "another"}}
+    os.utime(out / "0.png", (0, 0))  # or else it shows already that it is not of the second
+    for failed, status in ([], "failed"), ([{"output": "0.png", "failed": True}], "skipped"):
+        ledger.write_text("".join(f"{json.dumps(one)}\n" for one in [line, again, *failed]), "utf-8")
+        assert predict(engine, images / "0.png", out).items[0].status == status
 
 
 @pytest.mark.parametrize("how", ["killed", "failed"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -120,11 +120,17 @@ def taken_away(folder: Path) -> PlaceError:
     )
 
 
-def discard(folder: Path) -> None:
-    """Removes what a run has left that was killed when all was done, unless another process paints there."""
+def discard(folder: Path, is_spent: Callable[[], bool]) -> bool:
+    """Removes what a run has left that was killed when all was done, unless another process paints there.
+
+    What holds finished boxes stays, unless nobody needs them any more. Returns whether it stays for that.
+    """
     if is_there(folder) and folder.is_dir():
         with suppress(TakenError), claimed(folder):
+            if read_journal(folder / JOURNAL)[1] and not is_spent():
+                return True
             shutil.rmtree(folder, ignore_errors=True)
+    return False
 
 
 @contextmanager

@@ -125,6 +125,11 @@ class Engine:
         return self._choice.backend
 
     @property
+    def insisted(self) -> bool:
+        """Whether somebody asked for a precision, and so is not to get int8."""
+        return self._insisted
+
+    @property
     def how(self) -> str:
         """What computes and in what: paintings of two of them are not mixed."""
         return f"{self.backend} {self.precision}"

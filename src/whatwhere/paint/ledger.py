@@ -66,14 +66,20 @@ class Ledger:
             try:
                 entry = json.loads(line)
                 if entry.get("failed"):
-                    self._cross_out(entry["output"])
+                    self._cross_out(entry["output"], entry.get("id"))
                 else:
-                    self._begun[entry["output"]].append({key: entry[key] for key in ("work", "beside", "before")})
-            except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+                    kept = {key: entry[key] for key in ("work", "beside", "before")}
+                    self._begun[entry["output"]].append({"id": entry.get("id"), **kept})
+            except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # its painting is done again
-        self._sides = {
-            name for entries in self._begun.values() for entry in entries for name in entry["beside"].values()
-        }
+        self._sides = defaultdict[str, set[str]](set)  # of each name, the labels that it was to lie beside
+        for output, entries in self._begun.items():
+            for entry in entries:
+                self._add_sides(output, entry)
+
+    def _add_sides(self, output: str, entry: dict[str, Any]) -> None:
+        for name in entry["beside"].values():
+            self._sides[name].add(output)
 
     def made(self, path: Path) -> bool:
         """Whether what is at a path now is a painting of this folder, or went with one."""
@@ -88,6 +94,13 @@ class Ledger:
         Raises when another painting is at its place, or a file of somebody else's.
         """
         beside = target.beside(options)
+        for place in (target.labels, *beside.values()):
+            if (other := self._owner(self._name(place), self._name(target.labels))) is not None:
+                raise TakenError(
+                    f"{place} goes with {self._path.parent / other}, another painting that is there",
+                    "a place of its own for each",
+                    "choose another folder with -o, or take that painting away",
+                )
         if self._overwrite:
             return {"labels", *beside}
         for place in beside.values():
@@ -120,6 +133,14 @@ class Ledger:
                     return place
         return None
 
+    def _owner(self, name: str, labels: str) -> str | None:
+        """The labels of another painting that is there, which a file is or lies beside; None if there are none."""
+        for other in ({name} | self._sides.get(name, set())) - {labels}:
+            there = self._standing(other)
+            if there is not None and name in (other, *there["beside"].values()):
+                return other
+        return None
+
     def _goes_with(self, place: Path) -> bool:
         """Whether a file belongs to a painting of this folder, perhaps one that another process has just made."""
         name = self._name(place)
@@ -127,44 +148,50 @@ class Ledger:
             self._read()
         return name in self._sides
 
-    def begin(self, target: Names, options: Options, work: Work) -> None:
-        """Notes that a painting begins."""
+    def begin(self, target: Names, options: Options, work: Work, mark: str) -> None:
+        """Notes that a painting begins; again only if it does so as other work. ``mark`` is by what it is known."""
         name = self._name(target.labels)
+        if any(entry["id"] == mark and entry["work"] == _bare(work) for entry in self._begun[name]):
+            return
         beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
         there = self._standing(name)
-        if there is not None and not _difference(there["work"], _bare(work)):
+        same = there is not None and not _difference(there["work"], _bare(work))
+        if there is not None and same and there["work"].get("precision") == work.get("precision"):
             beside = there["beside"] | beside
         with writing(self._path.parent, shared=True):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._note(name, {"work": _bare(work), "beside": beside, "before": _state(target.labels)})
+        self._note(name, {"id": mark, "work": _bare(work), "beside": beside, "before": _state(target.labels)})
 
-    def add(self, target: Names, options: Options) -> None:
+    def add(self, target: Names, options: Options, mark: str) -> None:
         """Notes that something is going to be made beside a painting that is there."""
         name = self._name(target.labels)
         there = self._standing(name)
         assert there is not None
         beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
-        self._note(name, {**there, "beside": there["beside"] | beside})
+        self._note(name, {**there, "id": mark, "beside": there["beside"] | beside})
 
     def _note(self, name: str, entry: dict[str, Any]) -> None:
         self._write({"output": name, **entry})
         self._begun[name].append(entry)
-        self._sides |= set(entry["beside"].values())
+        self._add_sides(name, entry)
 
-    def fail(self, target: Names) -> None:
-        """Notes that the painting that began last at this place came to nothing."""
+    def fail(self, target: Names, mark: str) -> None:
+        """Notes that a painting came to nothing, if it has begun."""
         name = self._name(target.labels)
-        self._write({"output": name, "failed": True})
-        self._cross_out(name)
+        if any(entry["id"] == mark for entry in self._begun[name]):
+            self._write({"output": name, "failed": True, "id": mark})
+            self._cross_out(name, mark)
 
     def settle(self, target: Names) -> None:
         """Takes away what went with earlier paintings at the place of a finished one."""
+        self.renew()
         name = self._name(target.labels)
         there = self._standing(name)
         if there is not None:
             earlier = {file for entry in self._begun[name] for file in entry["beside"].values()}
+            stales = {file for file in earlier - set(there["beside"].values()) if self._owner(file, name) is None}
             with writing(self._path):
-                for stale in earlier - set(there["beside"].values()):
+                for stale in stales:
                     for file in (self._path.parent / stale, *files_of_place(self._path.parent / stale)):
                         _remove(file)
 
@@ -176,16 +203,24 @@ class Ledger:
         entries = (entry for entry in reversed(self._begun.get(name, ())) if not entry.get("failed"))
         return next((entry for entry in entries if not _was(entry["before"], now)), None)
 
+    def began_last(self, target: Names) -> bool:
+        """Whether nothing has begun at this place since the painting that is there."""
+        self.renew()
+        name = self._name(target.labels)
+        there = self._standing(name)
+        return there is not None and self._begun[name][-1] is there
+
     def _replaced_since(self, name: str, there: dict[str, Any]) -> set[str]:
         """What paintings may have replaced that began after this one, and whose labels never came to their place."""
         entries = self._begun[name]
         begun = next(place for place, entry in enumerate(entries) if entry is there)
         return {file for entry in entries[begun + 1 :] for file in entry["beside"].values()}
 
-    def _cross_out(self, name: str) -> None:
-        """The last that began: it left no labels, but perhaps what goes with them."""
-        entry = next(entry for entry in reversed(self._begun[name]) if not entry.get("failed"))
-        entry["failed"] = True
+    def _cross_out(self, name: str, mark: str | None) -> None:
+        """It left no labels, but perhaps what goes with them. Earlier versions had no marks: the last that began."""
+        begun = [entry for entry in self._begun[name] if not entry.get("failed")]
+        for entry in begun[-1:] if mark is None else begun:
+            entry["failed"] = mark is None or entry["id"] == mark
 
     def _write(self, line: dict[str, Any]) -> None:
         written = f"{self._cut_off}{json.dumps(line)}\n".encode()
@@ -207,7 +242,10 @@ def without_paintings(paths: Iterable[Path]) -> list[Path]:
 
 
 def work_of(how: Work, path: Path, source: Source, options: Options) -> Work:
-    """What the painting of an image is known by; ``how`` names model, precision, backend and level."""
+    """What the painting of an image is known by; ``how`` names model, precision, backend and level.
+
+    And whether int8 will do, as nobody asked for a precision. What int8 has painted has that precision in the ledger.
+    """
     size, changed = state_of(path)
     return {
         **how, "image": str(whole_path(path)), "bytes": size, "modified": changed,
@@ -222,6 +260,8 @@ def _difference(there: Work, work: Work) -> str:
         if before == now:
             continue
         if key == "backend" and goes_on(before, now):
+            continue
+        if key == "precision" and before == "int8" and work.get("int8"):
             continue
         if key in ("precision", "backend", "level"):
             return f"with {key} {before}, and this one has {key} {now}"

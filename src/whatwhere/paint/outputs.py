@@ -60,6 +60,11 @@ class Names:
         return self.labels.with_name(shortened(self.labels.name) + ".partial")
 
     @property
+    def sides(self) -> Path:
+        """The folder that is held while anything beside labels is made: x.png and x.tif share the names of that."""
+        return self.overlay.with_name(shortened(self.overlay.name) + ".partial")
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """All that there may be of it."""
         placed = *files_of_place(self.labels), *files_of_place(self.probabilities)
@@ -127,6 +132,7 @@ def paint_to_files(
     *,
     painter: Painter | None = None,
     still: Callable[[], None] | None = None,
+    begins: Callable[[str], None] | None = None,
 ) -> PaintReport:
     """Paints one image to its files; the label file appears last, and only when all is done.
 
@@ -134,19 +140,20 @@ def paint_to_files(
         work: what makes two runs the same, for continuing an interrupted one.
         painter: who paints large images; None is this process.
         still: called before a small image's files are written; raises where nobody wants them any more.
+        begins: called when the place is held and it is known what paints, with :attr:`Engine.how`; perhaps again.
     """
     with writing(target.labels.parent):
         target.labels.parent.mkdir(parents=True, exist_ok=True)
     place, notes = _place_of(source)
     if is_small(source):
-        report = _paint_small(engine, source, target, options, place, progress, still)
+        report = _paint_small(engine, source, target, options, place, progress, still, begins)
         return replace(report, notes=(*report.notes, *notes))
     classes, inner = engine.model.classes, _inside(source)
     store: Store = RawStore(source.size, classes.count if options.probabilities else 0)
     if isinstance(inner, ZarrSource) or painter is not None:  # chunks that several processes can write
         like = inner if isinstance(inner, ZarrSource) else None
         store = ZarrStore(source.size, classes, like, probabilities=options.probabilities)
-    sink = JournaledSink(target.partial, work, store, asked=options.tile, overwrite=options.overwrite)
+    sink = JournaledSink(target.partial, work, store, asked=options.tile, overwrite=options.overwrite, begins=begins)
     with claimed(sink.folder):
         try:
             report = (painter or paint_source)(
@@ -178,10 +185,10 @@ def _refuse_changed(work: dict[str, Any], inner: Source) -> None:
 
 def _paint_small(
     engine: Engine, source: Source, target: Names, options: Options, place: Place, progress: Progress | None,
-    still: Callable[[], None] | None,
+    still: Callable[[], None] | None, begins: Callable[[str], None] | None,
 ) -> PaintReport:  # fmt: skip
     classes = engine.model.classes
-    sink = ArraySink(source.size, classes.count if options.probabilities else None, as_shares, np.uint8)
+    sink = ArraySink(source.size, classes.count if options.probabilities else None, as_shares, np.uint8, begins)
     report = paint_source(
         engine, source, sink, probabilities=options.probabilities, tile=options.tile, batch=options.batch,
         progress=progress,

@@ -104,15 +104,18 @@ class ArraySink:
         planes: int | None,
         kept: Callable[[Shares], NDArray[Any]] | None = None,
         dtype: Any = np.float32,
+        begins: Callable[[str], None] | None = None,
     ) -> None:
         self.labels = np.zeros(size, np.uint8)
         self.probabilities: NDArray[Any] | None = None if planes is None else np.zeros((planes, *size), dtype)
-        self._kept = kept
+        self._kept, self._begins = kept, begins
 
     def begun(self) -> str:
         return ""
 
     def begin(self, plan: Scheme, how: str) -> frozenset[int]:  # noqa: ARG002 (an array has no journal)
+        if self._begins:
+            self._begins(how)
         return frozenset()
 
     def write(self, index: int, painted: Painted) -> None:  # noqa: ARG002

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from uuid import uuid4
 
 from whatwhere.data.folder import bare
 from whatwhere.data.images import IMAGE_SUFFIXES
@@ -17,13 +18,15 @@ from whatwhere.errors import DataError, FieldError, ModelError, PlaceError, Plan
 from whatwhere.network import Holder, Model, as_model, name_of, own_config
 from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
-from whatwhere.paint.claims import TakenError, discard, in_turn, renamed
+from whatwhere.paint.claims import JOURNAL, TakenError, claimed, discard, in_turn, renamed
 from whatwhere.paint.engine import Engine
 from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image, whole_path
+from whatwhere.paint.journal import Journal
 from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, lay_over, names, paint_to_files
 from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
+from whatwhere.paint.stores import is_same
 from whatwhere.plain_torch import plain_torch
 from whatwhere.writing import is_abandoned, left_behind, shortened
 
@@ -48,6 +51,7 @@ class Prediction:
         status: ``"done"``, ``"skipped"`` (it had been done before) or ``"failed"``.
         error: why it failed, else "".
         report: how it was painted; None when it was not, as where only an overlay was made of finished labels.
+        note: what is to be said of one that was not painted, else "".
     """
 
     input: str
@@ -55,12 +59,14 @@ class Prediction:
     status: Literal["done", "skipped", "failed"]
     error: str = ""
     report: PaintReport | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         if self.status == "failed":
             return f"{self.input}: failed: {self.error}"
         before = "done before" if self.status == "skipped" else "an overlay of the labels that were there"
-        return f"{self.input} -> {self.output}: {self.report or before}"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.input} -> {self.output}: {self.report or before}{note}"
 
 
 @dataclass(frozen=True)
@@ -253,12 +259,12 @@ class _Job:
             source, target, work = self._look(path, stem)
             source.close()
             if is_small(source) and self._lacks_labels(target, work):
-                place.enter_context(self._holding(target))
+                place.enter_context(self._holding(target, small=True))
                 if self._lacks_labels(target, work):
-                    self.ledger.begin(target, self.options, work)
                     run = renamed(target.partial)
+                    self.ledger.begin(target, self.options, work, run)
                     coming = self.workers.submit(path, target, self.options, work, self.how, run)
-                    return lambda: self._guarded(path, lambda: self._painted(path, target, coming), place)
+                    return lambda: self._guarded(path, lambda: self._painted(path, target, run, coming), place)
         except _OF_ONE_IMAGE as error:
             place.close()
             failed = Prediction(str(path), None, "failed", str(error))
@@ -271,9 +277,17 @@ class _Job:
         return bool(self.ledger.lacks(target, self.options, work) - {"overlay"})
 
     @contextmanager
-    def _holding(self, target: Names) -> Iterator[None]:
-        """Keeps a small image's place; another process may have painted it meanwhile, with another model perhaps."""
-        with in_turn(target.partial, shared=target.partial.parent == self.ledger.folder):
+    def _holding(self, target: Names, *, small: bool) -> Iterator[None]:
+        """Keeps the place of a small image's labels, and of all that goes with labels (see `Names.sides`).
+
+        Another process may have painted there meanwhile, with another model perhaps.
+        """
+        shared = target.partial.parent == self.ledger.folder
+        with ExitStack() as held:
+            if small:
+                held.enter_context(in_turn(target.partial, shared=shared))
+            if target.beside(self.options):
+                held.enter_context((in_turn if small else claimed)(target.sides, shared=shared))
             self.ledger.renew()
             yield
 
@@ -320,39 +334,58 @@ class _Job:
     def _paint(self, path: Path, stem: Path) -> Prediction:
         source, target, work = self._look(path, stem)
         try:
-            if self.ledger.lacks(target, self.options, work) and is_small(source):
-                with self._holding(target):
-                    return self._made(path, source, target, work)
-            return self._made(path, source, target, work)
+            if not self.ledger.lacks(target, self.options, work):
+                return self._made(path, source, target, work)
+            with self._holding(target, small=is_small(source)):
+                return self._made(path, source, target, work)
         finally:
             source.close()
 
     def _made(self, path: Path, source: Source, target: Names, work: Work) -> Prediction:
         lacking = self.ledger.lacks(target, self.options, work)
         if not lacking:
-            discard(target.partial)
+            stays = discard(target.partial, lambda: self._is_spent(target, work))
+            discard(target.sides, lambda: False)
             self._sweep(target)
-            return Prediction(str(path), str(target.labels), "skipped")
-        ready = fitted(source, self.engine.model.normalisation.channels)
+            note = f"{target.partial} holds another painting that was interrupted, and stays as it is" if stays else ""
+            return Prediction(str(path), str(target.labels), "skipped", note=note)
+        ready, mark = fitted(source, self.engine.model.normalisation.channels), uuid4().hex
         if lacking == {"overlay"}:
-            self.ledger.add(target, self.options)
-            self._settled(target, lambda: lay_over(ready, target, self.engine.model.classes))
+            self.ledger.add(target, self.options, mark)
+            self._settled(target, mark, lambda: lay_over(ready, target, self.engine.model.classes))
             return Prediction(str(path), str(target.labels), "done")
         painter = None if self.workers is None else self.workers.painter(path, self.how, work)
-        self.ledger.begin(target, self.options, work)
-        return self._painted(path, target, lambda: paint_to_files(
-            self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter
+        return self._painted(path, target, mark, lambda: paint_to_files(
+            self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter,
+            begins=lambda how: self._begin(target, work, how, mark),
         ))  # fmt: skip
 
-    def _painted(self, path: Path, target: Names, paint: Callable[[], PaintReport]) -> Prediction:
-        return Prediction(str(path), str(target.labels), "done", report=self._settled(target, paint))
+    def _begin(self, target: Names, work: Work, how: str, mark: str) -> None:
+        """Notes in the ledger that a painting begins whose place is held, and whether int8 paints it.
 
-    def _settled(self, target: Names, make: Callable[[], Made]) -> Made:
-        """What is made of a painting whose line stands in the ledger already."""
+        Not before: who is refused then has begun nothing, and what another has finished meanwhile is known.
+        """
+        self.ledger.renew()
+        self.ledger.lacks(target, self.options, work)
+        int8 = {"precision": "int8"} if how.endswith(" int8") else {}
+        self.ledger.begin(target, self.options, work | int8, mark)
+
+    def _is_spent(self, target: Names, work: Work) -> bool:
+        """Whether the boxes in a partial folder are those of the painting that is there.
+
+        The same model may have begun once more, to paint it again or with more beside it.
+        """
+        return is_same(Journal.work(target.partial / JOURNAL), work) and self.ledger.began_last(target)
+
+    def _painted(self, path: Path, target: Names, mark: str, paint: Callable[[], PaintReport]) -> Prediction:
+        return Prediction(str(path), str(target.labels), "done", report=self._settled(target, mark, paint))
+
+    def _settled(self, target: Names, mark: str, make: Callable[[], Made]) -> Made:
+        """What is made of a painting whose line the ledger has by this mark, or gets once its place is held."""
         try:
             made = make()
         except _OF_ONE_IMAGE:
-            self.ledger.fail(target)
+            self.ledger.fail(target, mark)
             raise
         self.ledger.settle(target)
         self._sweep(target)
@@ -396,7 +429,10 @@ _OF_ONE_IMAGE = (DataError, ModelError, FieldError, PlanError, PlaceError)
 
 def _known(engine: Engine, level: int, asked: str) -> Work:
     """What makes paintings of one image different: weights and what they mean (as one hash), precision ..."""
-    return {"model": engine.identity, "precision": engine.job.precision, "backend": asked, "level": level}
+    return {
+        "model": engine.identity, "precision": engine.job.precision, "int8": not engine.insisted, "backend": asked,
+        "level": level,
+    }  # fmt: skip
 
 
 def _reporter(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ __all__ = [
     "ZarrStore",
     "as_shares",
     "goes_on",
+    "is_same",
     "move",
 ]
 
@@ -77,6 +79,7 @@ class JournaledSink:
         asked: the tile that is asked for, if any.
         overwrite: what an interrupted run of other work, in other tiles or another kind of store, has left there goes;
             else it is a `TakenError`.
+        begins: called with what paints whenever it begins, if nothing was refused.
 
     Attributes:
         run: by what name the folder is painted into since `begin`.
@@ -91,9 +94,10 @@ class JournaledSink:
         *,
         asked: int | Size | None = None,
         overwrite: bool = False,
+        begins: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.store = folder, store
-        self._work, self._overwrite = work, overwrite
+        self._work, self._overwrite, self._begins = work, overwrite, begins
         self._asked = (asked, asked) if isinstance(asked, int) else asked
         self._goes_on: bool | None = None
         self._journal: Journal | None = None
@@ -115,14 +119,7 @@ class JournaledSink:
     def _earlier(self) -> dict[str, Any]:
         """What an earlier run of this work noted; {} if there was none."""
         found = Journal.work(self._path)
-        return found if self._is_ours(found) else {}
-
-    def _is_ours(self, there: dict[str, Any]) -> bool:
-        """Whether it is this work, by whatever backend that computes the same if none is asked for."""
-        return all(
-            goes_on(there.get(key), self._work.get(key)) if key == "backend" else there.get(key) == self._work.get(key)
-            for key in _bare(there).keys() | self._work.keys()
-        )
+        return found if is_same(found, self._work) else {}
 
     def _refuse_others(self, there: dict[str, Any], tiles: int) -> None:
         """Hours of another model's work are not thrown away for a slip in a command.
@@ -135,8 +132,9 @@ class JournaledSink:
             why = "the image has changed since" if same else f"{image} is not there any more"
             self.notes.append(f"begun anew, {tiles} tiles were painted: {why}")
             return
-        other = sorted(key for key in there.keys() | self._work.keys() if there.get(key) != self._work.get(key))
-        by = f" (begun by {there.get('backend')})" if other == ["backend"] else ""
+        other = _other(there, self._work)
+        begun = {"backend": f"by {there.get('backend')}", "precision": f"in {_precision(there)}"}
+        by = f" (begun {begun[other[0]]})" if other in (["backend"], ["precision"]) else ""
         raise TakenError(
             f"{self.folder} holds an interrupted painting that differs in: {', '.join(other)}{by}",
             "the same command, which goes on with it",
@@ -191,12 +189,12 @@ class JournaledSink:
         self.close()
         tiles: dict[str, Any] = {"tile": list(plan.tiling.tile), "tiling": repr(plan.tiling)}
         there, finished, _ = read_journal(self._path)
-        earlier = there if self._is_ours(there) else {}
+        earlier = there if is_same(there, self._work) else {}
         held = bool(finished) if self._goes_on is None else self._goes_on
         if held and not self._overwrite and earlier:
             self._refuse_other_tiles(earlier, tiles)
         elif held and not self._overwrite:
-            self._refuse_others(_bare(there), len(finished))
+            self._refuse_others(there, len(finished))
         asked = earlier.get("asked") if earlier.get("tile") == tiles["tile"] else self._asked
         work = {**(_bare(earlier) or self._work), **tiles, **({"asked": list(asked)} if asked else {}), "how": how}
         journal = Journal(self._path, work)
@@ -213,6 +211,8 @@ class JournaledSink:
                 journal = Journal(self._path, work)
             self._journal = journal.__enter__()
         self._goes_on = bool(journal.done)
+        if self._begins:
+            self._begins(how)
         return journal.done
 
     def _opened(self) -> bool:
@@ -248,6 +248,26 @@ class JournaledSink:
 def goes_on(before: object, now: object) -> bool:
     """Whether what one backend has painted counts where another is asked for: all but int8 compute the same."""
     return before == now or (now == "auto" and "int8" not in str(before))
+
+
+def is_same(there: dict[str, Any], work: dict[str, Any]) -> bool:
+    """Whether what a journal says is this work, by whatever backend that computes the same if none is asked for."""
+    return not _other(there, work)
+
+
+def _other(there: dict[str, Any], work: dict[str, Any]) -> list[str]:
+    """In what it is not. Who asks for a precision does not go on with what int8 has begun."""
+    other = {key for key in _bare(there).keys() | work.keys() if there.get(key) != work.get(key)} - {"int8"}
+    if goes_on(there.get("backend"), work.get("backend")):
+        other.discard("backend")
+    if _precision(there) == "int8" and not work.get("int8", True):
+        other.add("precision")
+    return sorted(other)
+
+
+def _precision(there: dict[str, Any]) -> str:
+    """What an interrupted painting was begun in: "backend precision" is how."""
+    return str(there.get("how", "")).partition(" ")[2] or str(there.get("precision"))
 
 
 def _bare(work: dict[str, Any]) -> dict[str, Any]:
