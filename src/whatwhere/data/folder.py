@@ -161,15 +161,18 @@ def _find(root: Path) -> Folder:
 
 def _refuse_lost(root: Path) -> None:
     """`DataError` for a link that is called like a folder of a data set and leads nowhere."""
-    ours = [root / name for name in _folders(root) if split_of(name) or name.lower() in (*_IMAGES, *_MASKS)]
-    for place in (root, *ours):
-        for entry in sorted(place.iterdir()):
-            if _leads_nowhere(entry) and (split_of(entry.name) or entry.name.lower() in (*_IMAGES, *_MASKS)):
-                raise DataError(
-                    f"{entry} is a link to {entry.readlink()}, which does not exist",
-                    "a folder",
-                    "mount what holds it, or remove the link",
-                )
+
+    def is_ours(name: str) -> bool:
+        return split_of(name) is not None or name.lower() in (*_IMAGES, *_MASKS)
+
+    places = (root, *(root / name for name in _folders(root) if is_ours(name)))
+    entries = (entry for place in places for entry in place.iterdir() if is_ours(entry.name))
+    if lost := sorted(filter(_leads_nowhere, entries)):
+        raise DataError(
+            f"{lost[0]} is a link to {lost[0].readlink()}, which does not exist",
+            "a folder",
+            "mount what holds it, or remove the link",
+        )
 
 
 def _leads_nowhere(entry: Path) -> bool:
