@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,29 @@ def test_a_backend_computes_what_the_network_computes(name: str, precision: str)
                 torch.testing.assert_close(logits, reference, rtol=1e-4, atol=1e-4)
             found = agreement(reference, logits, precision)
             assert found.passed, found
+
+
+def test_shapes_that_torch_does_not_compile_any_more_are_not_said_to_be_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would run them as PyTorch does, and tell nobody."""
+    compiled, honest = [], torch.compile
+
+    def counted(module: Any, _example: object) -> Any:
+        compiled.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: honest(network, dynamic=False, backend=counted))
+    monkeypatch.setattr("torch._dynamo.config.cache_size_limit", 3)
+    backend = replace(next(one for one in BACKENDS if one.name == "compile"), lacks=lambda _: "")
+    engine = Engine(model_of(nn.Conv2d(3, 3, 3, padding=1)), "float32", backend=backend)
+    for number in range(5):
+        painting = paint(engine, picture(30, 30 + number))
+        by = "compile" if number < 3 else "eager"
+        assert painting.report.backend == by
+        assert len(compiled) == min(number + 1, 3)
+    assert engine.notes[0].endswith(" torch compiles no more than 3 shapes of tiles")
+    np.testing.assert_array_equal(painting.labels, whole_logits(engine.model, picture(30, 34)).argmax(0))
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])

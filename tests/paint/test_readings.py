@@ -352,14 +352,14 @@ def test_two_processes_never_paint_at_one_place(tmp_path: Path) -> None:
             claimed(folder),
         ):
             pass
-        discard(folder)
+        discard(folder, lambda: True)
         assert folder.exists(), "another process is at it"
     finally:
         other.kill()
         other.join()
     with claimed(folder):
         pass
-    discard(folder)
+    discard(folder, lambda: True)
     assert not folder.exists()
     assert issubclass(TakenError, OutputError)
 

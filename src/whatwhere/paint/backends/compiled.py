@@ -22,9 +22,16 @@ def _lacks(device: str) -> str:
 
 
 def _prepare(job: Job) -> Run:
+    from torch._dynamo import config  # slow to load, and not asked for until here
+
     compiled = torch.compile(on_device(job), dynamic=False, options={"freezing": True})
+    shapes: set[torch.Size] = set()
 
     def run(batch: Tensor) -> Tensor:
+        most = config.cache_size_limit  # torch runs what comes after that uncompiled, without a word
+        if batch.shape not in shapes and len(shapes) >= most:
+            raise RuntimeError(f"torch compiles no more than {most} shapes of tiles")
+        shapes.add(batch.shape)
         logits: Tensor = compiled(batch.to(job.dtype).contiguous(memory_format=torch.channels_last))
         return logits
 
