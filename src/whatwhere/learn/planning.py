@@ -17,7 +17,7 @@ from whatwhere.data.findings import many, percent
 from whatwhere.data.split import bound_by_name, folders_of, gathered, pieces_of
 from whatwhere.errors import DataError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan, duration_text
-from whatwhere.learn.sizes import Reasoned, all_pixels, depth_of, hurried, sizes_of, small_crops, typical_side
+from whatwhere.learn.sizes import Reasoned, all_pixels, depth_of, hurried, short, sizes_of, small_crops, typical_side
 from whatwhere.network import PHOTOGRAPHS, Machine, constants_of, known_encoder, pretrained_file
 from whatwhere.records import Classes, Normalisation
 
@@ -90,7 +90,8 @@ def make_plan(
     training = train_by(crop, batch, _RATE)
     if hurried(survey, machine, network, training):
         network = replace(network, balanced=choices.take("network.balanced", _BALANCED))
-        crop, batch = map(choices.take, ("training.crop", "training.batch"), small_crops(survey, step))
+        if short(survey, machine, network, training):
+            crop, batch = map(choices.take, ("training.crop", "training.batch"), small_crops(survey, step))
         training = train_by(crop, batch, _HURRIED_RATE)
     return Plan(
         seed=seed,

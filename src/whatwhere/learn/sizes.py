@@ -24,6 +24,7 @@ __all__ = [
     "depth_of",
     "hurried",
     "receptive_field",
+    "short",
     "sizes_of",
     "small_crops",
     "typical_side",
@@ -39,9 +40,11 @@ _FEW_CLASSES = 4
 """More classes than these are told apart less well by the narrowest network than by the next, if that sees enough."""
 _NARROW_SPEED = 0.5
 """The share of their speed that processors reach with the narrowest, and with the depthwise layers of encoders."""
-_CROPS_HURRIED = 300, 5000
+_CROPS_HURRIED = 300, 7500
 """From how many to how many of the usual crops what is new beside ImageNet's features does not settle at the usual
-rate, and small crops take it farther. With fewer nothing was tried."""
+rate. With fewer or more nothing was tried."""
+_CROPS_SMALL = 5000
+"""Of fewer of the usual crops small ones take it farther."""
 _CROPS_WANTED = 15000
 """Crops a network should see to settle: narrower networks are chosen until the time allows this many."""
 _CROPS_LEAST, _PASSES_WANTED = 8000, 100
@@ -243,16 +246,25 @@ def hurried(survey: Survey, machine: Machine, network: NetworkPlan, training: Tr
     Measured with EfficientNet-Lite0's features and eleven classes; with two the usual rate was as good, or better.
     """
     assert survey.classes is not None
-    channels, count = survey.normalisation().channels, survey.classes.count
-    if network.encoder != "efficientnet-lite0" or not network.pretrained or count <= _FEW_CLASSES:
+    if network.encoder != "efficientnet-lite0" or not network.pretrained or survey.classes.count <= _FEW_CLASSES:
         return False
-    if training.seconds is None:
-        crops = float(training.steps(all_pixels(survey)) * training.batch)
-    else:
-        work = _work(channels, count, network.width, network.depth, training.crop, network.encoder)
-        crops = training.seconds * _speed(machine) * _NARROW_SPEED / work
     least, most = _CROPS_HURRIED
-    return least <= crops < most
+    return least <= _crops(survey, machine, network, training) < most
+
+
+def short(survey: Survey, machine: Machine, network: NetworkPlan, training: TrainingPlan) -> bool:
+    """Whether what is hurried is to see more and smaller crops."""
+    return _crops(survey, machine, network, training) < _CROPS_SMALL
+
+
+def _crops(survey: Survey, machine: Machine, network: NetworkPlan, training: TrainingPlan) -> float:
+    """How many will be learnt from, about, with an encoder."""
+    if training.seconds is None:
+        return float(training.steps(all_pixels(survey)) * training.batch)
+    assert survey.classes is not None
+    channels, count = survey.normalisation().channels, survey.classes.count
+    work = _work(channels, count, network.width, network.depth, training.crop, network.encoder)
+    return training.seconds * _speed(machine) * _NARROW_SPEED / work
 
 
 def _speed(machine: Machine) -> float:
