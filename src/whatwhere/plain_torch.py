@@ -32,7 +32,8 @@ def plain_torch() -> Iterator[None]:
         plain.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
-                plain.enter_context(torch.autocast(kind, enabled=False))
+                # nor kept once cast until the caller's own autocast ends: weights would be those before the first step
+                plain.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         if torch.empty(0).device.type != "cpu":  # torch 2.6 doesn't tell of `with torch.device(...)` by name
             plain.enter_context(torch.device("cpu"))
         plain.enter_context(_Float32())
