@@ -188,7 +188,7 @@ def test_a_tour_begun_while_an_image_loads_is_of_that_image(visit: Open) -> None
     for route in held:
         route.continue_()
     words_of(page, "The image goes in at the left top")
-    assert "disc+1" in hash_of(page)
+    until(lambda: "disc+1" in hash_of(page), "the address is of the image before")
 
 
 def test_yes_or_no_is_asked_again_of_an_image_that_was_left(visit: Open) -> None:
