@@ -424,7 +424,7 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
         array = array if axis is None else np.moveaxis(array, axis, -1)
         colormap = series.keyframe.colormap
         if array.dtype == bool and colormap is not None:
-            array = array.view(np.uint8)  # indices of two colours, neither black nor white
+            array = array.view(np.uint8)  # indices of two colours, which need not be black and white
         palette = None
         if array.ndim == 2 and colormap is not None:
             palette = _padded(colors_of(colormap).ravel().tolist())
