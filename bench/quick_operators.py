@@ -109,7 +109,7 @@ def plain(width: int) -> nn.Module:
 
 def with_norm(width: int) -> nn.Module:
     """A U-Net with instance norm instead of batch norm, as MONAI's and nnU-Net's have."""
-    network = UNet(3, 2, width=width, depth=4)
+    network = plain(width)
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             network.set_submodule(name, nn.InstanceNorm2d(module.num_features, affine=True))

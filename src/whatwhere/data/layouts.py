@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from whatwhere.data.mixed_files import sorted_by_names
@@ -147,15 +148,13 @@ def _undivided(places: Mapping[PurePosixPath, _Folders]) -> str:
         masks = [folder for folder in folders if len(folder.parts) == 1 and MASKS.search(folder.name)]
         masks = [folder for folder in masks if not VIEWS.search(folder.name) and not _split_in(folder)]
         divided = [folder for folder in folders if _split_in(folder) and not _are_labels(folder, folders[folder])]
-        for meant in masks:
-            for depth in (1, 2):
-                parts = [folder for folder in divided if len(folder.parts) == depth]
-                splits = {_split_in(folder): folder for folder in parts}
-                if len(splits) == len(parts) > 1 and all(fit(folders[one], folders[meant]) for one in parts):
-                    moves = [f"{place / folder}/ to {place / 'images'}/{split}/" for split, folder in splits.items()]
-                    home = place / "masks"
-                    move = f"{place / meant}/ likewise: {home}/{next(iter(splits))}/ and so on"
-                    return f"move {' and '.join(moves)}, and divide {move}"
+        for meant, depth in product(masks, (1, 2)):
+            parts = [folder for folder in divided if len(folder.parts) == depth]
+            splits = {_split_in(folder): folder for folder in parts}
+            if len(splits) == len(parts) > 1 and all(fit(folders[one], folders[meant]) for one in parts):
+                moves = [f"{place / folder}/ to {place / 'images'}/{split}/" for split, folder in splits.items()]
+                first = place / "masks" / str(next(iter(splits)))
+                return f"move {' and '.join(moves)}, and divide {place / meant}/ likewise: {first}/ and so on"
     return ""
 
 

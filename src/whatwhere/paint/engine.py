@@ -76,6 +76,7 @@ class Engine:
         geometry: which sizes it takes, its halo and period.
         precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``: what the network computes in.
         reason: why the machine's precision, in words.
+        insisted: whether somebody asked for a precision, and so is not to get int8.
         device: where it runs.
         notes: a line for each backend that could not be used, and for bfloat16 that loses too much.
 
@@ -112,7 +113,7 @@ class Engine:
         self._job, self._eager = self._ready(machine, precision)
         self._choice = Choice(EAGER.name, self._job.precision, self._eager)
         self._aside: Choice | None = None
-        self._insisted = precision != "auto"
+        self.insisted = precision != "auto"
         self._sure = self._job.precision == "float32" or self.geometry.config is not None
 
     @property
@@ -123,11 +124,6 @@ class Engine:
     def backend(self) -> str:
         """What runs the network now."""
         return self._choice.backend
-
-    @property
-    def insisted(self) -> bool:
-        """Whether somebody asked for a precision, and so is not to get int8."""
-        return self._insisted
 
     @property
     def how(self) -> str:
@@ -196,7 +192,7 @@ class Engine:
         found = agreement(reference, logits, self._job.precision, usual=usual)
         if found.passed:
             return
-        if self._insisted:
+        if self.insisted:
             self.notes = (*self.notes, f"{self._job.precision} as asked, but {found}")
             return
         self.reason = f"{self._job.precision} is not used: {found}"
@@ -213,7 +209,7 @@ class Engine:
         """
         before, _, precision = begun.partition(" ")
         job, eager = self._job, self._eager
-        if (precision, job.precision) == ("float32", "bfloat16") and not self._insisted:
+        if (precision, job.precision) == ("float32", "bfloat16") and not self.insisted:
             job = replace(job, precision="float32")
             eager, _ = self._begun(job)
         mine = Choice(EAGER.name, job.precision, eager)

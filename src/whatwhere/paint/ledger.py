@@ -155,8 +155,11 @@ class Ledger:
             return
         beside = {kind: self._name(path) for kind, path in target.beside(options).items()}
         there = self._standing(name)
-        same = there is not None and not _difference(there["work"], _bare(work))
-        if there is not None and same and there["work"].get("precision") == work.get("precision"):
+        if (
+            there is not None
+            and there["work"].get("precision") == work.get("precision")
+            and not _difference(there["work"], _bare(work))
+        ):
             beside = there["beside"] | beside
         with writing(self._path.parent, shared=True):
             self._path.parent.mkdir(parents=True, exist_ok=True)
