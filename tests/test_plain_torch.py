@@ -37,6 +37,19 @@ def test_the_last_thread_puts_the_default_dtype_back() -> None:
         torch.set_default_dtype(torch.float32)
 
 
+def test_weights_that_learn_are_cast_anew_within_a_caller_s_autocast() -> None:
+    """Torch keeps what it has cast until the outermost autocast ends, and the caller's ends last."""
+    layer, x = torch.nn.Linear(1, 1, bias=False), torch.ones(1, 1)
+    seen = []
+    with torch.autocast("cpu", torch.bfloat16), plain_torch():
+        for weight in (1.0, 2.0):
+            with torch.no_grad():
+                layer.weight.fill_(weight)
+            with torch.autocast("cpu", torch.bfloat16):
+                seen.append(layer(x).item())
+    assert seen == [1, 2]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_gpu_that_has_not_begun_keeps_the_caller_s_seed(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is seeded before a GPU is first used waits for it; the last one counts."""

@@ -99,8 +99,9 @@ def test_what_is_brushed_changes_within_a_border_and_can_be_undone(visit: Open) 
     page.mouse.move(box["x"] + end["x"], box["y"] + end["y"], steps=6)
     page.mouse.up()
     until(lambda: page.locator('[data-slot="0"] .image-side .window.dashed').count() == 1, "no border is drawn")
-    until(lambda: "edits=" in hash_of(page), "the strokes are not in the address")
-    page.wait_for_timeout(1000)  # the address follows a little later, and with the last of the strokes
+    told = re.search(r"(\d+) dabs", page.locator(".brush").inner_text())
+    assert told
+    until(lambda: hash_of(page).count("~") == int(told[1]) - 1, "the strokes are not in the address")
     dabs = hash_of(page).split("edits=")[1].split("&")[0].split("~")
     assert len(dabs) > 1
     assert dabs[0] == "g10,10,8"

@@ -786,6 +786,24 @@ def test_weights_taken_back_are_those_of_the_step_told(
     assert again.steps[0] == 6
 
 
+def test_who_interrupts_the_last_judging_loses_no_step(
+    sets: Any, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, again = read_plan(uninterrupted / "plan.toml"), Told()
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Keeper, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(plan, sets, tmp_path / "run")
+    train(plan, sets, tmp_path / "run", resume=True, view=again)
+    assert not again.steps
+    for name, tensor in load_file(uninterrupted / "last.safetensors").items():
+        torch.testing.assert_close(load_file(tmp_path / "run/last.safetensors")[name], tensor, rtol=0, atol=0)
+
+
 def test_a_run_that_keeps_overflowing_gives_up(
     disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
