@@ -134,6 +134,36 @@ def smooth_if_upright(y: Tensor, _: Tensor) -> Tensor:
     return F.avg_pool2d(y, 3, 1, 1) if y.shape[-2] > y.shape[-1] else F.max_pool2d(y, 3, 1, 1)
 
 
+def _pools(y: Tensor) -> tuple[Tensor, Tensor]:
+    return F.max_pool2d(y, 3, 1, 1), F.avg_pool2d(y, 3, 1, 1)
+
+
+def one_of_two_by_size(y: Tensor, x: Tensor) -> Tensor:
+    return _pools(y)[0 if x.shape[-1] < 200 else 1]
+
+
+def one_less_the_other_by_size(y: Tensor, x: Tensor) -> Tensor:
+    most, mean = _pools(y)
+    return most - mean if x.shape[-1] < 200 else mean - most
+
+
+def joined_by_size(y: Tensor, x: Tensor) -> Tensor:
+    most, mean = _pools(y)
+    return torch.cat([most, mean] if x.shape[-1] < 200 else [mean, most], 1)
+
+
+def windows_by_size(y: Tensor, x: Tensor) -> Tensor:
+    """Of eight and sixteen pixels; other sizes are padded, so that the number of windows tells nothing."""
+    side = 8 if x.shape[-1] < 200 else 16
+    height, width = y.shape[-2:]
+    cut = F.pad(y, (0, -width % 16, 0, -height % 16)).unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return (cut - cut.mean((3, 5), keepdim=True)).flatten(4).flatten(2, 3)[:, :, :height, :width]
+
+
+def a_channel_by_size(y: Tensor, x: Tensor) -> Tensor:
+    return y[:, :1] if x.shape[-1] < 200 else y[:, 1:]
+
+
 def numpy_filters_by_size(y: Tensor, x: Tensor) -> Tensor:
     """Of more numbers than are looked at one by one."""
     return F.conv2d(y, torch.tensor(np.full((2, 1, 7, 7), 1 / x.shape[-1], np.float32)), padding=3, groups=2)
@@ -164,6 +194,13 @@ UNBOUNDED: dict[str, tuple[nn.Module, str]] = {
     "values put anywhere": (Net(values_put_anywhere), "max_unpool2d"),
     "values put to a larger image": (Net(values_put_to_a_larger_image), "max_unpool2d"),
     "several quantiles": (Net(lambda y, _: y.quantile(torch.tensor([0.1, 0.9]), dim=1)[0][:, None]), "quantile"),
+    "one of two by the size": (Net(one_of_two_by_size), "returns another step's result"),
+    "one of two if upright": (
+        Net(lambda y, _: _pools(y)[int(y.shape[-2] > y.shape[-1])]),
+        "returns another step's result",
+    ),
+    "one less the other": (Net(one_less_the_other_by_size), "sub in the network's own forward is given another step's"),
+    "joined in another order": (Net(joined_by_size), "is given another step's result at another image size"),
     "global if small": (Net(global_if_small), "other operators at another image size"),
     "circular and stretched": (
         nn.Sequential(
@@ -217,6 +254,8 @@ BY_PLACE: dict[str, tuple[nn.Module, str]] = {
     ),
     "few weights of a size": (Sized(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding=1)), "a constant that"),
     "weights of a size": (Sized(nn.Conv2d(1, 9, 3, padding=1), nn.Conv2d(1, 9, 3, padding=1)), "a constant that"),
+    "windows of a size": (Net(windows_by_size), "windows or pieces depend on the image's size"),
+    "a channel by a size": (Net(a_channel_by_size), "slice in the network's own forward is given a number"),
     "places of maxima": (Net(places_of_maxima), "counted from the image's corner"),
     "places put back, and more": (Net(places_put_back_and_more), "counted from the image's corner"),
     "values put to one place": (
@@ -305,6 +344,46 @@ def test_what_is_local_has_exact_tiles(name: str) -> None:
 
 def test_filters_of_the_image_see_all_of_it() -> None:
     assert field(Dynamic(), (1, 20, 30)).receptive_field("output", (3, 4)) == ((0, 20), (0, 30))
+
+
+class Bands(nn.Module):
+    """Convolves along a spectrum (of eight bands) as well, padded there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.answer = nn.Conv3d(1, 4, 3, padding=1), nn.Conv2d(32, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer(self.mix(x[:, None]).flatten(1, 2))  # type: ignore[no-any-return]
+
+
+def test_padding_along_a_spectrum_is_the_same_in_every_tile() -> None:
+    net = Bands().eval()
+    found = field(net, (8, 64, 64))
+    assert found.tileable, found.explain()
+    assert found.halo() == ((1, 1), (1, 1))
+    image = torch.rand(1, 8, 40, 48)
+    with torch.inference_mode():
+        tile = net(image[..., 11:33, 15:37])[..., 1:-1, 1:-1]
+        assert torch.allclose(tile, net(image)[..., 12:32, 16:36], atol=1e-6)
+
+
+def test_a_tile_also_reads_what_is_cut_off_at_its_rim() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.ZeroPad2d(-16))
+    found = field(net, (1, 128, 128))
+    assert found.halo() == ((16, 16), (16, 16))
+    assert net(torch.zeros(1, 1, 16 + 32 + 16, 16 + 32 + 16)).shape[-2:] == (32, 32)
+
+
+@pytest.mark.parametrize("amounts", [(3, -2), (-2, 3)])
+def test_what_is_cut_and_wrapped_round_is_never_too_small(amounts: tuple[int, int]) -> None:
+    net = Net(lambda y, _: F.pad(y, (*amounts, 0, 0), mode="circular"))
+    found = field(net, (1, 8, 8))
+    image = torch.rand(1, 1, 8, 8, dtype=torch.double)
+    for unit in ((4, 0), (4, 4), (4, 8)):
+        seen = support(positive(net), image, (2, 3), unit)
+        for (start, stop), (low, high) in zip(found.receptive_field("output", unit), seen):
+            assert start <= low < high <= stop
 
 
 @pytest.mark.parametrize(("multiple", "period"), [(2, 2), (32, 32), (1, 2)])

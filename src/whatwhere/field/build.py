@@ -22,9 +22,10 @@ from whatwhere.field.export import export_graph
 from whatwhere.field.field import Field
 from whatwhere.field.graph import Graph
 from whatwhere.field.grids import GROWTH, Canvas, axis_strides, common_period
-from whatwhere.field.obstacles import Obstacle, find_threshold
+from whatwhere.field.obstacles import Obstacle
 from whatwhere.field.rules import has_rule
 from whatwhere.field.rules_unfold import with_poolings
+from whatwhere.field.thresholds import find_threshold
 
 __all__ = ["elsewhere", "field"]
 
@@ -220,7 +221,7 @@ def elsewhere(module: nn.Module, image_shape: Sequence[int], known: Field) -> Ob
     graph = _followed(module, (1, *image_shape[:1]), tuple(image_shape[1:]))
     if graph is None or "output" not in graph.layers:
         return Obstacle("", "forward", "can't be followed", unbounded=True)
-    return find_threshold(graph, known.canvases[0], "output")
+    return find_threshold(graph, known.canvases, "output")
 
 
 def _turned(canvases: tuple[Canvas, Canvas]) -> tuple[int, ...]:

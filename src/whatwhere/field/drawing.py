@@ -44,6 +44,7 @@ def draw_field(
         raise FieldError(
             f"an image of {len(field.image)} dimensions of space", "two, to draw on paper", "print the table"
         )
+    image = None if image is None else np.asarray(image)
     if image is not None and image.shape[:2] != field.image:
         raise FieldError(f"an image of {by(image.shape[:2])}", by(field.image), "draw on an image of the field's size")
     from matplotlib.figure import Figure

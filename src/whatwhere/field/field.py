@@ -26,10 +26,11 @@ from whatwhere.errors import FieldError
 from whatwhere.field.drawing import coarser_and_coarser, draw_field
 from whatwhere.field.graph import MODULE, OPERATOR, OUTPUT, Graph
 from whatwhere.field.grids import Canvas, Grid, common_period, grid_of
-from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle, find_threshold
+from whatwhere.field.obstacles import Obstacle, block_spans, find_obstacle
 from whatwhere.field.reach import Halo, halo_of, image_box, reach_of
 from whatwhere.field.rules import is_inexact
 from whatwhere.field.table import FieldTable, by, make_table
+from whatwhere.field.thresholds import find_threshold
 from whatwhere.field.windows import trace
 from whatwhere.records import Box
 
@@ -270,7 +271,8 @@ class Field:
 
     def _uneven(self, layer: str) -> Obstacle | None:
         """What comparing the module on images of other sizes tells beside its windows."""
-        found = self._threshold(self.turned, layer)
+        assert self.canvases is not None
+        found = self._threshold(self.canvases[1].graph, layer) or self._threshold(self.turned, layer)
         if found is None and self.rounding is None:
             why = "has sizes inside that do not grow evenly with the image's: it pads, cuts or resizes by itself"
             return Obstacle("", "forward", why, unbounded=False)
@@ -278,7 +280,7 @@ class Field:
 
     def _threshold(self, graph: Graph | None, layer: str) -> Obstacle | None:
         assert self.canvases is not None
-        return None if graph is None or layer not in graph.layers else find_threshold(graph, self.canvases[0], layer)
+        return None if graph is None or layer not in graph.layers else find_threshold(graph, self.canvases, layer)
 
     @cached_property
     def _obstacles(self) -> dict[str, Obstacle | None]:

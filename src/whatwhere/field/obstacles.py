@@ -1,7 +1,7 @@
 """Why a layer sees everything, or weighs the same window differently at another place.
 
 Two windows one period apart are traced side by side; the first operator whose reading does not move along is the
-obstacle; or a step that is another on a small image. Knows nothing of tiles or of how answers are printed.
+obstacle. Knows nothing of tiles or of how answers are printed.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from whatwhere.field.graph import Graph, Source, Step, constants, numbers, sources
+from whatwhere.field.graph import Source, Step, constants, numbers, sources
 from whatwhere.field.grids import Canvas, Grid, axis_strides
 from whatwhere.field.rules import Spans, has_rule, scale_factors, varies_with_position
-from whatwhere.field.rules_shape import run_written, wholes
+from whatwhere.field.rules_shape import run_written
 from whatwhere.field.spans import Span, whole
 from whatwhere.field.windows import Trace, is_empty, step_reads, trace
 
-__all__ = ["Obstacle", "block_spans", "find_obstacle", "find_threshold", "middle_block"]
+__all__ = ["Obstacle", "block_spans", "depends_on_place", "find_obstacle", "middle_block"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def find_obstacle(canvases: tuple[Canvas, Canvas], layer: str, grid: Grid, perio
         for at in sorted(here.windows, reverse=True):
             step = small.graph.steps[at]
             uneven = _resizes(at, canvases) or _seams(step, large.graph.steps[at])
-            position = _position(step, large.graph.steps[at]) or uneven
+            position = depends_on_place(step, large.graph.steps[at]) or uneven
             if position and found is None:
                 found = Obstacle(step.module, step.operator, position, unbounded=False)
             if at == 0 or at not in there.windows:
@@ -209,7 +209,8 @@ _SIZED = frozenset({
 """Operators that are told sizes and places; what they read of them, windows tell."""
 
 
-def _position(step: Step, larger: Step) -> str | None:
+def depends_on_place(step: Step, larger: Step) -> str | None:
+    """Why a step computes another thing at another place, or on an image of another size; None if it does not."""
     if step.unsteady:
         return step.unsteady
     for small, large in zip(constants(step.arguments), constants(larger.arguments)):
@@ -221,27 +222,6 @@ def _position(step: Step, larger: Step) -> str | None:
     if not told and list(numbers(step.arguments)) != list(numbers(larger.arguments)):
         return "is given a number that depends on the image's size"
     return varies_with_position(step)
-
-
-_BY_LAYOUT = frozenset({"view", "_unsafe_view", "reshape", "clone", "contiguous", "alias", "expand"})
-"""What torch takes one in place of another by the strides of a tensor, which are ambiguous where sizes are 1."""
-
-
-def find_threshold(graph: Graph, canvas: Canvas, layer: str) -> Obstacle | None:
-    """What a module does otherwise on an image than on a canvas: other operators, numbers or weights, by a size."""
-    ours, theirs = (
-        [(at, step) for at, step in enumerate(one.steps) if step.operator not in _BY_LAYOUT]
-        for one in (graph, canvas.graph)
-    )
-    if [step.operator for _, step in ours] != [step.operator for _, step in theirs]:
-        return Obstacle("", "forward", "runs other operators at another image size", unbounded=True)
-    place = graph.layers[layer]
-    read = trace(graph, place, wholes(graph.steps[place].shape)).windows
-    for (at, step), (_, other) in zip(ours, theirs):
-        position = _position(step, other) if at in read else None
-        if position:
-            return Obstacle(step.module, step.operator, position, unbounded=False)
-    return None
 
 
 def _seams(step: Step, larger: Step) -> str | None:

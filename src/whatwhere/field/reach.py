@@ -95,14 +95,18 @@ def _halves(box: Box) -> tuple[Box, Box]:
 
 
 def halo_of(canvas: Canvas, grid: Grid, period: tuple[int, ...]) -> Halo:
-    """The halo of the output, in whole periods: what a block of one period sees, and its distance from every rim."""
+    """The halo of the output, in whole periods: what a block of one period sees, its distance from every rim, and what
+    is cut off there.
+    """
     place = canvas.graph.layers["output"]
-    block = middle_block(canvas.graph.steps[place].shape, grid, period, (0,) * len(period))
+    shape = canvas.graph.steps[place].shape
+    block = middle_block(shape, grid, period, (0,) * len(period))
     seen = image_box(trace(canvas.graph, place, block), canvas.size)
     sides = []
     for d, (pixels, axis, (start, stop)) in enumerate(zip(period, grid.axes, seen)):
         first = int(block[axis or 0].start * (grid.stride[d] or Fraction(1))) + grid.origin[d]
-        reach = (first - start, stop - first - pixels)
+        behind = canvas.size[d] - grid.origin[d] - int(shape[axis or 0] * (grid.stride[d] or Fraction(1)))
+        reach = (max(first - start, grid.origin[d]), max(stop - first - pixels, behind))
         before, after = (max(_rim(canvas, grid, period, d, side), ceil(reach[side] / pixels)) for side in (0, 1))
         sides.append((before * pixels, after * pixels))
     return tuple(sides)

@@ -213,6 +213,8 @@ def pad(step: Step, spans: Spans) -> Iterator[Read]:
         axis = len(spans) - 1 - place
         if _is_whole(spans[axis], step.shape[axis]):  # channels, for one: nothing there is cut, ever
             result[axis] = whole(source.shape[axis])
+        elif mode == "circular" and min(amounts[2 * place : 2 * place + 2]) < 0:
+            result[axis] = whole(source.shape[axis])._replace(touched=True)  # torch wraps round in what is left
         else:
             result[axis] = padded(spans[axis], source.shape[axis], amounts[2 * place], mode)
     yield source, tuple(result)

@@ -41,17 +41,24 @@ class Trace:
         return self.windows.get(0)
 
 
-def _clipped(source: Source, spans: Spans) -> tuple[Spans, bool]:
+def _clipped(source: Source, spans: Spans, everything: tuple[bool, ...]) -> tuple[Spans, bool]:
+    """A window within what exists, and whether it went beyond along an axis of which not `everything` is made."""
     cut = [span if span.start >= 0 and span.stop <= size else clip(span.start, span.stop, size, span.step)
            for span, size in zip(spans, source.shape)]  # fmt: skip
-    touched = any(span.touched for span in spans) or any(span.touched for span in cut)
+    same = everything if len(everything) == len(spans) else (False,) * len(spans)
+    touched = any((span.touched or inner.touched) and not all_ for span, inner, all_ in zip(spans, cut, same))
     return tuple(span._replace(touched=False) for span in cut), touched
 
 
 def step_reads(graph: Graph, place: int, spans: Spans) -> Iterator[tuple[int, Spans, bool]]:
-    """What one step reads: places of earlier steps, their windows, and whether padding was asked for."""
-    for source, window in reads(graph.steps[place], spans):
-        clipped, touched = _clipped(source, window)
+    """What one step reads: places of earlier steps, their windows, and whether padding was asked for.
+
+    What is padded along an axis of which all is made, as of a spectrum or within windows, is so in every tile.
+    """
+    step = graph.steps[place]
+    everything = tuple((span.start, span.stop, span.step) == (0, size, 1) for span, size in zip(spans, step.shape))
+    for source, window in reads(step, spans):
+        clipped, touched = _clipped(source, window, everything)
         yield source.step, clipped, touched
 
 
