@@ -38,8 +38,8 @@ _DARK = 0.4
 """Of the deviation that ImageNet's constants have, below which changes meant for photographs would drown the image."""
 _WHOLE_DEPTH = 5, "down to stride 32, as the encoder goes"
 _RATE = 3e-3, "AdamW with batch norm; what learnt most in a short time"
-_HURRIED_RATE = 1e-3, "a third of the usual: in few steps ImageNet's features come through sooner"
-_BALANCED = True, "in few steps what comes from below is hardly heard beside ImageNet's features"
+_HURRIED_RATE = 1e-3, "a third of the usual: unless there are very many steps ImageNet's features come through sooner"
+_BALANCED = True, "at first what comes from below is hardly heard beside ImageNet's features"
 _COOLDOWN = 0.33, "the rate stays level before: networks learn most while it is high"
 _AVERAGE = 0.999, "the mean of about the last tenth of the steps so far, at most a thousand; of fewer as the rate falls"
 
