@@ -243,6 +243,8 @@ def test_what_can_not_be_painted_does_not_stay_on_the_image(visit: Open) -> None
         page.keyboard.press(key)
     page.locator(".notice", has_text="the brush is worn").wait_for()
     wait_until_still(page)
+    assert "could not be painted" in changed(page)
+    page.locator(".change-head button", has_text="Try again").wait_for()
     assert drawn(page, "image") == before
     assert "brushed" not in str(surface(page).get_attribute("aria-label"))
 
@@ -450,11 +452,22 @@ def test_an_answer_that_failed_once_can_be_had_again(visit: Open) -> None:
     wait_until_still(page)  # the levels came too
     page.locator(".presence .bar-row").first.wait_for()
 
-    failing["painting"] = 1
+    failing["painting"] = 2
     valve(page).locator("input[value=cut]").check()
     page.locator(".notice", has_text="does not answer").wait_for()
-    valve(page, "skip 1").locator("input[value=cut]").check()
+    until(lambda: "asked for again" in changed(page), lambda: f"what changed: {changed(page)}")
+    assert page.locator(".painting-waits").count() == 1, "the wait can't be seen"
+    until(lambda: "of the pixels changed" in changed(page), "the painting is not asked for again")  # by itself
+    wait_until_still(page)
     page.locator(".notice").wait_for(state="detached")
+
+    failing["painting"] = 99
+    valve(page, "skip 1").locator("input[value=cut]").check()
+    again = page.locator(".change-head button", has_text="Try again")
+    again.wait_for()  # at some time nobody waits any more
+    failing["painting"] = 0
+    again.click()
+    until(lambda: "of the pixels changed" in changed(page), "the painting can't be had")
 
     gone = {"error": {"given": "the levels are gone", "expected": "", "remedy": ""}}
     page.route("**/images/i1/levels", lambda route: route.fulfill(status=422, json=gone))
