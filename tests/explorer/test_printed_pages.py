@@ -82,3 +82,11 @@ def test_long_names_do_not_make_the_report_wider_than_a_screen(browser: Any, wid
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     tiles = page.locator(".tile").evaluate_all("all => all.map((one) => one.getBoundingClientRect().width)")
     assert tiles[0] == pytest.approx(tiles[1], abs=1)
+
+
+def test_the_charts_of_the_report_are_scrolled_on_a_phone_and_the_page_is_not(browser: Any) -> None:
+    chart = '<figure><svg viewBox="0 0 900 300"></svg><figcaption>What it shows.</figcaption></figure>'
+    page = shown(browser, "explain/report.html", chart, 320, "screen")
+    assert page.locator("svg").bounding_box()["width"] >= 500, "its letters are too small to be read"
+    assert page.locator("figcaption").bounding_box()["width"] <= 320
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
