@@ -58,6 +58,7 @@ def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> N
     page.keyboard.press("i")
     page.keyboard.press("]")
     until(lambda: page.evaluate("1") and held, lambda: f"no painting was asked for at {hash_of(page)}")
+    page.keyboard.press("ArrowRight")  # would choose a pixel
     page.keyboard.press("Enter")
     page.mouse.click(x, y)
     assert undo.is_disabled(), "the next image is brushed where the last one is shown"
@@ -66,6 +67,17 @@ def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> N
     page.mouse.click(x, y)
     until(lambda: undo.is_enabled(), "nothing can be brushed any more")
     held[-1].continue_()
+    wait_until_still(page)
+
+
+def test_a_key_that_is_held_dabs_once(visit: Open) -> None:
+    page = visit()
+    for key in ("b", "i"):
+        page.keyboard.press(key)
+    for _ in range(4):
+        page.keyboard.down("Enter")
+    until(lambda: "dab" in page.locator(".hint").inner_text(), "nothing is brushed")
+    assert page.locator(".hint").inner_text() == "1 dab"
     wait_until_still(page)
 
 
