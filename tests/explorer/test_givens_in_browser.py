@@ -422,6 +422,15 @@ def test_an_image_far_taller_than_wide(visit: Open, disc_run: Path, tmp_path: Pa
         assert 996 < seen.height < 2 * 996
 
 
+def test_an_image_far_wider_than_tall_is_still_seen(visit: Open, disc_run: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.tile(disc_picture(81)[0][:2, :32], (1, 32, 1))).save(tmp_path / "wide.png")
+    with served(Desk([("discs", load_model(disc_run))], [tmp_path / "wide.png"])) as bare:
+        page = visit(at=bare)
+        for part in (".image-side .surface", ".painting-side .surface", ".node .frame"):
+            height = page.locator(part).first.evaluate("one => one.getBoundingClientRect().height")
+            assert height >= 1, f"{part} can't be seen"
+
+
 def test_what_is_seen_can_be_taken_away(visit: Open, tmp_path: Path) -> None:
     page = visit()
     choose(page, 12, 18)

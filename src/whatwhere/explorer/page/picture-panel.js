@@ -99,7 +99,7 @@ export class PicturePanel {
   fit() {
     const [width, height] = this.size;
     const scale = Math.min(this.element.clientWidth / width, this.element.clientHeight / height);
-    place(this.surface, { width: Math.floor(width * scale), height: Math.floor(height * scale), "--own": `${width / height}` });
+    place(this.surface, { width: Math.max(1, Math.floor(width * scale)), height: Math.max(1, Math.floor(height * scale)), "--own": `${width / height}` });
     this.draw();
   }
 
