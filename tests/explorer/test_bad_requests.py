@@ -200,7 +200,11 @@ class TestForeigners:
     def test_other_sites_can_not_have_anything_computed(self, client: httpx.Client) -> None:
         foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
         refused(client.get("/api/models/m0/skips", params={"image": "i0"}, headers=foreign), 403, "another site")
-        assert client.get("/", headers=foreign | {"Sec-Fetch-Mode": "navigate"}).status_code == 200  # a link
+        link = {"Sec-Fetch-Mode": "navigate"}
+        assert client.get("/", headers=foreign | link).status_code == 200
+        for site in ("cross-site", "same-site"):  # as a frame or a window of another page, or of another port
+            refused(client.get("/api/session", headers=link | {"Sec-Fetch-Site": site}), 403, "another site")
+        assert client.get("/api/session", headers=link | {"Sec-Fetch-Site": "none"}).status_code == 200  # typed
 
     def test_a_page_of_an_earlier_start_is_told_to_reload(self, client: httpx.Client) -> None:
         key = client.get("/api/session").json()["key"]

@@ -58,6 +58,7 @@ def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> N
     page.keyboard.press("i")
     page.keyboard.press("]")
     until(lambda: page.evaluate("1") and held, lambda: f"no painting was asked for at {hash_of(page)}")
+    page.keyboard.press("ArrowRight")  # would choose a pixel
     page.keyboard.press("Enter")
     page.mouse.click(x, y)
     assert undo.is_disabled(), "the next image is brushed where the last one is shown"
@@ -66,6 +67,17 @@ def test_nothing_is_brushed_on_an_image_that_was_not_there_yet(visit: Open) -> N
     page.mouse.click(x, y)
     until(lambda: undo.is_enabled(), "nothing can be brushed any more")
     held[-1].continue_()
+    wait_until_still(page)
+
+
+def test_a_key_that_is_held_dabs_once(visit: Open) -> None:
+    page = visit()
+    for key in ("b", "i"):
+        page.keyboard.press(key)
+    for _ in range(4):
+        page.keyboard.down("Enter")
+    until(lambda: "dab" in page.locator(".hint").inner_text(), "nothing is brushed")
+    assert page.locator(".hint").inner_text() == "1 dab"
     wait_until_still(page)
 
 
@@ -243,6 +255,8 @@ def test_what_can_not_be_painted_does_not_stay_on_the_image(visit: Open) -> None
         page.keyboard.press(key)
     page.locator(".notice", has_text="the brush is worn").wait_for()
     wait_until_still(page)
+    assert "could not be painted" in changed(page)
+    page.locator(".change-head button", has_text="Try again").wait_for()
     assert drawn(page, "image") == before
     assert "brushed" not in str(surface(page).get_attribute("aria-label"))
 
@@ -408,6 +422,15 @@ def test_an_image_far_taller_than_wide(visit: Open, disc_run: Path, tmp_path: Pa
         assert 996 < seen.height < 2 * 996
 
 
+def test_an_image_far_wider_than_tall_is_still_seen(visit: Open, disc_run: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.tile(disc_picture(81)[0][:2, :32], (1, 32, 1))).save(tmp_path / "wide.png")
+    with served(Desk([("discs", load_model(disc_run))], [tmp_path / "wide.png"])) as bare:
+        page = visit(at=bare)
+        for part in (".image-side .surface", ".painting-side .surface", ".node .frame"):
+            height = page.locator(part).first.evaluate("one => one.getBoundingClientRect().height")
+            assert height >= 1, f"{part} can't be seen"
+
+
 def test_what_is_seen_can_be_taken_away(visit: Open, tmp_path: Path) -> None:
     page = visit()
     choose(page, 12, 18)
@@ -450,11 +473,22 @@ def test_an_answer_that_failed_once_can_be_had_again(visit: Open) -> None:
     wait_until_still(page)  # the levels came too
     page.locator(".presence .bar-row").first.wait_for()
 
-    failing["painting"] = 1
+    failing["painting"] = 2
     valve(page).locator("input[value=cut]").check()
     page.locator(".notice", has_text="does not answer").wait_for()
-    valve(page, "skip 1").locator("input[value=cut]").check()
+    until(lambda: "asked for again" in changed(page), lambda: f"what changed: {changed(page)}")
+    assert page.locator(".painting-waits").count() == 1, "the wait can't be seen"
+    until(lambda: "of the pixels changed" in changed(page), "the painting is not asked for again")  # by itself
+    wait_until_still(page)
     page.locator(".notice").wait_for(state="detached")
+
+    failing["painting"] = 99
+    valve(page, "skip 1").locator("input[value=cut]").check()
+    again = page.locator(".change-head button", has_text="Try again")
+    again.wait_for()  # at some time nobody waits any more
+    failing["painting"] = 0
+    again.click()
+    until(lambda: "of the pixels changed" in changed(page), "the painting can't be had")
 
     gone = {"error": {"given": "the levels are gone", "expected": "", "remedy": ""}}
     page.route("**/images/i1/levels", lambda route: route.fulfill(status=422, json=gone))

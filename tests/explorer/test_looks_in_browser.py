@@ -6,6 +6,7 @@ import io
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from visiting import (
     Open,
     changed,
     choose,
+    files_of,
     hash_of,
     point_at,
     served,
@@ -33,7 +35,7 @@ from visiting import (
 )
 
 from whatwhere.explorer import Desk
-from whatwhere.network import Model
+from whatwhere.network import Model, load_model
 from whatwhere.records import Classes, Normalisation
 
 pytestmark = in_browser
@@ -457,3 +459,22 @@ def test_of_many_classes_every_one_is_told_apart(visit: Open, of_many_classes: s
     style = "(one, name) => getComputedStyle(one)[name]"
     assert page.locator("#ask").evaluate(style, "position") == "static", "the questions cover a short window"
     assert float(page.locator("#notices").evaluate(style, "maxHeight").removesuffix("px")) <= 360
+
+
+def test_long_names_stay_in_their_panels(visit: Open, disc_run: Path, tmp_path: Path) -> None:
+    model = load_model(disc_run)
+    name, long = "m" * 90, "q" * 40
+    classes = replace(model.classes, names=tuple(f"{at}{long}" for at in range(2)))
+    with served(Desk([(name, replace(model, classes=classes)), ("bare", model)], files_of(tmp_path, SIDE))) as there:
+        page = visit("#with=bare", at=there)
+        assert page.locator("#model").get_attribute("title").startswith(name)
+        for width in (1280, PHONE["width"]):
+            page.set_viewport_size({"width": width, "height": 800})
+            until(lambda: page.locator("html").evaluate(OVERFLOW) == 0, f"the page is too wide at {width}")
+            for part in (".network-title", ".evidence-words", ".pixel-head"):
+                cut = page.locator(part).first.evaluate(OVERFLOW)
+                assert cut <= 0, f"{part} is cut at {width}"
+            panel, chance = (
+                page.locator(one).first.bounding_box() for one in (".pixel-panel", ".pixel-head > .chip .chip-after")
+            )
+            assert chance["x"] + chance["width"] <= panel["x"] + panel["width"], "the probability is out of the panel"

@@ -13,6 +13,8 @@ pytestmark = in_browser
 A4 = 718
 """px between margins of 1 cm."""
 CELL = "0.39 [0.33, 0.46]"
+LONG = "resnet_encoder_with_attention_and_a_very_long_name_" * 2
+TILE = '<div class="tile {}"><div class="name">{}</div></div>'
 
 
 def template(place: str) -> str:
@@ -68,3 +70,23 @@ def test_the_demos_table_scrolls_on_a_phone_and_the_page_does_not(browser: Any) 
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("table").evaluate("one => one.offsetWidth") > 0
     assert not page.locator(".meter").first.is_visible()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1000])
+def test_long_names_do_not_make_the_report_wider_than_a_screen(browser: Any, width: int) -> None:
+    skip = f'<div class="skip"><strong>0.123</strong><br>lost without {LONG}</div>'
+    left = TILE.format("left", "encoder 4<span>1/16 · 256 ch.</span>")
+    u = left + skip + TILE.format("right", "the network's answer")
+    body = f'<p class="facts">{LONG}</p><div class="chips"><span>{LONG}</span></div><div class="u">{u}</div>'
+    page = shown(browser, "explain/report.html", body, width, "screen")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    tiles = page.locator(".tile").evaluate_all("all => all.map((one) => one.getBoundingClientRect().width)")
+    assert tiles[0] == pytest.approx(tiles[1], abs=1)
+
+
+def test_the_charts_of_the_report_are_scrolled_on_a_phone_and_the_page_is_not(browser: Any) -> None:
+    chart = '<figure><svg viewBox="0 0 900 300"></svg><figcaption>What it shows.</figcaption></figure>'
+    page = shown(browser, "explain/report.html", chart, 320, "screen")
+    assert page.locator("svg").bounding_box()["width"] >= 500, "its letters are too small to be read"
+    assert page.locator("figcaption").bounding_box()["width"] <= 320
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320

@@ -190,6 +190,20 @@ def test_a_tour_begun_while_an_image_loads_is_of_that_image(visit: Open) -> None
     words_of(page, "The image goes in at the left top")
     until(lambda: "disc+1" in hash_of(page), "the address is of the image before")
 
+    focused = "document.activeElement.textContent || document.activeElement.value"
+    assert page.evaluate(focused) == "Next"
+    page.keyboard.press("Enter")
+    page.locator(".tour button", has_text="Back").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(focused) == "Next", "the focus is lost at the first step"
+    page.locator(".brush input[value=grey]").check()
+    page.keyboard.press("i")
+    page.keyboard.press("Enter")
+    page.locator(".brush button", has_text="Undo").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(focused) == "grey", "the focus is lost with the last dab"
+    wait_until_still(page)
+
 
 def test_yes_or_no_is_asked_again_of_an_image_that_was_left(visit: Open) -> None:
     page = visit()

@@ -44,7 +44,7 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         extra = dict(_HEADERS)
-        if words := self._foreign(headers):
+        if words := self._foreign(headers, scope["path"]):
             await _refuse(send, *words)
             return
         if self._token is not None:
@@ -60,7 +60,7 @@ class Guard:
                 return
         await self._app(scope, receive, _adding(send, extra))
 
-    def _foreign(self, headers: dict[str, str]) -> tuple[str, str, str] | None:
+    def _foreign(self, headers: dict[str, str], path: str) -> tuple[str, str, str] | None:
         host = headers.get("host", "")
         name = _parts(f"//{host}")[0] if _is_plain(host) else None
         if self._hosts is not None and name not in self._hosts:
@@ -68,7 +68,9 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and _parts(origin)[1] != host:
             return f"a request from {origin[:60]!r}", "this page's own", "open the printed address"
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+        # a link elsewhere may lead to the page, and to nothing that is computed
+        linked = path == "/" and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not linked:
             return "a request from another site's page", "this page's own", "open the printed address"
         return None
 

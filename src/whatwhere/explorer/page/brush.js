@@ -50,6 +50,8 @@ export class Brush {
     this.slider.value = String(radius);
     this.slider.disabled = tool === "point";
     fill(this.size, `${2 * radius + 1} px`);
+    const { activeElement } = document;
+    if (!edits.length && (activeElement === this.undo || activeElement === this.clear)) this.radios.find((radio) => radio.checked)?.focus(); // else the focus is lost
     this.undo.disabled = this.clear.disabled = edits.length === 0;
     const places = edits.length === 1 ? "1 dab" : `${edits.length} dabs`;
     const paste = this.source ? "now brush where to paste" : "press where to copy from";

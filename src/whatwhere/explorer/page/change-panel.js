@@ -50,6 +50,13 @@ export class ChangePanel {
     this.button.setAttribute("aria-label", "Difference picture: nothing to show");
   }
 
+  /** A painting that did not come: nothing of the one before is said. @param {(() => void) | null} again  null: it is asked for again by itself */
+  miss(again) {
+    this.clear();
+    fill(this.head, again ? "This could not be painted. " : "Not painted yet: it is asked for again.",
+      again ? h("button", { type: "button", text: "Try again", onclick: again }) : null);
+  }
+
   /** The promise of the receptive field, checked. @param {import("./types.js").PaintingRecord} record */
   outside(record) {
     if (!record.edited) return;

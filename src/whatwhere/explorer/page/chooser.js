@@ -44,7 +44,7 @@ export class Chooser {
     this.other.value = other ?? "";
     for (const [select, id] of /** @type {const} */ ([[this.model, model], [this.other, other]])) {
       const one = this.session.models.find((known) => known.id === id);
-      select.title = one ? [one.title, `${one.parameters.toLocaleString("en")} parameters`].join("; ") : "";
+      select.title = one ? [one.name, one.title !== one.name && one.title, `${one.parameters.toLocaleString("en")} parameters`].filter(Boolean).join("; ") : "";
     }
     for (const radio of this.strip.querySelectorAll("input")) {
       radio.checked = radio.value === image;

@@ -125,8 +125,11 @@ export class Guide {
   follow() {
     const seen = this.current, { tour, step } = this.store.state;
     if (!seen) return;
-    if (this.wanted) this.enter(this.wanted.id, this.wanted.step);
-    else if (tour && this.setFor !== null && this.setFor !== pairOf(seen)) this.enter(tour, step);
+    if (this.wanted) {
+      const { activeElement } = document;
+      this.enter(this.wanted.id, this.wanted.step);
+      if (activeElement === document.body || this.questions.contains(activeElement)) this.next.focus({ preventScroll: true });
+    } else if (tour && this.setFor !== null && this.setFor !== pairOf(seen)) this.enter(tour, step);
     this.setFor = pairOf(seen);
   }
 
@@ -151,6 +154,7 @@ export class Guide {
     const step = Math.min(this.store.state.step, tour.steps.length - 1);
     this.name.textContent = tour.question;
     this.count.textContent = `${step + 1} of ${tour.steps.length}`;
+    if (step === 0 && document.activeElement === this.back) this.next.focus({ preventScroll: true }); // else the focus is lost
     this.back.disabled = step === 0;
     this.next.textContent = step + 1 === tour.steps.length ? "Done" : "Next";
     this.tell();

@@ -5,12 +5,12 @@
  * the brush through the store, and have each their own skips.
  */
 import { h, fill, figure, afterPause, percent } from "./dom.js";
-import { ApiError, Newest } from "./api.js";
+import { ApiError, Newest, mayComeBack } from "./api.js";
 import { PicturePanel } from "./picture-panel.js";
 import { UView, levelColour, levelIsLight, shortName } from "./u-view.js";
 import { PixelPanel } from "./pixel-panel.js";
 import { ChangePanel } from "./change-panel.js";
-import { Seen } from "./seen.js";
+import { FAILURES, Seen } from "./seen.js";
 import { paintCertainty, paintLabels, paintEvidence, VOID } from "./colours.js";
 import { factsOf, shares } from "./pictures.js";
 import { telling } from "./places.js";
@@ -41,6 +41,8 @@ export class NetworkView {
     this.stories = new Newest();
     /** @type {AbortController | null} */
     this.gathering = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} that asks again for a painting that did not come */
+    this.painter = undefined;
     this.askEvidence = afterPause(250, () => this.gatherEvidence());
     const choose = (/** @type {{x: number, y: number}} */ at) => store.set(at);
     const point = (/** @type {{x: number, y: number} | null} */ at) => store.point(at);
@@ -93,10 +95,12 @@ export class NetworkView {
     const turn = ++this.turn;
     const modelId = this.modelId;
     this.gathering?.abort();
+    clearTimeout(this.painter);
     this.image.lift();
     this.evidenceAt = "";
     if (!modelId || !image) {
       this.seen = null; // what it waits for is not wanted
+      this.element.classList.remove("painting-waits");
       this.element.setAttribute("aria-busy", "false");
       return;
     }
@@ -225,11 +229,14 @@ export class NetworkView {
     return true;
   }
 
-  repaint() {
+  /** @param {number} failures  how often this painting did not come */
+  repaint(failures = 0) {
+    clearTimeout(this.painter);
     const seen = this.seen;
     if (!seen || this.dropUnknown(seen)) return;
     this.element.classList.add("painting-waits");
     this.paintings.run(async () => {
+      let again = false;
       try {
         const { edits } = this.store.state;
         const touched = Object.keys(seen.known(this.paths)).length > 0 || edits.length > 0;
@@ -238,13 +245,24 @@ export class NetworkView {
         seen.painted = painted;
         this.drawTouched();
         this.says.told(this);
+        if (failures) this.askPixel(); // its story may have failed with the painting
       } catch (error) {
-        if (this.seen === seen) this.drawImage(); // what was brushed ahead of the answer is not painted
-        this.says.trouble(error);
+        if (!failures) this.says.trouble(error);
+        if (this.seen === seen && !this.paintings.next) again = this.miss(seen, error, failures + 1); // else a newer one comes
       } finally {
-        this.element.classList.remove("painting-waits");
+        if (!again) this.element.classList.remove("painting-waits");
       }
     });
+  }
+
+  /** What is painted is not of the valves and the brush as they are.
+   * @param {Seen} seen @param {unknown} error @param {number} failures @returns {boolean} whether it is asked for again */
+  miss(seen, error, failures) {
+    const again = mayComeBack(error) && failures < FAILURES;
+    this.drawImage(); // what was brushed ahead of the answer is not painted
+    this.change.miss(again ? null : () => this.repaint());
+    if (again) this.painter = setTimeout(() => { if (this.seen === seen) this.repaint(failures); }, 3000);
+    return again;
   }
 
   askPixel() {

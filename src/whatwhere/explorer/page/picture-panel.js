@@ -62,6 +62,7 @@ export class PicturePanel {
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
+    if (this.surface.closest('[aria-busy="true"]')) return; // its picture is of the last image
     const far = event.shiftKey ? 10 : 1;
     const moves = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] };
     const move = moves[/** @type {keyof typeof moves} */ (event.key)];
@@ -69,8 +70,9 @@ export class PicturePanel {
       const from = this.says.here();
       this.says.point(null);
       this.says.choose(this.within(from.x + move[0], from.y + move[1]));
-    } else if ((event.key === "Enter" || event.key === " ") && this.says.act) this.says.act();
-    else return;
+    } else if ((event.key === "Enter" || event.key === " ") && this.says.act) {
+      if (!event.repeat) this.says.act(); // a key that is held dabs once
+    } else return;
     event.preventDefault();
   }
 
@@ -97,7 +99,7 @@ export class PicturePanel {
   fit() {
     const [width, height] = this.size;
     const scale = Math.min(this.element.clientWidth / width, this.element.clientHeight / height);
-    place(this.surface, { width: Math.floor(width * scale), height: Math.floor(height * scale), "--own": `${width / height}` });
+    place(this.surface, { width: Math.max(1, Math.floor(width * scale)), height: Math.max(1, Math.floor(height * scale)), "--own": `${width / height}` });
     this.draw();
   }
 

@@ -14,7 +14,7 @@ import { loadImage, unpack } from "./pictures.js";
  * @property {State["edits"]} edits  what was brushed
  */
 
-const FAILURES = 5; // so often paintings of the levels are asked for again that did not come
+export const FAILURES = 5; // so often paintings are asked for that did not come
 
 export class Seen {
   /** @param {import("./types.js").Model} model @param {import("./types.js").ImageRecord} image */

@@ -120,7 +120,7 @@ export class UView {
     for (const [name, { button, text }] of this.nodes) {
       const spot = at.layers[name];
       place(button, { left: spot.x, top: spot.y, width: at.picture });
-      place(/** @type {HTMLElement} */ (button.firstChild), { width: width * scale, height: height * scale });
+      place(/** @type {HTMLElement} */ (button.firstChild), { width: Math.max(1, width * scale), height: Math.max(1, height * scale) });
       text.dataset.side = spot.side;
       place(text, { top: spot.y, left: spot.side === "left" ? spot.x + at.picture + at.gap : 0 });
       place(text, { right: spot.side === "left" ? "auto" : at.width - spot.x + at.gap });
