@@ -39,6 +39,11 @@ def train_elsewhere(data: Path, run: Path) -> Model:
     return load_model(run)
 
 
+def foreign(model: Model) -> Model:
+    """A network that was made elsewhere: what it was trained on is not known."""
+    return Segmenter.from_module(nn.Conv2d(3, 2, 1), model.classes, model.normalisation).model
+
+
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
     """An undivided folder of images that are called by numbers, and a model of it."""
@@ -58,8 +63,7 @@ def test_of_its_own_folder_the_images_that_it_was_trained_on_are_left_out(number
 def test_a_model_of_elsewhere_was_not_chosen_by_these_images(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     there = write(tmp_path, {f"{'train' if k < 7 else 'val'}/*/{k:03}": 200 + k for k in range(10)})
     _, model = numbered
-    foreign = Segmenter.from_module(nn.Conv2d(3, 2, 1), model.classes, model.normalisation).model
-    for one in (model, foreign):
+    for one in (model, foreign(model)):
         assert truth_of(one, there).part == "val"
     made = train_elsewhere(there, tmp_path / "run")
     assert truth_of(made, there).part == "val; the weights were chosen by these, or some of them"
@@ -146,6 +150,14 @@ def test_two_models_are_compared_on_images_new_to_both(numbered: tuple[Path, Mod
     assert set(truth_of(first, data, "val", beside=[second]).names) == set(here["val"][:1])
     compared = verbs.compare(data.parent / "run", tmp_path / "b", data)
     assert compared.images == 1
+    assert compared.part == "not trained on; the weights of both models were chosen by these, or some of them"
+    split = {"train": here["train"][:-1], "val": here["train"][-1:]}
+    other = replace(second, plan={**second.plan, "split": split}, training=first.training)
+    here_too = truth_of(other, data, beside=[first])
+    assert here_too.names == tuple(here["val"]), "what neither was trained on"
+    assert here_too.part == "not trained on; the weights of the second model were chosen by these, or some of them"
+    everything = truth_of(first, data, "all", beside=[foreign(first)]).part
+    assert everything == "all, and the first model was trained on some of them"
     with pytest.raises(DataError, match="no image that no model was trained on"):
         verbs.compare(data.parent / "run", tmp_path / "c", data)
 

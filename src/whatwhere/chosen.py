@@ -123,20 +123,32 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
             f"one of: {there}",
             "choose with --split",
         )
-    if not part.startswith(("all", "train")) and any(_chosen_by(folder, samples, one) for one in (model, *beside)):
-        part += _CHOSEN_BY
+    if not part.startswith(("all", "train")):
+        part += _chosen_by(folder, samples, (model, *beside))
     return from_samples(samples, _mapping(folder, model), 0, part, channels=model.normalisation.channels)
 
 
-_CHOSEN_BY = "; the weights were chosen by these, or some of them"
-"""Of the validations of a run the best is kept: by a little, its score is the best of several."""
+def _chosen_by(folder: Folder, samples: Sequence[Sample], models: Sequence[Model]) -> str:
+    """Whether the best weights of a run were chosen by an image of these: its score is, by a little, that of several.
+
+    Of two models it is said of which: where it is one alone, that one has the little as a lead.
+    """
+    here, found = {sample.image for sample in samples}, []
+    for model in models:
+        names = frozenset(_division(folder, model).get("val", ()))
+        judged = folder.as_divided("val", names) if names else ()  # of no names it would be all of val/
+        found.append(not here.isdisjoint(sample.image for sample in judged))
+    of = f" of {_which(found)}" if len(models) > 1 else ""
+    return f"; the weights{of} were chosen by these, or some of them" if any(found) else ""
 
 
-def _chosen_by(folder: Folder, samples: Sequence[Sample], model: Model) -> bool:
-    """Whether the best weights of a run were chosen by an image of these."""
-    names = frozenset(_division(folder, model).get("val", ()))
-    judged = folder.as_divided("val", names) if names else ()  # of no names it would be all of val/
-    return not {sample.image for sample in judged}.isdisjoint(sample.image for sample in samples)
+def _which(found: Sequence[bool]) -> str:
+    """What to call the models of which something is found."""
+    if len(found) == 1:
+        return "the model"
+    if len(found) > 2:
+        return "all models" if all(found) else "some models"
+    return "both models" if all(found) else f"the {'first' if found[0] else 'second'} model"
 
 
 def _mapping(folder: Folder, model: Model) -> Classes:
@@ -208,11 +220,24 @@ def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Samp
 def _all_of(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
     """All images, of all splits, and whether a model was trained on any."""
     samples = _everything(folder)
-    trained = {name for model in models for name in _trained(folder, model)}
-    learnt = [sample.name in trained for sample in samples]
-    if not any(learnt):
-        return "all", samples
-    return f"all, and the model was trained on {'them' if all(learnt) else 'some of them'}", samples
+    trained = [_learnt_of(folder, samples, model) for model in models]
+    return f"all{_said_learnt(trained, len(samples))}", samples
+
+
+def _learnt_of(folder: Folder, samples: Sequence[Sample], model: Model) -> int:
+    """How many of these a model is known to have been trained on."""
+    trained = set(_trained(folder, model))
+    return sum(sample.name in trained for sample in samples)
+
+
+def _said_learnt(trained: Sequence[int], of: int) -> str:
+    """Which models were trained on how many of so many images; "" of none."""
+    said = []
+    for how, found in (("them", [one == of for one in trained]), ("some of them", [0 < one < of for one in trained])):
+        if any(found):
+            which = _which(found)
+            said.append(f"{which} {'were' if which.endswith('models') else 'was'} trained on {how}")
+    return "".join(f", and {one}" for one in said)
 
 
 def _everything(folder: Folder) -> tuple[Sample, ...]:
