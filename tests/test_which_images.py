@@ -78,9 +78,28 @@ def test_of_a_folder_that_counts_from_0_too_all_images_are_scored(numbered: tupl
 def test_a_train_of_another_folder_is_all_of_it(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     _, model = numbered
     there = write(tmp_path, {f"train/*/{k:03}": 100 + k for k in range(12)})
-    assert len(truth_of(model, there, "train")) == 12
+    for one in (model, foreign(model)):
+        assert (truth_of(one, there, "train").part, len(truth_of(one, there, "train"))) == ("train", 12)
+    told = explain(model, there, split="train", images=2)
+    assert not any("was trained on" in note for note in told.notes), "of another folder"
+    assert "Which images: train." in told.notes
     with pytest.raises(DataError, match="no images with masks in split 'val'"):
         truth_of(model, there, "val")
+
+
+def test_images_of_train_are_told_to_be_learnt_from(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    data, model = numbered
+    assert truth_of(model, data, "train").part == "train, and the model was trained on them"
+    told = explain(model, data, split="train", images=2)
+    assert any("images that the network was trained on" in note for note in told.notes)
+    renamed = write(tmp_path / "renamed", {f"train/*/x{k}": k for k in range(10)})
+    assert truth_of(model, renamed, "train").part.endswith("trained on them, or on some of them, under other names")
+    twice = write(tmp_path / "twice", {f"{part}/*/{k:03}": 50 + k for part in ("train", "val") for k in range(4)})
+    made = train_elsewhere(twice, tmp_path / "run")
+    assert truth_of(made, twice, "train").part == "train, and the model was trained on them"
+    beside = truth_of(foreign(made), twice, "train", beside=[made]).part
+    assert beside == "train, and the second model was trained on them"
+    assert truth_of(made, twice, "val").part.startswith("val; the weights"), "equal names of other images"
 
 
 def test_all_images_are_told_to_hold_those_that_it_was_trained_on(numbered: tuple[Path, Model], tmp_path: Path) -> None:

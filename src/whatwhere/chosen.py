@@ -115,7 +115,8 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
     elif split == "all":
         part, samples = _all_of(folder, (model, *beside))
     else:
-        part, samples = split, _in_split(folder, split, (model, *beside))
+        samples = _in_split(folder, split, (model, *beside))
+        part = split + _learnt_in(folder, split, samples, (model, *beside))
     if not samples:
         there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
         raise DataError(
@@ -149,6 +150,11 @@ def _which(found: Sequence[bool]) -> str:
     if len(found) > 2:
         return "all models" if all(found) else "some models"
     return "both models" if all(found) else f"the {'first' if found[0] else 'second'} model"
+
+
+def _was(found: Sequence[bool]) -> str:
+    which = _which(found)
+    return f"{which} {'were' if which.endswith('models') else 'was'}"
 
 
 def _mapping(folder: Folder, model: Model) -> Classes:
@@ -226,8 +232,18 @@ def _all_of(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample,
 
 def _learnt_of(folder: Folder, samples: Sequence[Sample], model: Model) -> int:
     """How many of these a model is known to have been trained on."""
-    trained = set(_trained(folder, model))
-    return sum(sample.name in trained for sample in samples)
+    trained = frozenset(_trained(folder, model))
+    own = {sample.name: sample.image for sample in folder.as_divided("train", trained) if sample.name in trained}
+    # those of train/ and of val/ may both count from 001
+    return sum(sample.name in trained and own.get(sample.name, sample.image) == sample.image for sample in samples)
+
+
+def _learnt_in(folder: Folder, split: str, samples: Sequence[Sample], models: Sequence[Model]) -> str:
+    """Which models are known to have been trained on a split; the folder that is called train may be another's."""
+    trained = [_learnt_of(folder, samples, model) for model in models]
+    met = [split == "train" and not known and _met(samples, one) for known, one in zip(trained, models)]
+    under = f"; {_was(met)} trained on them, or on some of them, under other names" if any(met) else ""
+    return _said_learnt(trained, len(samples)) + under
 
 
 def _said_learnt(trained: Sequence[int], of: int) -> str:
@@ -235,8 +251,7 @@ def _said_learnt(trained: Sequence[int], of: int) -> str:
     said = []
     for how, found in (("them", [one == of for one in trained]), ("some of them", [0 < one < of for one in trained])):
         if any(found):
-            which = _which(found)
-            said.append(f"{which} {'were' if which.endswith('models') else 'was'} trained on {how}")
+            said.append(f"{_was(found)} trained on {how}")
     return "".join(f", and {one}" for one in said)
 
 
