@@ -360,6 +360,15 @@ def test_the_image_that_is_named_is_the_one_explained(disc_model: Model, discs: 
         explain(disc_model, discs, image=tmp_path / "nowhere.png", pixel=(5, 5))
 
 
+def test_an_image_whose_name_can_t_be_written_down_is_refused_before_the_work(
+    disc_model: Model, discs: Path, tmp_path: Path
+) -> None:
+    strange = tmp_path / "caf\udce9.png"
+    Image.fromarray(disc_picture(1)[0]).save(strange)
+    with pytest.raises(DataError, match=r"name can't be written down: .*caf\\udce9.png; expected a name in UTF-8"):
+        with_image(disc_model, truth_of(disc_model, discs), strange)
+
+
 def test_an_image_is_named_though_another_one_s_drive_is_not_there(
     disc_model: Model, discs: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.learn.parallel import processes_here
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, probe_machine
-from whatwhere.paint.files import find_images
+from whatwhere.paint.files import check_name, find_images
 from whatwhere.paint.ledger import without_paintings
 from whatwhere.records import Classes
 
@@ -206,6 +206,7 @@ def with_image(model: Model, images: ImageSet, path: Path) -> tuple[str, ImageSe
     """The image's name and a set that holds it: its own if it is of the data, else a set with it added."""
     if not path.is_file():
         raise DataError(f"there is no image {path}", "an image file", "check --image")
+    check_name(path)  # before all is measured that goes into the report with it
     for name, known in zip(images.names, images.paths):
         if known.exists() and known.samefile(path):  # no link to a drive that is not there
             return name, images
