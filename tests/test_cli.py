@@ -156,6 +156,7 @@ def test_predict_evaluate_compare(discs: Path, disc_run: Path, tmp_path: Path, r
         assert sheet.width > 100
     done = run_cli("compare", disc_run, disc_run / "last.safetensors", discs, "--json", tmp_path / "differences.json")
     assert done.code == 0, done.err
+    assert "3 images (val; the weights of both models were chosen by these" in " ".join(done.out.split())
     assert json.loads((tmp_path / "differences.json").read_text())["versions"]["whatwhere"] == whatwhere.__version__
 
 

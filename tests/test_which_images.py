@@ -39,6 +39,11 @@ def train_elsewhere(data: Path, run: Path) -> Model:
     return load_model(run)
 
 
+def foreign(model: Model) -> Model:
+    """A network that was made elsewhere: what it was trained on is not known."""
+    return Segmenter.from_module(nn.Conv2d(3, 2, 1), model.classes, model.normalisation).model
+
+
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
     """An undivided folder of images that are called by numbers, and a model of it."""
@@ -58,8 +63,7 @@ def test_of_its_own_folder_the_images_that_it_was_trained_on_are_left_out(number
 def test_a_model_of_elsewhere_was_not_chosen_by_these_images(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     there = write(tmp_path, {f"{'train' if k < 7 else 'val'}/*/{k:03}": 200 + k for k in range(10)})
     _, model = numbered
-    foreign = Segmenter.from_module(nn.Conv2d(3, 2, 1), model.classes, model.normalisation).model
-    for one in (model, foreign):
+    for one in (model, foreign(model)):
         assert truth_of(one, there).part == "val"
     made = train_elsewhere(there, tmp_path / "run")
     assert truth_of(made, there).part == "val; the weights were chosen by these, or some of them"
@@ -74,9 +78,28 @@ def test_of_a_folder_that_counts_from_0_too_all_images_are_scored(numbered: tupl
 def test_a_train_of_another_folder_is_all_of_it(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     _, model = numbered
     there = write(tmp_path, {f"train/*/{k:03}": 100 + k for k in range(12)})
-    assert len(truth_of(model, there, "train")) == 12
+    for one in (model, foreign(model)):
+        assert (truth_of(one, there, "train").part, len(truth_of(one, there, "train"))) == ("train", 12)
+    told = explain(model, there, split="train", images=2)
+    assert not any("was trained on" in note for note in told.notes), "of another folder"
+    assert "Which images: train." in told.notes
     with pytest.raises(DataError, match="no images with masks in split 'val'"):
         truth_of(model, there, "val")
+
+
+def test_images_of_train_are_told_to_be_learnt_from(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    data, model = numbered
+    assert truth_of(model, data, "train").part == "train, and the model was trained on them"
+    told = explain(model, data, split="train", images=2)
+    assert any("images that the network was trained on" in note for note in told.notes)
+    renamed = write(tmp_path / "renamed", {f"train/*/x{k}": k for k in range(10)})
+    assert truth_of(model, renamed, "train").part.endswith("trained on them, or on some of them, under other names")
+    twice = write(tmp_path / "twice", {f"{part}/*/{k:03}": 50 + k for part in ("train", "val") for k in range(4)})
+    made = train_elsewhere(twice, tmp_path / "run")
+    assert truth_of(made, twice, "train").part == "train, and the model was trained on them"
+    beside = truth_of(foreign(made), twice, "train", beside=[made]).part
+    assert beside == "train, and the second model was trained on them"
+    assert truth_of(made, twice, "val").part.startswith("val; the weights"), "equal names of other images"
 
 
 def test_all_images_are_told_to_hold_those_that_it_was_trained_on(numbered: tuple[Path, Model], tmp_path: Path) -> None:
@@ -146,6 +169,14 @@ def test_two_models_are_compared_on_images_new_to_both(numbered: tuple[Path, Mod
     assert set(truth_of(first, data, "val", beside=[second]).names) == set(here["val"][:1])
     compared = verbs.compare(data.parent / "run", tmp_path / "b", data)
     assert compared.images == 1
+    assert compared.part == "not trained on; the weights of both models were chosen by these, or some of them"
+    split = {"train": here["train"][:-1], "val": here["train"][-1:]}
+    other = replace(second, plan={**second.plan, "split": split}, training=first.training)
+    here_too = truth_of(other, data, beside=[first])
+    assert here_too.names == tuple(here["val"]), "what neither was trained on"
+    assert here_too.part == "not trained on; the weights of the second model were chosen by these, or some of them"
+    everything = truth_of(first, data, "all", beside=[foreign(first)]).part
+    assert everything == "all, and the first model was trained on some of them"
     with pytest.raises(DataError, match="no image that no model was trained on"):
         verbs.compare(data.parent / "run", tmp_path / "c", data)
 
@@ -327,6 +358,15 @@ def test_the_image_that_is_named_is_the_one_explained(disc_model: Model, discs: 
     assert told.pixel.image == name
     with pytest.raises(DataError, match=r"there is no image .*nowhere.png"):
         explain(disc_model, discs, image=tmp_path / "nowhere.png", pixel=(5, 5))
+
+
+def test_an_image_whose_name_can_t_be_written_down_is_refused_before_the_work(
+    disc_model: Model, discs: Path, tmp_path: Path
+) -> None:
+    strange = tmp_path / "caf\udce9.png"
+    Image.fromarray(disc_picture(1)[0]).save(strange)
+    with pytest.raises(DataError, match=r"name can't be written down: .*caf\\udce9.png; expected a name in UTF-8"):
+        with_image(disc_model, truth_of(disc_model, discs), strange)
 
 
 def test_an_image_is_named_though_another_one_s_drive_is_not_there(

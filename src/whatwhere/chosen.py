@@ -24,7 +24,7 @@ from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.learn.parallel import processes_here
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, probe_machine
-from whatwhere.paint.files import find_images
+from whatwhere.paint.files import check_name, find_images
 from whatwhere.paint.ledger import without_paintings
 from whatwhere.records import Classes
 
@@ -115,7 +115,8 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
     elif split == "all":
         part, samples = _all_of(folder, (model, *beside))
     else:
-        part, samples = split, _in_split(folder, split, (model, *beside))
+        samples = _in_split(folder, split, (model, *beside))
+        part = split + _learnt_in(folder, split, samples, (model, *beside))
     if not samples:
         there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
         raise DataError(
@@ -123,20 +124,37 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
             f"one of: {there}",
             "choose with --split",
         )
-    if not part.startswith(("all", "train")) and any(_chosen_by(folder, samples, one) for one in (model, *beside)):
-        part += _CHOSEN_BY
+    if not part.startswith(("all", "train")):
+        part += _chosen_by(folder, samples, (model, *beside))
     return from_samples(samples, _mapping(folder, model), 0, part, channels=model.normalisation.channels)
 
 
-_CHOSEN_BY = "; the weights were chosen by these, or some of them"
-"""Of the validations of a run the best is kept: by a little, its score is the best of several."""
+def _chosen_by(folder: Folder, samples: Sequence[Sample], models: Sequence[Model]) -> str:
+    """Whether the best weights of a run were chosen by an image of these: its score is, by a little, that of several.
+
+    Of two models it is said of which: where it is one alone, that one has the little as a lead.
+    """
+    here, found = {sample.image for sample in samples}, []
+    for model in models:
+        names = frozenset(_division(folder, model).get("val", ()))
+        judged = folder.as_divided("val", names) if names else ()  # of no names it would be all of val/
+        found.append(not here.isdisjoint(sample.image for sample in judged))
+    of = f" of {_which(found)}" if len(models) > 1 else ""
+    return f"; the weights{of} were chosen by these, or some of them" if any(found) else ""
 
 
-def _chosen_by(folder: Folder, samples: Sequence[Sample], model: Model) -> bool:
-    """Whether the best weights of a run were chosen by an image of these."""
-    names = frozenset(_division(folder, model).get("val", ()))
-    judged = folder.as_divided("val", names) if names else ()  # of no names it would be all of val/
-    return not {sample.image for sample in judged}.isdisjoint(sample.image for sample in samples)
+def _which(found: Sequence[bool]) -> str:
+    """What to call the models of which something is found."""
+    if len(found) == 1:
+        return "the model"
+    if len(found) > 2:
+        return "all models" if all(found) else "some models"
+    return "both models" if all(found) else f"the {'first' if found[0] else 'second'} model"
+
+
+def _was(found: Sequence[bool]) -> str:
+    which = _which(found)
+    return f"{which} {'were' if which.endswith('models') else 'was'}"
 
 
 def _mapping(folder: Folder, model: Model) -> Classes:
@@ -188,6 +206,7 @@ def with_image(model: Model, images: ImageSet, path: Path) -> tuple[str, ImageSe
     """The image's name and a set that holds it: its own if it is of the data, else a set with it added."""
     if not path.is_file():
         raise DataError(f"there is no image {path}", "an image file", "check --image")
+    check_name(path)  # before all is measured that goes into the report with it
     for name, known in zip(images.names, images.paths):
         if known.exists() and known.samefile(path):  # no link to a drive that is not there
             return name, images
@@ -208,11 +227,33 @@ def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Samp
 def _all_of(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
     """All images, of all splits, and whether a model was trained on any."""
     samples = _everything(folder)
-    trained = {name for model in models for name in _trained(folder, model)}
-    learnt = [sample.name in trained for sample in samples]
-    if not any(learnt):
-        return "all", samples
-    return f"all, and the model was trained on {'them' if all(learnt) else 'some of them'}", samples
+    trained = [_learnt_of(folder, samples, model) for model in models]
+    return f"all{_said_learnt(trained, len(samples))}", samples
+
+
+def _learnt_of(folder: Folder, samples: Sequence[Sample], model: Model) -> int:
+    """How many of these a model is known to have been trained on."""
+    trained = frozenset(_trained(folder, model))
+    own = {sample.name: sample.image for sample in folder.as_divided("train", trained) if sample.name in trained}
+    # those of train/ and of val/ may both count from 001
+    return sum(sample.name in trained and own.get(sample.name, sample.image) == sample.image for sample in samples)
+
+
+def _learnt_in(folder: Folder, split: str, samples: Sequence[Sample], models: Sequence[Model]) -> str:
+    """Which models are known to have been trained on a split; the folder that is called train may be another's."""
+    trained = [_learnt_of(folder, samples, model) for model in models]
+    met = [split == "train" and not known and _met(samples, one) for known, one in zip(trained, models)]
+    under = f"; {_was(met)} trained on them, or on some of them, under other names" if any(met) else ""
+    return _said_learnt(trained, len(samples)) + under
+
+
+def _said_learnt(trained: Sequence[int], of: int) -> str:
+    """Which models were trained on how many of so many images; "" of none."""
+    said = []
+    for how, found in (("them", [one == of for one in trained]), ("some of them", [0 < one < of for one in trained])):
+        if any(found):
+            said.append(f"{_was(found)} trained on {how}")
+    return "".join(f", and {one}" for one in said)
 
 
 def _everything(folder: Folder) -> tuple[Sample, ...]:

@@ -16,11 +16,12 @@ from torch import nn
 from whatwhere.explain import Explanation
 from whatwhere.explain.anatomy import Path
 from whatwhere.explain.causes_in_network import dead_bottleneck
-from whatwhere.explain.causes_in_painting import inverted, never_painted, noisy_labels
+from whatwhere.explain.causes_in_painting import inverted, never_painted, noisy_labels, short_sighted
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Diagnosis, Measurements
 from whatwhere.explain.levels import measure_answers
-from whatwhere.explain.objects import object_sizes
+from whatwhere.explain.measured import Measured
+from whatwhere.explain.objects import ObjectSize, object_sizes
 from whatwhere.explain.stages import prepare, skips_of, study_of
 from whatwhere.network import Model, UNet
 from whatwhere.records import VOID, Normalisation
@@ -243,6 +244,21 @@ def test_a_network_that_knows_nothing_is_not_called_short_sighted() -> None:
     one = found(knows_nothing, toys(5, start=1000, hidden=True))["sees too little"]
     assert one.numbers["window"] < 30, "small enough to be blamed"
     assert not one.found
+
+
+def test_a_class_without_a_measured_pixel_is_not_the_worst() -> None:
+    """A plum that lies outside of what was cut out of its image: of it nothing went wrong."""
+    confusion = np.array([[900, 10, 0], [40, 50, 0], [0, 0, 0]])
+    sizes = [ObjectSize(1, "apple", 9, 30.0, 30, 0.1, False), ObjectSize(2, "plum", 1, 600.0, 600, 0.1, False)]
+    what, where = Measured(0.6, 0.55, 0.65, 6, 100, "", 0), Measured(0.9, 0.85, 0.95, 6, 100, "", 0)
+    measured = SimpleNamespace(objects=sizes, window=200, what=what, where=where, chance=0.5)
+    seen = SimpleNamespace(scores=SimpleNamespace(confusion=confusion), measured=measured)
+    one = short_sighted(seen)  # type: ignore[arg-type]
+    assert "a typical 'apple' is 30 px" in one.words
+    assert not one.found
+    measured.objects = sizes[1:]
+    one = short_sighted(seen)  # type: ignore[arg-type]
+    assert one.words.startswith("Not measured")
 
 
 def test_without_masks_only_what_needs_no_truth_is_diagnosed(healthy: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,18 @@ def test_it_prints_itself_and_comes_back_from_json() -> None:
     assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
     with pytest.raises(KeyError, match="mean_iou"):
         found["nothing"]
+
+
+def test_it_says_which_images_they_are() -> None:
+    val = replace(scores([0.1, 0.2]), part="val; the weights were chosen by these, or some of them")
+    found = compare(val, val)
+    assert found.part == found.to_json()["part"] == val.part
+    assert f"2 images ({val.part})." in str(found)
+    record = found.to_json()
+    del record["part"]
+    assert Comparison.from_json(record).part == "", "of an older version"
+    assert compare(val, replace(val, part="val")).part == f"to the first {val.part}; to the second val"
+    assert "2 images (" not in str(compare(scores([0.1, 0.2]), scores([0.1, 0.2])))
 
 
 def test_one_image_has_no_interval() -> None:

@@ -150,9 +150,10 @@ def short_sighted(seen: Observed) -> Diagnosis:
 def _worst_object(seen: Observed) -> tuple[str, float] | None:
     """The class with separate objects whose pixels go wrong most, and its typical size."""
     confusion = seen.scores.confusion
-    truth = np.maximum(confusion.sum(1), 1)
-    recall = np.diagonal(confusion) / truth
-    separate = [one for one in seen.measured.objects if not one.fills]
+    truth = confusion.sum(1)
+    recall = np.diagonal(confusion) / np.maximum(truth, 1)
+    # objects are counted in whole images, pixels only in what was cut out of large ones
+    separate = [one for one in seen.measured.objects if not one.fills and truth[one.class_id]]
     if not separate:
         return None
     worst = min(separate, key=lambda one: recall[one.class_id])

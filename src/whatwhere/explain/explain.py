@@ -108,7 +108,7 @@ def _describe(model: Model) -> str:
 
 def _of(part: str) -> list[str]:
     """Which images these are, where somebody chose."""
-    if part == "train" or "was trained on them" in part:
+    if "was trained on them" in part:
         return ["These are images that the network was trained on: on new ones it will do worse, and know less."]
     return [f"Which images: {part}."] if part else []
 

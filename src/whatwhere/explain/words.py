@@ -180,7 +180,7 @@ def _lost(top: Reading, bottom: Reading) -> str:
         both = f"It falls on the way down; it falls in an untrained network too, from {fresh_top} to {fresh}: "
         if _surely(bottom.where, fresh) < 0:
             return f"{both}pooling has a part in it, but the trained network ends lower."
-        return f"{both}that is pooling, not training."
+        return f"{both}pooling has a part in it; that training has one was not shown."
     return "Place is lost on the way down, as the textbook has it."
 
 

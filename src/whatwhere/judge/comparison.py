@@ -67,6 +67,7 @@ class Comparison:
         images: how many.
         independent: how many of these are independent: as many, or the sources that they are of.
         a, b: what to call the two.
+        part: which images of the data they are, in words; empty if not told.
     """
 
     differences: tuple[Difference, ...]
@@ -76,6 +77,7 @@ class Comparison:
     a: str = "A"
     b: str = "B"
     independent: int = 0
+    part: str = ""
 
     def __getitem__(self, score: str) -> Difference:
         for found in self.differences:
@@ -95,7 +97,8 @@ class Comparison:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Comparison:
         differences = tuple(Difference(**found) for found in record["differences"])
-        return cls(**{name: record[name] for name in cls.__dataclass_fields__} | {"differences": differences})
+        told = {name: record[name] for name in cls.__dataclass_fields__ if name in record}  # older ones lack the part
+        return cls(**told | {"differences": differences})
 
 
 def compare(
@@ -131,9 +134,15 @@ def compare(
             samples = samples_a[key] - samples_b[key] if samples_a else None
             counted = int(told[key].sum()), len(np.unique(units[told[key]]))
             differences.append(_difference(key, a, b, samples, *counted))
+    part = _part(scores_a.part, scores_b.part)
     return Comparison(
-        tuple(differences), len(scores_a.images), resamples, seed, *names, independent=len(np.unique(units))
+        tuple(differences), len(scores_a.images), resamples, seed, *names, independent=len(np.unique(units)), part=part
     )
+
+
+def _part(a: str, b: str) -> str:
+    """Which images they are; for each where it is not the same to both: one may have learnt from them."""
+    return a if a == b else f"to the first {a or 'not told'}; to the second {b or 'not told'}"
 
 
 def _difference(

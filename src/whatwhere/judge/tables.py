@@ -99,7 +99,9 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         else "no intervals: one image says nothing about how images differ."
     )
     said = Text(f"{over(comparison.images, comparison.independent)}; {how}", style="dim")
-    return Group(*legend, _Differences(comparison, names if short else ("A", "B")), said)
+    count = f"{comparison.images} image{'s' if comparison.images > 1 else ''}"
+    part = [Text(f"{count} ({comparison.part}).")] if comparison.part else []
+    return Group(*legend, _Differences(comparison, names if short else ("A", "B")), *part, said)
 
 
 class _Differences:
