@@ -137,3 +137,16 @@ def test_the_report_says_that_images_of_a_folder_may_be_alike(folders: str, said
     assert told.levels is not None
     over_folders = "-fold over sources of images" in told.levels["bottleneck"].what.method
     assert over_folders == (1 < len(set(folders)) < len(folders))
+
+
+def test_no_unit_lies_in_two_quarters_of_a_single_image(healthy: Model) -> None:
+    (image, labels), *_ = toys(1, start=1000)
+    image, labels = (np.tile(of, (2, 2) + (1,) * (of.ndim - 2))[:100, :76] for of in (image, labels))
+    bench = prepare(healthy, from_arrays([image], [labels], ["one"]), 1, 0, None, lambda _what, _share: None)
+    seen = study_of(bench).samples
+    for layer in bench.anatomy.layers:
+        for spots, groups in zip(seen.spots, seen.groups):
+            assert len(np.unique(groups)) > 1
+            cells = np.stack([spots.row // layer.cell[0], spots.column // layer.cell[1]], 1)
+            for cell in np.unique(cells, axis=0):
+                assert len(np.unique(groups[(cells == cell).all(1)])) == 1

@@ -293,7 +293,7 @@ def draw_skips(told: Explanation | Worths, scores: Sequence[str] | None = None, 
             axes.barh(row, end, height=0.62, color=palette.line, lw=0)
             axes.annotate(f"{end:.2f}", (end, row), xytext=(4, 0), textcoords="offset points", fontsize=8,
                           color=palette.ink, va="center", label=text)  # fmt: skip
-        axes.set_title(score, fontsize=10, color=palette.ink, loc="left")
+        axes.set_title(score, fontsize=10, color=palette.ink, loc="left", parse_math=False)
         axes.set_yticks(range(last + 1), ["no path", *names, "all paths"])
         axes.set_ylim(last + 0.5, -0.5)
         axes.set_xlim(min(0.0, *lows) - (0.05 if min(lows) < 0 else 0), 1.12)

@@ -70,7 +70,7 @@ def look(
         sums.add(anatomy.carried(case.image))
         fresh.read(index, case.image)
         progress((index + 1) / len(cases))
-    groups = _groups(spots, cases)
+    groups = _groups(spots, cases, anatomy.layers)
     return Study(
         trained.samples(groups),
         fresh.samples(groups),
@@ -176,11 +176,15 @@ def _shares(units: Array, count: int) -> NDArray[np.float32]:
     return shares
 
 
-def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case]) -> tuple[Array, Array]:
-    """Images are held out whole, with the others of their source; of a single image, quarters are."""
+def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case], layers: Sequence[Layer]) -> tuple[Array, Array]:
+    """Images are held out whole, with the others of their source; of a single image, quarters are.
+
+    These end where the largest cells do: a unit that lay in two would be both fitted on and scored on.
+    """
     if len(cases) > 1:
         together = held_together(cases)
         return together[spots[0].image], together[spots[1].image]
-    height, width = cases[0].size
-    first, second = (2 * (of.row * 2 // height) + of.column * 2 // width for of in spots)
+    sides = np.max([layer.cell for layer in layers], axis=0)
+    row, column = (side * max(1, round(size / 2 / side)) for size, side in zip(cases[0].size, sides))
+    first, second = (2 * (of.row >= row) + (of.column >= column) for of in spots)
     return first, second
