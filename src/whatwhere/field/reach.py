@@ -104,9 +104,10 @@ def halo_of(canvas: Canvas, grid: Grid, period: tuple[int, ...]) -> Halo:
     seen = image_box(trace(canvas.graph, place, block), canvas.size)
     sides = []
     for d, (pixels, axis, (start, stop)) in enumerate(zip(period, grid.axes, seen)):
-        first = int(block[axis or 0].start * (grid.stride[d] or Fraction(1))) + grid.origin[d]
-        behind = canvas.size[d] - grid.origin[d] - int(shape[axis or 0] * (grid.stride[d] or Fraction(1)))
-        reach = (max(first - start, grid.origin[d]), max(stop - first - pixels, behind))
+        stride, origin = grid.stride[d] or Fraction(1), grid.origin[d]
+        first = int(block[axis or 0].start * stride) + origin
+        behind = canvas.size[d] - origin - int(shape[axis or 0] * stride)
+        reach = (max(first - start, origin), max(stop - first - pixels, behind))
         before, after = (max(_rim(canvas, grid, period, d, side), ceil(reach[side] / pixels)) for side in (0, 1))
         sides.append((before * pixels, after * pixels))
     return tuple(sides)

@@ -197,10 +197,6 @@ def part_of(step: Step, spans: Spans) -> Iterator[Read]:
 # ---- pads, joins, moves
 
 
-def _is_whole(span: Span, size: int) -> bool:
-    return (span.start, span.stop, span.step) == (0, size, 1)
-
-
 def pad(step: Step, spans: Spans) -> Iterator[Read]:
     source, args = _source(step), step.arguments
     mode = str(args.get("mode", "constant"))
@@ -211,9 +207,7 @@ def pad(step: Step, spans: Spans) -> Iterator[Read]:
     result = list(spans)
     for place in range(len(amounts) // 2):  # torch lists the last axis first
         axis = len(spans) - 1 - place
-        if _is_whole(spans[axis], step.shape[axis]):  # channels, for one: nothing there is cut, ever
-            result[axis] = whole(source.shape[axis])
-        elif mode == "circular" and min(amounts[2 * place : 2 * place + 2]) < 0:
+        if mode == "circular" and min(amounts[2 * place : 2 * place + 2]) < 0:
             result[axis] = whole(source.shape[axis])._replace(touched=True)  # torch wraps round in what is left
         else:
             result[axis] = padded(spans[axis], source.shape[axis], amounts[2 * place], mode)
@@ -233,8 +227,7 @@ def join(step: Step, spans: Spans) -> Iterator[Read]:
         if inner.stop > inner.start:
             pieces.append((item, inner))
     # constants that are joined are padding in all but name, also where nothing else is asked for
-    pads = step.operator != "stack" and not _is_whole(span, step.shape[axis])
-    pads &= any(isinstance(item, Constant) for item, _ in pieces)
+    pads = step.operator != "stack" and any(isinstance(item, Constant) for item, _ in pieces)
     for item, inner in pieces:
         if isinstance(item, Source) and step.operator == "stack":
             yield item, (*spans[:axis], *spans[axis + 1 :])
@@ -295,8 +288,7 @@ def roll(step: Step, spans: Spans) -> Iterator[Read]:
         size = source.shape[axis]
         by = int(shift) % size
         by -= size if 2 * by > size else 0  # the short way round, which the middle of the axis is spared
-        if not _is_whole(result[axis], size):
-            result[axis] = padded(result[axis], size, by, "circular")
+        result[axis] = padded(result[axis], size, by, "circular")
     yield source, tuple(result)
 
 

@@ -51,7 +51,7 @@ def scores_table(scores: Scores) -> RenderableType:
     if scores.reliability:
         lines.append(f"Expected calibration error {found['calibration_error']}")
     count = len(scores.images)
-    lines.append(f"{count} image{'s' if count > 1 else ''}{scores.part and f' ({scores.part})'}.")
+    lines.append(_which_images(count, scores.part))
     return Group(_Tables(scores), *(Text(line) for line in lines), *(Text(rule, style="dim") for rule in scores.rules))
 
 
@@ -85,6 +85,10 @@ def _class_table(scores: Scores, columns: Sequence[str]) -> Table:
     return table
 
 
+def _which_images(count: int, part: str) -> str:
+    return f"{count} image{'s' if count > 1 else ''}{part and f' ({part})'}."
+
+
 def comparison_table(comparison: Comparison) -> RenderableType:
     """One row a score; a difference whose interval does not hold 0 is bold. Long names stand above, not in its head."""
     names = a, b = comparison.a, comparison.b
@@ -99,8 +103,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         else "no intervals: one image says nothing about how images differ."
     )
     said = Text(f"{over(comparison.images, comparison.independent)}; {how}", style="dim")
-    count = f"{comparison.images} image{'s' if comparison.images > 1 else ''}"
-    part = [Text(f"{count} ({comparison.part}).")] if comparison.part else []
+    part = [Text(_which_images(comparison.images, comparison.part))] if comparison.part else []
     return Group(*legend, _Differences(comparison, names if short else ("A", "B")), *part, said)
 
 

@@ -10,7 +10,7 @@ import { PicturePanel } from "./picture-panel.js";
 import { UView, levelColour, levelIsLight, shortName } from "./u-view.js";
 import { PixelPanel } from "./pixel-panel.js";
 import { ChangePanel } from "./change-panel.js";
-import { FAILURES, Seen } from "./seen.js";
+import { FAILURES, Seen, UNTIL_AGAIN } from "./seen.js";
 import { paintCertainty, paintLabels, paintEvidence, VOID } from "./colours.js";
 import { factsOf, shares } from "./pictures.js";
 import { telling } from "./places.js";
@@ -261,7 +261,7 @@ export class NetworkView {
     const again = mayComeBack(error) && failures < FAILURES;
     this.drawImage(); // what was brushed ahead of the answer is not painted
     this.change.miss(again ? null : () => this.repaint());
-    if (again) this.painter = setTimeout(() => { if (this.seen === seen) this.repaint(failures); }, 3000);
+    if (again) this.painter = setTimeout(() => { if (this.seen === seen) this.repaint(failures); }, UNTIL_AGAIN);
     return again;
   }
 

@@ -15,6 +15,7 @@ import { loadImage, unpack } from "./pictures.js";
  */
 
 export const FAILURES = 5; // so often paintings are asked for that did not come
+export const UNTIL_AGAIN = 3000; // milliseconds between
 
 export class Seen {
   /** @param {import("./types.js").Model} model @param {import("./types.js").ImageRecord} image */
@@ -92,7 +93,7 @@ export class Seen {
         throw error;
       });
       if (!probes) {
-        await pause(3000);
+        await pause(UNTIL_AGAIN);
         continue;
       }
       this.probes = probes;
@@ -111,7 +112,7 @@ export class Seen {
       } catch (error) {
         const measuring = error instanceof ApiError && error.status === 503;
         if (!measuring && !(mayComeBack(error) && ++failures < FAILURES)) throw error;
-        await pause(measuring ? 700 : 3000);
+        await pause(measuring ? 700 : UNTIL_AGAIN);
       }
     }
   }
