@@ -264,6 +264,17 @@ def test_images_of_two_folders_may_have_one_name(tmp_path: Path) -> None:
     assert sets["train"].names == sets["val"].names == ("001", "002")
 
 
+def test_all_images_are_told_apart_where_two_folders_have_one_name(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    _, model = numbered
+    there = write(tmp_path, {f"{part}/*/{k:03}": 100 + k + len(part) for part in ("train", "val") for k in range(2)})
+    images = truth_of(model, there, "all")
+    assert images.names == ("000", "001", "000 (val)", "001 (val)")
+    name, held = with_image(model, images, there / "val" / "images" / "001.png")
+    assert (name, len(held)) == ("001 (val)", 4)  # it is known, and not added
+    assert np.array_equal(held.store[3][1], np.asarray(Image.open(there / "val" / "masks" / "001.png")) > 0)
+    assert verbs.evaluate(model, there, split="all").images == images.names
+
+
 def test_a_value_that_the_plan_lacks_is_to_be_added_there(numbered: tuple[Path, Model]) -> None:
     data, _ = numbered
     made = plan(data, epochs=1)

@@ -126,7 +126,23 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
         )
     if not part.startswith(("all", "train")):
         part += _chosen_by(folder, samples, (model, *beside))
-    return from_samples(samples, _mapping(folder, model), 0, part, channels=model.normalisation.channels)
+    apart = _named_apart(folder, samples)
+    return from_samples(apart, _mapping(folder, model), 0, part, channels=model.normalisation.channels)
+
+
+def _named_apart(folder: Folder, samples: Sequence[Sample]) -> list[Sample]:
+    """With the split in the names that an earlier split has too: those of train/ and of val/ may both count from 001.
+
+    It comes last, for what stands before a number or a slash says what an image is of (`sources_of`).
+    """
+    split_of = {sample.image: split for split, held in folder.splits.items() for sample in held}
+    met: set[str] = set()
+    apart = []
+    for sample in samples:
+        again = sample.name in met
+        met.add(sample.name)
+        apart.append(replace(sample, name=f"{sample.name} ({split_of[sample.image]})") if again else sample)
+    return apart
 
 
 def _chosen_by(folder: Folder, samples: Sequence[Sample], models: Sequence[Model]) -> str:

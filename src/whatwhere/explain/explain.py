@@ -108,8 +108,9 @@ def _describe(model: Model) -> str:
 
 def _of(part: str) -> list[str]:
     """Which images these are, where somebody chose."""
-    if "was trained on them" in part:
-        return ["These are images that the network was trained on: on new ones it will do worse, and know less."]
+    for which, said in (("them, or on some of them", "Some or all of these"), ("them", "These")):
+        if f"was trained on {which}" in part:
+            return [f"{said} are images that the network was trained on: on new ones it will do worse, and know less."]
     return [f"Which images: {part}."] if part else []
 
 

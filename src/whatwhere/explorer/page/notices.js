@@ -16,9 +16,16 @@ export function trouble(error) {
   const same = [...place.children].find((one) => /** @type {HTMLElement} */ (one).dataset.given === parts.given);
   same?.remove();
   while (place.children.length >= MOST) place.firstElementChild?.remove();
-  const close = h("button", { type: "button", class: "close", "aria-label": "Dismiss", text: "×", onclick: () => card.remove() });
+  const close = h("button", { type: "button", class: "close", "aria-label": "Dismiss", text: "×", onclick: () => dismiss(card) });
   const card = h("div", { class: "notice", role: "alert", "data-given": parts.given }, close, ...lines(parts));
   place.append(card);
+}
+
+/** Focus goes to the next one, or to what all is about: it would be lost with the button. @param {HTMLElement} card */
+function dismiss(card) {
+  const place = find("#notices");
+  card.remove();
+  (place.querySelector("button") ?? find("#stage")).focus();
 }
 
 /** The explorer answers again: that it does not is soon taken away. At once, nobody would read what failed. */

@@ -1,11 +1,14 @@
 /** Single keys, listed in the help and switched off there by those whom they disturb (WCAG 2.1.4). */
 import { find } from "./dom.js";
+import { remember, remembered } from "./remember.js";
 
 /** @typedef {{key: string, does: string, act: () => void}} Shortcut */
 
 /** @param {Shortcut[]} shortcuts */
 export function listen(shortcuts) {
   const allowed = /** @type {HTMLInputElement} */ (find("#single-keys"));
+  allowed.checked = remembered("single keys") !== "off";
+  allowed.addEventListener("change", () => remember("single keys", allowed.checked ? "on" : "off"));
   addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z" && !isText(event.target)) {
       shortcuts.find((one) => one.key === "U")?.act();

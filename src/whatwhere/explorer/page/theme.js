@@ -1,23 +1,12 @@
 /** Light or dark: as the machine is set, or as the visitor says. */
 import { find } from "./dom.js";
+import { remember, remembered } from "./remember.js";
 
 const NAMES = { auto: "as the system", light: "light", dark: "dark" };
 
-const KEY = "whatwhere theme";
-
-/** What was chosen in an earlier visit. A browser that keeps no data of sites throws already where it is asked. */
-function remembered() {
-  try { return localStorage.getItem(KEY); } catch { return null; }
-}
-
-/** @param {string} theme */
-function remember(theme) {
-  try { localStorage.setItem(KEY, theme); } catch { /* it holds for this visit */ }
-}
-
 export function followTheme() {
   const button = find("#theme");
-  const kept = remembered();
+  const kept = remembered("theme");
   /** @type {keyof typeof NAMES} */
   let theme = kept === "light" || kept === "dark" ? kept : "auto";
   const show = () => {
@@ -29,7 +18,7 @@ export function followTheme() {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const order = /** @type {(keyof typeof NAMES)[]} */ (dark ? ["auto", "light", "dark"] : ["auto", "dark", "light"]);
     theme = order[(order.indexOf(theme) + 1) % order.length];
-    remember(theme);
+    remember("theme", theme);
     show();
   };
   show();
