@@ -176,7 +176,7 @@ def clock_of_steps(monkeypatch: pytest.MonkeyPatch, passed: list[float]) -> list
         return honest(*arguments, **options)
 
     monkeypatch.setattr(training, "train_step", step)
-    monkeypatch.setattr(training._Clock, "elapsed", lambda _clock: sum(passed))
+    monkeypatch.setattr(training.Schedule, "elapsed", lambda _schedule: sum(passed))
     monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)
     return passed
 
@@ -1223,7 +1223,7 @@ def test_a_hundredth_that_passes_while_it_is_judged_is_in_the_history(
         return honest(keeper, state)
 
     monkeypatch.setattr(training, "train_step", step)
-    monkeypatch.setattr(training._Clock, "elapsed", lambda _clock: sum(passed))
+    monkeypatch.setattr(training.Schedule, "elapsed", lambda _schedule: sum(passed))
     monkeypatch.setattr(training.Keeper, "fit", lambda *_: 5.0)
     monkeypatch.setattr(training.Keeper, "judge", judge)
     timed = replace(disc_plan, training=replace(disc_plan.training, time="105s", epochs=0.0))

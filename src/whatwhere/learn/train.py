@@ -37,6 +37,7 @@ from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.recorded import recorder_for
 from whatwhere.learn.run_folder import RunFolder, RunRecord
+from whatwhere.learn.schedule import Schedule
 from whatwhere.learn.sizes import NARROWEST
 from whatwhere.learn.state import State
 from whatwhere.learn.step import StepResult, class_weights, cooled, make_optimizer, rate_at, set_rate, train_step
@@ -110,7 +111,7 @@ def train(
         world.check_batch(plan.training)
         told = with_board(view or SilentView(), folder.board) if world.leads else SilentView()
         try:
-            trainer = _Trainer(plan, module, sets, folder, told, world, _Clock(began), checkpoint_seconds)
+            trainer = _Trainer(plan, module, sets, folder, told, world, began, checkpoint_seconds)
             try:
                 return trainer.run(resume)
             finally:  # a network that was given is its caller's, with room for no more than it has
@@ -127,18 +128,6 @@ def train(
             told.close()
 
 
-class _Clock:
-    """The wall time of a run over all its sessions, and of training alone in this one."""
-
-    def __init__(self, began: float) -> None:
-        self._began = began
-        self.before = 0.0  # seconds of earlier sessions
-        self.training = 0.0  # seconds of steps in this session, validations and checkpoints left out
-
-    def elapsed(self) -> float:
-        return self.before + time.perf_counter() - self._began
-
-
 class _Trainer:
     """One run in one process."""
 
@@ -150,10 +139,10 @@ class _Trainer:
         folder: RunFolder,
         view: TrainingView,
         world: World,
-        clock: _Clock,
+        began: float,
         checkpoint_seconds: float,
     ) -> None:
-        self.plan, self.folder, self.view, self.world, self.clock = plan, folder, view, world, clock
+        self.plan, self.folder, self.view, self.world = plan, folder, view, world
         self.machine: Machine = probe_machine(world.device(plan.training.device), plan.training.precision)
         self.weights = class_weights(plan.training, self.machine)
         prepare_torch()
@@ -173,22 +162,22 @@ class _Trainer:
         )  # fmt: skip
         self.seen = sets["train"].digests()
         self.keeper = Keeper(plan, sets["val"], facts["val"], self.seen, folder, self.machine, view.say)
-        self.steps_in_all = plan.training.steps(sum(one.pixels for one in facts["train"]))
-        self.learner = self._learner(network, known=module is None)
+        steps_in_all = plan.training.steps(sum(one.pixels for one in facts["train"]))
+        self.schedule = Schedule(plan.training, self.state, steps_in_all, began)
+        self.learner = self._learner(network, steps_in_all, known=module is None)
         self.recorder = recorder_for(network, self.machine, self.world.size)
         self.steps_here = 0
-        self.reserve = 0.0  # seconds of a time budget kept for the last validation
         self.told = 0  # hundredths of the run that the history tells of
         self.checkpoint_seconds, self.saved_at = checkpoint_seconds, time.perf_counter()
         self._hold()
 
-    def _learner(self, network: nn.Module, *, known: bool) -> nn.Module:
+    def _learner(self, network: nn.Module, steps_in_all: int, *, known: bool) -> nn.Module:
         """The network as steps call it."""
         if self.world.size > 1:
             if self.plan.training.compiled == "yes":
                 self.view.say("the network is not compiled: several processes train it")
             return wrapped(network, self.world, self.machine, known=known)
-        return compiled(network, self.plan.training, self.machine, self.steps_in_all, known=known)
+        return compiled(network, self.plan.training, self.machine, steps_in_all, known=known)
 
     def _window(self, images: ImageSet, facts: Sequence[Facts]) -> int:
         """How many images fit into memory, where not all do; 0 if they do."""
@@ -215,13 +204,10 @@ class _Trainer:
         if budget is not None:
             reserve = self.keeper.fit(self.state, budget) if self.world.leads else 0.0
             counters = self.state.counters
-            self.reserve, now, often = self.world.agree(reserve, self.clock.elapsed(), counters.validations)
+            self.schedule.reserve, now, often = self.world.agree(reserve, self.schedule.elapsed(), counters.validations)
             counters.validations = int(often)
-            if counters.step:  # prepared once more
-                self._stand_still(self._progress_at(counters.elapsed), now - counters.elapsed)
-            else:
-                counters.begun = now
-        self.told = self._hundredths()  # before, what was prepared counted
+            self.schedule.begin(now)
+        self.told = self.schedule.hundredths()  # before, what was prepared counted
         self._loop()
         return self._finish()
 
@@ -247,7 +233,7 @@ class _Trainer:
         """From where an interrupted run stopped."""
         self.state.load(self.folder.checkpoint)
         counters = self.state.counters
-        self.clock.before = counters.elapsed
+        self.schedule.before = counters.elapsed
         if counters.finished:
             self.view.say("this run is finished")
             return
@@ -280,21 +266,20 @@ class _Trainer:
                 self._rewind(result)
                 return False
             prepared = self.recorder is not None or uncompiled(self.learner) is not None
-            if self.steps_here == 0 and prepared:
-                self._stand_still(progress, time.perf_counter() - began)  # compiled, recorded: no step of a schedule
+            if self.steps_here == 0 and prepared:  # it held compiling, or recording
+                self.schedule.stand_still(progress, time.perf_counter() - began)
             else:
-                self.clock.training += time.perf_counter() - began
+                self.schedule.training += time.perf_counter() - began
             self._count(result, cooled(progress, self.plan.training))
         return True
 
     def _between(self, interrupted: bool) -> float:
         """Between two steps: judges, keeps and stops when all processes are to; returns how far the run is."""
         saving = time.perf_counter() - self.saved_at > self.checkpoint_seconds
-        progress, save, stop = self.world.agree(self._progress(), saving, interrupted)
+        progress, save, stop = self.world.agree(self.schedule.progress(), saving, interrupted)
         counters, due = self.state.counters, int(progress * self.state.counters.validations)
-        if (
-            counters.step and counters.validated < due < counters.validations
-        ):  # a slow start is not judged at random weights
+        # a slow start is not judged at random weights
+        if counters.step and counters.validated < due < counters.validations:
             counters.validated = due
             if self.recorder is not None:
                 self.recorder.make_room()
@@ -382,8 +367,8 @@ class _Trainer:
         self.state.average.follow(self.state.network, counters.step, kept)
         counters.step += 1
         self.steps_here += 1
-        counters.elapsed = self.clock.elapsed()
-        progress = min(1.0, self._progress())
+        counters.elapsed = self.schedule.elapsed()
+        progress = min(1.0, self.schedule.progress())
         entry = self._entry(result)
         self.view.stepped(progress, entry)
         if int(100 * progress) > self.told:
@@ -404,7 +389,7 @@ class _Trainer:
         self.state.restore(self.good)
         counters.step = self.good_step
         counters.rate_factor /= 2
-        self.told = self._hundredths()
+        self.told = self.schedule.hundredths()
         if self.world.leads:
             self.folder.forget_after(counters.step)
         self.view.say(
@@ -419,7 +404,7 @@ class _Trainer:
             self._hold()
         self.saved_at = time.perf_counter()
         if self.world.leads:
-            self.state.counters.elapsed = self.clock.elapsed()
+            self.state.counters.elapsed = self.schedule.elapsed()
             self.state.save(self.folder.checkpoint)
 
     def _hold(self) -> None:
@@ -433,7 +418,7 @@ class _Trainer:
                 self.folder.abandon()
             raise TrainingError(
                 f"no step was made in {self.plan.training.time}: reading the images and trying a few steps took "
-                f"{self.state.counters.begun:.0f} s, and judging at the end takes {self.reserve:.0f} s",
+                f"{self.state.counters.begun:.0f} s, and judging at the end takes {self.schedule.reserve:.0f} s",
                 "time to learn beside",
                 "give it more --time",
             )
@@ -452,7 +437,7 @@ class _Trainer:
         self._checkpoint()  # who interrupts the judging, which may take long, loses no step
         if self.world.leads:
             entry = self.keeper.finish(self.state)
-        counters, seconds = self.state.counters, self.clock.elapsed()
+        counters, seconds = self.state.counters, self.schedule.elapsed()
         record = RunRecord(
             self.folder.root, entry["mean_iou"], entry["iou"], entry["validated"], counters.step, seconds,
             self._speed(), counters.waiting / seconds, _peak_memory(self.machine), str(self.machine),
@@ -473,30 +458,9 @@ class _Trainer:
             device=self.machine.device if self.machine.device.startswith("cuda") else "cpu",
         )  # fmt: skip
 
-    def _progress(self) -> float:
-        seconds = self.plan.training.seconds
-        if seconds is None:
-            return self.state.counters.step / self.steps_in_all
-        return self._progress_at(self.clock.elapsed())
-
-    def _hundredths(self) -> int:
-        return int(100 * self._progress())
-
-    def _progress_at(self, elapsed: float) -> float:
-        """The share of a time budget that was over after so many seconds."""
-        assert self.plan.training.seconds is not None
-        begun = self.state.counters.begun  # before, images were read: no step of a schedule
-        whole = self.plan.training.seconds - self.reserve - begun
-        return (elapsed - begun) / whole if whole > 0 else 1.0
-
-    def _stand_still(self, progress: float, seconds: float) -> None:
-        """Seconds that were no steps of the schedule: it goes on from where it was, in the time that is left."""
-        if progress < 1.0:
-            self.state.counters.begun += seconds / (1 - progress)
-
     def _speed(self) -> float:
         """Crops a second while training."""
-        return self.steps_here * self.plan.training.batch / max(self.clock.training, 1e-9)
+        return self.steps_here * self.plan.training.batch / max(self.schedule.training, 1e-9)
 
     def _entry(self, result: StepResult) -> dict[str, Any]:
         counters = self.state.counters
