@@ -53,6 +53,7 @@ def test_a_module_made_elsewhere_paints_as_it_would_in_one_piece(classes: Any, t
     [
         (IMAGENET, "which are for images from 0 to 1"),
         (((1.0,), (0.0,)), "every one must be positive"),
+        (((1.0,), (1e-300,)), "a float32 with its reciprocal"),
         (((1.0, 2.0), (1.0,)), "one finite number a channel"),
         ("imagenet", r"normalisation 'imagenet' .*expected two sequences.*123\.675"),
     ],

@@ -264,7 +264,7 @@ def test_images_of_two_folders_may_have_one_name(tmp_path: Path) -> None:
     assert sets["train"].names == sets["val"].names == ("001", "002")
 
 
-def test_all_images_are_told_apart_where_two_folders_have_one_name(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+def test_all_images_are_told_apart_where_two_have_one_name(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     _, model = numbered
     there = write(tmp_path, {f"{part}/*/{k:03}": 100 + k + len(part) for part in ("train", "val") for k in range(2)})
     images = truth_of(model, there, "all")
@@ -273,6 +273,35 @@ def test_all_images_are_told_apart_where_two_folders_have_one_name(numbered: tup
     assert (name, len(held)) == ("001 (val)", 4)  # it is known, and not added
     assert np.array_equal(held.store[3][1], np.asarray(Image.open(there / "val" / "masks" / "001.png")) > 0)
     assert verbs.evaluate(model, there, split="all").images == images.names
+
+
+def save_palette(path: Path, ids: np.ndarray, colors: list[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.fromarray(ids.astype(np.uint8), "P")
+    mask.putpalette(colors)
+    mask.save(path)
+
+
+def test_masks_that_number_their_colours_otherwise_are_not_scored_as_other_classes(tmp_path: Path) -> None:
+    """What programs do that save a mask anew: it looks the same."""
+    black, red, green = [0, 0, 0], [255, 0, 0], [0, 255, 0]
+    classes = Classes(("none", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)), ((0,), (1,), (2,)))
+    model = Segmenter.from_module(nn.Conv2d(3, 3, 1), classes, Normalisation((1.0,) * 3, (1.0,) * 3)).model
+    ids = np.arange(64).reshape(8, 8) % 3
+    for place in ("same", "other", "foreign"):
+        (tmp_path / place / "images").mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / place / "images/a.png")
+    save_palette(tmp_path / "same/masks/a.png", ids, [*black, *red, *green])
+    save_palette(tmp_path / "foreign/masks/a.png", ids, [*black, *green, 0, 0, 255])
+    for place in ("same", "foreign"):
+        assert np.array_equal(truth_of(model, tmp_path / place).store[0][1], ids)
+    save_palette(tmp_path / "other/masks/a.png", -ids % 3, [*black, *green, *red])
+    with pytest.raises(ModelError, match=r"a\.png gives 1 the colour of dog"):
+        truth_of(model, tmp_path / "other")
+    of_colors = {"none": "#000000", "cat": "#ff0000", "dog": "#00ff00"}
+    listed = "".join(f'[[class]]\nname = "{name}"\nvalues = ["{color}"]\n' for name, color in of_colors.items())
+    (tmp_path / "other/classes.toml").write_text(listed)
+    assert np.array_equal(truth_of(model, tmp_path / "other").store[0][1], ids)
 
 
 def test_a_value_that_the_plan_lacks_is_to_be_added_there(numbered: tuple[Path, Model]) -> None:

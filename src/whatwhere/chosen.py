@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from whatwhere.data import Folder, Sample, find, read_image
 from whatwhere.data.crops import Store
 from whatwhere.data.folder import LayoutError
-from whatwhere.data.images import pixel_digest, without_alpha
+from whatwhere.data.images import pixel_digest, read_mask_and_palette, without_alpha
 from whatwhere.data.sets import ImageSet, from_samples, untold
 from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.learn.parallel import processes_here
@@ -26,12 +26,14 @@ from whatwhere.learn.plan import Plan
 from whatwhere.network import Model, probe_machine
 from whatwhere.paint.files import check_name, find_images
 from whatwhere.paint.ledger import without_paintings
-from whatwhere.records import Classes
+from whatwhere.records import Classes, color_of
 
 __all__ = ["images_of", "open_sets", "truth_of", "with_image"]
 
 _LOOKED_AT = 200
 """Images of a folder whose names say nothing, that are read to find out whether a model was trained on it."""
+_PALETTES = 20
+"""Masks of a folder that are read to find out whether their palette is that of the classes."""
 
 
 def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
@@ -126,8 +128,10 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
         )
     if not part.startswith(("all", "train")):
         part += _chosen_by(folder, samples, (model, *beside))
-    apart = _named_apart(folder, samples)
-    return from_samples(apart, _mapping(folder, model), 0, part, channels=model.normalisation.channels)
+    classes, apart = _mapping(folder, model), _named_apart(folder, samples)
+    if folder.classes is None and not _knows(folder, model):
+        _refuse_other_palette(samples, classes)
+    return from_samples(apart, classes, 0, part, channels=model.normalisation.channels)
 
 
 def _named_apart(folder: Folder, samples: Sequence[Sample]) -> list[Sample]:
@@ -195,6 +199,30 @@ def _mapping(folder: Folder, model: Model) -> Classes:
     return replace(
         own, names=classes.names, colors=classes.colors, values=tuple(values[name] for name in classes.names)
     )
+
+
+def _refuse_other_palette(samples: Sequence[Sample], classes: Classes) -> None:
+    """A program that saved masks anew may have numbered their colours anew: values would mean other classes.
+
+    Raises:
+        ModelError: one of some masks has the colours of the classes, and one of them under another's value.
+    """
+    of_value = {value: color for values, color in zip(classes.values, classes.colors) for value in values}
+    if not all(isinstance(value, int) for value in of_value):
+        return
+    for sample in samples[:: -(-len(samples) // _PALETTES) or 1]:
+        mask, palette = read_mask_and_palette(sample.mask) if sample.mask else (None, None)
+        if mask is None or palette is None or mask.ndim == 3:
+            continue
+        shown = {value: color_of(palette[value]) for value in np.unique(mask).tolist() if value in of_value}
+        other = [value for value, color in shown.items() if color != of_value[value]]
+        if other and set(shown.values()) <= set(classes.colors):
+            meant = classes.names[classes.colors.index(shown[other[0]])]
+            raise ModelError(
+                f"the palette of {sample.mask} gives {other[0]} the colour of {meant}",
+                "masks that number their colours as those do that the model was trained on",
+                "write a classes.toml that lists the colour of each class as its value",
+            )
 
 
 def _few(names: Sequence[str]) -> str:

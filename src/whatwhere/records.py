@@ -27,6 +27,9 @@ VOID = 255
 Box = tuple[tuple[int, int], ...]
 """A half-open box of pixels, one ``(start, stop)`` per spatial dimension: ``((y0, y1), (x0, x1))``."""
 
+_LEAST_STD = 1e-37
+"""It and its reciprocal are float32 numbers."""
+
 _DTYPES = (
     "bool",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
@@ -163,7 +166,7 @@ class Normalisation:
     ``(raw - mean) / std`` per channel, in the units of the files.
 
     Attributes:
-        mean, std: one number a channel; ``std`` is positive.
+        mean, std: one number a channel; ``std`` is from 1e-37 to 1e37.
         dtype: the numpy dtype of the files, e.g. ``"uint8"``: an image of another depth is not the same units.
     """
 
@@ -174,8 +177,8 @@ class Normalisation:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean or not all(map(math.isfinite, (*self.mean, *self.std))):
             raise ValueError(f"mean {self.mean} and std {self.std}; one finite number a channel is needed")
-        if min(self.std) <= 0:
-            raise ValueError(f"std {self.std}; every one must be positive")
+        if not all(_LEAST_STD <= one <= 1 / _LEAST_STD for one in self.std):
+            raise ValueError(f"std {self.std}; every one must be positive, and a float32 with its reciprocal")
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype {self.dtype!r}; one of {', '.join(_DTYPES)} is needed")
 

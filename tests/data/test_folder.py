@@ -338,6 +338,7 @@ def test_names_are_paired_by_what_is_their_own(images: list[str], masks: list[st
         (["a_1.png", "a_2.png"], ["b_3.png", "b_4.png"]),
         (["a_1.png", "a_2.png"], ["b_1.png", "b_2.png", "b_3.png"]),
         (["cat.png"], ["mask.png"]),
+        ([f"img_{k}.png" for k in range(9)], [f"mask_{k}.png" for k in range(1, 10)]),  # of which is mask_1?
     ],
 )
 def test_names_with_nothing_of_their_own_in_common_are_not_paired(

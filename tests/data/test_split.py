@@ -209,6 +209,21 @@ def test_a_video_is_cut_into_stretches() -> None:
     assert places == list(range(places[0], places[0] + 8))
 
 
+def test_a_moving_camera_s_only_video_is_cut_into_stretches_and_other_numbered_images_are_not() -> None:
+    """Neighbours overlap, and are not so alike that they would be copies of each other."""
+    drawn = gaussian_filter(np.random.default_rng(0).normal(size=(96, 600)), 15)
+    wide = (128 + 40 / drawn.std() * drawn).clip(0, 255).astype(np.uint8)
+    prints = [fingerprint(wide[:, 12 * frame : 12 * frame + 96, None]) for frame in range(40)]
+    assert len(alike(prints)) == 40
+    for names in ([f"{frame:03}" for frame in range(40)], [f"take 1/frame{frame}" for frame in range(40)]):
+        kind, bound = bound_by_name(names, prints)
+        assert (kind, bound) == ("stretches", [list(range(first, first + 8)) for first in range(0, 40, 8)])
+        mixed = [prints[frame * 17 % 40] for frame in range(40)]
+        assert bound_by_name(names, mixed)[1] == [], "where numbers only count"
+        assert bound_by_name([*names[:-1], "title"], prints)[1] == [], "not all are numbered"
+        assert bound_by_name(names[:9], prints[:9])[1] == [], "too few to tell"
+
+
 @pytest.mark.parametrize("digits", [1, 3])
 def test_frames_are_cut_by_their_numbers_padded_or_not(digits: int) -> None:
     """Frame 10 follows frame 9: few frames to validate on have a neighbour in training."""
@@ -331,6 +346,7 @@ def test_frames_of_a_moving_camera_stay_together_by_their_names() -> None:
         "slide{source}_x{piece}_y0", "P{source}_{piece}00_512", "P{source}__1__0___{piece}", "cat{source}_aug{piece}",
         "P{source}_0_800_{piece}_800", "cat{source}-rot90-flip{piece}", "map{source}.tile_{piece}",
         "TCGA_CS_{source}_1996_{piece}", "{source}_jpg.rf.{piece}a1b2c3d4e5", "vol{source}_slice{piece}",
+        "slide {source} [x={piece}00,y=512,w=256,h=256]", "slide{source} [d=2.5,x={piece},y=0,w=99,h=99,z=1]",
     ],
 )  # fmt: skip
 def test_pieces_and_copies_of_one_image_stay_together_by_their_names(name: str) -> None:
@@ -366,6 +382,7 @@ def test_tiles_of_a_single_image_are_divided_by_bands() -> None:
     places = [(row, column) for row in range(7) for column in range(7)]
     names = [f"map_{100 * row}_{100 * column}" for row, column in places]
     bands = bands_of(names, 0.2)
+    assert bands == bands_of([f"map [d=4,x={100 * row},y={100 * column},w=9,h=9]" for row, column in places], 0.2)
     rows = [sorted({places[one][0] for one in band}) for band in bands]
     assert rows == [[0, 1], [2, 3], [4], [5], [6]]
     assert bands_of([f"IMG_2019_{number:04}" for number in range(40)], 0.2) == []

@@ -137,14 +137,15 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("[split]", "[split]\nheld = []", r"unknown key 'held' in \[split\]"),
         ("seed = 0", "seed = ", r"plan\.toml is not readable TOML"),
         ('padding = "same"', 'padding = "valid"\nblock2 = 1', r"unknown key 'block2'.*did you mean 'block'"),
-        ("crop = 32", "crop = 3", r"crop = 3 and batch = 2"),
+        ("crop = 32", "crop = 3", r"crop = 3 with depth = 2, which halves it to less than a pixel"),
+        ("crop = 32", "crop = 4", r"crop = 4 and batch = 2"),
     ],
 )  # fmt: skip
 def test_a_wrong_plan_says_which_key_what_and_what_is_right(old: str, new: str, words: str, edited: Edit) -> None:
-    if "crop = 3 " in words:  # one pixel at the bottom, and one crop: batch norm has nothing to compare
+    if "crop = 4 " in words:  # one pixel at the bottom, and one crop: batch norm has nothing to compare
         path = edited("batch = 2", "batch = 1")
         path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
-        words = r"crop = 3 .*batch"
+        words = r"crop = 4 .*batch"
     else:
         path = edited(old, new)
     with pytest.raises(PlanError, match=words) as raised:

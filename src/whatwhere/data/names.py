@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -94,15 +94,31 @@ def pair_by_cores(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tupl
 
     DRIVE has 21_training and 21_manual1, nnU-Net case_001_0000 and case_001, Cityscapes a_leftImg8bit and
     a_gtFine_labelIds. Only where nearly each mask then has its image, and nothing that is cut off tells the two apart:
-    2021_1 and 2023_1 were not taken in one year.
+    2021_1 and 2023_1 were not taken in one year. Where images count from 0 and masks from 1, or one has a number more,
+    nobody knows whether the third mask is the third image's or that of image 3.
     """
     (by_core, *image_ends), (cores, *mask_ends) = _cores(images), _cores(masks)
     found = {by_core[core]: masks[name] for core, name in cores.items() if core in by_core}
-    if (len(masks) - len(found)) * _FEW > len(masks) or any(map(_of_different, image_ends, mask_ends)):
+    lacking = len(masks) - len(found)
+    if lacking * _FEW > len(masks) or _count_apart(by_core, cores) or any(map(_of_different, image_ends, mask_ends)):
         found = {}
     samples = tuple(Sample(name, path, found.get(name)) for name, path in sorted(images.items()))
     used = set(found.values())
     return samples, [path for path in masks.values() if path not in used]
+
+
+def _count_apart(images: Iterable[str], masks: Iterable[str]) -> bool:
+    """Whether the numbers of the masks are those of the images, all moved by as much.
+
+    >>> _count_apart(["0", "1", "2"], ["1", "2", "3"]), _count_apart(["1", "2", "3"], ["1", "3"])
+    (True, False)
+    """
+    parts = [[core.rpartition("/") for core in cores] for cores in (images, masks)]
+    if not all(number.isdecimal() for side in parts for *_, number in side) or len(parts[0]) != len(parts[1]):
+        return False
+    pairs = zip(*(sorted((folder, int(number)) for folder, _, number in side) for side in parts))
+    moved = {(folder == other, there - here) for (folder, here), (other, there) in pairs}
+    return len(moved) == 1 and moved != {(True, 0)}
 
 
 def _of_different(one: str, other: str) -> bool:

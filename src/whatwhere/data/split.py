@@ -30,6 +30,9 @@ _OVERLAP = 0.3
 camera. Of CamVid's driving videos neighbours correlate by 0.75 in the mean, frames of other moments by 0.3 to 0.4; of
 photographs of cats both by 0."""
 
+_ENOUGH_FRAMES = 10
+"""Of fewer, neighbours may be alike by chance."""
+
 _WORDS = "aug(?:mented)?|rot(?:ated)?|[hv]?flip(?:ped)?|mirror(?:ed)?|copy|crop|patch|tile|part|slice|frame|left|right"
 _APART = r"[_\-., ]"
 _PLACE = rf"(?:[a-z]{{1,3}}{_APART}?)?\d+"
@@ -46,6 +49,9 @@ _PIECES = tuple(
 )
 """Names of pieces, copies and companions of an image, coarse ones first; what is in parentheses names the source."""
 
+_BRACKETS = re.compile(r"[_ ]*\[(?:\w+=[^,\]]*,)*x=(\d+),y=(\d+)[^\]]*\]")
+"""Where QuPath cut a tile out of an image: ``slide [d=2,x=0,y=512,w=256,h=256]``."""
+
 _LEAST_GRID = 3
 """Rows and columns; fewer may be by chance."""
 
@@ -59,7 +65,8 @@ def split(folder: Folder, survey: Survey, *, seed: int = 0, val_share: float = 0
     Images that are alike stay on one side, and so do those of one folder (a patient, a plate, a flight) where there
     are five or more, or else of one source by name: pieces and copies (``slide_0_512``, ``cat_aug3``), and numbered
     frames (``street_001``, ``street_002``) where neighbours overlap. Tiles of a single image, whose names lay them in
-    a grid, are divided by bands across it: of neighbours, which may overlap, few are apart.
+    a grid, are divided by bands across it: of neighbours, which may overlap, few are apart. So are frames of fewer
+    than five sources, such as one video, by stretches.
 
     Classes are spread over both sides in the wanted share, the rarest first (iterative stratification, Sechidis et al.
     2011, doi 10.1007/978-3-642-23808-6_10). A class that a single image shows is trained on, where other images are
@@ -158,7 +165,7 @@ def folders_of(names: Sequence[str]) -> list[str]:
 
 def bound_by_name(
     names: Sequence[str], prints: Sequence[bytes], val_share: float = 0.2
-) -> tuple[Literal["folders", "pieces", "bands", "frames"], list[list[int]]]:
+) -> tuple[Literal["folders", "pieces", "bands", "frames", "stretches"], list[list[int]]]:
     """By what names bind images, and the places of what is bound; empty where it is nothing.
 
     Args:
@@ -171,7 +178,9 @@ def bound_by_name(
         return "pieces", bound
     if bound := bands_of(names, val_share):
         return "bands", bound
-    return "frames", gathered(frames_of(names, prints))
+    if bound := gathered(frames_of(names, prints)):
+        return "frames", bound
+    return "stretches", stretches_of(names, prints, val_share)
 
 
 def gathered(named: Sequence[str], least: int = _ENOUGH_FOLDERS) -> list[list[int]]:
@@ -194,17 +203,43 @@ def frames_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
     Args:
         prints: a fingerprint of each image (see `likeness`).
     """
-    parts = [re.fullmatch(r"(.*\D)(\d+)", name) for name in names]
-    found = [part[1] if part else "" for part in parts]
-    frames = gathered(found)
-    runs = [sorted(places, key=lambda place: int(parts[place][2])) for places in frames if len(places) > 1]  # type: ignore[index]
-    follow = [pair for run in runs for pair in pairwise(run)]
+    runs = {source: run for source, run in _runs(names).items() if source}  # what is only a number names no source
     others = [
-        (run[k], other[-1 - k]) for run, other in pairwise([*runs, *runs[:1]]) for k in range(min(len(run), len(other)))
+        (run[k], other[-1 - k])
+        for run, other in pairwise([*runs.values(), *list(runs.values())[:1]])
+        for k in range(min(len(run), len(other)))
     ]
-    if len(runs) < _ENOUGH_FOLDERS or likeness(prints, follow) < likeness(prints, others) + _OVERLAP:
+    if len(runs) < _ENOUGH_FOLDERS or not _overlap(prints, runs.values(), others):
         return [""] * len(names)
-    return found
+    source = {place: source for source, run in runs.items() for place in run}
+    return [source.get(place, "") for place in range(len(names))]
+
+
+def stretches_of(names: Sequence[str], prints: Sequence[bytes], val_share: float) -> list[list[int]]:
+    """The places of frames in stretches that follow each other, where neighbours by number overlap; else empty.
+
+    Of sources that are too few to divide by, as a single video is. Args as for `bound_by_name`.
+    """
+    runs = _runs(names).values()
+    if sum(map(len, runs)) < max(len(names), _ENOUGH_FRAMES) or len(runs) >= _ENOUGH_FOLDERS:
+        return []
+    far = [pair for run in runs for pair in zip(run, run[len(run) // 2 :])]
+    return _stretches(names, val_share) if _overlap(prints, runs, far) else []
+
+
+def _runs(names: Sequence[str]) -> dict[str, list[int]]:
+    """The places of names that number something, such as ``"street_"``, by number; of what has several."""
+    found = defaultdict[str, list[tuple[int, int]]](list)
+    for place, name in enumerate(names):
+        if part := re.fullmatch(r"(.*?)(\d+)", name):
+            found[part[1]].append((int(part[2]), place))
+    return {source: [place for _, place in sorted(run)] for source, run in found.items() if len(run) > 1}
+
+
+def _overlap(prints: Sequence[bytes], runs: Iterable[Sequence[int]], others: Sequence[tuple[int, int]]) -> bool:
+    """Whether neighbours in a run are so much more alike than others that they show parts of the same."""
+    follow = [pair for run in runs for pair in pairwise(run)]
+    return likeness(prints, follow) >= likeness(prints, others) + _OVERLAP
 
 
 def pieces_of(names: Sequence[str]) -> list[str]:
@@ -214,8 +249,11 @@ def pieces_of(names: Sequence[str]) -> list[str]:
     ['slide', 'slide', 'eye', 'eye', 'eye', 'other', 'another', 'one more']
     >>> pieces_of(["street_001", "street_002"])
     []
+    >>> pieces_of(["slide 1 [x=0,y=512,w=256,h=256]", "slide 1 [x=0,y=0,w=256,h=256]"])
+    ['slide 1', 'slide 1']
     """
     found: list[str] = []
+    names = [_without_brackets(name) for name in names]
     for first in range(len(_PIECES)):  # as coarse as leaves enough sources to divide by
         matches = ([pattern.fullmatch(name) for pattern in _PIECES[first:]] for name in names)
         sources = [next((match[1] for match in found if match), name) for name, found in zip(names, matches)]
@@ -224,6 +262,15 @@ def pieces_of(names: Sequence[str]) -> list[str]:
             if len(set(found)) >= _ENOUGH_FOLDERS:
                 break
     return found
+
+
+def _without_brackets(name: str) -> str:
+    """QuPath's place of a tile as others write it.
+
+    >>> _without_brackets("slide 1 [d=2,x=0,y=512,w=256,h=256]")
+    'slide 1_0_512'
+    """
+    return _BRACKETS.sub(r"_\1_\2", name)
 
 
 def sources_of(names: Sequence[str]) -> list[str]:
@@ -263,7 +310,7 @@ def bands_of(names: Sequence[str], val_share: float) -> list[list[int]]:
     """
     parts = [
         re.fullmatch(rf"(.*?)(\d+)({_APART}+[a-z]*{_APART}*|[a-z]+{_APART}*)(\d+)(\D*)", name, re.IGNORECASE)
-        for name in names
+        for name in map(_without_brackets, names)
     ]
     if not all(parts) or len({(part[1], part[3], part[5]) for part in parts if part}) > 1:
         return []

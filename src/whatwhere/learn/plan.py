@@ -182,6 +182,13 @@ class Plan:
                 "one for each class, or none",
                 "class_weights = []",
             )
+        if 2**self.network.depth > self.training.crop and not self.network.module:
+            raise PlanError(
+                f"crop = {self.training.crop} with depth = {self.network.depth}, which halves it to less than a pixel",
+                f"a crop of at least {2**self.network.depth} px, or a depth of "
+                f"{self.training.crop.bit_length() - 1} at most",
+                "use a smaller depth or a larger crop",
+            )
         deepest = -(-self.training.crop // 2**self.network.depth)
         if deepest == 1 and not self.network.module and self.training.batch == self.training.accumulate:
             raise PlanError(

@@ -186,6 +186,8 @@ def _sources_text(files: Sequence[FileSurvey], parted: bool) -> str:
         kind, bound = bound_by_name(names, [file.image.fingerprint if file.image else b"" for file in files])
     if kind == "bands" and bound:
         return "; tiles of one image, by name: they are divided by bands across it"
+    if kind == "stretches" and bound:
+        return "; frames that overlap the next, by number: they are divided into stretches"
     several = [places for places in bound or gathered(pieces_of(names), least=2) if len(places) > 1]
     for places in several:
         first = {files[place].split: names[place] for place in reversed(places)}
