@@ -285,6 +285,16 @@ def left_and_right(root: Path) -> None:
         save(path.with_stem(f"{path.stem}_R"), disc())
 
 
+def jpeg_2000(root: Path) -> None:
+    path = root / "val/images/12.png"
+    path.rename(path.with_suffix(".jp2"))
+
+
+def a_class_in_a_folder(root: Path) -> None:
+    for path in sorted(root.glob("*/masks/*")):
+        save(path.parent / "nucleus" / path.name, disc())
+
+
 def other_names(root: Path) -> None:
     for path in sorted(root.glob("*/*/*")):
         path.rename(path.with_stem(path.stem + ("_training" if path.parent.name == "images" else "_manual1")))
@@ -342,6 +352,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (training_without_masks, "error", "no-usable", ["only val/ was found", "-> put images/ and masks/ into train/"]),
     (mostly_255, "warning", "mostly-255", ["does not count", "of the pixels", "if it is the background"]),
     (no_mask, "warning", "image-without-mask", ["1 image without a mask, left out", "val/images/12.png"]),
+    (jpeg_2000, "warning", "mask-without-image", ["1 mask without an image", "such as val/images/12.jp2, as PNG"]),
     (no_image, "warning", "mask-without-image", ["1 mask without an image, left out", "val/masks/12.png"]),
     (too_many_colors, "error", "mapping", ["cannot be inferred", "different colours", "train/masks/00.png"]),
     (unknown_value, "error", "unknown-value", ["00.png has", "pixels of value 2 in no class", "-> list the values"]),
@@ -389,6 +400,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     ),
     (photographs_as_masks, "error", "mapping", ["masks look like photographs", "swapped"]),
     (left_and_right, "error", "mask-without-image", ["16 images with two masks, left and right", "-> merge the two"]),
+    (a_class_in_a_folder, "warning", "mask-without-image", ["16 images with another mask in a folder", "-> merge the"]),
     (other_names, "note", "names-differ", ["train/images/00_training.png, train/masks/00_manual1.png"]),
     (untold_missing_data, "warning", "missing-data", ["16 images with the value -9999", "GDAL no-data tag"]),
     (untold_fill_values, "error", "missing-data", ["16 images with the value 9.96921e+36", "GDAL no-data tag"]),

@@ -219,6 +219,11 @@ COUNTED = ("00", "01", "02")
             "in other folders",
             "move what is in labels/colour/train/ or labels/ids/train/ to labels/10k/train/",
         ),
+        (
+            ["images/{}.jpg", "masks/road/{}.png", "masks/tree/{}.png"],
+            "in other folders",
+            "merge the masks of an image into one that has its name, with a value of its own for each class, in masks/",
+        ),
         (["images/{}.jpg", "groundTruth/{}.mat"], "3 images and no masks, but 3 .mat files", "write the arrays as PNG"),
         (
             ["images/{}.jpg", "masks/{}_1stHO.png", "masks/{}_2ndHO.png"],

@@ -42,7 +42,24 @@ def test_pixels_without_data_count_nowhere(tmp_path: Path) -> None:
     found = survey(find(tmp_path))
     result = found.normalisation()
     assert np.allclose((result.mean, result.std), ([image[5:].mean()], [image[5:].std()]))
-    assert found.class_pixels() == (450, 0)
+    assert found.class_pixels() == (450,)
+
+
+def test_a_value_that_masks_have_only_where_images_have_no_data_is_no_class(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    tag = [(42113, "s", 0, "0", False)]
+    for number in range(3):
+        image = np.random.default_rng(number).integers(100, 4000, (20, 30), np.uint16)
+        mask = np.where(disc(10, 10, 4, (20, 30)) > 0, 10, 20).astype(np.uint8)
+        image[:, -3:] = mask[:, -3:] = 0
+        tifffile.imwrite(tmp_path / f"images/{number}.tif", image, extratags=tag)
+        tifffile.imwrite(tmp_path / f"masks/{number}.tif", mask, extratags=tag)
+    found = survey(find(tmp_path))
+    assert found.classes
+    assert (found.classes.values, found.classes.void) == (((10,), (20,)), (0,))
+    assert sum(found.class_pixels()) == 3 * 20 * 27
+    assert not check(found).of("class-unused")
 
 
 def test_an_image_with_little_data_weighs_little(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from whatwhere.errors import DataError
 
 __all__ = ["no_pairs"]
 
+_MERGE = "merge the masks of an image into one that has its name, with a value of its own for each class"
+
 
 def no_pairs(
     root: Path,
@@ -68,12 +70,11 @@ def no_pairs(
 
 def _one_of_several(masks: Sequence[Path], images: int) -> str:
     """Where an image has several masks: of each kind one, or one of each object or class."""
-    merge = "merge the masks of an image into one that has its name, with a value of its own for each class"
     kinds = alternatives([PurePosixPath(path.name) for path in masks], images)
     if kinds:
         keep = f"keep one of {', '.join(kinds)}, {BY_PIXEL}, and remove the others"
-        return f"{keep}; or, where each shows another class, {merge}"
-    return merge
+        return f"{keep}; or, where each shows another class, {_MERGE}"
+    return _MERGE
 
 
 def _no_masks(
@@ -138,8 +139,11 @@ def _other_folders(root: Path, pair: tuple[Path, Path], image: Path, masks: Sequ
     target = (pair[1] / image.parent.relative_to(pair[0])).relative_to(root).as_posix()
     places = " or ".join(dict.fromkeys(f"{path.parent.relative_to(root).as_posix()}/" for path in of_one))
     examples = " and ".join(path.relative_to(root).as_posix() for path in (image, of_one[0]))
+    todo = f"move what is in {places} to {target}/, and the others likewise"
+    if len(of_one) > 1 and not any(map(split_of, (path.parent.name for path in of_one))):
+        todo = f"if each shows another class, {_MERGE}, in {target}/; else move what is in one of {places} there"
     return DataError(
         f"{root} has masks with the names of images, but in other folders ({examples})",
         "folders of images that are mirrored in the folder of masks",
-        f"move what is in {places} to {target}/, and the others likewise",
+        todo,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +55,8 @@ and the classes."""
 def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Survey:
     """Read all files of a folder, in threads, and return what they hold. No bad file stops it.
 
-    Where there is no ``classes.toml`` the masks are read twice: once to infer the classes, once to measure them.
+    Where there is no ``classes.toml`` the masks are read twice: once to infer the classes, once to measure them; and
+    once more where a value turns out to stand for "no data", as it is nowhere but where images have none.
 
     Args:
         folder: from `find`.
@@ -72,8 +74,10 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         every = -(-len(samples) // _IMAGES_CUT)
         tried = places_tried(len(samples[::every]))
         jobs = ((*sample, 0 if place % every else tried) for place, sample in enumerate(samples))
-        read = pool.map(lambda job: _survey_file(folder.root, job[0], job[1], classes, tried=job[2]), jobs)
-        files = tuple(_counted(read, total, progress, len(masks)))
+        measure = partial(_measured, folder.root, tuple(jobs), pool)
+        files = tuple(_counted(measure(classes), total, progress, len(masks)))
+        if folder.classes is None and classes and (seen := _without_unseen(classes, files)) != classes:
+            classes, files = seen, tuple(measure(seen))
     return Survey(
         root=in_utf8(str(folder.root)),
         files=files,
@@ -86,6 +90,27 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         named=tuple(relative(path, folder.root) for path in folder.named),
         lists=tuple(relative(path, folder.root) for path in folder.lists),
         lost=tuple(relative(path, folder.root) for path in folder.lost),
+    )
+
+
+def _measured(
+    root: Path, jobs: Iterable[tuple[str, Sample, int]], pool: ThreadPoolExecutor, classes: Classes | None
+) -> Iterator[FileSurvey]:
+    return pool.map(lambda job: _survey_file(root, job[0], job[1], classes, tried=job[2]), jobs)
+
+
+def _without_unseen(classes: Classes, files: Sequence[FileSurvey]) -> Classes:
+    """With those values as void that masks have only where images have no data."""
+    shown = {place for f in files if f.mask for place, shape in enumerate(f.mask.shapes) if shape.pixels}
+    if not shown:
+        return classes
+    kept = sorted(shown)
+    return replace(
+        classes,
+        names=tuple(classes.names[place] for place in kept),
+        colors=tuple(classes.colors[place] for place in kept),
+        values=tuple(classes.values[place] for place in kept),
+        void=(*classes.void, *(v for place, values in enumerate(classes.values) if place not in shown for v in values)),
     )
 
 

@@ -105,15 +105,19 @@ def unpaired(survey: Survey) -> Iterator[Finding]:
     paired = {_bare(file.mask_path) for file in survey.files if file.mask_path}
     images = {_bare(file.image_path) for file in survey.files}
     alone = survey.lone_masks
-    for first, message, remedy in _MERGED:
+    for first, severity, message, remedy in _MERGED:
         further = {path: name for path in alone if (name := first(_bare(path))) in paired}
         if further and not any(first(name) in images for name in images):  # else they number images
             alone = tuple(path for path in alone if path not in further)
             message = message.format(many(len(set(further.values())), "image"))
-            yield Finding("error", "mask-without-image", message, tuple(further), remedy)
+            yield Finding(severity, "mask-without-image", message, tuple(further), remedy)
     if alone:
         message = f"{many(len(alone), 'mask')} without an image, left out"
+        stems = {PurePath(_bare(path)).name for path in alone}
+        unread = [path for path in survey.ignored if PurePath(_bare(path)).name in stems]
         remedy = "add images of the same names, or move them away"
+        if unread:
+            remedy = f"write their images, such as {unread[0]}, as PNG or TIFF: that kind is not read"
         yield Finding("warning", "mask-without-image", message, alone, remedy)
 
 
@@ -132,16 +136,30 @@ def _first(name: str) -> str:
     return stem[:-1] if stem != name and stem.endswith(("_", "-")) else ""
 
 
-_MERGED = (
+def _above(name: str) -> str:
+    """The name of the mask beside the folder that a further one lies in: some write one folder for each class."""
+    path = PurePath(name)
+    return (path.parent.parent / path.name).as_posix()
+
+
+_MERGED: tuple[tuple[Callable[[str], str], Severity, str, str], ...] = (
     (
         _left_half,
+        "error",
         "{} with two masks, left and right, of which the right is left out",
         "merge the two into one mask, in which each has a value of its own or both have the same",
     ),
     (
         _first,
+        "error",
         "{} with several masks, of which only the first is used: what the others show would be learnt as background",
         "merge the masks of an image into one, for instance by numpy.maximum",
+    ),
+    (
+        _above,
+        "warning",
+        "{} with another mask in a folder, which is left out: if it shows a class, that would be learnt as background",
+        "merge the masks of an image into one, with a value of its own for each class, or move the folder away",
     ),
 )
 """Masks that are left out beside one of their image's: how that is called, what is said, and what to do."""
