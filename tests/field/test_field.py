@@ -341,6 +341,18 @@ def test_bad_input(module: nn.Module, shape: tuple[int, ...], words: str) -> Non
         field(module, shape)
 
 
+def test_how_many_dimensions_an_image_has_may_be_said() -> None:
+    """Where most layers have others, as of a network that takes bands for a third dimension."""
+    volumes = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 1, 3, padding=1), nn.Flatten(1, 2))
+    with pytest.raises(FieldError, match="cannot be run"):
+        field(volumes, (1, 3, 16, 16))
+    for shape in ((3, 16, 16), (1, 3, 16, 16)):
+        assert field(volumes, shape, dims=2).receptive_field("output", (5, 0)) == ((4, 7), (0, 2))
+    for dims in (1, 4):
+        with pytest.raises(FieldError, match=r"image_shape \(1, 3, 16, 16\) for Sequential; expected the shape of an"):
+            field(volumes, (1, 3, 16, 16), dims=dims)
+
+
 def test_bad_questions() -> None:
     found = field(UNet(1, 1), (1, 16, 16))
     with pytest.raises(FieldError, match=r"no layer 'encoder.9'.*encoder.0"):

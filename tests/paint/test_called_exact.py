@@ -51,6 +51,19 @@ class _Windows(nn.Module):
         return y
 
 
+class _Spectral(nn.Module):
+    """Takes bands for a third dimension, as networks for hyperspectral images do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 4, 3, padding=1)
+        self.head = nn.Conv2d(12, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.second(torch.relu(self.first(x[:, None]))).flatten(1, 2))
+        return y
+
+
 class _Counts(_Net):
     """Counts its calls in a number of Python's."""
 
@@ -175,6 +188,7 @@ EXACT: dict[str, Callable[[], nn.Module]] = {
     "dropout when nothing is trained": lambda: _Net(lambda y: F.dropout(F.rrelu(y, training=False), 0.5, False)),
     "complex numbers": lambda: _Net(_complex),
     "values put back where pooling found them": _Unpooled,
+    "bands as a third dimension": _Spectral,
 }
 
 

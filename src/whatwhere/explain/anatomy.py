@@ -161,13 +161,13 @@ class Windows:
     def _of_alike(self, shape: tuple[int, ...], known: Field | None) -> Field:
         config = own_config(self.network)
         if config is None:
-            return field(self.network, shape, known=known)
+            return field(self.network, shape, dims=2, known=known)
         key = (type(self.network).__name__, json.dumps(config, sort_keys=True), shape)
         with self._lock:
             if key in self._alike:
                 self._alike.move_to_end(key)
                 return self._alike[key]
-        found = field(self.network, shape, known=known)
+        found = field(self.network, shape, dims=2, known=known)
         with self._lock:
             self._alike[key] = found
             if len(self._alike) > self._KEPT:

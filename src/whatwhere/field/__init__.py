@@ -30,10 +30,11 @@ class _Room(ModuleType):
         module: nn.Module,
         image_shape: Sequence[int],
         *,
+        dims: int | None = None,
         inputs: Sequence[Any] | Tensor | None = None,
         known: Field | None = None,
     ) -> Field:
-        return field(module, image_shape, inputs=inputs, known=known)
+        return field(module, image_shape, dims=dims, inputs=inputs, known=known)
 
 
 sys.modules[__name__].__class__ = _Room

@@ -34,6 +34,7 @@ def field(
     module: nn.Module,
     image_shape: Sequence[int],
     *,
+    dims: int | None = None,
     inputs: Sequence[Any] | Tensor | None = None,
     known: Field | None = None,
 ) -> Field:
@@ -43,6 +44,8 @@ def field(
         module: any `torch.nn.Module` whose operators depend on shapes only. It is looked at in eval mode and left as
             it was.
         image_shape: ``(C, *space)`` or ``(N, C, *space)``, with 1, 2 or 3 dimensions of space.
+        dims: how many dimensions of space, 1 to 3; where it is None and the shape leaves it open, most of the layers
+            that are named after one decide.
         inputs: the arguments of ``forward``, if it takes more than the image; the first tensor of that shape is the
             image.
         known: what was found of this very module on images of another size: what all sizes have in common is taken
@@ -57,7 +60,7 @@ def field(
     """
     if not isinstance(module, nn.Module):
         raise FieldError(f"{_kind(module)} to follow", "a torch module", "make the network first, and give that")
-    shape = _batched(module, _sizes(image_shape, module))
+    shape = _batched(module, _sizes(image_shape, module), dims)
     space = shape[2:]
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
         raise FieldError(f"{type(module).__name__} has lazy layers", "layers with weights", "run it once on an image")
@@ -279,15 +282,10 @@ def _sizes(given: Sequence[int], module: nn.Module) -> tuple[int, ...]:
         ) from error
 
 
-def _batched(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _batched(module: nn.Module, shape: tuple[int, ...], dims: int | None) -> tuple[int, ...]:
     """``(N, C, *space)`` from a shape with or without the batch axis."""
-    kinds = [type(part).__name__ for part in module.modules()]
-    named = Counter(int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d"))
-    fitting = [count for count in named if len(shape) in (count + 1, count + 2)]
-    # the most frequent that fits: networks for images may have 1-d parts, as for attention over channels
-    dims = max(fitting or named, key=lambda count: (named[count], count), default=None)
-    if dims is None:
-        dims = {2: 1, 3: 2, 4: 2, 5: 3}.get(len(shape), 0)
+    dims = _dims(module, len(shape)) if dims is None else dims
+    dims = dims if dims in (1, 2, 3) else 0
     if dims == 0 or len(shape) not in (dims + 1, dims + 2) or min(shape) < 1:
         raise FieldError(
             f"image_shape {shape} for {type(module).__name__}",
@@ -295,3 +293,13 @@ def _batched(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
             "for an RGB image of 512x512 write (3, 512, 512)",
         )
     return shape if len(shape) == dims + 2 else (1, *shape)
+
+
+def _dims(module: nn.Module, axes: int) -> int:
+    """How many dimensions of space an image of so many axes has, by the layers; 0 if neither tells."""
+    kinds = [type(part).__name__ for part in module.modules()]
+    named = Counter(int(name[-2]) for name in kinds if name[-2:] in ("1d", "2d", "3d"))
+    fitting = [count for count in named if axes in (count + 1, count + 2)]
+    # the most frequent that fits: networks for images may have 1-d parts, as for attention over channels
+    by_axes = {2: 1, 3: 2, 4: 2, 5: 3}.get(axes, 0)
+    return max(fitting or named, key=lambda count: (named[count], count), default=by_axes)

@@ -62,7 +62,7 @@ class Geometry:
         """Which pixels each pixel's label depends on. Takes a second or so, once."""
         from whatwhere.field import field  # with torch.export; an image that fits in one piece needs neither
 
-        return field(self.own(), (self._channels, self._canvas, self._canvas))
+        return field(self.own(), (self._channels, self._canvas, self._canvas), dims=2)
 
     @cached_property
     def _unfollowed(self) -> str:
