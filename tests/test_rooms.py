@@ -17,7 +17,7 @@ HEIGHT = {
         (
             ("errors",), ("records", "writing", "lock", "progress", "cuda_graph", "plain_torch"), ("data", "field"),
             ("network",),
-            ("judge",), ("paint",), ("learn",), ("explain",), ("chosen",), ("verbs",), ("segmenter",),
+            ("judge",), ("paint",), ("learn",), ("explain",), ("remembered",), ("chosen",), ("verbs",), ("segmenter",),
             ("cli", "demo", "explorer", "__main__"),
         )
     )

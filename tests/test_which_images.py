@@ -335,7 +335,7 @@ def test_images_that_were_learnt_from_are_known_under_other_names(
     assert truth_of(forgetful, new).part == "none known to have been trained on"
     assert truth_of(replace(model, training={}), new).part == "none known to have been trained on"
     assert truth_of(forgetful, data).part.startswith("not trained on; the weights")
-    monkeypatch.setattr("whatwhere.chosen._LOOKED_AT", 4)
+    monkeypatch.setattr("whatwhere.remembered._LOOKED_AT", 4)
     assert truth_of(model, new).part == "none known to have been trained on", "not all were looked at"
 
 

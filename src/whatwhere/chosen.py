@@ -6,7 +6,7 @@ on images that it has not seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.data import Folder, Sample, find, read_image
+from whatwhere.data import Folder, Sample, find
 from whatwhere.data.crops import Store
 from whatwhere.data.folder import LayoutError
-from whatwhere.data.images import pixel_digest, read_mask_and_palette, without_alpha
+from whatwhere.data.images import read_mask_and_palette
 from whatwhere.data.sets import ImageSet, from_samples, untold
 from whatwhere.errors import DataError, ModelError, PlanError
 from whatwhere.learn.parallel import processes_here
@@ -27,11 +27,10 @@ from whatwhere.network import Model, probe_machine
 from whatwhere.paint.files import check_name, find_images
 from whatwhere.paint.ledger import without_paintings
 from whatwhere.records import Classes, color_of
+from whatwhere.remembered import Remembered, everything
 
 __all__ = ["images_of", "open_sets", "truth_of", "with_image"]
 
-_LOOKED_AT = 200
-"""Images of a folder whose names say nothing, that are read to find out whether a model was trained on it."""
 _PALETTES = 20
 """Masks of a folder that are read to find out whether their palette is that of the classes."""
 
@@ -112,13 +111,15 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
                 "look at them one by one",
             )
     folder = find(data)
+    pasts = [Remembered(folder, one) for one in (model, *beside)]
     if split is None:
-        part, samples = _unseen(folder, (model, *beside))
+        part, samples = _unseen(folder, pasts, told=all(one.plan for one in (model, *beside)))
     elif split == "all":
-        part, samples = _all_of(folder, (model, *beside))
+        samples = everything(folder)
+        part = f"all{_said_learnt([past.count(samples) for past in pasts], len(samples))}"
     else:
-        samples = _in_split(folder, split, (model, *beside))
-        part = split + _learnt_in(folder, split, samples, (model, *beside))
+        samples = _in_split(folder, split, pasts)
+        part = split + _learnt_in(split, samples, pasts)
     if not samples:
         there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
         raise DataError(
@@ -127,9 +128,9 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
             "choose with --split",
         )
     if not part.startswith(("all", "train")):
-        part += _chosen_by(folder, samples, (model, *beside))
-    classes, apart = _mapping(folder, model), _named_apart(folder, samples)
-    if folder.classes is None and not _knows(folder, model):
+        part += _chosen_by([past.chose_by(samples) for past in pasts])
+    classes, apart = _mapping(folder, model, pasts[0]), _named_apart(folder, samples)
+    if folder.classes is None and not pasts[0].is_here:
         _refuse_other_palette(samples, classes)
     return from_samples(apart, classes, 0, part, channels=model.normalisation.channels)
 
@@ -149,17 +150,12 @@ def _named_apart(folder: Folder, samples: Sequence[Sample]) -> list[Sample]:
     return apart
 
 
-def _chosen_by(folder: Folder, samples: Sequence[Sample], models: Sequence[Model]) -> str:
+def _chosen_by(found: Sequence[bool]) -> str:
     """Whether the best weights of a run were chosen by an image of these: its score is, by a little, that of several.
 
     Of two models it is said of which: where it is one alone, that one has the little as a lead.
     """
-    here, found = {sample.image for sample in samples}, []
-    for model in models:
-        names = frozenset(_division(folder, model).get("val", ()))
-        judged = folder.as_divided("val", names) if names else ()  # of no names it would be all of val/
-        found.append(not here.isdisjoint(sample.image for sample in judged))
-    of = f" of {_which(found)}" if len(models) > 1 else ""
+    of = f" of {_which(found)}" if len(found) > 1 else ""
     return f"; the weights{of} were chosen by these, or some of them" if any(found) else ""
 
 
@@ -177,7 +173,7 @@ def _was(found: Sequence[bool]) -> str:
     return f"{which} {'were' if which.endswith('models') else 'was'}"
 
 
-def _mapping(folder: Folder, model: Model) -> Classes:
+def _mapping(folder: Folder, model: Model, past: Remembered) -> Classes:
     """What the folder's mask values mean, in the order of the model's classes.
 
     In the folder that it was trained on what they meant there, by the plan. Elsewhere a ``classes.toml`` counts if it
@@ -185,7 +181,7 @@ def _mapping(folder: Folder, model: Model) -> Classes:
     be which could only be guessed.
     """
     own, classes = folder.classes, model.classes
-    if own is None or own == classes or _knows(folder, model):
+    if own is None or own == classes or past.is_here:
         return classes
     if sorted(own.names) != sorted(classes.names):
         if own.values == classes.values:
@@ -261,32 +257,17 @@ def with_image(model: Model, images: ImageSet, path: Path) -> tuple[str, ImageSe
     return name, ImageSet((name, *images.names), store, images.part, paths=(path, *images.paths))
 
 
-def _in_split(folder: Folder, split: str, models: Sequence[Model]) -> tuple[Sample, ...]:
+def _in_split(folder: Folder, split: str, pasts: Sequence[Remembered]) -> tuple[Sample, ...]:
     """Where training divided the folder, what every model counts to that part."""
-    first, *others = (folder.as_divided(split, _division(folder, model).get(split, ())) for model in models)
+    first, *others = (folder.as_divided(split, past.division.get(split, ())) for past in pasts)
     names = [{sample.name for sample in part} for part in others]
     return tuple(sample for sample in first if all(sample.name in part for part in names))
 
 
-def _all_of(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
-    """All images, of all splits, and whether a model was trained on any."""
-    samples = _everything(folder)
-    trained = [_learnt_of(folder, samples, model) for model in models]
-    return f"all{_said_learnt(trained, len(samples))}", samples
-
-
-def _learnt_of(folder: Folder, samples: Sequence[Sample], model: Model) -> int:
-    """How many of these a model is known to have been trained on."""
-    trained = frozenset(_trained(folder, model))
-    own = {sample.name: sample.image for sample in folder.as_divided("train", trained) if sample.name in trained}
-    # those of train/ and of val/ may both count from 001
-    return sum(sample.name in trained and own.get(sample.name, sample.image) == sample.image for sample in samples)
-
-
-def _learnt_in(folder: Folder, split: str, samples: Sequence[Sample], models: Sequence[Model]) -> str:
+def _learnt_in(split: str, samples: Sequence[Sample], pasts: Sequence[Remembered]) -> str:
     """Which models are known to have been trained on a split; the folder that is called train may be another's."""
-    trained = [_learnt_of(folder, samples, model) for model in models]
-    met = [split == "train" and not known and _met(samples, one) for known, one in zip(trained, models)]
+    trained = [past.count(samples) for past in pasts]
+    met = [split == "train" and not known and past.met(samples) for known, past in zip(trained, pasts)]
     under = f"; {_was(met)} trained on them, or on some of them, under other names" if any(met) else ""
     return _said_learnt(trained, len(samples)) + under
 
@@ -300,24 +281,23 @@ def _said_learnt(trained: Sequence[int], of: int) -> str:
     return "".join(f", and {one}" for one in said)
 
 
-def _everything(folder: Folder) -> tuple[Sample, ...]:
-    return tuple(sample for name in folder.splits for sample in folder.pairs(name))
+def _unseen(folder: Folder, pasts: Sequence[Remembered], *, told: bool) -> tuple[str, tuple[Sample, ...]]:
+    """The images that say most of what the models do with new ones, and which these are.
 
-
-def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample, ...]]:
-    """The images that say most of what the models do with new ones, and which these are."""
+    Args:
+        told: it is known of each model what it was trained on.
+    """
     for name in ("test", "val"):
         samples = folder.pairs(name)
-        learnt = {one for model in models for one in _learnt(samples, model)}
+        learnt = {one for past in pasts for one in past.learnt_in(samples)}
         if new := tuple(sample for sample in samples if sample.name not in learnt):
             return name, new
-    everything = _everything(folder)
-    names = {sample.name for sample in everything}
-    trained = [names.intersection(_trained(folder, model)) for model in models]
-    unseen = tuple(sample for sample in everything if not any(sample.name in learnt for learnt in trained))
-    strangers = [model for model, learnt in zip(models, trained) if not learnt]
-    met = any(_met(everything, model) for model in strangers)
-    if (met or not unseen) and len(models) > 1:
+    samples = everything(folder)
+    trained = [{sample.name for sample in samples}.intersection(past.trained) for past in pasts]
+    unseen = tuple(sample for sample in samples if not any(sample.name in learnt for learnt in trained))
+    strangers = [past for past, learnt in zip(pasts, trained) if not learnt]
+    met = any(past.met(samples) for past in strangers)
+    if (met or not unseen) and len(pasts) > 1:
         why = "images that a model was trained on, under other names" if met else ""
         raise DataError(
             f"{folder.root} has {why or 'no image that no model was trained on'}",
@@ -325,72 +305,13 @@ def _unseen(folder: Folder, models: Sequence[Model]) -> tuple[str, tuple[Sample,
             "use other images, or train both on one division: train --plan PLAN of the first",
         )
     if not unseen:
-        return "all, and the model was trained on them", everything
+        return "all, and the model was trained on them", samples
     if met:
         return "all; the model was trained on them, or on some of them, under other names", unseen
-    if not all(model.plan for model in models):
+    if not told:
         return "all; which the model was trained on is not known", unseen
-    if len(strangers) == len(models) and any(
-        len(names.intersection(model.plan.get("split", {}).get("train", ()))) > 1 for model in models
-    ):
+    if len(strangers) == len(pasts) and any(past.names_several for past in pasts):
         return "all; named like images that it was trained on, with other pixels", unseen
-    if len(everything) > _LOOKED_AT or not all(_remembers_all(model) for model in strangers):
-        return "none known to have been trained on", unseen
-    return "not trained on", unseen
-
-
-def _division(folder: Folder, model: Model) -> Mapping[str, Sequence[str]]:
-    """Names by split as training divided this folder; {} if it was another one: others count from 001 too.
-
-    Some of the images that were trained on are known by their pixels; one of them has to be here.
-    """
-    division: Mapping[str, Sequence[str]] = model.plan.get("split", {})
-    return division if not _seen(model) or _knows(folder, model) else {}
-
-
-def _trained(folder: Folder, model: Model) -> Sequence[str]:
-    """Names of this folder's images that it was trained on."""
-    return _division(folder, model).get("train", ())
-
-
-def _knows(folder: Folder, model: Model) -> bool:
-    """Whether an image that it remembers having been trained on is here, under its name."""
-    seen, channels = _seen(model), model.normalisation.channels
-    here = (sample for sample in _everything(folder) if sample.name in seen)
-    return any(_digest(sample, channels) == seen[sample.name] for sample in here)
-
-
-def _learnt(samples: Sequence[Sample], model: Model) -> set[str]:
-    """Names of those in a part that training learnt from, if its folder has been divided since: known by pixels.
-
-    Images of train/ and of test/ may both count from 001, and one be in both by mistake: so all must be as seen.
-    """
-    seen = _seen(model)
-    here = [sample for sample in samples if sample.name in seen]
-    divided = here and all(_digest(one, model.normalisation.channels) == seen[one.name] for one in here)
-    return set(model.plan.get("split", {}).get("train", ())) if divided else set()
-
-
-def _met(samples: Sequence[Sample], model: Model) -> bool:
-    """Whether one of so many is an image that the model is known to have been trained on, whatever it is called."""
-    remembered = _seen(model).values()
-    few = samples[:: -(-len(samples) // _LOOKED_AT) or 1] if remembered else ()
-    return any(_digest(sample, model.normalisation.channels) in remembered for sample in few)
-
-
-def _remembers_all(model: Model) -> bool:
-    """Whether its training had so few images that it knows all their pixels."""
-    return 0 < len(model.plan.get("split", {}).get("train", ())) <= len(_seen(model))
-
-
-def _seen(model: Model) -> Mapping[str, str]:
-    """Names and pixels of some images that it was trained on; none of an older model, which goes by names."""
-    seen = model.training.get("seen")
-    return seen if isinstance(seen, Mapping) else {}
-
-
-def _digest(sample: Sample, channels: int) -> str:
-    try:
-        return pixel_digest(without_alpha(read_image(sample.image), channels))
-    except DataError:  # damaged by now: another one will do
-        return ""
+    if all(past.would_know(samples) for past in strangers):
+        return "not trained on", unseen
+    return "none known to have been trained on", unseen
