@@ -43,7 +43,7 @@ def differ(run: Path, without: Path, data: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--runs", type=Path, default=Path("bench/out/real"), help="a run folder a data set")
     parser.add_argument("--without", type=Path, help="the same, trained with --skips none")

@@ -120,7 +120,7 @@ def _scenes(seed: int, count: int) -> ImageSet:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=24, help="of the two deep networks; half of it for the shallow")
     parser.add_argument("--images", type=int, default=20, help="scenes to explain with")

@@ -1,7 +1,15 @@
-"""Windows against gradients over the zoo, and how long `field` takes: `python bench/field_zoo.py [--quick]`."""
+"""Windows against gradients over a zoo of networks, and how long `field` takes.
+
+    python bench/field_zoo.py
+    python bench/field_zoo.py --quick
+
+Where a gradient of the output is not zero must lie inside the window that `field` gives. The networks are those of
+``tests/field/zoo_nets.py``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import random
 import sys
@@ -43,7 +51,11 @@ def measure(specimen: Specimen, count: int) -> tuple[int, int, int, float, bool]
 
 
 def main() -> None:
-    count = 8 if "--quick" in sys.argv else 40
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", type=int, default=40, help="of the output, tried in each network")
+    parser.add_argument("--quick", action="store_true", help="few units, to see that it works")
+    options = parser.parse_args()
+    count = 8 if options.quick else options.units
     print(f"{'network':28} {'units':>6} {'inside':>7} {'all sides':>9} {'field, s':>9}  receptive field")
     totals = [0, 0, 0]
     for specimen in ZOO:

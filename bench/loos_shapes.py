@@ -111,7 +111,7 @@ def measured(args: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[16, 32, 48])
     parser.add_argument("--windows", type=int, nargs="+", default=[13, 21, 33, 49, 73])
     parser.add_argument("--steps", type=int, default=250)

@@ -58,14 +58,14 @@ def work(which: str, shape: tuple[int, int, int, int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--width", type=int, default=32, help="channels at level 0")
+    parser.add_argument("--depth", type=int, default=4, help="poolings")
+    parser.add_argument("--size", type=int, default=256, help="height and width of the crops")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
-    parser.add_argument("--worker", choices=["ours", "plain"])
+    parser.add_argument("--worker", choices=["ours", "plain"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.size, options.batch, options.width = 2, 64, 2, 8
