@@ -16,7 +16,7 @@ from whatwhere.field.table import by
 
 HERE = Path(__file__).parent
 SIZE = 64
-PIXEL = (21, 44)  # on the tree's crown
+PIXEL = (21, 44)  # (row, column), on the tree's crown
 INK, QUIET = "#1f2933", "#6b7280"
 
 
@@ -151,8 +151,8 @@ filters reach over into their neighbours' cells, and it grows at every filter:
 
 A 3x3 filter adds one unit on either side, so two strides of pixels in all: 2 pixels at level 0, but 16 at level 3.
 Pooling by two adds one stride. That is why the receptive field runs ahead of the cell, and why neighbouring units,
-whose cells do not overlap, see mostly the same pixels: pixel {PIXEL} lies in one cell of level 4, yet it can change
-{bottom - top} units along each axis of that level's 4x4 grid.
+whose cells do not overlap, see mostly the same pixels: the pixel of row {PIXEL[0]} and column {PIXEL[1]} lies in one cell of level 4, yet it can
+change {bottom - top} units along each axis of that level's 4x4 grid.
 
 So a large receptive field is no loss of place, and a small one no proof of it. *What* a unit can recognise is bounded
 by the field it sees; *where* the grid can point is bounded by its cell. (A unit's channels may carry a finer place
@@ -170,8 +170,8 @@ from whatwhere.field import field
 
 found = field(network, (3, 512, 512))
 print(found)                                    # this table, for every level
-found.receptive_field("bottleneck", (3, 4))     # the pixels one unit sees
-found.influenced("bottleneck", (100, 200))      # the units one pixel changes
+found.receptive_field("bottleneck", (3, 4))     # the pixels one unit sees: (row, column) in the layer's grid
+found.influenced("bottleneck", (100, 200))      # the units that the pixel of row 100 and column 200 changes
 found.draw("levels.png")
 ```
 

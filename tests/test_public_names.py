@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,19 @@ def test_public_names_are_listed_in_order_and_once() -> None:
 def test_an_unknown_name_tells_which_there_are() -> None:
     with pytest.raises(AttributeError, match=r"no 'Unet'.*Segmenter"):
         _ = whatwhere.Unet
+
+
+def test_the_room_explain_can_be_called_as_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    from whatwhere.explain import Explanation  # as a notebook may have it first
+
+    monkeypatch.setattr("whatwhere.verbs.explain", lambda *given, **options: (given, options))
+    assert whatwhere.explain("run", "cells", images=2) == (("run", "cells"), {"images": 2})
+    assert whatwhere.explain.Explanation is Explanation
+
+
+def test_a_name_of_the_package_loads_nothing_but_what_it_names() -> None:
+    code = "import sys, whatwhere; assert 'explain' in dir(whatwhere); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
+import whatwhere
 from tiny import disc_picture, tiny, write_discs
 from whatwhere import verbs
 from whatwhere.chosen import images_of, open_sets, truth_of, with_image
@@ -392,7 +393,7 @@ def test_the_image_that_is_named_is_the_one_explained(disc_model: Model, discs: 
     name = truth_of(disc_model, discs).names[0]
     other = np.full((40, 40, 3), 90, np.uint8)
     Image.fromarray(other).save(tmp_path / f"{name}.png")
-    told = explain(disc_model, discs, image=tmp_path / f"{name}.png", pixel=(5, 5), images=3)
+    told = whatwhere.explain(disc_model, discs, image=tmp_path / f"{name}.png", pixel=(5, 5), images=3)
     assert told.pixel.image == str(tmp_path / f"{name}.png")
     told = explain(disc_model, discs, image=discs / "val/images" / f"{name}.png", pixel=(5, 5), images=3)
     assert told.pixel.image == name

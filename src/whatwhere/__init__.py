@@ -8,6 +8,7 @@ Nothing heavy is imported until a name is used, so that ``whatwhere --help`` ans
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from whatwhere.verbs import check as check
     from whatwhere.verbs import compare as compare
     from whatwhere.verbs import evaluate as evaluate
+    from whatwhere.verbs import explain as explain
     from whatwhere.verbs import plan as plan
     from whatwhere.verbs import quantise as quantise
     from whatwhere.verbs import train as train
@@ -48,12 +50,25 @@ _HOMES = {
     "train": "verbs",
 }
 
-__all__ = [*sorted(_HOMES), "field"]
+_ROOMS = ("explain", "field")
+"""Rooms that are called like a function, and can be called."""
+
+__all__ = [*sorted(_HOMES), *_ROOMS]
+
+
+class ExplainRoom(ModuleType):
+    """What ``whatwhere.explain`` is made: ``whatwhere.explain(model, data)`` is ``whatwhere.verbs.explain(model, data)``.
+
+    Here and not in the room, which knows nothing of the verbs above it.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return import_module("whatwhere.verbs").explain(*args, **options)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "field":  # a room that is called like its one function
-        return import_module("whatwhere.field")
+    if name in _ROOMS:
+        return import_module(f"whatwhere.{name}")
     if name not in _HOMES:
         raise AttributeError(f"whatwhere has no {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(f"whatwhere.{_HOMES[name]}"), name)

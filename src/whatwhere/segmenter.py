@@ -208,7 +208,7 @@ class Segmenter:
     def explain(self, data: PathLike, **options: Any) -> Explanation:
         """What the network knows, where, and what each skip delivers.
 
-        Options and errors are those of :func:`whatwhere.verbs.explain`.
+        Options and errors are those of :func:`whatwhere.explain` (in ``whatwhere.verbs``).
         """
         return explain(self.model, data, **options)
 

@@ -280,7 +280,8 @@ def explain(
         out: a folder for the page and the measurements.
         split: as for :func:`evaluate`.
         image: the image whose pixel is taken apart: a file of the data or another one.
-        pixel: ``(x, y)`` in that image.
+        pixel: ``(x, y)`` in that image, column before row, from 0 at the left and top (``Field`` takes
+            ``(row, column)``).
         images: how many images at most.
         seed: of every sample.
         progress: is told what is being done, and the share done.

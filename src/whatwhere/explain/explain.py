@@ -47,7 +47,7 @@ def explain(
         out: a folder for ``index.html`` and ``measurements.json``; nothing is written if None.
         seed: of every sample and every bootstrap.
         images: at most this many are used, spread evenly over the set.
-        pixel: ``(name, x, y)`` of a pixel to take apart; a telling one is chosen if None.
+        pixel: ``(name, x, y)`` of a pixel to take apart, column before row; a telling one is chosen if None.
         progress: called with what is being measured and the share of the whole that is done.
 
     Raises:

@@ -35,7 +35,7 @@ def draw_field(
     """Draw, for the unit of each layer whose cell holds `pixel`, its cell (filled) and receptive field (outlined).
 
     Args:
-        pixel: ``(y, x)``.
+        pixel: ``(row, column)``, y before x.
         layers: from the first to the last.
         path: ``.png``, ``.svg`` or ``.pdf``; written whole or not at all.
         image: ``HxW`` or ``HxWxC`` to draw on, of the field's image size; a plain grid otherwise.

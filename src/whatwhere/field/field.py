@@ -112,7 +112,12 @@ class Field:
         return self.grid(layer).stride
 
     def cell(self, layer: str, unit: Sequence[int]) -> Box:
-        """The block of pixels that a unit answers for: one stride, not what it sees."""
+        """The block of pixels that a unit answers for: one stride, not what it sees.
+
+        Args:
+            layer: a name from `layers`.
+            unit: its place in the layer's grid, ``(row, column)``, y before x.
+        """
         at = _places(unit, "unit")
         self._checked(layer, tuple((place, place + 1) for place in at))
         return self.grid(layer).cell(at, self.image)
@@ -179,6 +184,7 @@ class Field:
 
         Args:
             path: ``.png``, ``.svg`` or ``.pdf``.
+            pixel: ``(row, column)``, y before x (:func:`whatwhere.explain` takes ``(x, y)``).
             layers: names from `layers`; by default the `levels` on the way down, one for each stride.
             image: ``HxW`` or ``HxWxC``, of the field's image size.
         """
@@ -209,11 +215,20 @@ class Field:
         return image_box(trace(self.graph, place, spans), self.image)
 
     def receptive_field(self, layer: str, unit: Sequence[int]) -> Box:
-        """The pixels that can influence one unit, cut to the image."""
+        """The pixels that can influence one unit, cut to the image: ``((y0, y1), (x0, x1))``, half-open.
+
+        Args:
+            layer: a name from `layers`.
+            unit: its place in the layer's grid, ``(row, column)``, y before x.
+        """
         return self.window(layer, tuple((place, place + 1) for place in _places(unit, "unit")))
 
     def influenced(self, layer: str, pixel: Sequence[int]) -> Box:
         """The reverse question: the smallest box of a layer's units that holds all which see a pixel.
+
+        Args:
+            layer: a name from `layers`.
+            pixel: ``(row, column)``, y before x (:func:`whatwhere.explain` takes ``(x, y)``).
 
         >>> from torch import nn
         >>> from whatwhere.field import field
@@ -320,6 +335,7 @@ class Field:
         return self.layer_period("output")
 
     def layer_period(self, layer: str) -> tuple[int, ...]:
+        """Pixels, for each dimension, after which the windows of a layer repeat; the image's size where that is not known."""
         if self.canvases is None:
             return self.image
         strides = common_period(self.canvases, self.canvases[0].graph.layers[layer])
