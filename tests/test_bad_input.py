@@ -351,7 +351,7 @@ def test_a_split_that_is_not_there(discs: Path, disc_run: Path, run_cli: Cli) ->
 def test_a_split_of_images_without_masks(discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli) -> None:
     images = discs / "val" / "images"
     done = run_cli("explain", disc_run, images, "-o", tmp_path / "told", "--split", "test")
-    assert_one_clear_line(done, "has no masks", "leave out --split")
+    assert_one_clear_line(done, "has no masks", "leave out the split (--split)")
 
 
 # -- places that cannot be written -------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_all_images_are_told_to_hold_those_that_it_was_trained_on(numbered: tupl
 @pytest.mark.parametrize("split", ["train", "all", "trian"])
 def test_an_int8_model_is_not_checked_on_what_it_was_trained_on(split: str, numbered: tuple[Path, Model]) -> None:
     data, model = numbered
-    with pytest.raises(DataError, match=f"split '{split}'; expected 'val' or 'test'.*; leave out --split"):
+    with pytest.raises(DataError, match=f"split '{split}'; expected 'val' or 'test'.*; leave out the split"):
         verbs.quantise(model, data, split=split)
 
 

@@ -45,8 +45,8 @@ _as_it_is: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False
 _out = Console(**_as_it_is, quiet=not _leads, width=_width)
 _err = Console(**_as_it_is, stderr=True)
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines instead of a live screen.")]
-_SEED = typer.Option(min=0, max=2**32 - 1, help="Of everything random.")
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Plain text progress, no live display.")]
+_SEED = typer.Option(min=0, max=2**32 - 1, help="Random seed.")
 Seed = Annotated[int, _SEED]
 Split = Annotated[str | None, typer.Option(help="test, val, train or all; by default what was held out.")]
 TimeBudget = Annotated[
@@ -77,7 +77,7 @@ def check(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Say what in a data folder would hurt, before anything is trained. Exit code 1 if training can't work."""
+    """Check a data folder for problems before training. Exit code 1 if training can't work."""
     from whatwhere import verbs
 
     check_place(json_file)
@@ -183,18 +183,20 @@ def train(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders, or globs.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images, folders, or globs.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the painted images; needed unless --prove.")
     ] = None,
     overlay: Annotated[
-        bool, typer.Option(help="Also NAME.overlay.png: labels over the image, the first class clear.")
+        bool, typer.Option(help="Also NAME.overlay.png: labels over the image, class 0 transparent.")
     ] = False,
     probabilities: Annotated[
-        bool, typer.Option(help="Also NAME.probabilities.tif: 0 to 255, a plane a class.")
+        bool, typer.Option(help="Also NAME.probabilities.tif: uint8, one channel per class (255 = 1.0).")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Paint again what is there.")] = False,
-    prove: Annotated[bool, typer.Option(help="Only compare tiles with the whole, on a crop that fits.")] = False,
+    prove: Annotated[
+        bool, typer.Option(help="Verify that tiled and untiled outputs agree, on a crop that fits; writes nothing.")
+    ] = False,
     tile: Annotated[
         int | None, typer.Option(min=1, help="Side of the tiles in pixels; chosen by memory if not given.")
     ] = None,
@@ -202,7 +204,7 @@ def predict(
     device: Device = "auto",
     backend: BackendChoice = "auto",
     level: Annotated[int, typer.Option(min=0, help="Of pyramids: 0 is the largest, 1 the next smaller one ...")] = 0,
-    fill_missing: Annotated[bool, typer.Option(help="Missing Zarr chunks mean the fill value.")] = False,
+    fill_missing: Annotated[bool, typer.Option(help="Treat missing Zarr chunks as the fill value.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Dask scheduler (tcp://...) or local:N workers.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -273,7 +275,7 @@ def evaluate(
 @app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
-    run_b: Annotated[Path, typer.Argument(help="Another.")],
+    run_b: Annotated[Path, typer.Argument(help="The second model file or run folder.")],
     data: Annotated[Path, typer.Argument(help="A data folder.")],
     split: Split = None,
     tolerance: Annotated[float, typer.Option(help="Pixels within which an edge counts as found.")] = 2.0,
@@ -313,8 +315,8 @@ def explain(
     model: Annotated[Path, typer.Argument(help="A model file or a run folder.")],
     data: Annotated[Path, typer.Argument(help="A data folder, or a folder of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the measurements.")],
-    image: Annotated[Path | None, typer.Option(help="The image whose --pixel is taken apart.")] = None,
-    pixel: Annotated[str | None, typer.Option(help="The pixel, as X,Y; without --image of the first.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image containing --pixel.")] = None,
+    pixel: Annotated[str | None, typer.Option(help="Pixel to explain, as X,Y (column, row); without --image of the first image.")] = None,
     split: Split = None,
     images: Annotated[int, typer.Option(min=1, help="How many images are measured at most.")] = 20,
     seed: Seed = 0,
@@ -335,13 +337,13 @@ def explain(
 @app.command()
 def explore(
     model: Annotated[Path, typer.Argument(help="A model file, a run folder, or a folder of several.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of images.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Images, or folders of images.")] = None,
     data: Annotated[Path | None, typer.Option(help="A data folder: images whose truth is known.")] = None,
     split: Split = None,
-    others: Annotated[list[Path] | None, typer.Option("--with", help="Another model to compare with.")] = None,
+    others: Annotated[list[Path] | None, typer.Option("--with", metavar="MODEL", help="Another model to compare with; may be repeated.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8760,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this machine need a token.")
+        str, typer.Option(help="Address to listen on; access from other machines needs a token.")
     ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:

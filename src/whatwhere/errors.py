@@ -128,7 +128,7 @@ def look_at(path: Path) -> None:
 def absent(given: object) -> DataError:
     """What is said of an input that names nothing."""
     look_at(Path(str(given)))
-    return DataError(f"there is no {given}", "an image, a folder or a glob that matches some", "check the path")
+    return DataError(f"{given} does not exist", "an image, a folder or a glob that matches some", "check the path")
 
 
 def no_model(path: object) -> ModelError:

@@ -302,7 +302,7 @@ def explain(
         name = chosen.names[0]
     place = (name, *pixel) if name is not None and pixel is not None else None
     if name is not None and place is None:
-        raise DataError(f"the image {name!r} without a pixel", "both --image and --pixel", "add --pixel X,Y")
+        raise DataError(f"the image {name!r} without a pixel", "an image and a pixel", "name the pixel: pixel=(x, y), or --pixel X,Y")
     from whatwhere.explain import explain as explain_set  # with what only it needs, which is slow to import
 
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)
@@ -327,7 +327,7 @@ def quantise(model: ModelLike, data: PathLike, *, split: str = "val", progress: 
     """
     if split not in ("val", "test"):
         expected = "'val' or 'test', not the images it was trained on"
-        raise DataError(f"a check on split {split!r}", expected, "leave out --split")
+        raise DataError(f"a check on split {split!r}", expected, "leave out the split, or take 'val' (--split val)")
     held = as_model(model)
     training, judged = truth_of(held, data, "train"), truth_of(held, data, split)
     judged.check_files()

@@ -384,7 +384,7 @@ FIRES: list[tuple[Callable[[Path], None], str, str, list[str]]] = [
     (few_images, "note", "few-images", ["only 5 training images"]),
     (empty_mask, "note", "empty-mask", ["1 mask of background alone", "train/masks/00.png"]),
     (mostly_empty, "warning", "empty-mask", ["10 masks of background alone", "and 6 more"]),
-    (void_mask, "warning", "void-mask", ["1 mask all void"]),
+    (void_mask, "warning", "void-mask", ["1 mask with ignored (void) pixels only"]),
     (constant_image, "warning", "constant-image", ["1 image of a single value", "train/images/00.png"]),
     (constant_float_image, "warning", "constant-image", ["1 image of a single value", "train/images/00.tif"]),
     (black_image, "warning", "black-image", ["1 image nearly black", "3 % of the brightest"]),

@@ -64,7 +64,7 @@ def test_class_never_painted() -> None:
     seen = found(train(fresh(), without_plums))
     assert seen["class never painted"].found
     assert "never or hardly ever painted: 'plum' (never)." in seen["class never painted"].words
-    assert not seen["one class starved"].found
+    assert not seen["rare class under-predicted"].found
 
 
 def test_a_class_of_a_few_painted_pixels_is_not_said_to_be_never_painted() -> None:
@@ -175,11 +175,11 @@ def test_an_answer_that_ignores_the_image_is_blamed_on_no_path(healthy: Model) -
         assert "does not depend on the image" in seen[cause].words
 
 
-def test_one_class_starved(healthy: Model) -> None:
+def test_a_rare_class_is_under_predicted(healthy: Model) -> None:
     starved = copy_of(healthy)
     with torch.no_grad():
         starved.network.head.bias[2] -= _margin(healthy)  # type: ignore[index,union-attr]
-    one = found(starved)["one class starved"]
+    one = found(starved)["rare class under-predicted"]
     assert one.found, one.words
     assert one.words.startswith("'plum' has")
 

@@ -211,7 +211,7 @@ def test_images_without_masks(disc_run: Path, discs: Path, tmp_path: Path, run_c
     ("options", "words"),
     [
         (("--image", "{image}", "--pixel", "40,0"), "x from 0 to 39 and y from 0 to 39"),
-        (("--image", "{image}"), "both --image and --pixel"),
+        (("--image", "{image}"), "expected an image and a pixel"),
         (("--pixel", "left"), "--pixel"),
         (("--split", "test"), "no images with masks in split 'test'"),
         (("--images", "0"), "'--images'"),

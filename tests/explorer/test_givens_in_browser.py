@@ -201,7 +201,7 @@ def test_an_address_that_names_what_is_not_here_says_so(visit: Open) -> None:
     notice = page.locator(".notice")
     assert "model none" in notice.inner_text()
     assert "What to do" in notice.inner_text()
-    assert "Nothing yet" in changed(page)
+    assert "No change yet" in changed(page)
     notice.get_by_role("button", name="Dismiss").press("Enter")
     notice.wait_for(state="detached")
     assert page.evaluate("document.activeElement.id") == "stage", "the focus is lost with the notice"

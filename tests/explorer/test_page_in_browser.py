@@ -73,14 +73,14 @@ def test_the_pointer_moves_the_windows_without_a_request(visit: Open) -> None:
 def test_a_valve_changes_the_painting_and_back(visit: Open) -> None:
     page = visit()
     whole = drawn(page)
-    assert "Nothing yet" in changed(page)
+    assert "No change yet" in changed(page)
     valve(page).locator("input[value=cut]").check()
     until(lambda: "of the pixels changed" in changed(page), "nothing is said of the change")
     assert drawn(page) != whole
     assert "paths=skip+0:cut" in until(lambda: "paths" in hash_of(page) and hash_of(page), "the address lacks the path")
     slider = valve(page).locator("input[type=range]")
     slider.fill("1")
-    until(lambda: "Nothing yet" in changed(page), "the painting did not come back")
+    until(lambda: "No change yet" in changed(page), "the painting did not come back")
     assert drawn(page) == whole
     slider.fill("0.35")
     until(lambda: "paths=skip+0:0.35" in hash_of(page), "a faded path is not in the address")
@@ -109,7 +109,7 @@ def test_what_is_brushed_changes_within_a_border_and_can_be_undone(visit: Open) 
     page.locator(".brush button", has_text="Undo").click()
     until(lambda: hash_of(page).count("~") == len(dabs) - 2, "the last dab is still there")
     page.locator(".brush button", has_text="Clear").click()
-    until(lambda: "Nothing yet" in changed(page), "the dabs are still there")
+    until(lambda: "No change yet" in changed(page), "the dabs are still there")
     assert (drawn(page, "image"), drawn(page)) == (image, whole)
 
 
@@ -158,7 +158,7 @@ def test_two_networks_beside_each_other_share_the_pointer_and_not_the_skips(visi
     valve(page, "bottleneck", 1).locator("input[value=mean]").check()
     until(lambda: "paths2=bottleneck:mean" in hash_of(page), "the second network's path is not in the address")
     assert valve(page, "bottleneck", 0).get_attribute("data-hold") == "pass"
-    assert "Nothing yet" in changed(page, 0)
+    assert "No change yet" in changed(page, 0)
 
 
 def test_where_an_image_has_no_data_the_page_says_so(visit: Open, unlabelled: str) -> None:

@@ -949,7 +949,7 @@ def test_an_interrupted_painting_goes_on_with_what_began_it(tmp_path: Path, monk
     report, found = run()  # it is no longer installed
     assert report is not None
     assert (report.backend, found) == ("eager", 0)
-    assert "begun anew, as other float32 is not to be had any more" in str(report)
+    assert "begun anew, as other float32 is no longer available" in str(report)
 
 
 def test_the_next_image_is_painted_by_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

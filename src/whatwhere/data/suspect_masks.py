@@ -362,7 +362,7 @@ def empty_masks(survey: Survey) -> Iterator[Finding]:
     files = [f for f in survey.files if f.mask and f.mask.shapes]
     void = [f for f in files if f.mask and f.mask.void == f.mask.size[0] * f.mask.size[1]]
     if void:
-        message = f"{many(len(void), 'mask')} all void: nothing in them counts"
+        message = f"{many(len(void), 'mask')} with ignored (void) pixels only"
         yield Finding("warning", "void-mask", message, _paths(void), "remove them, or label them")
     pixels = survey.class_pixels()
     if not survey.classes or sum(n > 0 for n in pixels) < 2:

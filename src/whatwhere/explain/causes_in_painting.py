@@ -78,10 +78,10 @@ def starved(seen: Observed) -> Diagnosis:
     ]
     numbers = {f"recall of {name}": float(recall[c]) for c, name in enumerate(names) if truth[c]}
     if not poor:
-        return Diagnosis("one class starved", False, "No rare class is half known and left unpainted.", "", numbers)
+        return Diagnosis("rare class under-predicted", False, "No rare class is half known and left unpainted.", "", numbers)
     worst = min(poor, key=lambda c: recall[c])
     return Diagnosis(
-        "one class starved",
+        "rare class under-predicted",
         True,
         f"{names[worst]!r} has {share[worst]:.1%} of the pixels. The network gives it {own[worst]:.2f} on its own "
         f"pixels, {own[worst] / max(elsewhere[worst], 1e-9):.0f} times as much as elsewhere, so it knows something "

@@ -165,7 +165,7 @@ def _where_sentence(top: Reading, bottom: Reading, held_out: str) -> str:
             f"There each unit gives its whole cell of {height}x{width} px one answer: what its channels may say of "
             "places inside the cell is not counted, though the decoder may read some of it. "
         )
-    end = f" Which side is which, in {held_out}, takes some what too: {top.side} and {bottom.side}."
+    end = f" Which side is which, in {held_out}, also needs some of what: {top.side} and {bottom.side}."
     if step < 0:
         return start + _lost(top, bottom) + end
     if step > 0:
@@ -270,7 +270,7 @@ def skips(e: Explanation) -> list[str]:
         return ["This network has no skips: everything it paints passes through the bottleneck."]
     said = []
     if e.skips.constant:
-        said.append("Whichever path is cut, the logits stay: the answer does not depend on the image.")
+        said.append("Whichever path is cut, the logits do not change: the answer does not depend on the image.")
     for score in ("interior accuracy", "Boundary F1"):
         if score not in e.skips.worth:  # no edge, neither painted nor true, or no two classes far from one
             said.append(f"{score} could not be measured: these images hold too little of what it counts.")

@@ -91,7 +91,7 @@ def explore(
     for file in files:
         check_name(file)
     if len(files) > _MOST_IMAGES:
-        say(f"the first {_MOST_IMAGES} of {len(files)} images lie on the desk; others can be dropped on the page")
+        say(f"the first {_MOST_IMAGES} of {len(files)} images are loaded; drop others on the page")
     desk = Desk(held, files[:_MOST_IMAGES], data, spare=[file for some in inside.values() for file in some])
     for line in desk.left_out[:3]:
         say(f"left out: {line}")

@@ -30,7 +30,7 @@ _MEANINGS = {
     "network.skips": "the levels that get a skip, such as [0, 1]; 0 is the finest",
     "network.max_width": "channels at most, however deep",
     "network.pretrained": "begins with ImageNet weights",
-    "network.balanced": "ways up begin as loud as the skip beside them; for ImageNet weights in few steps",
+    "network.balanced": "upsampling layers are initialised to the scale of the skip; for ImageNet weights in few steps",
     "training.time": "wall time of the whole run, such as 20m; empty where epochs decide",
     "training.epochs": "passes over the training images; 0 where time decides",
     "training.accumulate": "the batch is computed in so many parts: less memory, the same step",

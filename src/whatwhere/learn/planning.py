@@ -39,7 +39,7 @@ _DARK = 0.4
 _WHOLE_DEPTH = 5, "down to stride 32, as the encoder goes"
 _RATE = 3e-3, "AdamW with batch norm; what learnt most in a short time"
 _HURRIED_RATE = 1e-3, "a third of the usual: unless there are very many steps ImageNet's features come through sooner"
-_BALANCED = True, "at first what comes from below is hardly heard beside ImageNet's features"
+_BALANCED = True, "at first the decoder's input from below is much smaller than the skip features"
 _COOLDOWN = 0.33, "the rate stays level before: networks learn most while it is high"
 _AVERAGE = 0.999, "the mean of about the last tenth of the steps so far, at most a thousand; of fewer as the rate falls"
 
@@ -263,7 +263,7 @@ def _warmup(survey: Survey, machine: Machine, training: TrainingPlan) -> Reasone
         wanted = _RISE_SECONDS_GPU if machine.device.startswith("cuda") else _RISE_SECONDS
         whole, unit = training.seconds, "second"
     share = round(min(0.3, max(0.05, wanted / whole)), 2)
-    return share, f"about {many(max(1, round(share * whole)), unit)}: hasty first steps spoil what comes after"
+    return share, f"about {many(max(1, round(share * whole)), unit)}: a warm-up avoids unstable first steps"
 
 
 def _class_shares(survey: Survey) -> list[float]:
@@ -302,7 +302,7 @@ def _augmentation(survey: Survey, normalisation: Normalisation, reasons: dict[st
     elif upright:
         seen = "photographs" if survey.photographs else "images that agree on which way is up"
         reasons["augmentation.rotation"] = (
-            f"{seen}: up is up, so only small turns and left-right mirroring; if it is not (seen from above, under "
+            f"{seen}: a fixed orientation, so only small turns and left-right mirroring; if not (seen from above, under "
             "a microscope), set rotation = 180, quarter_turns and flip_vertical"
         )
     else:

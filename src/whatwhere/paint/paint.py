@@ -207,7 +207,7 @@ def paint_source(
                 begun = sink.begun()
                 engine.settle(plan.tiling.computed, partial(_middle, engine, source, plan.tiling), begun)
                 if begun not in ("", engine.how):
-                    again.append(f"begun anew, as {begun} is not to be had any more")
+                    again.append(f"begun anew, as {begun} is no longer available")
                 done = sink.begin(plan, engine.how)
                 work(engine, source, plan, sink, probabilities=probabilities, batch=batch, done=done, progress=progress)
             except BackendFailure as failure:

@@ -34,7 +34,7 @@ export class ChangePanel {
       if (truth && before[at] === truth[at]) lost++;
       if (truth && now[at] === truth[at]) won++;
     }
-    const head = !seen.touched ? "Nothing yet: turn a valve, or brush."
+    const head = !seen.touched ? "No change yet: turn a skip down, or brush on the image."
       : `${percent(record.changed)} of the pixels changed their label`;
     fill(this.head, h("span", { class: seen.touched ? "" : "quiet", text: head }));
     const sides = truth ? `${lost.toLocaleString("en")} px were right and are not, ${won.toLocaleString("en")} px became right.` : "";
