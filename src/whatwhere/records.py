@@ -100,6 +100,10 @@ class Classes:
         nearest: a mask value that is listed nowhere takes the class of the nearest listed one
             (antialiased or JPEG-compressed masks); otherwise it is an error.
 
+    Raises:
+        ValueError: names, colors and values of different number; no class or more than 254; two classes of one name, or
+            a name with control characters; a class without a value, a value listed twice, or one that no mask can hold.
+
     >>> Classes(("sky", "road"), ((0, 0, 0), (255, 0, 0)), ((0,), (255,))).count
     2
     """
@@ -140,13 +144,21 @@ class Classes:
 
     @property
     def count(self) -> int:
+        """How many classes there are, void not among them."""
         return len(self.names)
 
     def to_json(self) -> dict[str, Any]:
+        """What :meth:`from_json` reads: the attributes, as a dict that ``json`` can write."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Classes:
+        """From what :meth:`to_json` gives, or a plan holds; ``void`` and ``nearest`` may be left out.
+
+        Raises:
+            KeyError: names, colors or values are missing.
+            TypeError, ValueError: they are not as :class:`Classes` has them.
+        """
         nearest = record.get("nearest", False)
         if not isinstance(nearest, bool):
             raise ValueError(f"nearest = {nearest!r} is neither true nor false, which stand without quotes")
@@ -168,6 +180,10 @@ class Normalisation:
     Attributes:
         mean, std: one number a channel; ``std`` is from 1e-37 to 1e37.
         dtype: the numpy dtype of the files, e.g. ``"uint8"``: an image of another depth is not the same units.
+
+    Raises:
+        ValueError: no channel, other numbers of means than of deviations, a number that is not finite, a deviation that
+            is not positive, or a dtype that images don't have.
     """
 
     mean: tuple[float, ...]
@@ -184,13 +200,21 @@ class Normalisation:
 
     @property
     def channels(self) -> int:
+        """How many channels the images have."""
         return len(self.mean)
 
     def to_json(self) -> dict[str, Any]:
+        """What :meth:`from_json` reads: the attributes, as a dict that ``json`` can write."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Normalisation:
+        """From what :meth:`to_json` gives.
+
+        Raises:
+            KeyError: mean, std or dtype is missing.
+            TypeError, ValueError: they are not as :class:`Normalisation` has them.
+        """
         return cls(
             tuple(float(m) for m in record["mean"]), tuple(float(s) for s in record["std"]), str(record["dtype"])
         )

@@ -37,6 +37,7 @@ __all__ = ["Segmenter"]
 class Segmenter:
     """A model in hand: fit or load it, then predict, evaluate, save.
 
+    >>> import numpy as np
     >>> squares = [np.kron(np.eye(2), np.ones((24, 24))).astype(np.uint8) * 200 for _ in range(2)]
     >>> model = Segmenter.fit(squares, [square > 0 for square in squares], epochs=1, width=4, depth=2)
     >>> model.predict(squares[0]).shape

@@ -233,7 +233,7 @@ def compare(
     tolerance: float = 2.0,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Two models on the same images: the difference of every score, by paired bootstrap over images.
+    """Two models on the same images: the difference ``a - b`` of every score, by paired bootstrap over images.
 
     By default the images are those of test or val, and in a folder without splits those that neither was trained on.
 

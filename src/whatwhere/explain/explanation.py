@@ -82,5 +82,6 @@ class Explanation:
         return "\n\n".join([*parts, *self.notes])
 
     def to_json(self) -> dict[str, Any]:
+        """What ``measurements.json`` holds: all but the example images, as ``json`` can write it."""
         kept = {name: value for name, value in vars(self).items() if name != "examples"}
         return {name: as_json(value) for name, value in kept.items()}

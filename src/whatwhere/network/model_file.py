@@ -197,6 +197,10 @@ def save_model(model: Model, path: Path | str, *, durable: bool = False) -> Path
 
     Of a network made elsewhere it holds the name and the weights: to be read again it has to be made again.
     ``durable`` waits until it is on the disk, to outlive a power cut.
+
+    Raises:
+        ModelError: the network keeps a state that is no tensor.
+        OutputError: the file can't be written.
     """
     path = Path(path)
     config = own_config(model.network) or {"module": name_of(model.network)}

@@ -58,6 +58,12 @@ class UNet(nn.Module):
         channels: what each level 0 .. depth carries across its skip, and through the bottleneck.
         unread: encoder levels that reach no logit: those beside the image's way down, below the last with a skip.
 
+    Raises:
+        ValueError: a number below 1, a skip at a level that is not there, an unknown ``block``, ``up``, ``padding`` or
+            ``encoder``, or ones that don't go together.
+        ModelError: of ``"timm:NAME"``: timm is not installed, has no such model, or one whose strides are not those of
+            a U.
+
     >>> network = UNet(in_channels=1, classes=2, width=4, depth=2).eval()
     >>> network(torch.zeros(1, 1, 37, 50)).shape
     torch.Size([1, 2, 37, 50])
