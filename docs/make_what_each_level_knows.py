@@ -151,8 +151,9 @@ filters reach over into their neighbours' cells, and it grows at every filter:
 
 A 3x3 filter adds one unit on either side, so two strides of pixels in all: 2 pixels at level 0, but 16 at level 3.
 Pooling by two adds one stride. That is why the receptive field runs ahead of the cell, and why neighbouring units,
-whose cells do not overlap, see mostly the same pixels: the pixel of row {PIXEL[0]} and column {PIXEL[1]} lies in one cell of level 4, yet it can
-change {bottom - top} units along each axis of that level's 4x4 grid.
+whose cells do not overlap, see mostly the same pixels: the pixel in row {PIXEL[0]},
+column {PIXEL[1]} lies in one cell of level 4, yet it can change {bottom - top} units along
+each axis of that level's 4x4 grid.
 
 So a large receptive field is no loss of place, and a small one no proof of it. *What* a unit can recognise is bounded
 by the field it sees; *where* the grid can point is bounded by its cell. (A unit's channels may carry a finer place

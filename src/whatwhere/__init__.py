@@ -57,7 +57,7 @@ __all__ = [*sorted(_HOMES), *_ROOMS]
 
 
 class ExplainRoom(ModuleType):
-    """What ``whatwhere.explain`` is made: ``whatwhere.explain(model, data)`` is ``whatwhere.verbs.explain(model, data)``.
+    """The class of ``whatwhere.explain``: a call of it is a call of ``whatwhere.verbs.explain``.
 
     Here and not in the room, which knows nothing of the verbs above it.
     """

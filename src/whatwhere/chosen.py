@@ -229,7 +229,9 @@ def images_of(model: Model, data: Path | str, split: str | None) -> ImageSet:
     """As :func:`truth_of`; of a folder without masks all images, with labels that are VOID."""
     if Path(data).is_dir() and not _has_masks(Path(data)):
         if split is not None:
-            raise DataError(f"split {split!r} of {data}, which has no masks", "no split", "leave out the split (--split)")
+            raise DataError(
+                f"split {split!r} of {data}, which has no masks", "no split", "leave out the split (--split)"
+            )
         return untold(without_paintings(find_images(Path(data))), Path(data), channels=model.normalisation.channels)
     return truth_of(model, data, split)
 

@@ -316,7 +316,9 @@ def explain(
     data: Annotated[Path, typer.Argument(help="A data folder, or a folder of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the measurements.")],
     image: Annotated[Path | None, typer.Option(help="Image containing --pixel.")] = None,
-    pixel: Annotated[str | None, typer.Option(help="Pixel to explain, as X,Y (column, row); without --image of the first image.")] = None,
+    pixel: Annotated[
+        str | None, typer.Option(help="Pixel to explain, as X,Y (column, row); without --image of the first image.")
+    ] = None,
     split: Split = None,
     images: Annotated[int, typer.Option(min=1, help="How many images are measured at most.")] = 20,
     seed: Seed = 0,
@@ -340,7 +342,10 @@ def explore(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Images, or folders of images.")] = None,
     data: Annotated[Path | None, typer.Option(help="A data folder: images whose truth is known.")] = None,
     split: Split = None,
-    others: Annotated[list[Path] | None, typer.Option("--with", metavar="MODEL", help="Another model to compare with; may be repeated.")] = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="MODEL", help="Another model to compare with; may be repeated."),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8760,
     host: Annotated[
         str, typer.Option(help="Address to listen on; access from other machines needs a token.")

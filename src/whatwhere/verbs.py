@@ -302,7 +302,11 @@ def explain(
         name = chosen.names[0]
     place = (name, *pixel) if name is not None and pixel is not None else None
     if name is not None and place is None:
-        raise DataError(f"the image {name!r} without a pixel", "an image and a pixel", "name the pixel: pixel=(x, y), or --pixel X,Y")
+        raise DataError(
+            f"the image {name!r} without a pixel",
+            "an image and a pixel",
+            "name the pixel: pixel=(x, y), or --pixel X,Y",
+        )
     from whatwhere.explain import explain as explain_set  # with what only it needs, which is slow to import
 
     return explain_set(held, chosen, out=out, seed=seed, images=images, pixel=place, progress=progress)

@@ -407,7 +407,8 @@ def test_nothing_to_paint_is_said(tmp_path: Path, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "words", "prove"), [("no.png", "no.png does not exist", []), ("a.png", "there is no file m", ["--prove"])]
+    ("missing", "words", "prove"),
+    [("no.png", "no.png does not exist", []), ("a.png", "there is no file m", ["--prove"])],
 )
 def test_what_is_not_there_is_said_at_once(tmp_path: Path, missing: str, words: str, prove: list[str]) -> None:
     """PyTorch takes seconds to import."""

@@ -1,7 +1,8 @@
 """What and where, what each skip delivers, how far each layer sees: measured on a trained network.
 
-The room is called like the verb, so the module itself can be called: ``whatwhere.explain(model, "cells/")`` takes models
-and folders, as :func:`whatwhere.verbs.explain` says. The function ``explain`` in here takes a model and an image set.
+The room is called like the verb, so the module itself can be called: ``whatwhere.explain(model, "cells/")`` takes
+models and folders, as :func:`whatwhere.verbs.explain` says. The function ``explain`` in here takes a model and an image
+set.
 """
 
 import sys

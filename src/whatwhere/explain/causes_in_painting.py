@@ -78,7 +78,9 @@ def starved(seen: Observed) -> Diagnosis:
     ]
     numbers = {f"recall of {name}": float(recall[c]) for c, name in enumerate(names) if truth[c]}
     if not poor:
-        return Diagnosis("rare class under-predicted", False, "No rare class is half known and left unpainted.", "", numbers)
+        return Diagnosis(
+            "rare class under-predicted", False, "No rare class is half known and left unpainted.", "", numbers
+        )
     worst = min(poor, key=lambda c: recall[c])
     return Diagnosis(
         "rare class under-predicted",

@@ -335,7 +335,7 @@ class Field:
         return self.layer_period("output")
 
     def layer_period(self, layer: str) -> tuple[int, ...]:
-        """Pixels, for each dimension, after which the windows of a layer repeat; the image's size where that is not known."""
+        """Pixels, for each dimension, after which a layer's windows repeat; the image's size where not known."""
         if self.canvases is None:
             return self.image
         strides = common_period(self.canvases, self.canvases[0].graph.layers[layer])

@@ -302,8 +302,8 @@ def _augmentation(survey: Survey, normalisation: Normalisation, reasons: dict[st
     elif upright:
         seen = "photographs" if survey.photographs else "images that agree on which way is up"
         reasons["augmentation.rotation"] = (
-            f"{seen}: a fixed orientation, so only small turns and left-right mirroring; if not (seen from above, under "
-            "a microscope), set rotation = 180, quarter_turns and flip_vertical"
+            f"{seen}: a fixed orientation, so only small turns and left-right mirroring; if not (seen from above, "
+            "under a microscope), set rotation = 180, quarter_turns and flip_vertical"
         )
     else:
         changes = {"flip_vertical": True, "quarter_turns": True, "rotation": 180.0}
