@@ -155,6 +155,7 @@ class Survey:
         declared: whether the classes come from ``classes.toml``.
         lone_masks, ignored, beside, named, lists, lost: as in `Folder`, relative to the root.
         parted: the folder did not come divided into train and val.
+        class_list: the file that names the classes, relative to the root; "" if none does.
     """
 
     root: str
@@ -169,6 +170,7 @@ class Survey:
     lists: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     parted: bool = False
+    class_list: str = ""
 
     @cached_property
     def splits(self) -> tuple[str, ...]:

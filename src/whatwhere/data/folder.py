@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from whatwhere.data.class_lists import ClassList, read_class_list
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
 from whatwhere.data.layouts import LAYOUT, remedy
 from whatwhere.data.mapping import read_classes
@@ -64,6 +65,7 @@ class Folder:
         named: an image and its mask whose names differ, where pairs were found by what differs among the names of
             images, and of masks.
         lists: files of names that are called like a split, where nothing is divided.
+        class_list: names of classes as another program wrote them down, where there is no ``classes.toml``.
         lost: links in folders of images and of masks to what is not there, if they are not named like images.
     """
 
@@ -76,6 +78,7 @@ class Folder:
     named: tuple[Path, ...] = field(default=())
     lists: tuple[Path, ...] = field(default=())
     lost: tuple[Path, ...] = field(default=())
+    class_list: ClassList | None = field(default=None, kw_only=True)
 
     def pairs(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split that have a mask; empty when there is no such split."""
@@ -136,7 +139,9 @@ def _find(root: Path) -> Folder:
     triples = _pair_folders(root)
     if not triples:
         raise LayoutError(f"{root} holds {_contents(root)}", LAYOUT, remedy(root, has_pairs))
-    classes = _classes_in([root, *(place.parent for _, *pair in triples for place in pair)])
+    places = [root, *(place.parent for _, *pair in triples for place in pair)]
+    classes = _classes_in(places)
+    class_list = None if classes else read_class_list(places)
     for split, images, masks in triples:
         image_files, other, no_files = _files(images)
         mask_files, other_masks, no_masks = _files(masks)
@@ -152,7 +157,7 @@ def _find(root: Path) -> Folder:
         lost += no_files + no_masks
     lists = _lists(root) if "all" in splits else ()
     found = [tuple(paths) for paths in (lone, ignored, _beside(root), named, lists, lost)]
-    folder = Folder(root, splits, classes, *found)
+    folder = Folder(root, splits, classes, *found, class_list=class_list)
     if not any(folder.pairs(split) for split in splits):
         alone = [sample.image for samples in splits.values() for sample in samples]
         raise no_pairs(root, triples[0][1:], alone, lone, ignored, folder.beside)

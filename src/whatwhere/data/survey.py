@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.data.class_lists import named_by
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey, relative
 from whatwhere.data.folder import Folder, Sample
 from whatwhere.data.images import (
@@ -71,6 +72,10 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         if classes is None:
             found = _counted(pool.map(_values_and_tags, masks), total, progress)
             classes, problem = _infer(folder.root, zip(masks, found))
+        inferred, listed = classes, folder.class_list
+        if classes and listed:
+            classes = named_by(listed, classes)
+        named = classes != inferred
         every = -(-len(samples) // _IMAGES_CUT)
         tried = places_tried(len(samples[::every]))
         jobs = ((*sample, 0 if place % every else tried) for place, sample in enumerate(samples))
@@ -90,6 +95,7 @@ def survey(folder: Folder, *, workers: int | None = None, progress: Callable[[in
         named=tuple(relative(path, folder.root) for path in folder.named),
         lists=tuple(relative(path, folder.root) for path in folder.lists),
         lost=tuple(relative(path, folder.root) for path in folder.lost),
+        class_list=relative(listed.path, folder.root) if listed and named else "",
     )
 
 

@@ -387,7 +387,8 @@ def classes(survey: Survey) -> Iterator[Finding]:
         rows.append(("(does not count)", known.void, void))
     total = max(1, sum(pixels for _, _, pixels in rows))
     width = max(len(name) for name, _, _ in rows)
-    source = "from classes.toml" if survey.declared else "inferred from the masks; name them in classes.toml"
+    source = f"named as in {survey.class_list}" if survey.class_list else "name them in classes.toml"
+    source = "from classes.toml" if survey.declared else f"inferred from the masks; {source}"
     lines = [f"{many(known.count, 'class')} ({source})"]
     for name, values, pixels in rows:
         listed = ", ".join(map(_value, values))
