@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import whatwhere.paint.engine
 from tiny import Cli
 from whatwhere import Segmenter
-from whatwhere.errors import PlanError
+from whatwhere.errors import ModelError, PlanError
 from whatwhere.network import Machine, Model, probe_machine, save_model
 from whatwhere.paint import Engine, paint, predict, prove
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
@@ -417,6 +417,67 @@ def test_fusing_changes_nothing(make: Callable[[], nn.Module]) -> None:
         batch = torch.randn(shape)
         with torch.inference_mode():
             torch.testing.assert_close(faster(batch), network(batch), rtol=1e-4, atol=1e-5)
+
+
+class _Keeping(nn.Module):
+    """Reads what a hook has kept of a ReLU, as fastai's U-Nets read their skips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1)
+        self.kept: Tensor | None = None
+        self.act.register_forward_hook(self.keep)
+
+    def keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.kept = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.conv(x))
+        found: Tensor = self.head(y - 3 * self.kept.mean((2, 3), keepdim=True))
+        return found
+
+
+def test_a_feature_that_a_hook_keeps_is_that_of_the_image() -> None:
+    torch.manual_seed(0)
+    model = Segmenter.from_module(_Keeping(), 3, ([120.0] * 3, [60.0] * 3))
+    for image in (picture(64, 64), picture(64, 96, seed=1) // 4):
+        found = paint(Engine(model.model, "float32"), image)
+        np.testing.assert_array_equal(found.labels, whole_logits(model.model, image).argmax(0))
+
+
+def test_what_is_old_in_a_fused_network_is_seen_on_another_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.paint.watch.untouched", lambda _module: True)
+    torch.manual_seed(0)
+    network = _Keeping().eval()
+    assert fused(network, torch.randn(1, 3, 32, 48)) is network
+
+
+@pytest.mark.parametrize("name", ["", "encoder.0.0.2", "decoder.0.0.0"])
+def test_what_hangs_on_a_unet_acts_in_it_fused_too(name: str) -> None:
+    network = unet()
+    network.get_submodule(name).register_forward_hook(lambda _module, _inputs, output: output.flip(1))
+    faster = fused(network, torch.randn(1, 3, 32, 48))
+    batch = torch.randn(1, 3, 64, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(faster(batch), network(batch), rtol=1e-4, atol=1e-5)
+
+
+class _OfOneSize(nn.Module):
+    """Enlarges what it makes to the size of the first image that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.size = nn.Conv2d(3, 3, 3, padding=1), [0, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.size = self.size if any(self.size) else list(x.shape[2:])
+        return F.interpolate(self.conv(x), self.size)
+
+
+def test_scores_of_another_size_than_the_image_are_told() -> None:
+    model = Segmenter.from_module(_OfOneSize(), 3, ([120.0] * 3, [60.0] * 3))
+    with pytest.raises(ModelError, match=r"input of shape \(1, 3, 96, 128\).*scores of shape \(1, 3, 64, 64\)"):
+        model.predict(picture(96, 128))
 
 
 def test_a_network_that_tells_its_way_up_the_size_is_painted() -> None:

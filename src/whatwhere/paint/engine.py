@@ -240,10 +240,13 @@ class Engine:
 
         Raises:
             BackendFailure: see :meth:`fall_back`.
-            ModelError: the network fails on images of this size.
+            ModelError: the network fails on images of this size, or gives a painting of another.
         """
         try:
-            return self._two(self._choice.run, batch)
+            found = self._two(self._choice.run, batch)
+            if found.shape[2:] != batch.shape[2:]:
+                raise ValueError(f"it gives scores of shape {tuple(found.shape)}")
+            return found
         except Exception as error:  # whatever another library or a network of the user's raises
             if is_out_of_memory(error):
                 raise

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.nn.utils.parametrize import is_parametrized
 
 from whatwhere.paint.verify import contending, largest
 from whatwhere.paint.watch import followers
@@ -70,8 +69,7 @@ def _can_be_joined(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether weights and stored statistics are all there is to it: a norm's subclass may hold an activation."""
     if type(norm) not in _Norm or norm.running_mean is None or norm.running_var is None:
         return False
-    changed = is_parametrized(conv) or any(one._forward_hooks or one._forward_pre_hooks for one in (conv, norm))
-    return not changed and not (isinstance(conv, _Transposed) and conv.groups > 1)  # torch's folding takes one group
+    return not (isinstance(conv, _Transposed) and conv.groups > 1)  # torch's folding takes one group
 
 
 def _equal(network: nn.Module, example: Tensor, joined: dict[Pair, nn.Module]) -> dict[Pair, nn.Module]:

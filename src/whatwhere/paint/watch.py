@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["followers"]
+__all__ = ["followers", "untouched"]
 
 Kinds = tuple[type[nn.Module], ...]
 
@@ -34,8 +35,19 @@ class _Reads(TorchFunctionMode):
         return result
 
 
+def untouched(module: nn.Module) -> bool:
+    """Whether its weights and class say all that it does: what stands in its place is not hooked, and keeps nothing.
+
+    >>> conv = nn.Conv2d(1, 1, 1)
+    >>> untouched(conv), untouched(nn.utils.parametrizations.weight_norm(conv))
+    (True, False)
+    """
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return not hooked and not is_parametrized(module)
+
+
 def followers(network: nn.Module, example: Tensor, firsts: Kinds, seconds: Kinds) -> list[tuple[str, str]]:
-    """Names of pairs of modules where the second alone took the first's very output; each called once.
+    """Names of pairs of untouched modules where the second alone took the first's very output; each called once.
 
     Whether that output is among the network's results can't be seen: compare what comes of what is done with a pair.
     """
@@ -68,4 +80,4 @@ def followers(network: nn.Module, example: Tensor, firsts: Kinds, seconds: Kinds
         for handle in handles:
             handle.remove()
     once = [pair for pair in pairs if all(calls[module] == 1 for module in pair) and reads.of[pair[0]] == 1]
-    return [(names[first], names[second]) for first, second in once]
+    return [(names[first], names[second]) for first, second in once if untouched(first) and untouched(second)]
