@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import importlib
 import logging
 import multiprocessing
@@ -575,6 +577,28 @@ SETTINGS: dict[str, Callable[[], tuple[Any, Any]]] = {
 def test_what_a_network_is_set_to_tells_it_apart(what: str) -> None:
     (one, other), (same, _) = SETTINGS[what](), SETTINGS[what]()
     assert digest_of(_Setting(one)) == digest_of(_Setting(same)) != digest_of(_Setting(other))
+
+
+def test_a_layer_of_torch_that_is_set_otherwise_is_another_network(tmp_path: Path) -> None:
+    """The painting by the other one is not kept for this one's."""
+    Image.fromarray(picture(40, 40)).save(tmp_path / "a.png")
+    made = []
+    for corners in (False, True):
+        torch.manual_seed(0)
+        up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=corners)
+        made.append(model_of(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), up, nn.Conv2d(8, 3, 1))))
+    predict(Engine(made[0], "float32"), tmp_path / "a.png", tmp_path / "out")
+    assert predict(Engine(made[0], "float32"), tmp_path / "a.png", tmp_path / "out").items[0].status == "skipped"
+    assert "from another model" in str(predict(Engine(made[1], "float32"), tmp_path / "a.png", tmp_path / "out"))
+
+
+def test_our_networks_have_the_names_that_earlier_versions_gave_them() -> None:
+    """They stand in the files of paintings and of measured times."""
+    network = unet()
+    told = hashlib.sha256(repr(network).encode())
+    for name, tensor in sorted({**dict(network.named_parameters()), **dict(network.named_buffers())}.items()):
+        told.update(name.encode() + tensor.detach().numpy().tobytes())
+    assert digest_of(network) == digest_of(copy.deepcopy(network).train()) == told.hexdigest()
 
 
 def test_a_network_has_one_name_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
