@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import stat
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +61,13 @@ def test_what_is_saved_is_loaded(options: dict[str, object], tmp_path: Path) -> 
 def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
     save_model(model(), tmp_path / "model.safetensors")
     assert load_model(tmp_path).classes == CLASSES
+
+
+def test_a_module_that_keeps_what_it_computed_is_loaded(tmp_path: Path) -> None:
+    given = nn.Conv2d(1, 2, 1)
+    given.last = given(torch.rand(1, 1, 4, 4))
+    path = save_model(replace(model(), network=given), tmp_path / "m.safetensors")
+    assert torch.equal(load_model(path, given).network.weight, given.weight)
 
 
 def test_others_may_read_the_file_as_the_umask_says(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Nothing is ever unpickled. Knows nothing of training; the plan and the training 
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from whatwhere.errors import ModelError, in_a_line, no_model
+from whatwhere.network.copied import copied
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.unet import UNet
 from whatwhere.plain_torch import kept_random, plain_torch
@@ -317,7 +317,7 @@ def _network(
             "the network it was saved from, made again" if name else "no module",
             "in Python: Segmenter.load(path, module=...)" if name else "leave out module",
         )
-    module = copy.deepcopy(module)
+    module = copied(module)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
