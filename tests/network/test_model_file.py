@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import prune
 
 from whatwhere.errors import ModelError, OutputError
 from whatwhere.network import Mirrored, Model, UNet, build, load_model, save_model
@@ -61,6 +63,29 @@ def test_what_is_saved_is_loaded(options: dict[str, object], tmp_path: Path) -> 
 def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
     save_model(model(), tmp_path / "model.safetensors")
     assert load_model(tmp_path).classes == CLASSES
+
+
+WAYS: dict[str, Callable[[nn.Module], object]] = {
+    "pruned": lambda network: prune.l1_unstructured(network.decoder[0][0][0], "weight", 0.5),
+    "normed": lambda network: nn.utils.spectral_norm(network.decoder[0][0][0]),
+    "normed by a hook": lambda network: nn.utils.weight_norm(network.decoder[0][0][0]),
+    "set otherwise": lambda network: setattr(network.up[0][1], "align_corners", True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("how", WAYS)
+def test_a_unet_that_was_altered_is_saved_as_one_made_elsewhere(how: str, tmp_path: Path) -> None:
+    saved = model(up="bilinear")
+    WAYS[how](saved.network)
+    path = save_model(saved, tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match=r"weights of whatwhere.network.unet.UNet.*Segmenter.load\(path, module="):
+        load_model(path)
+    torch.manual_seed(1)
+    again = UNet(1, 2, width=2, depth=2, up="bilinear").eval()
+    WAYS[how](again)
+    image = torch.rand(1, 1, 20, 13)
+    torch.testing.assert_close(load_model(path, again).network(image), saved.network(image))
 
 
 def test_a_module_that_keeps_what_it_computed_is_loaded(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from whatwhere.network.mark import mark
 from whatwhere.network.unet import UNet
 
 __all__ = ["Mirrored"]
@@ -24,6 +25,12 @@ class Mirrored(nn.Module):
     def __init__(self, network: UNet) -> None:
         super().__init__()
         self.network = network
+        self._as_made = mark(self, kept=False)
+
+    @property
+    def altered(self) -> bool:
+        """See :attr:`UNet.altered`; since it was wrapped."""
+        return mark(self, kept=False) != self._as_made
 
     @property
     def config(self) -> dict[str, object]:

@@ -149,9 +149,9 @@ def build(config: dict[str, Any]) -> nn.Module:
 def own_config(network: nn.Module) -> dict[str, Any] | None:
     """What :func:`build` makes this network from; None for networks made elsewhere, whatever ``config`` they have.
 
-    A class derived from ours computes something else, and so does ours with a layer exchanged.
+    A class derived from ours computes something else, and so does ours with a layer exchanged, set otherwise or hooked.
     """
-    if type(network) is Mirrored:
+    if type(network) is Mirrored and not network.altered:
         network = network.network
     return network.config if type(network) is UNet and not network.altered else None
 
