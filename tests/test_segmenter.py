@@ -123,6 +123,10 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
     "a mean of them": _average,
     "another layer": lambda network: setattr(network, "head", nn.Conv2d(4, 3, 1)),
     "batch norm's means": lambda network: network.train()(torch.randn(8, 3, 32, 32) + 5),
+    "a layer without weights": lambda network: setattr(network.encoder[0][1], "2", nn.Tanh()),
+    "a layer set otherwise": lambda network: setattr(network.encoder[0][0][1], "eps", 3.0),
+    "a hook": lambda network: network.head.register_forward_hook(lambda _module, _given, logits: -logits),
+    "a forward of its own": lambda network: setattr(network.head, "forward", lambda x: -x[:, :3]),
 }
 
 
@@ -136,6 +140,16 @@ def test_a_network_that_was_changed_paints_as_it_is_now(how: str) -> None:
     after = model.predict(image)
     assert (after != before).any()
     np.testing.assert_array_equal(after, Segmenter(model.model).predict(image))
+
+
+def test_a_model_in_another_s_place_paints() -> None:
+    model, image = Segmenter.from_module(unet(), 3, ([100.0] * 3, [50.0] * 3)), picture(60, 70)
+    before = model.predict(image)
+    model.model.normalisation = Normalisation((10.0, 200.0, 100.0), (20.0, 50.0, 55.0))
+    changed = model.predict(image)
+    assert (changed != before).any()
+    model.model = replace(model.model, normalisation=Normalisation((100.0,) * 3, (50.0,) * 3))
+    np.testing.assert_array_equal(model.predict(image), before)
 
 
 class _Counting(nn.Module):

@@ -22,6 +22,7 @@ from whatwhere.errors import DataError, ModelError, in_a_line
 from whatwhere.judge import Scores
 from whatwhere.learn.view import TrainingView
 from whatwhere.network import Model, as_model, has_lazy_layers, kind_of, load_model, save_model
+from whatwhere.network.mark import mark
 from whatwhere.paint import Engine, Painting, paint
 from whatwhere.paint.files import fitted, open_image
 from whatwhere.plain_torch import plain_torch
@@ -47,11 +48,12 @@ class Segmenter:
     def __init__(self, model: Model) -> None:
         self.model = as_model(model)
         self._engines: dict[str, Engine] = {}
+        self._made_of: tuple[object, ...] = ()
         self._weights: list[Tensor] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """The model alone: what was made ready of it belongs to this process, and is made anew in another."""
-        return {**vars(self), "_engines": {}, "_weights": []}
+        return {**vars(self), "_engines": {}, "_made_of": (), "_weights": []}
 
     @classmethod
     @plain_torch()
@@ -193,11 +195,12 @@ class Segmenter:
             return paint(engine, source, probabilities=probabilities)
 
     def _engine(self, backend: str) -> Engine:
-        """The model made ready, once until its weights change: an engine works on a copy of them."""
-        network = self.model.network
-        now = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
-        if not _equal(now, self._weights):
-            self._engines, self._weights = {}, [tensor.clone() for tensor in now]
+        """The model made ready, once until it changes: an engine works on a copy of the network."""
+        model = self.model
+        made_of = (model, mark(model.network), model.classes, model.normalisation, model.source)
+        now = [tensor.detach() for tensor in (*model.network.parameters(), *model.network.buffers())]
+        if made_of != self._made_of or not _equal(now, self._weights):
+            self._engines, self._made_of, self._weights = {}, made_of, [tensor.clone() for tensor in now]
         if backend not in self._engines:
             self._engines[backend] = Engine(self.model, backend=backend)
         return self._engines[backend]
