@@ -394,6 +394,22 @@ class Fitting(nn.Module):
         return found
 
 
+class FittingOdd(nn.Module):
+    """Its way up is told the size to come to of odd images only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.up, self.last = nn.ConvTranspose2d(8, 8, 3, 2, 1, output_padding=1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, first = x.shape[2:], self.first(x)
+        half = self.down(first)
+        even = size[0] % 2 == size[1] % 2 == 0
+        found: Tensor = self.last(first + (self.up(half) if even else self.up(half, output_size=size)))
+        return found
+
+
 class Leaking(nn.ReLU):
     """A ReLU by its class alone."""
 
@@ -480,10 +496,13 @@ def test_scores_of_another_size_than_the_image_are_told() -> None:
         model.predict(picture(96, 128))
 
 
-def test_a_network_that_tells_its_way_up_the_size_is_painted() -> None:
+@pytest.mark.parametrize(("make", "size"), [(Fitting, (92, 76)), (FittingOdd, (97, 64)), (FittingOdd, (92, 76))])
+def test_a_network_that_tells_its_way_up_the_size_is_painted(
+    make: Callable[[], nn.Module], size: tuple[int, int]
+) -> None:
     torch.manual_seed(0)
-    model = Segmenter.from_module(Fitting(), 3, ([120.0] * 3, [60.0] * 3))
-    image = picture(92, 76)
+    model = Segmenter.from_module(make(), 3, ([120.0] * 3, [60.0] * 3))
+    image = picture(*size)
     truth = whole_logits(model.model, image).argmax(0).numpy()
     assert (model.predict(image, backend="eager") == truth).mean() > 0.98  # in bfloat16, where there is that
 

@@ -191,10 +191,14 @@ class _PackedSum:
 
 
 class _PackedTransposed(nn.Module):
-    """A transposed convolution with its weights in the library's order."""
+    """A transposed convolution with its weights in the library's order; as it was where it is told the size to come to.
+
+    Many U-Nets tell that of odd sizes only, which the example has none of.
+    """
 
     def __init__(self, conv: nn.ConvTranspose2d, size: list[int]) -> None:
         super().__init__()
+        self.plain = conv.forward
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.layout = (
             _numbers(conv.padding), _numbers(conv.output_padding), list(conv.stride), list(conv.dilation), conv.groups
@@ -204,9 +208,13 @@ class _PackedTransposed(nn.Module):
             conv.weight.detach(), padding, extra, stride, dilation, groups, size
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        result: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+        result: Tensor
+        if output_size is not None:
+            result = self.plain(x, output_size)
+            return result
+        result = torch.ops.mkldnn._convolution_transpose_pointwise(
             x, self.weight, self.bias, *self.layout, "none", [], ""
         )
         return result
