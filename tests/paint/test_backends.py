@@ -496,6 +496,31 @@ def test_scores_of_another_size_than_the_image_are_told() -> None:
         model.predict(picture(96, 128))
 
 
+class _Placed(nn.Module):
+    """Adds a number of each place, as transformers do, and so takes one size alone; or decides by what it sees."""
+
+    def __init__(self, side: int, *, followed: bool = True) -> None:
+        super().__init__()
+        self.patches, self.up = nn.Conv2d(3, 8, 16, 16), nn.ConvTranspose2d(8, 3, 16, 16)
+        self.places, self.followed = nn.Parameter(torch.randn(1, 8, side // 16, side // 16)), followed
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.up(self.patches(x) + self.places)
+        return found if self.followed or float(x.mean()) < 100 else -found
+
+
+@pytest.mark.parametrize("side", [96, 224, 384])
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_network_for_one_size_paints_images_of_it(side: int, followed: bool) -> None:
+    torch.manual_seed(0)
+    model = Segmenter.from_module(_Placed(side, followed=followed), 3, ([120.0] * 3, [60.0] * 3))
+    engine = Engine(model.model, "float32")
+    image = picture(side, side)
+    np.testing.assert_array_equal(paint(engine, image).labels, whole_logits(model.model, image).argmax(0))
+    with pytest.raises(ModelError, match=r"fails on an input of shape.*a network that takes images of that size"):
+        paint(engine, picture(side + 100, 1600))
+
+
 @pytest.mark.parametrize(("make", "size"), [(Fitting, (92, 76)), (FittingOdd, (97, 64)), (FittingOdd, (92, 76))])
 def test_a_network_that_tells_its_way_up_the_size_is_painted(
     make: Callable[[], nn.Module], size: tuple[int, int]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whatwhere.errors import in_a_line
+from whatwhere.errors import in_a_line, is_out_of_memory
 from whatwhere.paint.backends import EAGER, Backend, Job, Run
 from whatwhere.paint.verdicts import Verdict, Verdicts
 from whatwhere.paint.verify import agreement, difference
@@ -132,9 +132,13 @@ def choose(scene: Scene, backends: Sequence[Backend], store: Verdicts) -> Choice
     """
     search = _begun(scene, store)
     if not _timed(search, EAGER):
-        search.verdicts[EAGER.name] = Verdict(
-            0.0, _paces({EAGER.name: scene.eager}, scene.crop(512, 512), 0.0)[EAGER.name]
-        )
+        try:
+            pace = _paces({EAGER.name: scene.eager}, scene.crop(512, 512), 0.0)[EAGER.name]
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return search.best  # a network for another size: painting tells, if it does not take the tile itself
+        search.verdicts[EAGER.name] = Verdict(0.0, pace)
     timed = sorted((b for b in backends if _timed(search, b)), key=lambda b: _with_start(search, b))
     for backend in timed:
         if _with_start(search, backend) < search.estimate(search.best.backend):

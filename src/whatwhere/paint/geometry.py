@@ -6,6 +6,7 @@ Knows networks; knows nothing of backends, precision, or where tiles lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,10 @@ __all__ = ["Geometry", "Pair"]
 Pair = tuple[int, int]
 """Of rows and columns, or before and after."""
 
-_CANVASES = 64, 128, 256, 512, 336, 420, 480
+_CANVASES = 64, 128, 256, 512, 336, 420, 480, 96, 160, 192, 224, 320, 384, 448
 """Sides of the small image on which a network is watched: the first that it takes (instance norm wants more than one
-pixel at the bottom of the U; some take multiples of 3, 7, 12, 14 or 20 only); grown to the total stride where that is
-larger."""
+pixel at the bottom of the U; some take multiples of 3, 7, 12, 14 or 20 only, and transformers, often, one size alone);
+grown to the total stride where that is larger."""
 
 _STEPS = 1, 2, 4, 8, 16, 32, 64
 """By which an image is tried to be larger, where it is not known of what its sizes have to be multiples."""
@@ -93,7 +94,10 @@ class Geometry:
 
     @cached_property
     def _found_period(self) -> int:
-        """Of a network that can't be followed: the smallest step, by doubling, by which an image may be larger."""
+        """Of a network that can't be followed: the smallest step, by doubling, by which an image may be larger.
+
+        Of one for a single size: what that is a multiple of.
+        """
         network = self.own()
         for step in _STEPS:
             side = self._canvas + step
@@ -103,7 +107,7 @@ class Geometry:
                 continue
             if isinstance(found, Tensor) and found.shape[2:] == (side, side):
                 return step
-        return _STEPS[-1]
+        return math.gcd(self._canvas, _STEPS[-1])
 
     @property
     def halo(self) -> tuple[Pair, Pair]:
