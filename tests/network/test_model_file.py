@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from whatwhere.errors import ModelError, OutputError
-from whatwhere.network import Mirrored, Model, UNet, build, load_model, save_model
+from whatwhere.network import Mirrored, Model, UNet, build, load_model, own_config, save_model
 from whatwhere.records import Classes, Normalisation
 
 CLASSES = Classes(("ground", "Küche"), ((0, 0, 0), (250, 10, 20)), ((0,), ((1, 2, 3), 255)), void=(7,), nearest=True)
@@ -86,6 +86,20 @@ def test_a_unet_that_was_altered_is_saved_as_one_made_elsewhere(how: str, tmp_pa
     WAYS[how](again)
     image = torch.rand(1, 1, 20, 13)
     torch.testing.assert_close(load_model(path, again).network(image), saved.network(image))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_who_only_watches_a_unet_can_load_its_file_without_it(padding: str, tmp_path: Path) -> None:
+    """A file holds no hooks, of any network; while they hang there, nobody says what it computes."""
+    made = UNet(1, 2, width=2, depth=2, padding=padding).eval()
+    network = Mirrored(made) if padding == "valid" else made
+    made.head.register_forward_hook(lambda *_: None)
+    assert own_config(network) is None
+    path = save_model(replace(model(), network=network), tmp_path / "m.safetensors")
+    image = torch.rand(1, 1, 20, 13)
+    for loaded in (load_model(path), load_model(path, network)):
+        assert own_config(loaded.network) == made.config
+        assert torch.equal(loaded.network(image), network(image))
 
 
 def test_a_module_that_keeps_what_it_computed_is_loaded(tmp_path: Path) -> None:

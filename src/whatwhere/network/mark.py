@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["bytes_of", "mark", "of_torch", "source_of"]
+__all__ = ["bytes_of", "is_hooked", "mark", "of_torch", "source_of"]
 
 _LEFT_OUT = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_compile"}
 """What every module keeps for torch: its parameters, parts and hooks, whether it is in training or was compiled."""
@@ -26,7 +26,7 @@ _LEFT_OUT = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_co
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def mark(network: nn.Module, *, kept: bool = True) -> str:
+def mark(network: nn.Module, *, kept: bool = True, hooks: bool = True) -> str:
     """Equal for two networks that compute the same from equal weights, as far as it can be read; in every process.
 
     Training or evaluation, device and weights' dtype change nothing; the code of its classes is not read.
@@ -34,17 +34,23 @@ def mark(network: nn.Module, *, kept: bool = True) -> str:
     Args:
         network: any module.
         kept: also what modules keep that are neither torch's nor ours. Of some that changes while they run.
+        hooks: also those that are called before and after a module.
 
     >>> mark(nn.AvgPool2d(3)) == mark(nn.AvgPool2d(3)) != mark(nn.AvgPool2d(3, ceil_mode=True))
     True
     """
     digest = hashlib.sha256(repr(network).encode())
-    for line in _lines(network, kept):
+    for line in _lines(network, kept, hooks):
         digest.update(line.encode())
     return digest.hexdigest()
 
 
-def _lines(network: nn.Module, kept: bool) -> Iterator[str]:
+def is_hooked(network: nn.Module) -> bool:
+    """Whether anything is called before or after one of its modules, which may change what that gives."""
+    return any(vars(module).get(key) for module in network.modules() for key in _HOOKS)
+
+
+def _lines(network: nn.Module, kept: bool, hooked: bool) -> Iterator[str]:
     """One a module. What has a second name is told by its first."""
     known: dict[int, str] = {}
     for find in (nn.Module.named_parameters, nn.Module.named_buffers):
@@ -57,7 +63,7 @@ def _lines(network: nn.Module, kept: bool) -> Iterator[str]:
             continue
         kind, own = type(module), vars(module)
         state = [f"{key} {known.get(id(tensor))}" for key, tensor in _state(module)]
-        hooks = [_of_hook(hook, known) for key in _HOOKS for hook in own.get(key, {}).values()]
+        hooks = [_of_hook(hook, known) for key in _HOOKS for hook in own.get(key, {}).values() if hooked]
         theirs, elsewhere = of_torch(kind), not (of_torch(kind) or _package(kind) == "whatwhere")
         settings = _text(_settings(module, private=elsewhere), known) if kept or not elsewhere else ""
         yield f"{name} {'torch ' * theirs}{kind.__qualname__} {state} {hooks} {settings}\n"

@@ -25,12 +25,12 @@ class Mirrored(nn.Module):
     def __init__(self, network: UNet) -> None:
         super().__init__()
         self.network = network
-        self._as_made = mark(self, kept=False)
+        self._as_made = mark(self, kept=False, hooks=False)
 
     @property
     def altered(self) -> bool:
         """See :attr:`UNet.altered`; since it was wrapped."""
-        return mark(self, kept=False) != self._as_made
+        return mark(self, kept=False, hooks=False) != self._as_made
 
     @property
     def config(self) -> dict[str, object]:

@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 
 from whatwhere.errors import ModelError, in_a_line, no_model
 from whatwhere.network.copied import copied
+from whatwhere.network.mark import is_hooked
 from whatwhere.network.mirror import Mirrored
 from whatwhere.network.unet import UNet
 from whatwhere.plain_torch import kept_random, plain_torch
@@ -151,6 +152,11 @@ def own_config(network: nn.Module) -> dict[str, Any] | None:
 
     A class derived from ours computes something else, and so does ours with a layer exchanged, set otherwise or hooked.
     """
+    return None if is_hooked(network) else _written_config(network)
+
+
+def _written_config(network: nn.Module) -> dict[str, Any] | None:
+    """As `own_config`, for a file, which holds no hooks of any network."""
     if type(network) is Mirrored and not network.altered:
         network = network.network
     return network.config if type(network) is UNet and not network.altered else None
@@ -203,7 +209,7 @@ def save_model(model: Model, path: Path | str, *, durable: bool = False) -> Path
         OutputError: the file can't be written.
     """
     path = Path(path)
-    config = own_config(model.network) or {"module": name_of(model.network)}
+    config = _written_config(model.network) or {"module": name_of(model.network)}
     record = {
         "format": FORMAT, "network": config, "classes": model.classes.to_json(),
         "normalisation": model.normalisation.to_json(), "plan": model.plan, "training": model.training,
@@ -305,7 +311,7 @@ def _network(
 ) -> nn.Module:
     """The network a file describes, or the one that is given for it, with its weights."""
     name = config.get("module")
-    if name is None and (module is None or own_config(module) == config):
+    if name is None and (module is None or _written_config(module) == config):
         _check_size(config, weights)
         network = build(config)
         network.load_state_dict(weights)

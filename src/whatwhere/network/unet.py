@@ -112,7 +112,7 @@ class UNet(nn.Module):
         )
         self.head = nn.Conv2d(widths[0], classes, 1)
         _initialise(self)
-        self._as_made = mark(self, kept=False)
+        self._as_made = mark(self, kept=False, hooks=False)
 
     def _make_way_down(self, encoder: str, in_channels: int, widths: tuple[int, ...]) -> None:
         """Encoder and bottleneck, and the channels of each level."""
@@ -139,8 +139,8 @@ class UNet(nn.Module):
 
     @property
     def altered(self) -> bool:
-        """Whether a layer was exchanged, set otherwise or hooked since it was made: ``config`` says something else."""
-        return mark(self, kept=False) != self._as_made
+        """Whether a layer was exchanged or set otherwise since it was made: then ``config`` says something else."""
+        return mark(self, kept=False, hooks=False) != self._as_made
 
     @overload
     def forward(self, image: Tensor, skips: Mapping[int, Skip] | None = None) -> Tensor: ...
