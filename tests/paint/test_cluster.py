@@ -29,6 +29,7 @@ from whatwhere.network import load_model, save_model
 from whatwhere.paint import Engine, paint, predict
 from whatwhere.paint.claims import renamed
 from whatwhere.paint.cluster import Workers, _own_gpu
+from whatwhere.paint.scale import pixel_size
 from whatwhere.paint.sources import WHOLE
 from whatwhere.paint.tiles import Tile, Tiling
 
@@ -138,6 +139,24 @@ def test_many_small_images_go_the_same_way(tmp_path: Path, model_file: Path, clu
         )
     again = predict(model_file, tmp_path, tmp_path / "spread", cluster=cluster.scheduler_address, **options)
     assert sum(item.status == "skipped" for item in again.items) == 6
+
+
+def test_of_a_link_its_own_name_and_what_lies_beside_it_count(tmp_path: Path, model_file: Path, cluster: Any) -> None:
+    """As data stores keep files: without an ending, by names that are numbers."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "store").mkdir()
+    _save(tmp_path / "store/a.png", picture(60, 60))
+    scale = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "store/b.tif", picture(60, 60, seed=1), photometric="rgb", **scale)
+    for number, name in enumerate(("a.png", "b.tif")):
+        kept = (tmp_path / "store" / name).rename(tmp_path / "store" / str(number))
+        (tmp_path / "in" / name).symlink_to(kept)
+    (tmp_path / "in/a.pgw").write_text("2\n0\n0\n-2\n10\n20\n")
+    options: dict[str, Any] = {"precision": "float32", "cluster": cluster.scheduler_address}
+    done = predict(model_file, tmp_path / "in", tmp_path / "out", **options)
+    assert not done.failed, str(done)
+    assert (tmp_path / "out/a.pgw").read_text() == "2\n0\n0\n-2\n10\n20\n"
+    assert pixel_size(tmp_path / "out/b.tif", (60, 60)) == pytest.approx((0.5, 0.5))
 
 
 def test_what_was_painted_without_workers_counts_with_them(tmp_path: Path, model_file: Path, cluster: Any) -> None:

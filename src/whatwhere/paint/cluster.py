@@ -44,7 +44,10 @@ Recipe = tuple[str, str, Precision, str]
 """The model's file and the identity of what is in it, precision, and device."""
 
 Place = tuple[Path, Reading, Path, dict[str, Any], str]
-"""The image's file, whether what it lacks is filled, the output, what makes two paintings the same, and whose run."""
+"""The image's file, whether what it lacks is filled, the output, what makes two paintings the same, and whose run.
+
+No link is followed: what kind an image is says its name, and where it lies on Earth say files beside that.
+"""
 
 _PATIENCE = 5
 """Seconds to wait for a scheduler, and then for its first worker."""
@@ -133,7 +136,7 @@ class Workers:
         self, path: Path, target: Names, options: Options, work: dict[str, Any], how: Reading, run: str
     ) -> Callable[[], PaintReport]:
         """Sends a small image to a worker; what is returned waits for it. ``run`` names who holds its place."""
-        place = (path.resolve(), how, target.partial.resolve(), work, run)
+        place = (path.absolute(), how, target.partial.absolute(), work, run)
         finished: Queue[Any] = Queue()
         self._submit(_paint_file, self._recipe, place, _absolute(target), options).add_done_callback(finished.put)
 
@@ -183,7 +186,7 @@ class Workers:
 
             def attempt(plan: Scheme) -> None:
                 done = sink.begin(plan, runs)
-                place = (path.resolve(), how, sink.folder.resolve(), work, sink.run)
+                place = (path.absolute(), how, sink.folder.absolute(), work, sink.run)
                 with _there(path, sink.folder), closing(self._tiles(place, plan.tiling, done)) as tiles:
                     for count, index in enumerate(tiles, len(done) + 1):
                         sink.note(index)
@@ -262,7 +265,7 @@ def _begun(dask_worker: Any) -> list[str]:
 
 
 def _absolute(target: Names) -> Names:
-    return Names(target.labels.resolve(), target.overlay.resolve(), target.probabilities.resolve())
+    return Names(target.labels.absolute(), target.overlay.absolute(), target.probabilities.absolute())
 
 
 def _shown(path: Path) -> Path:
