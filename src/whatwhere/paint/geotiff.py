@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.data.label_images import palette
-from whatwhere.data.tiffs import as_light, black_value, main_series, open_tiff, tiff_orientation
+from whatwhere.data.tiffs import as_light, black_value, colors_of, main_series, open_tiff, tiff_orientation
 from whatwhere.errors import DataError
 from whatwhere.paint.placed import is_placed
 from whatwhere.paint.sources import Pixels, Valid, extra, no_level
@@ -26,6 +26,10 @@ __all__ = ["GeoSource", "is_geotiff", "write_geotiff", "write_planes_geotiff"]
 
 _TIE_POINTS_AND_KEYS = (33550, 33922, 34264, 34735)  # the four tags by which a TIFF says where it lies
 _RPC = 50844  # and a satellite's, which comes as the coefficients of a camera
+_YCBCR, _JPEG = 6, 7  # of which, together, both make RGB
+_READ_ALIKE = frozenset({0, 1, 2, 3, 32803, 34892})
+"""What numbers may stand for that GDAL and training read alike: greys, RGB, a palette, a camera's raw light."""
+
 _BAND = 512
 _FIRST = 16
 """Pages among which the mask of the first one is: it comes next, or after all smaller levels."""
@@ -52,7 +56,7 @@ class GeoSource:
 
     Raises:
         DataError: not a whole TIFF, no such level, complex numbers, or an image that GDAL would take for another one:
-            not the first page alone, or not upright as it is stored.
+            not the first page alone, not upright as it is stored, or of inks (CMYK), YCbCr or CIELAB.
     """
 
     def __init__(self, path: Path, level: int = 0) -> None:
@@ -79,12 +83,13 @@ class GeoSource:
             raise DataError(f"{path} holds complex numbers", "real pixel values", "save magnitude or phase")
         with open_tiff(path) as tif:
             _refuse_what_gdal_mistakes(path, tif)
-            self._black = black_value(main_series(tif).keyframe)
+            page = main_series(tif).keyframe
+            self._black, self._bilevel = black_value(page), page.dtype == bool
+            self._colors = None if page.colormap is None or self._file.count > 1 else colors_of(page.colormap)
             self._plane: Plane | None = plane_of(tif, (self._file.height, self._file.width))
-        self._colors = _colors(self._file, self._black)
         self.size = (self._file.height, self._file.width)
-        self.channels = self._file.count if self._colors is None else self._colors.shape[1]
-        self.dtype = np.dtype(self._file.dtypes[0])
+        self.channels = self._file.count if self._colors is None else 3
+        self.dtype = np.dtype(self._file.dtypes[0] if self._colors is None else np.uint8)
         self._complete = all("all_valid" in {flag.name for flag in flags} for flags in self._file.mask_flag_enums)
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
@@ -94,7 +99,10 @@ class GeoSource:
             pixels = np.ascontiguousarray(self._file.read(window=window).transpose(1, 2, 0))
             valid = self._there(box) if self._complete else self._valid(window)
             pixels = as_light(pixels, self._black)
-            pixels = pixels if self._colors is None else self._colors[pixels[..., 0]]
+            if self._colors is not None:
+                pixels = self._colors[np.minimum(pixels[..., 0], len(self._colors) - 1)]
+            elif self._bilevel:
+                pixels = pixels * np.uint8(255)
         except self._error as error:
             raise DataError(
                 f"{self.name} has a damaged tile in rows {y0} to {y1}, columns {x0} to {x1} ({error})",
@@ -130,7 +138,10 @@ class GeoSource:
 
 
 def _refuse_what_gdal_mistakes(path: Path, tif: Any) -> None:
-    """GDAL reads the first page of a file, as it is stored; training reads the largest image, upright."""
+    """GDAL reads the first page of a file, as it is stored, and makes RGB of inks and lightness.
+
+    Training reads the largest image, upright, and its numbers as they are.
+    """
     if [page and page.index for page in main_series(tif).pages] != [0]:
         raise DataError(
             f"{path} has a place on Earth or a mask, and its image is not its first page alone",
@@ -142,6 +153,14 @@ def _refuse_what_gdal_mistakes(path: Path, tif: Any) -> None:
             f"{path} has a place on Earth or a mask, and is stored turned (orientation {tiff_orientation(tif)})",
             "pixels that are stored upright",
             "save it upright; if it is upright as it is, take its tag Orientation away",
+        )
+    page = tif.pages.first
+    if page.photometric not in _READ_ALIKE and (page.photometric, page.compression) != (_YCBCR, _JPEG):
+        colors = getattr(page.photometric, "name", page.photometric)
+        raise DataError(
+            f"{path} has a place on Earth or a mask, and its colours are {colors}",
+            "greys, RGB or a palette, which are trained on and painted as the same numbers",
+            "export it as RGB, and what is trained on too",
         )
 
 
@@ -155,21 +174,6 @@ def _smaller(file: Any, level: int) -> Any:
             sizes = [(-(-file.height // step), -(-file.width // step)) for step in (1, *shrunk)]
             raise no_level(file.name, level, sizes)
     return rasterio.open(file.name, overview_level=level - 1)
-
-
-def _colors(file: Any, black: int) -> NDArray[np.uint8] | None:
-    """What the values of one band stand for, as `data.images.read_image` has it: a palette's colours, or 0 and 255."""
-    if file.count != 1 or file.dtypes[0] != "uint8":
-        return None
-    if file.tags(ns="IMAGE_STRUCTURE", bidx=1).get("NBITS") == "1":
-        return np.repeat(np.array([[0], [255]], np.uint8), [1, 255], axis=0)
-    if black:  # GDAL makes greys of it, in three channels
-        return None
-    try:
-        listed = file.colormap(1)
-    except ValueError:  # none
-        return None
-    return np.array([listed.get(value, (0, 0, 0))[:3] for value in range(256)], np.uint8)
 
 
 _UNREADABLE = "what was written can't be read again: the disk is full or damaged"
