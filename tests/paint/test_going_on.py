@@ -182,7 +182,10 @@ def _to_files(slide: Path, out: Path, network: nn.Module, tile: int, workers: bo
         target, wanted = names(out / "slide", slide, source.size), Options(tile=tile, **options)
         painter = paint_source if workers else None
         work = work_of({}, slide, source, wanted)
-        paint_to_files(engine, source, target, wanted, work, progress, painter=painter)
+        paint_to_files(
+            engine, source, target, wanted, work, progress, painter=painter,
+            arrives=lambda made: move(made, target.labels),
+        )  # fmt: skip
     return seen
 
 
@@ -243,7 +246,7 @@ def test_what_a_finished_painting_has_left_goes(slide: Path, tmp_path: Path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("whatwhere.paint.outputs._bring", lambda made, target, _: (move(made, target), killed()))
+        patched.setattr("whatwhere.paint.ledger.move", lambda made, target, **_: (move(made, target), killed()))
         with pytest.raises(KeyboardInterrupt):
             _predict(slide, tmp_path / "out", tile=160)
     assert (tmp_path / "out/slide.tif.partial/journal").exists()

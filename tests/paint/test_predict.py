@@ -233,6 +233,73 @@ def test_a_painting_that_was_finished_right_before_a_kill_counts(
     assert predict(engine, one, tmp_path / "out").items[0].status == "skipped"
 
 
+def _interrupted(*arguments: Any, at: str = "whatwhere.paint.outputs.write_label_image", **options: Any) -> None:
+    """A run that is killed before its labels come to their place, or where they do."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(at, killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(*arguments, **options)
+
+
+@pytest.mark.parametrize("at", ["whatwhere.paint.outputs.write_label_image", "whatwhere.paint.ledger.move"])
+@pytest.mark.parametrize("how", ["touched", "copied", "replaced"])
+def test_what_lay_there_before_is_not_the_painting_that_was_killed(
+    tmp_path: Path, engine: Engine, how: str, at: str
+) -> None:
+    """Whatever became of it since: a copy may have other times, and somebody may have put another there."""
+    one, second, out = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(seed=5)), "float32"), tmp_path
+    predict(engine, one, out / "0")
+    _interrupted(second, one, out / "0", overwrite=True, at=at)
+    shutil.copytree(out / "0", out / "1", copy_function=shutil.copyfile)
+    if how == "touched":
+        os.utime(out / "0/a.png")
+    elif how == "replaced":
+        save(out / "0/a.png", np.zeros((7, 7), np.uint8))
+    (item,) = predict(second, one, out / ("1" if how == "copied" else "0")).items
+    assert item.status == "failed"
+    assert "a.png is there already" in item.error
+    assert predict(second, one, out / "0", overwrite=True).items[0].status == "done"
+    assert predict(second, one, out / "0").items[0].status == "skipped"
+
+
+@pytest.mark.parametrize("at", ["whatwhere.paint.outputs.write_label_image", "whatwhere.paint.ledger.move"])
+def test_what_somebody_puts_where_a_first_painting_was_killed_is_not_that(
+    tmp_path: Path, engine: Engine, at: str
+) -> None:
+    one = save(tmp_path / "a.png", picture(30, 30))
+    _interrupted(engine, one, tmp_path / "out", at=at)
+    theirs = save(tmp_path / "out/a.png", np.zeros((7, 7), np.uint8)).read_bytes()
+    (item,) = predict(engine, one, tmp_path / "out").items
+    assert "a.png is there already, made elsewhere" in item.error
+    assert (tmp_path / "out/a.png").read_bytes() == theirs
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_labels_that_came_to_their_place_right_before_a_kill_are_known(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    one, second, out = save(tmp_path / "a.png", picture(90, 80)), Engine(model_of(unet(seed=5)), "float32"), tmp_path
+    if size == "large":
+        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+            monkeypatch.setattr(f"{module}.LARGE", 100)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        move(*arguments, **options)
+        raise KeyboardInterrupt
+
+    predict(engine, one, out / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.paint.ledger.move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(second, one, out / "out", overwrite=True)
+    assert "from another model" in predict(engine, one, out / "out").items[0].error
+    assert predict(second, one, out / "out").items[0].status == "skipped"
+
+
 def test_a_repainting_that_fails_leaves_the_old_painting_as_it_was(tmp_path: Path, engine: Engine) -> None:
     one, other = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(channels=1), channels=1), "float32")
     predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
@@ -639,14 +706,15 @@ def test_a_zarr_that_was_killed_while_its_files_came_to_their_places_goes_on(
     predict(engine, source, out, probabilities=True)
     before, made = {name: content(out / name) for name in ("a.zarr", "a.probabilities.zarr")}, []
 
-    def killed(here: Path, there: Path) -> None:
+    def killed(here: Path, there: Path, **_: Any) -> None:
         if len(made) == moves:
             raise KeyboardInterrupt
         made.append(there)
         move(here, there)
 
     with monkeypatch.context() as patched:
-        patched.setattr("whatwhere.paint.outputs.move", killed)
+        for module in ("outputs", "ledger"):
+            patched.setattr(f"whatwhere.paint.{module}.move", killed)
         with pytest.raises(KeyboardInterrupt):
             predict(engine, source, out, probabilities=True, overwrite=True)
     assert {name: content(out / name) for name in before} == before

@@ -135,7 +135,10 @@ class Workers:
     def submit(
         self, path: Path, target: Names, options: Options, work: dict[str, Any], how: Reading, run: str
     ) -> Callable[[], PaintReport]:
-        """Sends a small image to a worker; what is returned waits for it. ``run`` names who holds its place."""
+        """Sends a small image to a worker; what is returned waits for it. ``run`` names who holds its place.
+
+        The labels it leaves in the partial folder: who has the ledger puts them at their place.
+        """
         place = (path.absolute(), how, target.partial.absolute(), work, run)
         finished: Queue[Any] = Queue()
         self._submit(_paint_file, self._recipe, place, _absolute(target), options).add_done_callback(finished.put)
@@ -297,7 +300,7 @@ def _paint_file(recipe: Recipe, place: Place, target: Names, options: Options) -
     try:
         return paint_to_files(
             engine, fitted(source, engine.model.normalisation.channels), target, options, work,
-            still=lambda: _check_wanted(folder, run),
+            arrives=lambda _: None, still=lambda: _check_wanted(folder, run),
         )  # fmt: skip
     finally:
         source.close()

@@ -1,9 +1,10 @@
-"""What was painted from what, by which model: ``predictions.jsonl`` of an output folder, a line a painting that began.
+"""What was painted from what, by which model: ``predictions.jsonl`` of an output folder, a few lines a painting.
 
-The line says what lay at its place then. Labels come to their place by one rename, after all that goes with them: if
-something else is there now, the painting was finished, whoever made it, and whoever was killed right after; if not,
-what the line before says still holds, but of what goes with it: that may have been replaced before. A painting that
-failed is crossed out. Knows nothing of pixels.
+One when it begins, which says what lay at its place then. Labels come to their place by one rename, after all that goes
+with them: a line before says what they are (``made``), and one after that they came (``done``). So a painting was
+finished that is done, or that is what lies there, if its maker was killed right after the rename. If what lay there
+before still does, what an earlier line says holds, but of what goes with it: that may have been replaced before. A
+painting that failed is crossed out. Knows nothing of pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from whatwhere.paint.files import state_of, whole_path
 from whatwhere.paint.outputs import Names, Options
 from whatwhere.paint.placed import files_of_place
 from whatwhere.paint.sources import Source
-from whatwhere.paint.stores import goes_on
+from whatwhere.paint.stores import goes_on, move
 from whatwhere.writing import is_there
 
 __all__ = ["Ledger", "Work", "without_paintings", "work_of"]
@@ -31,6 +32,9 @@ _RECORD = "predictions.jsonl"
 
 _ENDINGS = ".png", ".tif", ".zarr"
 """Of labels."""
+
+_LEARNT = {"made", "done"}
+"""What a line tells of a painting that has begun."""
 
 Work = dict[str, Any]
 """What makes two paintings the same, as JSON."""
@@ -67,9 +71,14 @@ class Ledger:
                 entry = json.loads(line)
                 if entry.get("failed"):
                     self._cross_out(entry["output"], entry.get("id"))
-                else:
+                elif "work" in entry:
                     kept = {key: entry[key] for key in ("work", "beside", "before")}
-                    self._begun[entry["output"]].append({"id": entry.get("id"), **kept})
+                    # lines of earlier versions do not say it: then what is not what lay there before was finished
+                    done = entry.get("done", "made" not in entry)
+                    kept |= {"id": entry.get("id"), "made": entry.get("made"), "done": done}
+                    self._begun[entry["output"]].append(kept)
+                else:
+                    self._learn(entry["output"], entry["id"], {key: entry[key] for key in entry.keys() & _LEARNT})
             except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # its painting is done again
         self._sides = defaultdict[str, set[str]](set)  # of each name, the labels that it was to lie beside
@@ -163,7 +172,24 @@ class Ledger:
             beside = there["beside"] | beside
         with writing(self._path.parent, shared=True):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._note(name, {"id": mark, "work": _bare(work), "beside": beside, "before": _state(target.labels)})
+        entry = {"id": mark, "work": _bare(work), "beside": beside, "before": _state(target.labels)}
+        self._note(name, entry | {"made": None, "done": False})
+
+    def arrive(self, target: Names, mark: str, made: Path, *, durable: bool = False) -> None:
+        """Puts finished labels at their place; who is killed before or after knows by the lines whose are there."""
+        name = self._name(target.labels)
+        self._tell(name, mark, {"made": _state(made)})
+        with writing(target.labels):
+            move(made, target.labels, durable=durable)
+        self._tell(name, mark, {"done": True})
+
+    def _tell(self, name: str, mark: str, news: dict[str, Any]) -> None:
+        self._write({"output": name, "id": mark, **news})
+        self._learn(name, mark, news)
+
+    def _learn(self, name: str, mark: str, news: dict[str, Any]) -> None:
+        for entry in [entry for entry in self._begun[name] if entry["id"] == mark][-1:]:
+            entry.update(news)
 
     def add(self, target: Names, options: Options, mark: str) -> None:
         """Notes that something is going to be made beside a painting that is there."""
@@ -204,7 +230,11 @@ class Ledger:
         if now is None:
             return None
         entries = (entry for entry in reversed(self._begun.get(name, ())) if not entry.get("failed"))
-        return next((entry for entry in entries if not _was(entry["before"], now)), None)
+        came = (entry for entry in entries if not _was(entry["before"], now) and (entry["done"] or entry["made"]))
+        last = next(came, None)
+        # who was killed between made and done may have brought his labels or not: unless they are there as they were
+        # made, somebody has changed what is there since, and nobody knows whose it is
+        return last if last is not None and (last["done"] or last["made"] == now) else None
 
     def began_last(self, target: Names) -> bool:
         """Whether nothing has begun at this place since the painting that is there."""

@@ -60,6 +60,11 @@ class Names:
         return self.labels.with_name(shortened(self.labels.name) + ".partial")
 
     @property
+    def made(self) -> Path:
+        """In that folder the finished labels, until they come to their place."""
+        return self.partial / f"labels{self.labels.suffix}"
+
+    @property
     def sides(self) -> Path:
         """The folder that is held while anything beside labels is made: x.png and x.tif share the names of that."""
         return self.overlay.with_name(shortened(self.overlay.name) + ".partial")
@@ -130,14 +135,16 @@ def paint_to_files(
     work: dict[str, Any],
     progress: Progress | None = None,
     *,
+    arrives: Callable[[Path], None],
     painter: Painter | None = None,
     still: Callable[[], None] | None = None,
     begins: Callable[[str], None] | None = None,
 ) -> PaintReport:
-    """Paints one image to its files; the label file appears last, and only when all is done.
+    """Paints one image to its files; the labels come last, and only when all is done.
 
     Args:
         work: what makes two runs the same, for continuing an interrupted one.
+        arrives: called with the finished labels, which lie in the partial folder; puts them at their place.
         painter: who paints large images; None is this process.
         still: called before a small image's files are written; raises where nobody wants them any more.
         begins: called when the place is held and it is known what paints, with :attr:`Engine.how`; perhaps again.
@@ -146,7 +153,7 @@ def paint_to_files(
         target.labels.parent.mkdir(parents=True, exist_ok=True)
     place, notes = _place_of(source)
     if is_small(source):
-        report = _paint_small(engine, source, target, options, place, progress, still, begins)
+        report = _paint_small(engine, source, target, options, place, arrives, progress, still, begins)
         return replace(report, notes=(*report.notes, *notes))
     classes, inner = engine.model.classes, _inside(source)
     store: Store = RawStore(source.size, classes.count if options.probabilities else 0)
@@ -162,7 +169,7 @@ def paint_to_files(
             )  # fmt: skip
             _refuse_changed(work, inner)
             with writing(target.labels):
-                _finish(sink, source, target, options, classes, place)
+                _finish(sink, source, target, options, classes, place, arrives)
         finally:
             sink.close()
         shutil.rmtree(sink.folder, ignore_errors=True)
@@ -184,8 +191,8 @@ def _refuse_changed(work: dict[str, Any], inner: Source) -> None:
 
 
 def _paint_small(
-    engine: Engine, source: Source, target: Names, options: Options, place: Place, progress: Progress | None,
-    still: Callable[[], None] | None, begins: Callable[[str], None] | None,
+    engine: Engine, source: Source, target: Names, options: Options, place: Place, arrives: Callable[[Path], None],
+    progress: Progress | None, still: Callable[[], None] | None, begins: Callable[[str], None] | None,
 ) -> PaintReport:  # fmt: skip
     classes = engine.model.classes
     sink = ArraySink(source.size, classes.count if options.probabilities else None, as_shares, np.uint8, begins)
@@ -204,7 +211,8 @@ def _paint_small(
         with whole_file(target.overlay) as partial:
             write_overlay(partial, source, lambda box: sink.labels[_slices(box)], classes)
     lay(place, target.labels)
-    write_label_image(target.labels, sink.labels, classes, pixel_size=_pixel_size(source))
+    write_label_image(target.made, sink.labels, classes, pixel_size=_pixel_size(source))
+    arrives(target.made)
     return report
 
 
@@ -227,12 +235,12 @@ def _finished(labels: Path) -> Iterator[Callable[[Box], NDArray[np.uint8]]]:
 
 
 def _finish(
-    sink: JournaledSink, source: Source, target: Names, options: Options, classes: Classes, place: Place
-) -> None:
+    sink: JournaledSink, source: Source, target: Names, options: Options, classes: Classes, place: Place,
+    arrives: Callable[[Path], None],
+) -> None:  # fmt: skip
     """Builds the final files from the store, inside its folder, and moves them to their places, labels last."""
     store, inner, folder = sink.store, _inside(source), sink.folder
-    ending = ".zarr" if isinstance(inner, ZarrSource) else ".tif"
-    shares, labels = folder / f"probabilities{ending}", folder / f"labels{ending}"
+    labels, shares = target.made, folder / f"probabilities{target.probabilities.suffix}"
     if isinstance(inner, GeoSource):
         if options.probabilities:
             write_planes_geotiff(shares, inner, classes.count, store.probabilities)
@@ -249,15 +257,16 @@ def _finish(
         write_overlay(folder / "overlay.png", source, store.labels, classes)
         move(folder / "overlay.png", target.overlay)
     if options.probabilities:
-        _bring(shares, target.probabilities, place)
-    _bring(labels, target.labels, place)
+        _lay(place, shares, target.probabilities)
+        move(shares, target.probabilities)
+    _lay(place, labels, target.labels)
+    arrives(labels)
 
 
-def _bring(made: Path, target: Path, place: Place) -> None:
-    """Moves what is finished to its place, after what says beside it where on Earth it lies."""
+def _lay(place: Place, made: Path, target: Path) -> None:
+    """Puts beside the place of what is finished what says where on Earth it lies."""
     if made.is_file():
         lay(replace(place, notes=place.notes or notes_of(made)), target)
-    move(made, target)
 
 
 def _place_of(source: Source) -> tuple[Place, list[str]]:

@@ -264,7 +264,13 @@ class _Job:
                     run = renamed(target.partial)
                     self.ledger.begin(target, self.options, work, run)
                     coming = self.workers.submit(path, target, self.options, work, self.how, run)
-                    return lambda: self._guarded(path, lambda: self._painted(path, target, run, coming), place)
+
+                    def painted() -> PaintReport:
+                        report = coming()
+                        self.ledger.arrive(target, run, target.made)
+                        return report
+
+                    return lambda: self._guarded(path, lambda: self._painted(path, target, run, painted), place)
         except _OF_ONE_IMAGE as error:
             place.close()
             failed = Prediction(str(path), None, "failed", str(error))
@@ -358,6 +364,7 @@ class _Job:
         return self._painted(path, target, mark, lambda: paint_to_files(
             self.engine, ready, target, self.options, work, _reporter(self.progress, str(path)), painter=painter,
             begins=lambda how: self._begin(target, work, how, mark),
+            arrives=lambda made: self.ledger.arrive(target, mark, made, durable=not is_small(source)),
         ))  # fmt: skip
 
     def _begin(self, target: Names, work: Work, how: str, mark: str) -> None:

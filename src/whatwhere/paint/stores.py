@@ -386,17 +386,19 @@ def as_shares(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.rint(probabilities * 255).astype(np.uint8)
 
 
-def move(made: Path, target: Path) -> None:
-    """Puts a finished file or folder in its place, replacing what is there; on disk when this returns.
+def move(made: Path, target: Path, *, durable: bool = True) -> None:
+    """Puts a finished file or folder in its place, replacing what is there; on disk when this returns, if ``durable``.
 
     What is at ``target`` is whole, or for a moment not there: then a rerun paints it again.
     """
     old = made.with_name(f"{made.name}.old")
     if made.is_file():
-        sync_file(made)
+        if durable:
+            sync_file(made)
     elif target.exists():  # a folder can't be replaced by one rename: the old one leaves first
         shutil.rmtree(old, ignore_errors=True)  # of a run that was killed here
         target.replace(old)
     made.replace(target)
-    sync_folder(target.parent)
+    if durable:
+        sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
