@@ -310,6 +310,18 @@ def test_what_is_no_image(tmp_path: Path, name: str, content: bytes, words: str)
             read(tmp_path / name)
 
 
+def test_an_image_for_which_there_is_no_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a damaged one that asks for more than any machine has."""
+
+    def full(*_: object) -> None:
+        raise MemoryError("Unable to allocate 5 EiB")
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 9), np.uint8))
+    monkeypatch.setattr("whatwhere.data.images._decode_tiff", full)
+    with pytest.raises(DataError, match=r"no memory for .*a\.tif \(MemoryError: Unable to allocate 5 EiB\)"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_missing_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.png does not exist; expected an image file; check the path"):
         read_image(tmp_path / "none.png")

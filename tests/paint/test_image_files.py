@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -200,8 +202,49 @@ def test_a_truncated_raw_tiff_and_a_stack_of_stacks_are_refused(tmp_path: Path) 
     with pytest.raises(DataError, match=r"axes ZCYX of 5x2x30x40; expected height, width and at most one axis of ch"):
         TiffSource(tmp_path / "z.ome.tif")
     (tmp_path / "no.tif").write_bytes(b"hello")
-    with pytest.raises(DataError, match="not a whole TIFF"):
+    with pytest.raises(DataError, match=r"no\.tif is damaged or incomplete.*not a TIFF file"):
         TiffSource(tmp_path / "no.tif")
+
+
+def _retagged(path: Path, code: int, *, value: int | None = None, count: int | None = None) -> None:
+    """Another value, or number of values, of a tag of a TIFF of one page."""
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags[code].offset
+    with path.open("r+b") as file:
+        for where, number in ((place + 4, count), (place + 8, value)):
+            if number is not None:
+                file.seek(where)
+                file.write(struct.pack("<I", number))
+
+
+WIDTH, ROWS, TILE_WIDTH = 256, 278, 322
+TILED: dict[str, Any] = {"tile": (16, 16), "compression": "zlib"}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    ("code", "number", "options", "words"),
+    [
+        (WIDTH, {"value": 0}, TILED, "is (48 x 0 pixels|damaged or incomplete)"),
+        (ROWS, {"value": 0}, {"rowsperstrip": 8, "compression": "zlib"}, "is damaged or incomplete"),
+        (TILE_WIDTH, {"value": 0}, TILED, "is damaged or incomplete"),
+        (TILE_WIDTH, {"count": 0}, TILED, "is damaged or incomplete"),
+    ],
+)  # fmt: skip
+def test_beside_a_tiff_that_is_damaged_in_any_tag_the_others_are_painted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, number: dict[str, int], options: dict[str, Any],
+    words: str, large: bool,
+) -> None:  # fmt: skip
+    if large:
+        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+            monkeypatch.setattr(f"{module}.LARGE", 100)
+    tifffile.imwrite(tmp_path / "a.tif", picture(48, 40), photometric="rgb", metadata=None, **options)
+    _retagged(tmp_path / "a.tif", code, **number)
+    Image.fromarray(picture(48, 40)).save(tmp_path / "b.png")
+    first, second = predict(Engine(model_of(unet()), "float32"), tmp_path, tmp_path / "out").items
+    assert first.status == "failed"
+    assert re.search(rf"a\.tif .*({words})", first.error), first.error
+    assert second.status == "done"
 
 
 def test_labels_go_to_a_tiled_tiff_with_colours_and_back(tmp_path: Path) -> None:

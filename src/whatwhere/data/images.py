@@ -37,7 +37,7 @@ from whatwhere.data.tiffs import (
     upright,
 )
 from whatwhere.data.values import codes_of
-from whatwhere.errors import DataError, look_at
+from whatwhere.errors import DataError, in_a_line, look_at
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -56,6 +56,7 @@ __all__ = [
     "read_mask",
     "read_mask_and_palette",
     "read_mask_and_tags",
+    "reading",
     "with_data",
     "without_alpha",
 ]
@@ -87,8 +88,9 @@ _DECODE_ERRORS = (
     IndexError,
     KeyError,
     TypeError,
+    AttributeError,
     RuntimeError,
-    OverflowError,
+    ArithmeticError,
     struct.error,
     zlib.error,
     tifffile.TiffFileError,
@@ -284,7 +286,7 @@ def pixel_digest(array: NDArray[Any]) -> str:
 def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width of the upright image, from the file's header alone."""
     path = Path(path)
-    with _reading(path):
+    with reading(path):
         if _magic(path) in _TIFF:
             with open_tiff(path) as tif:
                 shape = tiff_shape(path, tif)
@@ -309,7 +311,7 @@ def check_text(name: str, where: str) -> None:
 def decoded_bytes(path: str | Path) -> int:
     """What an image takes in memory, from the file's header alone."""
     path = Path(path)
-    with _reading(path):
+    with reading(path):
         if _magic(path) in _TIFF:
             with open_tiff(path) as tif:
                 return int(main_series(tif).nbytes)
@@ -320,13 +322,20 @@ def decoded_bytes(path: str | Path) -> int:
 
 
 def _decode(path: Path, max_pixels: int) -> _Pixels:
-    with _reading(path):
-        return _decode_tiff(path, max_pixels) if _magic(path) in _TIFF else _decode_picture(path, max_pixels)
+    try:
+        with reading(path):
+            return _decode_tiff(path, max_pixels) if _magic(path) in _TIFF else _decode_picture(path, max_pixels)
+    except MemoryError as error:
+        raise DataError(
+            f"there is no memory for {path} ({in_a_line(error)})",
+            "an image that fits into it, as it is read in one piece",
+            "copy or export it again: where it is not that large, it is damaged",
+        ) from error
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn every way in which a decoder fails into a `DataError` that names the file."""
+def reading(path: Path) -> Iterator[None]:
+    """Turns every way in which a decoder fails into a `DataError` that names the file; but what runs out of memory."""
     try:
         yield
     except FileNotFoundError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.data.images import reading
 from whatwhere.data.label_images import palette
 from whatwhere.data.tiffs import as_light, black_value, colors_of, main_series, open_tiff, tiff_orientation
 from whatwhere.errors import DataError
@@ -81,7 +82,7 @@ class GeoSource:
     def _describe(self, path: Path) -> None:
         if self._file.dtypes[0].startswith("complex"):
             raise DataError(f"{path} holds complex numbers", "real pixel values", "save magnitude or phase")
-        with open_tiff(path) as tif:
+        with reading(path), open_tiff(path) as tif:
             _refuse_what_gdal_mistakes(path, tif)
             page = main_series(tif).keyframe
             self._black, self._bilevel = black_value(page), page.dtype == bool

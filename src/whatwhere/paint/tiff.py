@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from whatwhere.data.images import DEFAULT_MAX_PIXELS, with_data
+from whatwhere.data.images import DEFAULT_MAX_PIXELS, reading, with_data
 from whatwhere.data.label_images import palette
 from whatwhere.data.tiffs import (
     as_light,
@@ -67,15 +67,13 @@ class TiffSource:
 
     def __init__(self, path: Path, level: int = 0) -> None:
         self.name = str(path)
-        try:
+        with reading(path):
             self._file = open_tiff(path)
-        except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
-            raise DataError(f"{path} is not a whole TIFF file ({error})", "TIFF or BigTIFF", "copy it again") from error
-        try:
-            self._describe(path, level)
-        except BaseException:
-            self._file.close()
-            raise
+            try:
+                self._describe(path, level)
+            except BaseException:
+                self._file.close()
+                raise
 
     def _describe(self, path: Path, level: int) -> None:
         tiff_shape(path, self._file)  # which refuses more axes
@@ -114,7 +112,8 @@ class TiffSource:
 
     def read(self, box: Box) -> tuple[Pixels, Valid | None]:
         stored = _lying(box, self.size, self._turn)
-        pixels = upright(self._read_stored(stored), self._turn)
+        with reading(Path(self.name)):
+            pixels = upright(self._read_stored(stored), self._turn)
         valid = None if self._no_data is None else with_data(pixels, self._no_data)
         pixels = as_light(pixels, self._black)
         if self._colors is not None:
@@ -275,9 +274,9 @@ class Plane:
         return itertools.product(rows, columns)
 
     def _decode(self, index: int) -> Pixels:
-        offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
         tables = {"jpegtables": self._page.jpegtables, "jpegheader": self._key.jpegheader} if self._is_jpeg else {}
         try:
+            offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
             data, _ = next(iter(self._page.parent.filehandle.read_segments([offset], [count])))
             if count and (data is None or len(data) < count):
                 raise ValueError(f"the file ends within its {count} bytes")
