@@ -217,7 +217,7 @@ def _retagged(path: Path, code: int, *, value: int | None = None, count: int | N
                 file.write(struct.pack("<I", number))
 
 
-WIDTH, ROWS, TILE_WIDTH = 256, 278, 322
+WIDTH, ROWS, TILE_WIDTH, OFFSETS, COUNTS = 256, 278, 322, 324, 325
 TILED: dict[str, Any] = {"tile": (16, 16), "compression": "zlib"}
 
 
@@ -229,6 +229,8 @@ TILED: dict[str, Any] = {"tile": (16, 16), "compression": "zlib"}
         (ROWS, {"value": 0}, {"rowsperstrip": 8, "compression": "zlib"}, "is damaged or incomplete"),
         (TILE_WIDTH, {"value": 0}, TILED, "is damaged or incomplete"),
         (TILE_WIDTH, {"count": 0}, TILED, "is damaged or incomplete"),
+        (OFFSETS, {"count": 4}, TILED, "damaged|incomplete"),
+        (COUNTS, {"count": 4}, TILED, "damaged|incomplete"),
     ],
 )  # fmt: skip
 def test_beside_a_tiff_that_is_damaged_in_any_tag_the_others_are_painted(

@@ -7,6 +7,7 @@ Knows nothing of folders, pairs, classes' inference or windows of images too lar
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -421,9 +422,12 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
         size = path.stat().st_size
         pages = [page for page in series.pages if page is not None]
         ends = (o + n for page in pages for o, n in zip(page.dataoffsets, page.databytecounts))
-        if max(ends, default=0) > size:
+        lacks = f"it ends after {size:,} bytes, within its pixels" if max(ends, default=0) > size else ""
+        if any(not page.is_contiguous and _listed(page) < math.prod(page.chunked) for page in pages):
+            lacks = "it does not say where all its tiles or strips are"  # those would be read as 0
+        if lacks:
             raise DataError(
-                f"{path} is incomplete (it ends after {size:,} bytes, within its pixels)",
+                f"{path} is incomplete ({lacks})",
                 "an image that decodes to its end",
                 "copy or export it again, or remove it",
             )
@@ -442,6 +446,11 @@ def _decode_tiff(path: Path, max_pixels: int) -> _Pixels:
         orientation = tiff_orientation(tif)
         pixels = upright(array, orientation)
         return _Pixels(pixels, palette, no_data, stacked(series), alpha_last(series), orientation, bool(black))
+
+
+def _listed(page: Any) -> int:
+    """How many of its tiles or strips a page of a TIFF says where they are."""
+    return min(len(page.dataoffsets), len(page.databytecounts))
 
 
 def _refuse_size(path: Path, shape: tuple[int, ...], max_pixels: int) -> None:
