@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -485,6 +487,25 @@ def test_local_workers_paint_what_can_be_painted(run_cli: Cli, model_file: Path,
     np.testing.assert_array_equal(tifffile.imread("out/good.tif"), expected.labels)
     shares = tifffile.imread("out/good.probabilities.tif") / 255
     np.testing.assert_allclose(shares, expected.probabilities, atol=0.0025)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes")
+def test_ctrl_c_ends_local_workers_without_a_word(model_file: Path, tmp_path: Path) -> None:
+    """The terminal sends it to all processes of a command."""
+    for index in range(60):
+        _save(tmp_path / f"in/{index}.png", picture(700, 700, seed=index))
+    command = [sys.executable, "-m", "whatwhere", "predict", model_file, tmp_path / "in", "-o", tmp_path / "out"]
+    child = subprocess.Popen(
+        [*command, "-q", "--precision", "float32", "--cluster", "local:2"], text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background it is ignored
+    )  # fmt: skip
+    while not (tmp_path / "out/predictions.jsonl").exists() and child.poll() is None:
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGINT)
+    said, _ = child.communicate(timeout=120)  # which ends when no worker has it open any more
+    assert child.returncode == 130, said
+    assert "Traceback" not in said
 
 
 def test_workers_need_the_model_as_a_file(tmp_path: Path) -> None:

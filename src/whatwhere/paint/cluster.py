@@ -7,12 +7,14 @@ by another. Needs the extra ``cluster`` (dask.distributed); scheduler and worker
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
@@ -95,10 +97,11 @@ class Workers:
             count = address.removeprefix("local:")
             if not count.isdecimal() or int(count) < 1:
                 raise ClusterError(f"cluster is {address!r}", "local:N with N at least 1, or tcp://host:port", "")
-            self._local = self._distributed.LocalCluster(
-                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )  # fmt: skip
+            with _uninterrupted():
+                self._local = self._distributed.LocalCluster(
+                    n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )  # fmt: skip
         _LOG.addFilter(_is_fatal)
         try:
             self.client = self._distributed.Client(self._local or address, timeout=_PATIENCE, set_as_default=False)
@@ -247,6 +250,23 @@ class Workers:
                 "workers that stay alive and see the same files",
                 "look at their logs, then run again: finished tiles are kept",
             ) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """In which processes are started that Ctrl-C does not reach: each would tell of it, and who started them ends them.
+
+    It waits for the end of the block here.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # whoever is first to start it lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
