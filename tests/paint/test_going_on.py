@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import tifffile
 import torch
 from painting import model_of, picture, unet, whole_logits
+from PIL import Image
 from torch import Tensor, nn
 
 from whatwhere.paint import Engine, Tiling, paint, predict
@@ -23,7 +25,7 @@ from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import insist
 from whatwhere.paint.claims import TakenError, run_in
 from whatwhere.paint.engine import BackendFailure
-from whatwhere.paint.files import open_image
+from whatwhere.paint.files import open_image, state_of
 from whatwhere.paint.journal import Journal
 from whatwhere.paint.ledger import work_of
 from whatwhere.paint.outputs import Options, names, paint_to_files
@@ -181,7 +183,7 @@ def _to_files(slide: Path, out: Path, network: nn.Module, tile: int, workers: bo
     with closing(source):
         target, wanted = names(out / "slide", slide, source.size), Options(tile=tile, **options)
         painter = paint_source if workers else None
-        work = work_of({}, slide, source, wanted)
+        work = work_of({}, slide, state_of(slide), source, wanted)
         paint_to_files(
             engine, source, target, wanted, work, progress, painter=painter,
             arrives=lambda made: move(made, target.labels),
@@ -274,6 +276,30 @@ def test_an_image_that_changes_while_it_is_painted_is_not_painted_in_parts(
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "out/slide.tif"), paint(MODEL, other, precision="float32").labels
     )
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_an_image_that_changes_right_after_it_was_opened_is_not_noted_as_the_new_one(
+    size: str, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if size == "small":
+        slide = tmp_path / "a.png"
+        Image.fromarray(picture(40, 40)).save(slide)
+    other = 255 - picture(40, 40)
+
+    def opened(path: Path, *how: Any) -> Any:
+        source = open_image(path, *how)
+        Image.fromarray(other).save(tmp_path / f"new{slide.suffix}")
+        (tmp_path / f"new{slide.suffix}").replace(slide)
+        return source
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["whatwhere.paint.predict"], "open_image", opened)
+        item = _predict(slide, tmp_path / "out")
+    assert item.status == "failed"
+    assert f"{slide.name} was changed while it was painted" in item.error
+    assert _predict(slide, tmp_path / "out").status == "done"
+    assert _predict(slide, tmp_path / "out").status == "skipped"
 
 
 def test_an_image_that_is_taken_away_while_it_is_painted_is_painted_to_its_end(slide: Path, tmp_path: Path) -> None:

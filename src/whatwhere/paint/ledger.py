@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.paint.claims import TakenError, writing
-from whatwhere.paint.files import state_of, whole_path
+from whatwhere.paint.files import whole_path
 from whatwhere.paint.outputs import Names, Options
 from whatwhere.paint.placed import files_of_place
 from whatwhere.paint.sources import Source
@@ -274,12 +274,13 @@ def without_paintings(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if not any(ledger(folder).made(path) for folder in path.absolute().parents)]
 
 
-def work_of(how: Work, path: Path, source: Source, options: Options) -> Work:
+def work_of(how: Work, path: Path, state: tuple[int, int], source: Source, options: Options) -> Work:
     """What the painting of an image is known by; ``how`` names model, precision, backend and level.
 
+    ``state`` is the image's (see `state_of`) before anything was read of it: what is read may be newer, never older.
     And whether int8 will do, as nobody asked for a precision. What int8 has painted has that precision in the ledger.
     """
-    size, changed = state_of(path)
+    size, changed = state
     return {
         **how, "image": str(whole_path(path)), "bytes": size, "modified": changed,
         "size": list(source.size), "probabilities": options.probabilities,

@@ -153,7 +153,13 @@ def paint_to_files(
         target.labels.parent.mkdir(parents=True, exist_ok=True)
     place, notes = _place_of(source)
     if is_small(source):
-        report = _paint_small(engine, source, target, options, place, arrives, progress, still, begins)
+
+        def check() -> None:
+            _refuse_changed(work, _inside(source))
+            if still:
+                still()
+
+        report = _paint_small(engine, source, target, options, place, arrives, progress, check, begins)
         return replace(report, notes=(*report.notes, *notes))
     classes, inner = engine.model.classes, _inside(source)
     store: Store = RawStore(source.size, classes.count if options.probabilities else 0)
@@ -192,7 +198,7 @@ def _refuse_changed(work: dict[str, Any], inner: Source) -> None:
 
 def _paint_small(
     engine: Engine, source: Source, target: Names, options: Options, place: Place, arrives: Callable[[Path], None],
-    progress: Progress | None, still: Callable[[], None] | None, begins: Callable[[str], None] | None,
+    progress: Progress | None, check: Callable[[], None], begins: Callable[[str], None] | None,
 ) -> PaintReport:  # fmt: skip
     classes = engine.model.classes
     sink = ArraySink(source.size, classes.count if options.probabilities else None, as_shares, np.uint8, begins)
@@ -200,8 +206,7 @@ def _paint_small(
         engine, source, sink, probabilities=options.probabilities, tile=options.tile, batch=options.batch,
         progress=progress,
     )  # fmt: skip
-    if still:
-        still()
+    check()
     if sink.probabilities is not None:
         shares = sink.probabilities
         lay(place, target.probabilities)

@@ -20,7 +20,7 @@ from whatwhere.network.machine import Precision
 from whatwhere.paint.backends import EAGER
 from whatwhere.paint.claims import JOURNAL, TakenError, claimed, discard, in_turn, renamed
 from whatwhere.paint.engine import Engine
-from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image, whole_path
+from whatwhere.paint.files import check_name, find_images, fitted, is_image, open_image, state_of, whole_path
 from whatwhere.paint.journal import Journal
 from whatwhere.paint.ledger import Ledger, Work, without_paintings, work_of
 from whatwhere.paint.outputs import Names, Options, is_small, lay_over, names, paint_to_files
@@ -28,7 +28,7 @@ from whatwhere.paint.paint import PaintReport
 from whatwhere.paint.sources import Reading, Source
 from whatwhere.paint.stores import is_same
 from whatwhere.plain_torch import plain_torch
-from whatwhere.writing import is_abandoned, left_behind, shortened
+from whatwhere.writing import is_abandoned, is_there, left_behind, shortened
 
 if TYPE_CHECKING:
     from whatwhere.paint.cluster import Workers
@@ -305,11 +305,12 @@ class _Job:
             return Prediction(str(path), None, "failed", str(error))
 
     def _look(self, path: Path, stem: Path) -> tuple[Source, Names, Work]:
+        state = state_of(path) if is_there(path) else (0, 0)  # who opens it says what is wrong
         source = open_image(path, self.how)
         try:
             target = names(stem, path, source.size)
             self._take(path, target)
-            return source, target, work_of(self.known, path, source, self.options)
+            return source, target, work_of(self.known, path, state, source, self.options)
         except BaseException:
             source.close()
             raise
