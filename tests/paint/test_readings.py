@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from whatwhere.data import read_image
-from whatwhere.data.images import read_image_and_valid
+from whatwhere.data.images import image_size, read_image_and_valid
 from whatwhere.errors import DataError, OutputError, PlanError
 from whatwhere.network import Mirrored, Model
 from whatwhere.paint import Engine, paint, predict, prove
@@ -198,6 +198,29 @@ def test_the_largest_image_of_a_file_is_meant(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "s.tif"), slide)
     with closing(TiffSource(tmp_path / "s.tif")) as source:
         assert source.size == (200, 300)
+
+
+def test_what_the_tags_of_the_largest_image_say_is_meant(tmp_path: Path) -> None:
+    """Cameras write a small picture first, which is upright; what means no data may stand there or here."""
+    turned, no_data = (274, "H", 1, 6, True), (42113, "s", 0, "7", True)
+    values = np.random.default_rng(0).integers(6, 9, (50, 40)).astype(np.uint16)
+    for name, first, second in (("a", [], [turned, no_data]), ("b", [turned, no_data], []), ("c", [turned], [turned])):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as writer:
+            writer.write(np.zeros((9, 9), np.uint16), extratags=first, metadata=None)
+            writer.write(values, extratags=second, metadata=None, tile=(16, 16))
+        upright = np.rot90(values, -1) if second else values
+        whole, valid = read_image_and_valid(tmp_path / f"{name}.tif")
+        assert image_size(tmp_path / f"{name}.tif") == upright.shape
+        with closing(TiffSource(tmp_path / f"{name}.tif")) as source:
+            found, there = source.read(((0, source.size[0]), (0, source.size[1])))
+        for pixels, missing in ((whole, valid), (found, there)):
+            if name == "c":
+                assert missing is None
+            else:
+                np.testing.assert_array_equal(missing, upright != 7)
+            np.testing.assert_array_equal(pixels[..., 0][upright != 7], upright[upright != 7])
+        with closing(open_image(tmp_path / f"{name}.tif")) as source:
+            assert (source.read(((0, 9), (0, 9)))[1] is None) == (name == "c")
 
 
 def test_a_group_of_images_names_them(tmp_path: Path) -> None:

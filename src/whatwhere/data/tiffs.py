@@ -65,8 +65,8 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
 
 
 def no_data_value(tif: tifffile.TiffFile, dtype: np.dtype[Any]) -> float | None:
-    """What GDAL's tag 42113 says, if pixels can hold it at all."""
-    tag = tif.pages.first.tags.get(42113)
+    """What GDAL's tag 42113 says, of the main image or at the beginning of the file, if pixels can hold it at all."""
+    tag = main_series(tif).keyframe.tags.get(42113) or tif.pages.first.tags.get(42113)
     try:
         value = float(str(tag.value).strip("\0 ")) if tag else None
     except ValueError:
@@ -78,8 +78,8 @@ def no_data_value(tif: tifffile.TiffFile, dtype: np.dtype[Any]) -> float | None:
 
 
 def tiff_orientation(tif: tifffile.TiffFile) -> int:
-    """How a TIFF's first page is to be turned: 1 to 8."""
-    tag = tif.pages.first.tags.get(274)
+    """How a TIFF's main image is to be turned: 1 to 8."""
+    tag = main_series(tif).keyframe.tags.get(274)
     return int(tag.value) if tag and int(tag.value) in _ORIENT else 1
 
 

@@ -330,8 +330,9 @@ def lacks_data(path: Path) -> bool:
     """Whether a TIFF may have pixels without data: it names a value that means it, or leaves out tiles or strips."""
     try:
         with open_tiff(path) as file:
-            pages = [page for page in main_series(file).pages if page is not None]
-            return _NO_DATA in file.pages.first.tags or any(0 in page.databytecounts for page in pages)
+            series = main_series(file)
+            named = any(_NO_DATA in page.tags for page in (series.keyframe, file.pages.first))
+            return named or any(0 in page.databytecounts for page in series.pages if page is not None)
     except Exception:  # noqa: BLE001 (who reads the pixels says what is wrong with the file)
         return False
 
