@@ -752,6 +752,32 @@ def test_what_a_backend_began_that_computes_the_same_goes_on_without_asking_for_
         assert "differs in: backend (begun by onnx-int8)" in done.failed[0].error
 
 
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_link_at_the_place_of_a_painting_stays_one(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    if size == "large":
+        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
+            monkeypatch.setattr(f"{module}.LARGE", 100)
+    tifffile.imwrite(tmp_path / "a.tif", picture(90, 80), photometric="rgb")
+    everything = {"overlay": True, "probabilities": True}
+    predict(engine, tmp_path / "a.tif", tmp_path / "out", **everything)
+    second = Engine(model_of(unet(seed=5)), "float32")
+    predict(second, tmp_path / "a.tif", tmp_path / "second", **everything)
+    names = ["a.tif", "a.overlay.png", "a.probabilities.tif"]
+    (tmp_path / "drive").mkdir()
+    for name in names:
+        (tmp_path / "out" / name).rename(tmp_path / "drive" / name)
+        (tmp_path / "out" / name).symlink_to(tmp_path / "drive" / name)
+    assert predict(engine, tmp_path / "a.tif", tmp_path / "out", **everything).items[0].status == "skipped"
+    assert not predict(second, tmp_path / "a.tif", tmp_path / "out", overwrite=True, **everything).failed
+    for name in names:
+        assert (tmp_path / "out" / name).is_symlink()
+        assert (tmp_path / "drive" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    assert predict(second, tmp_path / "a.tif", tmp_path / "out", **everything).items[0].status == "skipped"
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
 def test_a_folder_is_replaced_by_another_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -21,7 +21,7 @@ from whatwhere.paint.scheme import Scheme
 from whatwhere.paint.work import Painted
 from whatwhere.paint.zarrs import CHUNK, ZarrSource, create_labels, create_planes, open_labels, sync_box
 from whatwhere.records import Box, Classes
-from whatwhere.writing import on_disk
+from whatwhere.writing import on_disk, whole_file
 
 __all__ = [
     "JournaledSink",
@@ -389,8 +389,13 @@ def as_shares(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
 def move(made: Path, target: Path, *, durable: bool = True) -> None:
     """Puts a finished file or folder in its place, replacing what is there; on disk when this returns, if ``durable``.
 
-    What is at ``target`` is whole, or for a moment not there: then a rerun paints it again.
+    What is at ``target`` is whole, or for a moment not there: then a rerun paints it again. A link to a file stays one,
+    as of `whole_file`; one to a folder is replaced.
     """
+    if made.is_file() and target.is_symlink():  # perhaps to another drive, where nothing can be moved
+        with whole_file(target, durable=durable) as partial:
+            shutil.copy2(made, partial)  # with its time, by which the ledger knows it
+        return
     old = made.with_name(f"{made.name}.old")
     if made.is_file():
         if durable:
