@@ -217,6 +217,23 @@ def _retagged(path: Path, code: int, *, value: int | None = None, count: int | N
                 file.write(struct.pack("<I", number))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("rows", [7, 100])
+def test_uncompressed_strips_of_reversed_bits_are_read_as_a_whole_reads_them(
+    tmp_path: Path, dtype: str, rows: int
+) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", picture(100, 130, dtype=dtype), photometric="rgb", rowsperstrip=rows, metadata=None,
+        extratags=[(65000, "H", 1, 2, True)],
+    )  # fmt: skip
+    raw = (tmp_path / "a.tif").read_bytes()  # of FillOrder, which tifffile does not write
+    (tmp_path / "a.tif").write_bytes(raw.replace(struct.pack("<HHI", 65000, 3, 1), struct.pack("<HHI", 266, 3, 1)))
+    whole = read_image(tmp_path / "a.tif")
+    assert not np.array_equal(whole, picture(100, 130, dtype=dtype))
+    with closing(TiffSource(tmp_path / "a.tif")) as source:
+        windows_agree(source, whole)
+
+
 WIDTH, ROWS, TILE_WIDTH, OFFSETS, COUNTS = 256, 278, 322, 324, 325
 TILED: dict[str, Any] = {"tile": (16, 16), "compression": "zlib"}
 

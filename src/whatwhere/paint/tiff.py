@@ -227,7 +227,8 @@ class Plane:
         rows = self._key.tilelength if tiled else min(self._key.rowsperstrip, self.size[0])
         self._segment = int(rows), int(self._key.tilewidth if tiled else self.size[1])
         self._grid = tuple(-(-n // s) for n, s in zip(self.size, self._segment))
-        self._raw = bool(page.is_contiguous) and not tiled and bool(page.dataoffsets[0])
+        as_in_memory = bool(page.is_contiguous) and self._key.fillorder == 1
+        self._raw = as_in_memory and not tiled and bool(page.dataoffsets[0])
         self._sparse = not self._raw and 0 in page.databytecounts
         each = self.dtype.itemsize * (1 if self._separate else self.channels)
         if not self._raw and self._segment[0] * self._segment[1] * each > _SEGMENT_BYTES:
