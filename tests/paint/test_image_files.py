@@ -511,6 +511,24 @@ def test_a_geotiff_that_gdal_would_take_for_another_image_is_refused(tmp_path: P
         open_image(path)
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_geotiff_whose_name_looks_like_an_address_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _geotiff(Path("a.tif"), picture(100, 130))
+    with rasterio.open("a.tif", "r+") as file:
+        file.build_overviews([2])
+    Path("a.tif").rename("zip:a.tif")
+    engine = Engine(model_of(unet()), "float32", backend="eager")
+    (item,) = predict(engine, "zip:a.tif", "zip:out", level=level).items
+    assert item.status == "done", item.error
+    with rasterio.open(tmp_path / "zip:out/zip:a.tif") as file:
+        assert file.shape == ((100, 130) if level == 0 else (50, 65))
+    with pytest.raises(DataError, match=r"^zip:a\.tif has no level 2"):
+        open_image(Path("zip:a.tif"), Reading(level=2))
+
+
 def test_a_large_geotiff_has_smaller_levels(tmp_path: Path) -> None:
     _geotiff(tmp_path / "g.tif", picture(2100, 90))
     labels = np.random.default_rng(0).integers(0, 3, (2100, 90)).astype(np.uint8)

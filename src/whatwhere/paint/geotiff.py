@@ -66,9 +66,9 @@ class GeoSource:
         self.name = str(path)
         try:
             with _anywhere():
-                self._file = rasterio.open(path)
+                self._file = rasterio.open(path.absolute())  # s3:a.tif is a file's name, and an address for GDAL
                 if level:
-                    self._file = _smaller(self._file, level)
+                    self._file = _smaller(self._file, level, self.name)
         except rasterio.errors.RasterioError as error:
             raise DataError(f"{path} is not a whole GeoTIFF ({error})", "an image", "copy it again") from error
         try:
@@ -165,7 +165,7 @@ def _refuse_what_gdal_mistakes(path: Path, tif: Any) -> None:
         )
 
 
-def _smaller(file: Any, level: int) -> Any:
+def _smaller(file: Any, level: int, name: str) -> Any:
     """A level of the file's pyramid, whose transform has larger steps; the file is closed."""
     import rasterio
 
@@ -173,7 +173,7 @@ def _smaller(file: Any, level: int) -> Any:
         shrunk = file.overviews(1)
         if level > len(shrunk):
             sizes = [(-(-file.height // step), -(-file.width // step)) for step in (1, *shrunk)]
-            raise no_level(file.name, level, sizes)
+            raise no_level(name, level, sizes)
     return rasterio.open(file.name, overview_level=level - 1)
 
 
@@ -214,7 +214,7 @@ def _create(path: Path, source: GeoSource, count: int, **options: Any) -> Any:
     height, width = source.size
     with _anywhere():
         return rasterio.open(
-            path, "w", driver="GTiff", height=height, width=width, count=count, dtype="uint8", tiled=True,
+            path.absolute(), "w", driver="GTiff", height=height, width=width, count=count, dtype="uint8", tiled=True,
             blockxsize=_BAND, blockysize=_BAND, compress="deflate", bigtiff="if_safer", interleave="band",
             **source.profile, **options,
         )  # fmt: skip
@@ -244,6 +244,7 @@ def _read_again(
     """
     import rasterio
 
+    path = path.absolute()
     try:
         with _anywhere(), rasterio.open(path) as file:
             same = len(file.overviews(1)) == levels and all(
