@@ -230,6 +230,28 @@ def test_a_group_of_images_names_them(tmp_path: Path) -> None:
         open_image(tmp_path / "g.zarr")
 
 
+@pytest.mark.parametrize("form", [2, 3])
+def test_the_images_of_a_plate_are_named_as_a_glob_that_finds_them(tmp_path: Path, engine: Engine, form: Any) -> None:
+    """High-content screens: rows, columns and fields of a plate (OME-NGFF 0.4 and 0.5)."""
+    for place, what in (("", "plate"), ("A", ""), ("A/1", "well")):
+        words = {what: {"version": "0.4"}} if what else {}
+        attributes = {"ome": words} if form == 3 and words else words
+        zarr.open_group(str(tmp_path / "p.zarr" / place), mode="w", zarr_format=form, attributes=attributes)
+    for field in ("0", "1"):
+        group = zarr.open_group(str(tmp_path / "p.zarr/A/1" / field), mode="w", zarr_format=form)
+        axes = [{"name": name, "type": "channel" if name == "c" else "space"} for name in "cyx"]
+        scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+        scales = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+        group.attrs.update({"ome": {"multiscales": scales}} if form == 3 else {"multiscales": scales})
+        group.create_array("0", shape=(3, 40, 30), chunks=(3, 40, 30), dtype="uint8")[...] = 7
+    (item,) = predict(engine, tmp_path / "p.zarr", tmp_path / "out").items
+    assert "name the image inside it, as in p.zarr/*/*/*" in item.error
+    (item,) = predict(engine, tmp_path / "p.zarr/A/1", tmp_path / "out").items
+    assert "name the image inside it, as in 1/*" in item.error
+    done = predict(engine, tmp_path / "p.zarr/*/*/*", tmp_path / "out")
+    assert [item.status for item in done.items] == ["done", "done"], str(done)
+
+
 def test_of_a_data_folder_the_images_are_painted_and_not_the_masks(tmp_path: Path) -> None:
     for place in ("train/images", "train/masks", "val/images", "val/labels", "more"):
         (tmp_path / place).mkdir(parents=True)

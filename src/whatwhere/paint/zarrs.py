@@ -178,10 +178,12 @@ def _guess(shape: tuple[int, ...], path: Path) -> list[str]:
 def _level(group: Any, path: Path, number: int) -> tuple[Any, list[str], dict[str, Any]]:
     attributes = dict(group.attrs)
     ome = attributes.get("ome")
-    scales = (ome if ome and isinstance(ome, dict) else attributes).get("multiscales")
+    words = ome if ome and isinstance(ome, dict) else attributes
+    scales = words.get("multiscales")
     if not scales:
         inside = sorted([*group.array_keys(), *group.group_keys()])
-        example = inside[0] if inside else "name"
+        # of a plate rows, columns and fields; of a well fields
+        example = "*/*/*" if "plate" in words else "*" if "well" in words else inside[0] if inside else "name"
         raise DataError(
             f"{path} is a Zarr group without an image (it holds {', '.join(inside[:6]) or 'nothing'})",
             "an array, or an OME-Zarr image",
