@@ -43,9 +43,10 @@ _LINE = 200
 _NO_MEMORY = (
     "not enough memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory",
     "out of memory", "bad_alloc", "bad allocation", "unable to find an engine", "status_alloc_failed",
-    "status_not_initialized",
+    "status_not_initialized", "could not create a primitive",
 )  # fmt: skip
-"""How PyTorch, cuDNN (which may only say that no engine runs), cuBLAS, OpenVINO and ONNX Runtime say it."""
+"""How PyTorch, oneDNN (which says no more), cuDNN (which may only say that no engine runs), cuBLAS, OpenVINO and ONNX
+Runtime say it."""
 
 
 class WhatwhereError(Exception):

@@ -1123,7 +1123,28 @@ def test_where_the_smallest_tile_is_too_much_only_that_image_is_not_painted(tmp_
     assert "close other programs" in done.failed[0].error
 
 
-@pytest.mark.parametrize("words", ["std::bad_alloc", "bad allocation", "Failed to allocate memory for 9 bytes"])
+class _ByNumpy(nn.Module):
+    """Which has no bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(np.tanh(self.conv(x).numpy()))
+
+
+def test_a_network_that_computes_with_numpy_is_painted_in_float32() -> None:
+    model, image = model_of(_ByNumpy()), picture(64, 64)
+    engine = Engine(model, "bfloat16", "cpu")
+    assert engine.precision == "float32"
+    np.testing.assert_array_equal(paint(engine, image).labels, whole_logits(model, image).argmax(0))
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["std::bad_alloc", "bad allocation", "Failed to allocate memory for 9 bytes", "could not create a primitive"],
+)
 def test_other_libraries_say_it_otherwise(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = model_of(unet()), picture(220, 230)
     engine = Engine(model, "float32", "cpu")

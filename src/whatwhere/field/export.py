@@ -5,10 +5,12 @@ Knows nothing of windows, and of rules only which operators have one.
 
 from __future__ import annotations
 
+import io
 import logging
 import operator
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from threading import RLock
 from typing import Any
 
@@ -50,7 +52,7 @@ def export_graph(
 _EXPORTS = RLock()
 """Held while torch.export follows a module: it keeps modes for all threads, as modules their flags."""
 _TELLS = [logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes")]
-"""Where torch prints tracebacks and graphs of what is told as an error."""
+"""Where torch logs tracebacks and graphs of what is told as an error; graphs it also prints."""
 
 
 def _exported(
@@ -62,7 +64,7 @@ def _exported(
     for log in _TELLS:
         log.disabled = True
     try:
-        with warnings.catch_warnings(), torch.no_grad(), put_back(module):
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad(), put_back(module):
             warnings.simplefilter("ignore")  # of torch.export's own insides
             vars(module)["forward"] = forward_in_sight(module, most)
             program = torch.export.export(module, tuple(inputs), strict=False)

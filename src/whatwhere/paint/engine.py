@@ -359,7 +359,7 @@ class Engine:
         job = Job(network, example, precision, self.device)
         try:
             run, logits = self._begun(job)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:  # a TypeError of numpy's, which has no bfloat16
             if job.precision == "float32":
                 raise
             lacks = "the network has operators that bfloat16 lacks"
