@@ -7,7 +7,8 @@
     python bench/equal_time.py --quick
 
 Runs: ``ours:S`` (whatwhere as it comes, ``whatwhere train --time``, with the seed S), ``plain:S`` (the same from random
-weights), ``smp``, ``monai``, ``nnunet`` and ``nnunet-batch2``; what each recipe is says ``bench/peers/*.py``.
+weights), ``smp``, ``monai``, ``monai-dynunet``, ``nnunet`` and ``nnunet-batch2``; what each recipe is says
+``bench/peers/*.py``.
 On colour photographs whatwhere's plan begins with ImageNet weights that come in a package, while the peers begin with
 random ones, because theirs must be downloaded: there ``plain:S`` compares like with like.
 
@@ -56,7 +57,8 @@ RUNS = ("ours:0", "ours:1", "ours:2", "smp", "monai", "nnunet")
 OURS = {"ours": (), "plain": ("--encoder", "plain")}
 TITLES = {
     "ours": "whatwhere", "plain": "whatwhere, random weights", "smp": "SMP Unet resnet34, random weights",
-    "monai": "MONAI BasicUNet", "nnunet": "nnU-Net v2 2d", "nnunet-batch2": "nnU-Net v2 2d, batch 2",
+    "monai": "MONAI BasicUNet", "monai-dynunet": "MONAI DynUNet", "nnunet": "nnU-Net v2 2d",
+    "nnunet-batch2": "nnU-Net v2 2d, batch 2",
 }  # fmt: skip
 
 LATE = 1.05

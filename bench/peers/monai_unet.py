@@ -1,21 +1,23 @@
-"""MONAI: ``BasicUNet`` as it comes, by its 2-D tutorial (tutorials, 2d_segmentation/torch/unet_training_dict.py).
+"""MONAI: ``BasicUNet`` as it comes, or ``DynUNet``, by its 2-D tutorial (2d_segmentation/torch/unet_training_dict.py).
 
 From it: ScaleIntensity, two images a batch with four crops of 96x96 each around labelled and other pixels, rotations by
 quarter turns, Adam at 1e-3 without a schedule, and sliding windows of 96x96 when predicting. Differs: DiceCELoss over a
 softmax in place of a sigmoid's Dice, for there may be more than two classes; void is one more class, which is never
-painted; the images lie in memory, and two worker processes (not four) stay from epoch to epoch.
+painted; the images lie in memory, and two worker processes (not four) stay from epoch to epoch. ``DynUNet`` has no
+2-D tutorial and no shape of its own: filters of 3x3 on five levels, each of half the size of the one above, which is as
+deep as crops of 96x96 go in halves, and all else as it comes (32 to 512 channels, instance norm).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from monai.data import DataLoader, Dataset, list_data_collate
 from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
-from monai.networks.nets import BasicUNet
+from monai.networks.nets import BasicUNet, DynUNet
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
@@ -26,24 +28,34 @@ from monai.transforms import (
 )
 from monai.utils import set_determinism
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from peers.clock import Clock
 from peers.task import Task, read_image, read_mask
 
-__all__ = ["MonaiUnet"]
+__all__ = ["MonaiUnet", "basic", "dynamic"]
 
 ROI = (96, 96)
+
+
+def basic(channels: int, outputs: int) -> nn.Module:
+    return BasicUNet(spatial_dims=2, in_channels=channels, out_channels=outputs)
+
+
+def dynamic(channels: int, outputs: int) -> nn.Module:
+    levels = 5
+    halved = [2] * (levels - 1)
+    return DynUNet(2, channels, outputs, kernel_size=[3] * levels, strides=[1, *halved], upsample_kernel_size=halved)
 
 
 class MonaiUnet:
     """A training run; then a way to predict."""
 
-    def __init__(self, task: Task, seed: int) -> None:
+    def __init__(self, task: Task, seed: int, make: Callable[[int, int], nn.Module]) -> None:
         set_determinism(seed)
         self._classes = len(task.classes)
         outputs = self._classes + (task.void is not None)
-        self.network = BasicUNet(spatial_dims=2, in_channels=task.channels, out_channels=outputs)
+        self.network = make(task.channels, outputs)
         self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
         self._optimizer = torch.optim.Adam(self.network.parameters(), 1e-3)
         self._loader = loader(task)

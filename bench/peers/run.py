@@ -25,7 +25,7 @@ from peers.task import Task, read_image, read_task
 
 __all__ = ["NAMES"]
 
-NAMES = ("smp", "monai", "nnunet", "nnunet-batch2")
+NAMES = ("smp", "monai", "monai-dynunet", "nnunet", "nnunet-batch2")
 
 
 class Peer(Protocol):
@@ -44,10 +44,10 @@ def make(name: str, task: Task, out: Path, seed: int) -> Peer:
         from peers.smp_unet import SmpUnet
 
         return SmpUnet(task, seed)
-    if name == "monai":
-        from peers.monai_unet import MonaiUnet
+    if name.startswith("monai"):
+        from peers.monai_unet import MonaiUnet, basic, dynamic
 
-        return MonaiUnet(task, seed)
+        return MonaiUnet(task, seed, dynamic if name == "monai-dynunet" else basic)
     from peers.nnunet import NnUnet
 
     return NnUnet(out / "nnunet", seed, batch=2 if name == "nnunet-batch2" else None)
@@ -74,7 +74,7 @@ def main() -> None:
     peer = make(options.peer, task, options.out, options.seed)
     peer.train(clock)
     paint(peer, clock, task, options.out)
-    packages = {"smp": "segmentation-models-pytorch", "monai": "monai"}
+    packages = {"smp": "segmentation-models-pytorch", "monai": "monai", "monai-dynunet": "monai"}
     package = packages.get(options.peer, "nnunetv2")
     record = {
         "marks": [{"mark": s.mark, "seconds": s.seconds, "steps": s.steps} for s in clock.snapshots],
