@@ -63,9 +63,9 @@ class Adding(nn.Module):
 def test_of_networks_that_are_built_alike_one_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[nn.Module] = []
 
-    def watched(network: nn.Module, shape: Sequence[int], *, known: Field | None) -> Field:
+    def watched(network: nn.Module, shape: Sequence[int], *, dims: int, known: Field | None) -> Field:
         followed.append(network)
-        return field(network, shape, known=known)
+        return field(network, shape, dims=dims, known=known)
 
     monkeypatch.setattr(Windows, "_alike", OrderedDict())
     monkeypatch.setattr(anatomies, "field", watched)
