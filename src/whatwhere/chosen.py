@@ -295,7 +295,8 @@ def _unseen(folder: Folder, pasts: Sequence[Remembered], *, told: bool) -> tuple
         if new := tuple(sample for sample in samples if sample.name not in learnt):
             return name, new
     samples = everything(folder)
-    trained = [{sample.name for sample in samples}.intersection(past.trained) for past in pasts]
+    names = {sample.name for sample in samples}
+    trained = [names.intersection(past.trained) for past in pasts]
     unseen = tuple(sample for sample in samples if not any(sample.name in learnt for learnt in trained))
     strangers = [past for past, learnt in zip(pasts, trained) if not learnt]
     met = any(past.met(samples) for past in strangers)

@@ -94,8 +94,8 @@ def pair_by_cores(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tupl
 
     DRIVE has 21_training and 21_manual1, nnU-Net case_001_0000 and case_001, Cityscapes a_leftImg8bit and
     a_gtFine_labelIds. Only where nearly each mask then has its image, and nothing that is cut off tells the two apart:
-    2021_1 and 2023_1 were not taken in one year. Where images count from 0 and masks from 1, or one has a number more,
-    nobody knows whether the third mask is the third image's or that of image 3.
+    2021_1 and 2023_1 were not taken in one year. Where images count from 0 and as many masks from 1, nobody knows
+    whether the third mask is the third image's or that of image 3.
     """
     (by_core, *image_ends), (cores, *mask_ends) = _cores(images), _cores(masks)
     found = {by_core[core]: masks[name] for core, name in cores.items() if core in by_core}

@@ -203,15 +203,13 @@ def frames_of(names: Sequence[str], prints: Sequence[bytes]) -> list[str]:
     Args:
         prints: a fingerprint of each image (see `likeness`).
     """
-    runs = {source: run for source, run in _runs(names).items() if source}  # what is only a number names no source
-    others = [
-        (run[k], other[-1 - k])
-        for run, other in pairwise([*runs.values(), *list(runs.values())[:1]])
-        for k in range(min(len(run), len(other)))
-    ]
-    if len(runs) < _ENOUGH_FOLDERS or not _overlap(prints, runs.values(), others):
+    found = _runs(names)
+    found.pop("", None)  # what is only a number names no source
+    runs = list(found.values())
+    others = [pair for run, other in pairwise([*runs, *runs[:1]]) for pair in zip(run, reversed(other))]
+    if len(runs) < _ENOUGH_FOLDERS or not _overlap(prints, runs, others):
         return [""] * len(names)
-    source = {place: source for source, run in runs.items() for place in run}
+    source = {place: source for source, run in found.items() for place in run}
     return [source.get(place, "") for place in range(len(names))]
 
 
