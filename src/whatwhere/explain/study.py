@@ -184,7 +184,19 @@ def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case], layers: Sequence[
     if len(cases) > 1:
         together = held_together(cases)
         return together[spots[0].image], together[spots[1].image]
-    sides = np.max([layer.cell for layer in layers], axis=0)
-    row, column = (side * max(1, round(size / 2 / side)) for size, side in zip(cases[0].size, sides))
+    row, column = (
+        _between_cells(size, *max((layer.cell[axis], layer.origin[axis]) for layer in layers))
+        for axis, size in enumerate(cases[0].size)
+    )
     first, second = (2 * (of.row >= row) + (of.column >= column) for of in spots)
     return first, second
+
+
+def _between_cells(size: int, side: int, origin: int) -> int:
+    """The end of a cell that is nearest to the middle of an image, which may begin amid a cell or before the first.
+
+    >>> _between_cells(64, 16, 0), _between_cells(64, 4, -6), _between_cells(10, 8, 3)
+    (32, 30, 11)
+    """
+    start = max(origin, -(-origin % side))
+    return start + side * max(1, round((size / 2 - start) / side))
