@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
@@ -9,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from explain_toys import CLASSES, NORMALISATION, SIDE, as_set, fresh, toys, train
+from PIL import Image
 
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.errors import DataError, ModelError, OutputError
 from whatwhere.explain import Explanation, explain, words, write_report
 from whatwhere.explain.cases import LARGEST, choose_cases
 from whatwhere.explain.presence import Presence
+from whatwhere.explain.report import _fields
 from whatwhere.network import Model, UNet
 from whatwhere.records import VOID
 
@@ -87,6 +91,18 @@ def test_what_a_chart_shows_can_be_read_in_a_table(explanation: Explanation, tmp
         inside = text.partition(f'<section id="{section}">')[2].partition("</section>")[0]
         assert inside.count('role="img"') == inside.count("<table>") == 1, section
         assert row in inside
+
+
+def test_fields_of_tiny_images_are_drawn_whole(explanation: Explanation) -> None:
+    influence = np.zeros((11, 11))  # of images of 6 px
+    influence[5, 5] = 1.0
+    tiny = replace(explanation.sights, maps=dict.fromkeys(explanation.sights.maps, influence))
+    frameless = tuple(replace(one, theoretical=None) for one in tiny.sights)
+    for field in _fields(replace(explanation, sights=replace(tiny, sights=frameless))):
+        png = base64.b64decode(field["picture"].partition(",")[2])
+        red = np.asarray(Image.open(io.BytesIO(png)))[..., 0]
+        assert red[160, 160] > 200, "the unit is in the middle of its picture"
+        assert red[40, 40] < 10
 
 
 def test_a_place_that_cannot_be_written_to(explanation: Explanation, tmp_path: Path) -> None:
