@@ -253,6 +253,14 @@ def test_a_network_without_skips(tmp_path: Path) -> None:
     assert "This network has no skips" in (tmp_path / "index.html").read_text()
 
 
+def test_where_nothing_was_probed_no_probe_is_said_to_be_scored(healthy: Model) -> None:
+    flat = [(image, np.zeros_like(labels)) for image, labels in toys(1, start=1000)]
+    said = explain(healthy, as_set(flat))
+    assert said.levels is None
+    assert any(note.endswith("says nothing about how images differ.") for note in said.notes)
+    assert "were scored on" not in " ".join(said.notes)
+
+
 @pytest.mark.slow
 def test_labels_of_one_class_only(healthy: Model, tmp_path: Path) -> None:
     flat = [(image, np.zeros_like(labels)) for image, labels in toys(3, start=1000)]
