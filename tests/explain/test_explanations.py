@@ -12,6 +12,7 @@ import pytest
 import torch
 from explain_toys import CLASSES, NORMALISATION, SIDE, as_set, fresh, toys, train
 from PIL import Image
+from torch import nn
 
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.errors import DataError, ModelError, OutputError
@@ -211,6 +212,25 @@ def test_a_network_that_answers_nan(held_out: ImageSet) -> None:
         model.network.head.bias.fill_(float("nan"))  # type: ignore[union-attr]
     with pytest.raises(DataError, match="NaN or infinity"):
         explain(model, held_out)
+
+
+class OwnScale(nn.Module):
+    """Divides by the spread of each image, as some networks do with what they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.head = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        image = image / image.std((2, 3), keepdim=True)
+        return nn.functional.interpolate(self.head(self.down(image).relu()), scale_factor=2.0)
+
+
+def test_an_image_that_a_network_answers_with_nan_is_named() -> None:
+    blank, *others = toys(3)
+    pairs = [*others, (np.full_like(blank[0], 100), blank[1])]
+    with pytest.raises(DataError, match=r"toy-2 with NaN or infinity.*leave the image out"):
+        explain(Model(OwnScale().eval(), CLASSES, NORMALISATION), as_set(pairs))
 
 
 def test_no_images(healthy: Model) -> None:
