@@ -15,7 +15,7 @@ from torch import nn
 
 from whatwhere.explain import Explanation
 from whatwhere.explain.anatomy import Path
-from whatwhere.explain.causes_in_network import dead_bottleneck
+from whatwhere.explain.causes_in_network import collapsed_skip, dead_bottleneck
 from whatwhere.explain.causes_in_painting import inverted, never_painted, noisy_labels, short_sighted
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Diagnosis, Measurements
@@ -119,6 +119,22 @@ def test_collapsed_skip(healthy: Model) -> None:
     assert one.found
     assert one.words.startswith("skip 1:")
     assert "skip 0" not in one.words
+
+
+def test_a_skip_of_a_few_live_channels_is_not_to_be_left_out() -> None:
+    """Of skip 0 hardly a channel changes, but all hangs on it; skip 1 is not listened to."""
+    paths = [Path("skip 0", 0), Path("skip 1", 1), Path("bottleneck", 2)]
+    skips = SimpleNamespace(paths=paths, response=(0.9, 0.0, 0.8), constant=False, worth={})
+    seen = SimpleNamespace(measured=SimpleNamespace(skips=skips), study=SimpleNamespace(silent=(0.97, 0.1, 0.0)))
+    one = collapsed_skip(seen)  # type: ignore[arg-type]
+    assert one.found
+    assert "0.900 of their spread without it: the few that do deliver all; skip 1:" in one.words
+    assert one.words.endswith("it delivers nothing.")
+    assert one.remedy.startswith("Leave out skip 1 (train --skips)")
+    seen.measured.skips.response = (0.9, 0.5, 0.8)
+    alone = collapsed_skip(seen)  # type: ignore[arg-type]
+    assert "skip 1" not in alone.words
+    assert alone.remedy == "Lower the learning rate if its features died."
 
 
 def test_dead_bottleneck(healthy: Model) -> None:

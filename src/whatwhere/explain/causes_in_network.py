@@ -137,20 +137,22 @@ def collapsed_skip(seen: Observed) -> Diagnosis:
     numbers |= {f"silent channels of {path.name}": silent for path, _, silent in rows}
     if worths.constant:
         return Diagnosis("collapsed skip", False, CONSTANT, "", numbers)
-    dead = [row for row in rows if (row[1] < MOVED and not _brings(seen, row[0])) or row[2] > 0.95]
+    idle = [path for path, moved, _ in rows if moved < MOVED and not _brings(seen, path)]
+    dead = [row for row in rows if row[0] in idle or row[2] > 0.95]
     if not dead:
         words = "Every skip carries features that change, and the answer changes without it." if rows else "No skips."
         return Diagnosis("collapsed skip", False, words, "", numbers)
     said = "; ".join(
         f"{path.name}: {silent:.0%} of its channels never change, and the logits move by {moved:.3f} of their spread "
-        "without it"
+        f"without it: {'it delivers nothing' if path in idle else 'the few that do deliver all'}"
         for path, moved, silent in dead
     )
+    leave = f"Leave out {' and '.join(path.name for path in idle)} (train --skips) and save the cost, or lower"
     return Diagnosis(
         "collapsed skip",
         True,
-        f"{said}. It delivers {'nothing' if all(moved < MOVED for _, moved, _ in dead) else 'little'}.",
-        "Leave it out (train --skips) and save its cost, or lower the learning rate if its features died.",
+        f"{said}.",
+        f"{leave if idle else 'Lower'} the learning rate if its features died.",
         numbers,
     )
 
