@@ -164,6 +164,23 @@ def test_what_is_idle_lies_below_what_is_used(response: tuple[float, ...], idle:
     assert ("top skip" in one.remedy) == ("deep half" in idle)
 
 
+def test_the_strength_of_edges_is_told_against_the_image_s_mean() -> None:
+    """Of stripes of 4 px, beside an edge everywhere, edges are a little stronger than the mean, with it in the mean."""
+    truth = np.tile(np.uint8([0, 0, 0, 0, 1, 1, 1, 1]), (32, 4))
+    case, score = (
+        SimpleNamespace(truth=truth, raw=truth[..., None] * 100),
+        SimpleNamespace(pooled={"mean_boundary_f1": 1.0}),
+    )
+    seen = SimpleNamespace(
+        scores=score, loose=score, measured=SimpleNamespace(what=None), cases=[case], paintings=[truth]
+    )
+    one = noisy_labels(seen)  # type: ignore[arg-type]
+    assert (
+        f"{one.numbers['edge under masks']:.2f} times as strong as on average under the edges of the masks" in one.words
+    )
+    assert one.numbers["edge under masks"] < 2  # against elsewhere it would be more than 4
+
+
 def test_edges_that_are_not_painted_are_not_measured() -> None:
     truth = np.zeros((32, 32), np.uint8)
     truth[8:24, 8:24] = 1

@@ -177,7 +177,7 @@ def noisy_labels(seen: Observed) -> Diagnosis:
     numbers |= {name: value for name, value in strengths.items() if math.isfinite(value)}
     said = (
         f"Boundary F1 is {strict:.2f} within 1 px and {loose:.2f} within 4 px; the image's own edge is {drawn:.2f} "
-        f"times as strong as elsewhere under the edges of the masks, and {painted:.2f} times under the painted ones"
+        f"times as strong as on average under the edges of the masks, and {painted:.2f} times under the painted ones"
         if math.isfinite(drawn + painted)
         else f"No edge is {'drawn in the masks' if math.isnan(drawn) else 'painted'}, so none can be compared"
     )
