@@ -15,7 +15,7 @@ from torch import nn
 
 from whatwhere.explain import Explanation
 from whatwhere.explain.anatomy import Path
-from whatwhere.explain.causes_in_network import collapsed_skip, dead_bottleneck
+from whatwhere.explain.causes_in_network import collapsed_skip, dead_bottleneck, normalisation
 from whatwhere.explain.causes_in_painting import inverted, never_painted, noisy_labels, short_sighted
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Diagnosis, Measurements
@@ -333,5 +333,27 @@ def test_a_network_without_batch_norm_is_not_called_wrongly_normalised() -> None
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
     one = found(Model(network, CLASSES, Normalisation((0.0,) * 3, (255.0,) * 3)))["normalisation differs"]
+    assert not one.found, one.words
+    assert "nothing of its training to compare with" in one.words
+
+
+class Gated(nn.Module):
+    """Its first batch norm stands behind a mean over the image: one value an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sigmoid())
+        self.first, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(self.first(image) * self.gate(image))
+        return answer
+
+
+def test_a_batch_norm_of_means_over_images_tells_nothing_of_spread() -> None:
+    seen = SimpleNamespace(
+        anatomy=SimpleNamespace(network=Gated().eval()), cases=[SimpleNamespace(image=torch.randn(1, 3, 32, 32))]
+    )
+    one = normalisation(seen)  # type: ignore[arg-type]
     assert not one.found, one.words
     assert "nothing of its training to compare with" in one.words

@@ -30,7 +30,7 @@ def normalisation(seen: Observed) -> Diagnosis:
     spread = f"{std.min():.2f} to {std.max():.2f}"
     said = f"The normalised images have channel means within {mean:.2f} and deviations of {spread}"
     if shift is None:
-        said += "; a network without batch norm keeps nothing of its training to compare with."
+        said += "; a network without batch norm of maps keeps nothing of its training to compare with."
         return Diagnosis("normalisation differs", False, said, "", numbers)
     numbers |= {"shift of the first batch norm": shift, "ratio of deviations there": ratio}
     said += (
@@ -57,7 +57,8 @@ def _first_norm_shift(seen: Observed) -> tuple[float | None, float]:
     inputs: list[Tensor] = []
 
     def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs.append(given[0].transpose(0, 1).flatten(1)[:, ::7])
+        if given[0][0, 0].numel() > 1:  # what is pooled over an image has no spread in it
+            inputs.append(given[0].transpose(0, 1).flatten(1)[:, ::7])
 
     handle = norms[0].register_forward_pre_hook(keep)
     try:
@@ -65,7 +66,7 @@ def _first_norm_shift(seen: Observed) -> tuple[float | None, float]:
             seen.anatomy.network(case.image)
     finally:
         handle.remove()
-    if not inputs:  # a part of the network that does not run
+    if not inputs:  # a part of the network that does not run, or sees no maps
         return None, 1.0
     now = torch.cat(inputs, 1)
     deviation = (norms[0].running_var + norms[0].eps).sqrt()
