@@ -221,10 +221,8 @@ def blocky(seen: Observed) -> Diagnosis:
     if worths.constant:
         return Diagnosis("blocky", False, CONSTANT)
     skips = worths.paths[:-1]
-    finest = min((path.level for path in worths.paths), default=0)
     lost = [path for path, moved in zip(skips, worths.response) if moved < MOVED]
-    alive = [path.level for path in worths.paths if path not in lost]
-    finest = min(alive, default=finest)
+    finest = min(path.level for path in worths.paths if path not in lost)
     strict = seen.scores.pooled["mean_boundary_f1"]
     numbers = {"finest level that reaches the decoder": float(finest), "Boundary F1 at 1 px": strict}
     if finest == 0:
