@@ -47,7 +47,7 @@ def explain(
         data: images with labels. Images whose labels are all void count as images without a mask.
         out: a folder for ``index.html`` and ``measurements.json``; nothing is written if None.
         seed: of every sample and every bootstrap.
-        images: at most this many are used, spread evenly over the set.
+        images: at most this many are used, spread evenly over the set, and that of ``pixel``.
         pixel: ``(name, x, y)`` of a pixel to take apart, column before row; a telling one is chosen if None.
         progress: called with what is being measured and the share of the whole that is done.
 
