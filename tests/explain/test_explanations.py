@@ -106,6 +106,15 @@ def test_fields_of_tiny_images_are_drawn_whole(explanation: Explanation) -> None
         assert red[40, 40] < 10
 
 
+def test_images_of_the_sight_chart_are_counted_where_the_output_is_dead(
+    explanation: Explanation, tmp_path: Path
+) -> None:
+    *layers, out = explanation.sights.sights
+    dead = replace(out, half=replace(out.half, value=None, low=None, high=None, images=0))
+    write_report(replace(explanation, sights=replace(explanation.sights, sights=(*layers, dead))), tmp_path)
+    assert "absolute gradient, from 8 images with one unit each" in (tmp_path / "index.html").read_text("utf-8")
+
+
 def test_a_place_that_cannot_be_written_to(explanation: Explanation, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(OutputError, match=r"index.html can't be written"):
