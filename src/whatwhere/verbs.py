@@ -282,7 +282,7 @@ def explain(
         image: the image whose pixel is taken apart: a file of the data or another one.
         pixel: ``(x, y)`` in that image, column before row, from 0 at the left and top (``Field`` takes
             ``(row, column)``).
-        images: how many images at most.
+        images: how many images at most, besides the one whose pixel is taken apart.
         seed: of every sample.
         progress: is told what is being done, and the share done.
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from whatwhere.explain import Explanation
 from whatwhere.explain.anatomy import Path
-from whatwhere.explain.causes_in_network import dead_bottleneck
+from whatwhere.explain.causes_in_network import collapsed_skip, dead_bottleneck, normalisation
 from whatwhere.explain.causes_in_painting import inverted, never_painted, noisy_labels, short_sighted
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Diagnosis, Measurements
@@ -121,6 +121,22 @@ def test_collapsed_skip(healthy: Model) -> None:
     assert "skip 0" not in one.words
 
 
+def test_a_skip_of_a_few_live_channels_is_not_to_be_left_out() -> None:
+    """Of skip 0 hardly a channel changes, but all hangs on it; skip 1 is not listened to."""
+    paths = [Path("skip 0", 0), Path("skip 1", 1), Path("bottleneck", 2)]
+    skips = SimpleNamespace(paths=paths, response=(0.9, 0.0, 0.8), constant=False, worth={})
+    seen = SimpleNamespace(measured=SimpleNamespace(skips=skips), study=SimpleNamespace(silent=(0.97, 0.1, 0.0)))
+    one = collapsed_skip(seen)  # type: ignore[arg-type]
+    assert one.found
+    assert "0.900 of their spread without it: the few that do deliver all; skip 1:" in one.words
+    assert one.words.endswith("it delivers nothing.")
+    assert one.remedy.startswith("Leave out skip 1 (train --skips)")
+    seen.measured.skips.response = (0.9, 0.5, 0.8)
+    alone = collapsed_skip(seen)  # type: ignore[arg-type]
+    assert "skip 1" not in alone.words
+    assert alone.remedy == "Lower the learning rate if its features died."
+
+
 def test_dead_bottleneck(healthy: Model) -> None:
     lazy = copy_of(healthy)
     for parameter in lazy.network.up[1].parameters():  # type: ignore[index]
@@ -146,6 +162,23 @@ def test_what_is_idle_lies_below_what_is_used(response: tuple[float, ...], idle:
     assert one.found
     assert idle in one.words
     assert ("top skip" in one.remedy) == ("deep half" in idle)
+
+
+def test_the_strength_of_edges_is_told_against_the_image_s_mean() -> None:
+    """Of stripes of 4 px, beside an edge everywhere, edges are a little stronger than the mean, with it in the mean."""
+    truth = np.tile(np.uint8([0, 0, 0, 0, 1, 1, 1, 1]), (32, 4))
+    case, score = (
+        SimpleNamespace(truth=truth, raw=truth[..., None] * 100),
+        SimpleNamespace(pooled={"mean_boundary_f1": 1.0}),
+    )
+    seen = SimpleNamespace(
+        scores=score, loose=score, measured=SimpleNamespace(what=None), cases=[case], paintings=[truth]
+    )
+    one = noisy_labels(seen)  # type: ignore[arg-type]
+    assert (
+        f"{one.numbers['edge under masks']:.2f} times as strong as on average under the edges of the masks" in one.words
+    )
+    assert one.numbers["edge under masks"] < 2  # against elsewhere it would be more than 4
 
 
 def test_edges_that_are_not_painted_are_not_measured() -> None:
@@ -300,5 +333,27 @@ def test_a_network_without_batch_norm_is_not_called_wrongly_normalised() -> None
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
     one = found(Model(network, CLASSES, Normalisation((0.0,) * 3, (255.0,) * 3)))["normalisation differs"]
+    assert not one.found, one.words
+    assert "nothing of its training to compare with" in one.words
+
+
+class Gated(nn.Module):
+    """Its first batch norm stands behind a mean over the image: one value an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sigmoid())
+        self.first, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(self.first(image) * self.gate(image))
+        return answer
+
+
+def test_a_batch_norm_of_means_over_images_tells_nothing_of_spread() -> None:
+    seen = SimpleNamespace(
+        anatomy=SimpleNamespace(network=Gated().eval()), cases=[SimpleNamespace(image=torch.randn(1, 3, 32, 32))]
+    )
+    one = normalisation(seen)  # type: ignore[arg-type]
     assert not one.found, one.words
     assert "nothing of its training to compare with" in one.words

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
@@ -9,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from explain_toys import CLASSES, NORMALISATION, SIDE, as_set, fresh, toys, train
+from PIL import Image
+from torch import nn
 
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.errors import DataError, ModelError, OutputError
 from whatwhere.explain import Explanation, explain, words, write_report
 from whatwhere.explain.cases import LARGEST, choose_cases
 from whatwhere.explain.presence import Presence
+from whatwhere.explain.report import _fields
 from whatwhere.network import Model, UNet
 from whatwhere.records import VOID
 
@@ -87,6 +92,27 @@ def test_what_a_chart_shows_can_be_read_in_a_table(explanation: Explanation, tmp
         inside = text.partition(f'<section id="{section}">')[2].partition("</section>")[0]
         assert inside.count('role="img"') == inside.count("<table>") == 1, section
         assert row in inside
+
+
+def test_fields_of_tiny_images_are_drawn_whole(explanation: Explanation) -> None:
+    influence = np.zeros((11, 11))  # of images of 6 px
+    influence[5, 5] = 1.0
+    tiny = replace(explanation.sights, maps=dict.fromkeys(explanation.sights.maps, influence))
+    frameless = tuple(replace(one, theoretical=None) for one in tiny.sights)
+    for field in _fields(replace(explanation, sights=replace(tiny, sights=frameless))):
+        png = base64.b64decode(field["picture"].partition(",")[2])
+        red = np.asarray(Image.open(io.BytesIO(png)))[..., 0]
+        assert red[160, 160] > 200, "the unit is in the middle of its picture"
+        assert red[40, 40] < 10
+
+
+def test_images_of_the_sight_chart_are_counted_where_the_output_is_dead(
+    explanation: Explanation, tmp_path: Path
+) -> None:
+    *layers, out = explanation.sights.sights
+    dead = replace(out, half=replace(out.half, value=None, low=None, high=None, images=0))
+    write_report(replace(explanation, sights=replace(explanation.sights, sights=(*layers, dead))), tmp_path)
+    assert "absolute gradient, from 8 images with one unit each" in (tmp_path / "index.html").read_text("utf-8")
 
 
 def test_a_place_that_cannot_be_written_to(explanation: Explanation, tmp_path: Path) -> None:
@@ -197,6 +223,25 @@ def test_a_network_that_answers_nan(held_out: ImageSet) -> None:
         explain(model, held_out)
 
 
+class OwnScale(nn.Module):
+    """Divides by the spread of each image, as some networks do with what they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.head = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        image = image / image.std((2, 3), keepdim=True)
+        return nn.functional.interpolate(self.head(self.down(image).relu()), scale_factor=2.0)
+
+
+def test_an_image_that_a_network_answers_with_nan_is_named() -> None:
+    blank, *others = toys(3)
+    pairs = [*others, (np.full_like(blank[0], 100), blank[1])]
+    with pytest.raises(DataError, match=r"toy-2 with NaN or infinity.*leave the image out"):
+        explain(Model(OwnScale().eval(), CLASSES, NORMALISATION), as_set(pairs))
+
+
 def test_no_images(healthy: Model) -> None:
     with pytest.raises(DataError, match="0 images to explain with"):
         explain(healthy, from_arrays([], [], []))
@@ -235,6 +280,14 @@ def test_a_network_without_skips(tmp_path: Path) -> None:
     assert [path.name for path in said.skips.paths] == ["bottleneck"]
     assert any("no skips" in note for note in said.notes)
     assert "This network has no skips" in (tmp_path / "index.html").read_text()
+
+
+def test_where_nothing_was_probed_no_probe_is_said_to_be_scored(healthy: Model) -> None:
+    flat = [(image, np.zeros_like(labels)) for image, labels in toys(1, start=1000)]
+    said = explain(healthy, as_set(flat))
+    assert said.levels is None
+    assert any(note.endswith("says nothing about how images differ.") for note in said.notes)
+    assert "were scored on" not in " ".join(said.notes)
 
 
 @pytest.mark.slow

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from explain_toys import toys
+from explain_toys import fresh, toys
 
 from whatwhere.data.sets import ImageSet, from_arrays
 from whatwhere.explain import explain
@@ -16,7 +17,7 @@ from whatwhere.explain.levels import painting_probes
 from whatwhere.explain.presence import measure_presence
 from whatwhere.explain.stages import levels_of, prepare, study_of
 from whatwhere.explain.study import CELLS
-from whatwhere.network import Model
+from whatwhere.network import Model, build
 
 
 def cases(folders: Sequence[str]) -> list[Case]:
@@ -139,14 +140,19 @@ def test_the_report_says_that_images_of_a_folder_may_be_alike(folders: str, said
     assert over_folders == (1 < len(set(folders)) < len(folders))
 
 
-def test_no_unit_lies_in_two_quarters_of_a_single_image(healthy: Model) -> None:
+@pytest.mark.parametrize("unpadded", [False, True])
+def test_no_unit_lies_in_two_quarters_of_a_single_image(unpadded: bool, healthy: Model) -> None:
+    # the coarsest cells of an unpadded network need not begin where the image does
+    network = build(fresh(padding="valid").config).eval() if unpadded else healthy.network
+    model = replace(healthy, network=network)
     (image, labels), *_ = toys(1, start=1000)
     image, labels = (np.tile(of, (2, 2) + (1,) * (of.ndim - 2))[:100, :76] for of in (image, labels))
-    bench = prepare(healthy, from_arrays([image], [labels], ["one"]), 1, 0, None, lambda _what, _share: None)
+    bench = prepare(model, from_arrays([image], [labels], ["one"]), 1, 0, None, lambda _what, _share: None)
     seen = study_of(bench).samples
+    assert (bench.anatomy.layers[3].origin != (0, 0)) == unpadded
     for layer in bench.anatomy.layers:
         for spots, groups in zip(seen.spots, seen.groups):
             assert len(np.unique(groups)) > 1
-            cells = np.stack([spots.row // layer.cell[0], spots.column // layer.cell[1]], 1)
+            cells = layer.corners(spots.row, spots.column, (1000, 1000))
             for cell in np.unique(cells, axis=0):
                 assert len(np.unique(groups[(cells == cell).all(1)])) == 1

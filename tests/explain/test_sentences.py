@@ -160,6 +160,13 @@ def test_few_images_give_no_verdict_on_how_far_evidence_lies(
     assert any(sentence.endswith(ending) for sentence in words.sight(told))
 
 
+def test_an_output_that_no_pixel_moves_is_not_passed_over(explanation: Explanation) -> None:
+    nothing = Measured(None, None, None, 0, 0, "", 0)
+    out = replace(explanation.sights["output"], half=nothing, most=nothing, restored=nothing)
+    told = replace(explanation, sights=replace(explanation.sights, sights=(*explanation.sights.sights[:-1], out)))
+    assert "was not measured: of the pixels that were tried no gradient reaches the image" in words.sight(told)[0]
+
+
 @pytest.mark.parametrize(("most", "said"), [
     (7.0, "lies in a square of 7 px (centred on the pixel; its window is not), half"),
     (3.0, "lies in a square of 3 px (75% of the side that these images show of it), half"),

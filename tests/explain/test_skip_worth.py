@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
@@ -16,6 +17,7 @@ from whatwhere.explain.skips import MOVED, Tally, _moved, _sampled_orders, measu
 from whatwhere.judge import Judge
 from whatwhere.judge.boundaries import contour
 from whatwhere.network import Model, UNet
+from whatwhere.records import Classes
 
 
 def by_permutations(values: np.ndarray, players: int) -> np.ndarray:
@@ -111,6 +113,22 @@ def test_a_coalition_scores_what_the_judge_says(healthy: Model) -> None:
         judge.add(case.name, case.truth, logits[0].argmax(0).byte().numpy())
     assert worths.coalitions["mean IoU"][0b010] == pytest.approx(judge.result().mean_iou)
     assert worths.coalitions["Boundary F1"][0b010] == pytest.approx(judge.result().pooled["mean_boundary_f1"])
+
+
+def test_of_many_classes_only_the_pairs_that_meet_are_kept() -> None:
+    """150 classes have 22,500 sides of edges: counted in full, for each image and each way to cut."""
+    count = 150
+    classes = Classes(*(tuple(of(c) for c in range(count)) for of in (str, lambda c: (c, c, c), lambda c: (c,))))
+    tally, rng = Tally(classes, edges=False), np.random.default_rng(0)
+    tracemalloc.start()
+    for _ in range(10):
+        labels = rng.integers(0, count, (3, 3)).astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+        tally.add(torch.zeros(1, count, *labels.shape), labels, regions(labels, 3))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1.5 * 10 * count**2 * 8, "hardly more than the confusion matrices"
+    assert tally.edges.shape == (10, 2, count**2)
+    assert tally.scores(np.ones((1, 10)))["boundary accuracy"] == 0.5
 
 
 def test_a_path_that_nobody_listens_to_is_worth_nothing(healthy: Model) -> None:

@@ -140,6 +140,25 @@ def test_what_one_image_holds_has_no_interval_and_few_images_no_verdict() -> Non
     assert told["iou/a"].clear
 
 
+def test_images_that_are_void_are_no_images_of_a_mean() -> None:
+    """Of six images one has pixels that count: nothing is said of how images differ."""
+    judges = [Judge(TWO) for _ in "ab"]
+    for number in range(6):
+        truth = np.full((32, 32), 255, np.uint8)
+        if number == 0:
+            truth[:] = 0
+            truth[5:20, 5:20] = 1
+        for judge, missed in zip(judges, (0, 9)):
+            painted = np.where(truth == 1, 1, 0).astype(np.uint8)
+            painted[:missed] = 0
+            judge.add(str(number), truth, painted)
+    one, other = (judge.result() for judge in judges)
+    for score in ("mean_iou", "pixel_accuracy", "balanced_accuracy"):
+        assert other.estimates[score].low is None
+        found = compare(one, other)[score]
+        assert (found.images, found.low, found.clear) == (1, None, False)
+
+
 def test_images_without_a_class_tell_nothing_of_its_recall() -> None:
     """A dog is in the truth of one image alone; where both paint a stray pixel of it is no news of its recall."""
     judges = [Judge(Classes(("ground", "dog"), ((0, 0, 0), (1, 1, 1)), ((0,), (1,)))) for _ in "ab"]

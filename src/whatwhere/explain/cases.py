@@ -187,14 +187,24 @@ def _check_labels(model: Model, name: str, raw: NDArray[Any], truth: NDArray[np.
         )
 
 
-def check_answer(model: Model, logits: Tensor, size: tuple[int, int]) -> None:
-    """``DataError`` if the network does not answer with one logit a class and pixel."""
-    expected = (1, model.classes.count, *size)
+def check_answer(model: Model, logits: Tensor, case: Case) -> None:
+    """``DataError`` if the network does not answer an image with one finite logit a class and pixel."""
+    height, width = case.size
+    expected = (1, model.classes.count, height, width)
     if tuple(logits.shape) != expected:
         raise DataError(
-            f"the network answers an image of {size[0]}x{size[1]} with logits of shape {tuple(logits.shape)}",
+            f"the network answers an image of {height}x{width} with logits of shape {tuple(logits.shape)}",
             f"{expected}: one logit a class, at the image's size",
             "give the classes the network was trained for",
         )
+    check_finite(logits, case)
+
+
+def check_finite(logits: Tensor, case: Case) -> None:
+    """``DataError`` if not all are: a network may divide by the spread of an image that has none."""
     if not torch.isfinite(logits).all():
-        raise DataError("the network answers with NaN or infinity", "finite logits", "train it again")
+        raise DataError(
+            f"the network answers {case.name} with NaN or infinity",
+            "finite logits",
+            "train it again, or leave the image out if it answers others",
+        )

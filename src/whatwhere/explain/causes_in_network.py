@@ -30,7 +30,7 @@ def normalisation(seen: Observed) -> Diagnosis:
     spread = f"{std.min():.2f} to {std.max():.2f}"
     said = f"The normalised images have channel means within {mean:.2f} and deviations of {spread}"
     if shift is None:
-        said += "; a network without batch norm keeps nothing of its training to compare with."
+        said += "; a network without batch norm of maps keeps nothing of its training to compare with."
         return Diagnosis("normalisation differs", False, said, "", numbers)
     numbers |= {"shift of the first batch norm": shift, "ratio of deviations there": ratio}
     said += (
@@ -57,7 +57,8 @@ def _first_norm_shift(seen: Observed) -> tuple[float | None, float]:
     inputs: list[Tensor] = []
 
     def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs.append(given[0].transpose(0, 1).flatten(1)[:, ::7])
+        if given[0][0, 0].numel() > 1:  # what is pooled over an image has no spread in it
+            inputs.append(given[0].transpose(0, 1).flatten(1)[:, ::7])
 
     handle = norms[0].register_forward_pre_hook(keep)
     try:
@@ -65,7 +66,7 @@ def _first_norm_shift(seen: Observed) -> tuple[float | None, float]:
             seen.anatomy.network(case.image)
     finally:
         handle.remove()
-    if not inputs:  # a part of the network that does not run
+    if not inputs:  # a part of the network that does not run, or sees no maps
         return None, 1.0
     now = torch.cat(inputs, 1)
     deviation = (norms[0].running_var + norms[0].eps).sqrt()
@@ -137,20 +138,22 @@ def collapsed_skip(seen: Observed) -> Diagnosis:
     numbers |= {f"silent channels of {path.name}": silent for path, _, silent in rows}
     if worths.constant:
         return Diagnosis("collapsed skip", False, CONSTANT, "", numbers)
-    dead = [row for row in rows if (row[1] < MOVED and not _brings(seen, row[0])) or row[2] > 0.95]
+    idle = [path for path, moved, _ in rows if moved < MOVED and not _brings(seen, path)]
+    dead = [row for row in rows if row[0] in idle or row[2] > 0.95]
     if not dead:
         words = "Every skip carries features that change, and the answer changes without it." if rows else "No skips."
         return Diagnosis("collapsed skip", False, words, "", numbers)
     said = "; ".join(
         f"{path.name}: {silent:.0%} of its channels never change, and the logits move by {moved:.3f} of their spread "
-        "without it"
+        f"without it: {'it delivers nothing' if path in idle else 'the few that do deliver all'}"
         for path, moved, silent in dead
     )
+    leave = f"Leave out {' and '.join(path.name for path in idle)} (train --skips) and save the cost, or lower"
     return Diagnosis(
         "collapsed skip",
         True,
-        f"{said}. It delivers {'nothing' if all(moved < MOVED for _, moved, _ in dead) else 'little'}.",
-        "Leave it out (train --skips) and save its cost, or lower the learning rate if its features died.",
+        f"{said}.",
+        f"{leave if idle else 'Lower'} the learning rate if its features died.",
         numbers,
     )
 

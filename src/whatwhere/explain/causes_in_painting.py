@@ -177,7 +177,7 @@ def noisy_labels(seen: Observed) -> Diagnosis:
     numbers |= {name: value for name, value in strengths.items() if math.isfinite(value)}
     said = (
         f"Boundary F1 is {strict:.2f} within 1 px and {loose:.2f} within 4 px; the image's own edge is {drawn:.2f} "
-        f"times as strong as elsewhere under the edges of the masks, and {painted:.2f} times under the painted ones"
+        f"times as strong as on average under the edges of the masks, and {painted:.2f} times under the painted ones"
         if math.isfinite(drawn + painted)
         else f"No edge is {'drawn in the masks' if math.isnan(drawn) else 'painted'}, so none can be compared"
     )
@@ -221,10 +221,8 @@ def blocky(seen: Observed) -> Diagnosis:
     if worths.constant:
         return Diagnosis("blocky", False, CONSTANT)
     skips = worths.paths[:-1]
-    finest = min((path.level for path in worths.paths), default=0)
     lost = [path for path, moved in zip(skips, worths.response) if moved < MOVED]
-    alive = [path.level for path in worths.paths if path not in lost]
-    finest = min(alive, default=finest)
+    finest = min(path.level for path in worths.paths if path not in lost)
     strict = seen.scores.pooled["mean_boundary_f1"]
     numbers = {"finest level that reaches the decoder": float(finest), "Boundary F1 at 1 px": strict}
     if finest == 0:

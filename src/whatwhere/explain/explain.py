@@ -17,6 +17,7 @@ from whatwhere.explain.cases import Case, Pixel, held_together
 from whatwhere.explain.diagnose import diagnose
 from whatwhere.explain.diagnosis import Measurements
 from whatwhere.explain.explanation import Explanation
+from whatwhere.explain.levels import Levels
 from whatwhere.explain.objects import object_sizes
 from whatwhere.explain.presence import Presence, cell_counts, measure_presence
 from whatwhere.explain.report import write_report
@@ -46,7 +47,7 @@ def explain(
         data: images with labels. Images whose labels are all void count as images without a mask.
         out: a folder for ``index.html`` and ``measurements.json``; nothing is written if None.
         seed: of every sample and every bootstrap.
-        images: at most this many are used, spread evenly over the set.
+        images: at most this many are used, spread evenly over the set, and that of ``pixel``.
         pixel: ``(name, x, y)`` of a pixel to take apart, column before row; a telling one is chosen if None.
         progress: called with what is being measured and the share of the whole that is done.
 
@@ -81,7 +82,7 @@ def explain(
         classes=model.classes, network=_describe(model), images=tuple(case.name for case in bench.cases),
         truth=bench.truth, layers=bench.anatomy.layers, levels=levels, presence=presence, skips=skips, sights=sights,
         objects=objects, examples=examples, pixel=story, diagnoses=diagnoses,
-        notes=_noted([*_of(data.part), *bench.notes], bench.cases, skips, presence), seed=seed,
+        notes=_noted([*_of(data.part), *bench.notes], bench.cases, skips, levels, presence), seed=seed,
         seconds=time.perf_counter() - began, versions=versions(),
     )  # fmt: skip
     if out is not None:
@@ -114,14 +115,16 @@ def _of(part: str) -> list[str]:
     return [f"Which images: {part}."] if part else []
 
 
-def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Presence | None) -> tuple[str, ...]:
-    said = list(notes)
+def _noted(
+    notes: list[str], cases: Sequence[Case], skips: Worths, levels: Levels | None, presence: Presence | None
+) -> tuple[str, ...]:
+    said, probed = list(notes), levels is not None or presence is not None
     if len(cases) == 1:
+        held_out = ", and probes were scored on held-out quarters of the same image" if probed else ""
         said.append(
-            "One image only: there are no intervals, as one image says nothing about how images differ, and probes "
-            "were scored on held-out quarters of the same image."
+            f"One image only: there are no intervals, as one image says nothing about how images differ{held_out}."
         )
-    said += _sources_noted([case.source for case in cases])
+    said += _sources_noted([case.source for case in cases], probed)
     if len(skips.paths) == 1:
         said.append(
             "This network has no skips: everything passes through the bottleneck, so there is nothing to share out."
@@ -134,19 +137,20 @@ def _noted(notes: list[str], cases: Sequence[Case], skips: Worths, presence: Pre
     return tuple(said)
 
 
-def _sources_noted(sources: list[str]) -> list[str]:
-    """What is to be said where images share a source; "" is of those that have none."""
+def _sources_noted(sources: list[str], probed: bool) -> list[str]:
+    """What is to be said where images share a source, "" is of those that have none; and if probes were scored."""
     images, of_one = len(sources), [source for source in sources if source]
     count = len(set(of_one))
     if len(of_one) == count:
         return []
     come = f"the {images} images come" if len(of_one) == images else f"{len(of_one)} of the {images} images come"
     fitted = (
-        "probes were scored on other sources than they were fitted on"
+        "; probes were scored on other sources than they were fitted on"
         if count > 1
-        else "probes were scored on other images than they were fitted on, but of the same source"
+        else "; probes were scored on other images than they were fitted on, but of the same source"
     )
+    fitted = fitted if probed else ""
     come += f" from {many(count, 'source')} (folders; pieces or copies of one image)"
     if len(np.unique(bound_by(sources))) < images:
-        return [f"Intervals resample sources; {come}; {fitted}."]
-    return [f"Intervals resample images; {come}, and may be more alike than that; {fitted}."]
+        return [f"Intervals resample sources; {come}{fitted}."]
+    return [f"Intervals resample images; {come}, and may be more alike than that{fitted}."]

@@ -155,7 +155,7 @@ def _fields(e: Explanation) -> list[dict[str, Any]]:
     influence is.
     """
     extents = [sight.theoretical or 0 for sight in e.sights.sights] + [int(s.most.value or 0) for s in e.sights.sights]
-    side = max(16, min(max(extents), min(one.shape[0] for one in e.sights.maps.values())))
+    side = min(max(16, *extents), *(one.shape[0] for one in e.sights.maps.values()))
     pictures = []
     for sight in e.sights.sights:
         whole = e.sights.maps[sight.layer]

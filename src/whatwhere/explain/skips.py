@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Path
@@ -198,8 +199,8 @@ class Tally:
     def __init__(self, classes: Classes, *, edges: bool = True) -> None:
         self.judge = Judge(classes, tolerance=TOLERANCE, boundary=edges, contours_only=True)
         self.classes = classes.count
-        self.inside: list[Array] = []
-        self.edges: list[Array] = []
+        self._inside: list[Array] = []
+        self._edges: list[csr_array] = []  # of all pairs of classes few meet in an image
 
     def add(self, logits: Tensor, truth: Labels, found: Regions) -> None:
         logits = logits[0]
@@ -208,30 +209,40 @@ class Tally:
         at = np.flatnonzero(found.boundary)
         own, rival = truth.ravel()[at].astype(int), found.rival.ravel()[at].astype(int)
         flat, sides = logits.flatten(1).cpu().numpy(), sides_of(own, rival, self.classes)
-        self.inside.append(_counted(truth[found.interior], (prediction == truth)[found.interior], self.classes))
-        self.edges.append(_counted(sides, ahead(flat[own, at], flat[rival, at]), self.classes**2))
+        self._inside.append(_counted(truth[found.interior], (prediction == truth)[found.interior], self.classes))
+        self._edges.append(csr_array(_counted(sides, ahead(flat[own, at], flat[rival, at]), self.classes**2)))
 
     def __len__(self) -> int:
-        return len(self.inside)
+        return len(self._inside)
+
+    @property
+    def inside(self) -> Array:
+        """Of each image and class how many interior pixels are right, and how many there are: ``(images, 2, C)``."""
+        return np.stack(self._inside)
+
+    @property
+    def edges(self) -> Array:
+        """The same of boundary pixels and sides of edges, ``(images, 2, C * C)``."""
+        return np.stack([one.toarray() for one in self._edges])
 
     def pixels(self, score: str) -> int:
         """How many pixels a score is of; of Boundary F1 those of contours, in the truth and in the painting."""
         counts = self.judge.result().counts
         of = {
-            "interior accuracy": np.stack(self.inside)[:, 1],
-            "boundary accuracy": np.stack(self.edges)[:, 1],
+            "interior accuracy": self.inside[:, 1],
+            "boundary accuracy": self.edges[:, 1],
             "Boundary F1": counts.contour[:, [0, 2]],
         }
         return int(of.get(score, counts.confusion).sum())
 
     def classes_inside(self) -> int:
         """How many classes have interior pixels."""
-        return int((np.stack(self.inside)[:, 1].sum(0) > 0).sum())
+        return int((self.inside[:, 1].sum(0) > 0).sum())
 
     def tellers(self) -> dict[str, Array]:
         """Which images hold what a score is of."""
         held = tellers((self.judge.result().counts,), self.judge.classes.names)
-        inner, edge = (np.stack(of)[:, 1].sum(1) > 0 for of in (self.inside, self.edges))
+        inner, edge = (of[:, 1].sum(1) > 0 for of in (self.inside, self.edges))
         scores = {"interior accuracy": inner, "boundary accuracy": edge, "mean IoU": held["mean_iou"]}
         scores |= {"Boundary F1": held["mean_boundary_f1"]}
         return scores | {f"IoU of {name}": held[f"iou/{name}"] for name in self.judge.classes.names}
@@ -241,7 +252,7 @@ class Tally:
         names = self.judge.classes.names
         counts: Counts = self.judge.result().counts
         pooled = measures(counts.weighted(weights), names)
-        inner, edge = (np.moveaxis(np.tensordot(weights, np.stack(of), 1), 1, 0) for of in (self.inside, self.edges))
+        inner, edge = (np.moveaxis(np.tensordot(weights, of, 1), 1, 0) for of in (self.inside, self.edges))
         return {
             "interior accuracy": balanced_accuracy(*inner),
             "boundary accuracy": sides_accuracy(*edge),

@@ -226,7 +226,7 @@ def anatomy_of(network: nn.Module, case: Case) -> Anatomy:
 def _aimed(model: Model, anatomy: Anatomy, cases: Sequence[Case], notes: list[str]) -> tuple[tuple[Case, ...], bool]:
     """The cases with something to aim at: their masks, or where there are none, the network's own painting."""
     logits = anatomy.read(cases[0].image)[0]
-    check_answer(model, logits, cases[0].size)
+    check_answer(model, logits, cases[0])
     if all(case.truth is not None for case in cases):
         return tuple(cases), True
     notes.append(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Layer
-from whatwhere.explain.cases import Case, held_together
+from whatwhere.explain.cases import Case, check_finite, held_together
 from whatwhere.explain.levels import Samples, gather
 from whatwhere.explain.pixels import Spots
 
@@ -64,7 +64,8 @@ def look(
     sums = _PathSums(len(anatomy.paths))
     cells: dict[str, list[Array]] = {layer.name: [] for layer in anatomy.layers}
     for index, case in enumerate(cases):
-        features = trained.read(index, case.image)
+        logits, features = trained.read(index, case.image)
+        check_finite(logits, case)
         for layer in anatomy.layers:
             cells[layer.name].append(pooled(layer, features[layer.name], case.size))
         sums.add(anatomy.carried(case.image))
@@ -98,7 +99,7 @@ class _Collector:
         self.corners: dict[str, list[Array]] = {}
         self.logits: tuple[list[Array], list[Array]] = ([], [])
 
-    def read(self, index: int, image: Tensor) -> dict[str, Tensor]:
+    def read(self, index: int, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits, features = self.anatomy.read(image)
         for spots, found, answers in zip(self.spots, self.found, self.logits):
             at = np.flatnonzero(spots.image == index)
@@ -110,7 +111,7 @@ class _Collector:
         for layer in self.anatomy.layers:
             corners = layer.corners(edge.row, edge.column, features[layer.name].shape)
             self.corners.setdefault(layer.name, []).append(corners)
-        return features
+        return logits, features
 
     def samples(self, groups: tuple[Array, Array]) -> Samples:
         interior, boundary, corners = (
@@ -184,7 +185,19 @@ def _groups(spots: tuple[Spots, Spots], cases: Sequence[Case], layers: Sequence[
     if len(cases) > 1:
         together = held_together(cases)
         return together[spots[0].image], together[spots[1].image]
-    sides = np.max([layer.cell for layer in layers], axis=0)
-    row, column = (side * max(1, round(size / 2 / side)) for size, side in zip(cases[0].size, sides))
+    row, column = (
+        _between_cells(size, *max((layer.cell[axis], layer.origin[axis]) for layer in layers))
+        for axis, size in enumerate(cases[0].size)
+    )
     first, second = (2 * (of.row >= row) + (of.column >= column) for of in spots)
     return first, second
+
+
+def _between_cells(size: int, side: int, origin: int) -> int:
+    """The end of a cell that is nearest to the middle of an image, which may begin amid a cell or before the first.
+
+    >>> _between_cells(64, 16, 0), _between_cells(64, 4, -6), _between_cells(10, 8, 3)
+    (32, 30, 11)
+    """
+    start = max(origin, -(-origin % side))
+    return start + side * max(1, round((size / 2 - start) / side))

@@ -225,6 +225,11 @@ def sight(e: Explanation) -> list[str]:
             f"of it in one of {_side(out.half.value)} px. A visible square of {_side(out.restored.value)} px suffices "
             "for the answer of the whole image, to within 5 %."
         )
+    else:
+        said.append(
+            "In how large a square lies what moves an output pixel was not measured: of the pixels that were tried no "
+            "gradient reaches the image, as where the last features are all 0."
+        )
     large = max(
         (one for one in e.objects if one.objects >= 2 and not one.fills), key=lambda one: one.typical, default=None
     )

@@ -147,7 +147,7 @@ def tellers(records: tuple[Counts, ...], names: tuple[str, ...]) -> dict[str, ND
     """Which images a score is of: ``"iou/cat"`` and the like, and the means.
 
     Those that hold the class, or an edge of it, in the truth or in a painting of the records; of recall those that hold
-    it in the truth, of precision in a painting. A mean over areas is of all.
+    it in the truth, of precision in a painting. A mean over areas is of all that have a pixel that counts.
     """
     held = {
         kind: np.any([getattr(counts, kind).sum(-2) > 0 for counts in records], axis=0) for kind in {*_EDGES.values()}
@@ -159,10 +159,7 @@ def tellers(records: tuple[Counts, ...], names: tuple[str, ...]) -> dict[str, ND
     for key in measures(records[0].total(), names):
         score, _, name = key.partition("/")
         kind = told_by.get(score.removeprefix("mean_"), "area")
-        if name:
-            found[key] = held[kind][:, names.index(name)]
-        else:
-            found[key] = np.ones(len(held[kind]), bool) if kind == "area" else held[kind].any(1)
+        found[key] = held[kind][:, names.index(name)] if name else held[kind].any(1)
     return found
 
 
