@@ -408,6 +408,17 @@ def test_an_upload_that_is_small_only_on_the_disk() -> None:
         desk.upload("deep.tif", buffer.getvalue())
 
 
+def test_an_upload_of_a_small_image_in_a_huge_tile(tmp_path: Path) -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
+    path = tmp_path / "tile.tif"
+    tifffile.imwrite(path, picture(64, 64), photometric="rgb", compression="deflate", tile=(64, 64))
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        for side in ("TileWidth", "TileLength"):
+            tif.pages.first.tags[side].overwrite(2**14)
+    with pytest.raises(RefusalError, match="805 MB when it is read"):
+        desk.upload("tile.tif", path.read_bytes())
+
+
 def test_a_wide_image_lies_there_as_its_middle() -> None:
     raw = picture(40, SIDE + 100)
     shown = cut_to_size("i", "wide", raw)
