@@ -154,6 +154,15 @@ def test_what_no_window_reaches_does_not_change(client: httpx.Client, desk: Desk
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(shown))), expected)
 
 
+def test_a_class_that_is_switched_off_is_brushed_over_like_any() -> None:
+    network = unet(depth=1, classes=3)
+    with torch.no_grad():
+        network.head.bias[2] = -torch.inf
+    with serving(create_app(Desk([("off", model_of(network))], data=labelled(1)))) as client:
+        edited = ask(client, "painting", edits=[{"kind": "grey", "x": 9, "y": 9, "radius": 4}])["edited"]
+    assert (edited["outside_changed"], edited["largest_outside"]) == (0, 0.0)
+
+
 def test_a_pixel_is_told_as_the_network_paints_it(client: httpx.Client, desk: Desk) -> None:
     found = ask(client, "pixel", x=20, y=33)
     here = whole(desk.lens("m0"), desk.image("i0"))[:, 33, 20].softmax(0)

@@ -240,7 +240,8 @@ class Desk:
         outside = torch.ones(shown.size, dtype=torch.bool, device=logits.device)
         if window is not None:
             outside[window[0] : window[1], window[2] : window[3]] = False
-        moved = (logits - before).abs().amax(0)[outside]
+        # of a class that is switched off, -inf less -inf would be no number
+        moved = torch.where(logits == before, 0.0, logits - before).abs().amax(0)[outside]
         flipped = (logits.argmax(0) != before.argmax(0))[outside]
         edited = {
             "window": list(window or (0, 0, 0, 0)), "outside_changed": int(flipped.sum()),
