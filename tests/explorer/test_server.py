@@ -187,6 +187,16 @@ def test_evidence_adds_up(client: httpx.Client) -> None:
     assert 0 <= found["half"] <= found["most"]
 
 
+def test_where_no_other_class_can_be_there_is_no_evidence() -> None:
+    network = unet(depth=1, classes=2)
+    with torch.no_grad():
+        network.head.bias[1] = -torch.inf
+    with serving(create_app(Desk([("off", model_of(network, classes=2))], data=labelled(1)))) as client:
+        answer = client.post("/api/evidence", json={"model": "m0", "image": "i0", "x": 9, "y": 9})
+    assert answer.status_code == 422
+    assert "every class but" in answer.json()["error"]["given"]
+
+
 def test_evidence_is_of_the_image_as_it_is_brushed(client: httpx.Client) -> None:
     hidden = {"kind": "grey", "x": 20, "y": 33, "radius": 12}
     before, after = ask(client, "evidence", x=20, y=33), ask(client, "evidence", x=20, y=33, edits=[hidden])
