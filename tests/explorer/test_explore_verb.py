@@ -57,6 +57,11 @@ def test_a_port_that_cannot_be() -> None:
         listen("127.0.0.1", 70000)
 
 
+def test_a_host_that_cannot_be() -> None:
+    with pytest.raises(DataError, match=r"my\.\.hôst port 0 cannot be listened on"):
+        listen("my..hôst", 0)
+
+
 def test_a_port_that_is_taken(disc_run: Path, run_cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 from chromium import in_browser
-from painting import picture, unet
+from painting import model_of, picture, unet
 from PIL import Image
 from visiting import (
     OVERFLOW,
@@ -346,6 +346,19 @@ def test_on_a_phone_nothing_in_the_u_lies_over_another(visit: Open, width: int) 
     until(lambda: page.locator(".u").bounding_box()["width"] < width and not over(), lambda: f"on each other: {over()}")
     until(lambda: not out(), lambda: f"out of the U: {out()}")
     assert page.locator("html").evaluate(OVERFLOW) == 0, "it is cut at the right"
+
+
+def test_on_a_phone_what_is_waited_for_covers_nothing(visit: Open, tmp_path: Path) -> None:
+    """Why there are no probes takes two lines there."""
+    deep = model_of(unet(depth=4, classes=2), classes=2)
+    with served(Desk([("deep", deep)], files_of(tmp_path, SIDE))) as there:
+        page = visit(at=there)
+        page.set_viewport_size(PHONE)
+        boxes = """() => [".u-wait", ".node[data-layer=bottleneck] .frame", ".pixel-panel h2"]
+          .map((one) => [one, document.querySelector(one).getBoundingClientRect()])
+          .map(([name, {left, top, right, bottom}]) => [name, left, top, right, bottom])"""
+        until(lambda: "no labelled images" in page.locator(".u-wait").inner_text(), "it is not said why")
+        until(lambda: not on_each_other(page.evaluate(boxes)), lambda: f"on each other: {page.evaluate(boxes)}", 20)
 
 
 @pytest.mark.slow

@@ -154,6 +154,15 @@ def test_what_no_window_reaches_does_not_change(client: httpx.Client, desk: Desk
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(shown))), expected)
 
 
+def test_a_class_that_is_switched_off_is_brushed_over_like_any() -> None:
+    network = unet(depth=1, classes=3)
+    with torch.no_grad():
+        network.head.bias[2] = -torch.inf
+    with serving(create_app(Desk([("off", model_of(network))], data=labelled(1)))) as client:
+        edited = ask(client, "painting", edits=[{"kind": "grey", "x": 9, "y": 9, "radius": 4}])["edited"]
+    assert (edited["outside_changed"], edited["largest_outside"]) == (0, 0.0)
+
+
 def test_a_pixel_is_told_as_the_network_paints_it(client: httpx.Client, desk: Desk) -> None:
     found = ask(client, "pixel", x=20, y=33)
     here = whole(desk.lens("m0"), desk.image("i0"))[:, 33, 20].softmax(0)
@@ -176,6 +185,16 @@ def test_evidence_adds_up(client: httpx.Client) -> None:
     assert found["completeness"] <= 0.01
     assert pixels(found["evidence"]).shape == (64, 64)
     assert 0 <= found["half"] <= found["most"]
+
+
+def test_where_no_other_class_can_be_there_is_no_evidence() -> None:
+    network = unet(depth=1, classes=2)
+    with torch.no_grad():
+        network.head.bias[1] = -torch.inf
+    with serving(create_app(Desk([("off", model_of(network, classes=2))], data=labelled(1)))) as client:
+        answer = client.post("/api/evidence", json={"model": "m0", "image": "i0", "x": 9, "y": 9})
+    assert answer.status_code == 422
+    assert "every class but" in answer.json()["error"]["given"]
 
 
 def test_evidence_is_of_the_image_as_it_is_brushed(client: httpx.Client) -> None:
@@ -374,7 +393,7 @@ def test_a_zarr_folder_lies_there(tmp_path: Path) -> None:
 
 def test_an_upload_does_not_read_other_files(tmp_path: Path) -> None:
     desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
-    tifffile.imwrite(tmp_path / "secret.ome.tif", picture(16, 16), photometric="rgb")
+    tifffile.imwrite(tmp_path / "secret.ome.tif", picture(16, 16, seed=9), photometric="rgb")
     own = io.BytesIO()
     tifffile.imwrite(own, picture(16, 16), photometric="rgb", ome=True)
     assert desk.upload("own.ome.tif", own.getvalue())["width"] == 16
@@ -384,12 +403,20 @@ def test_an_upload_does_not_read_other_files(tmp_path: Path) -> None:
     stolen = re.sub(r"<TiffData[^>]*/>|<TiffData.*?</TiffData>", part, described, flags=re.DOTALL)
     assert part in stolen
     other = io.BytesIO()
-    tifffile.imwrite(other, picture(16, 16), photometric="rgb", description=stolen.encode())
+    tifffile.imwrite(other, picture(16, 16), photometric="rgb", description=stolen.encode(), metadata=None)
     (tmp_path / "other.ome.tif").write_bytes(other.getvalue())
-    with tifffile.TiffFile(tmp_path / "other.ome.tif") as followed:  # what would be read without looking
-        assert str(tmp_path) in str(followed.ome_metadata)
-    with pytest.raises(RefusalError, match=r"goes on in other files, such as .*secret"):
-        desk.upload("other.ome.tif", other.getvalue())
+    with tifffile.TiffFile(tmp_path / "other.ome.tif") as followed:  # what would be read by who follows the name
+        assert followed.series[0].kind == "ome"
+    laid = desk.image(desk.upload("other.ome.tif", other.getvalue())["id"])
+    np.testing.assert_array_equal(laid.raw, picture(16, 16))  # its own pages, as `predict` reads them
+
+
+def test_an_upload_whose_description_is_nonsense_is_soon_read() -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
+    odd, began = io.BytesIO(), time.process_time()
+    tifffile.imwrite(odd, picture(16, 16), photometric="rgb", description="<OME" * 60_000 + "OME>", metadata=None)
+    assert desk.upload("odd.tif", odd.getvalue())["width"] == 16
+    assert time.process_time() - began < 3
 
 
 def test_an_upload_that_is_small_only_on_the_disk() -> None:
@@ -398,6 +425,17 @@ def test_an_upload_that_is_small_only_on_the_disk() -> None:
     tifffile.imwrite(buffer, np.zeros((3000, 3000, 12), np.float32), compression="deflate", planarconfig="contig")
     with pytest.raises(RefusalError, match="432 MB when it is read"):
         desk.upload("deep.tif", buffer.getvalue())
+
+
+def test_an_upload_of_a_small_image_in_a_huge_tile(tmp_path: Path) -> None:
+    desk = Desk([("net", model_of(unet(depth=1, classes=2), classes=2))], data=labelled(1))
+    path = tmp_path / "tile.tif"
+    tifffile.imwrite(path, picture(64, 64), photometric="rgb", compression="deflate", tile=(64, 64))
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        for side in ("TileWidth", "TileLength"):
+            tif.pages.first.tags[side].overwrite(2**14)
+    with pytest.raises(RefusalError, match="805 MB when it is read"):
+        desk.upload("tile.tif", path.read_bytes())
 
 
 def test_a_wide_image_lies_there_as_its_middle() -> None:

@@ -315,7 +315,9 @@ def decoded_bytes(path: str | Path) -> int:
     with reading(path):
         if _magic(path) in _TIFF:
             with open_tiff(path) as tif:
-                return int(main_series(tif).nbytes)
+                series = main_series(tif)
+                tile = math.prod(series.keyframe.chunks) * series.dtype.itemsize  # decoded whole, it may be the larger
+                return int(max(series.nbytes, tile))
         with _open(path) as picture:
             deep = 4 if picture.mode in ("I", "F") else 2 if picture.mode.startswith("I;16") else 1
             bands = 3 if picture.mode == "P" else len(picture.getbands())

@@ -6,7 +6,6 @@ windows never disturb each other. Knows lenses, readings and images; nothing of 
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 
 from whatwhere.data.images import IMAGE_SUFFIXES
 from whatwhere.data.sets import ImageSet
-from whatwhere.data.tiffs import open_tiff
 from whatwhere.errors import DataError, ModelError, WhatwhereError
 from whatwhere.explain.pixel import ROUGH
 from whatwhere.explain.pixels import interior_distance
@@ -170,7 +168,6 @@ class Desk:
             suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
             path = Path(folder) / f"upload{suffix}"
             path.write_bytes(body)
-            _refuse_other_files(path, name)
             called = Path(name).name[:80] or "upload"
             try:
                 shown = open_shown(f"u{secrets.token_hex(6)}", called, path, self._channels, UPLOAD_PIXELS)
@@ -243,7 +240,8 @@ class Desk:
         outside = torch.ones(shown.size, dtype=torch.bool, device=logits.device)
         if window is not None:
             outside[window[0] : window[1], window[2] : window[3]] = False
-        moved = (logits - before).abs().amax(0)[outside]
+        # of a class that is switched off, -inf less -inf would be no number
+        moved = torch.where(logits == before, 0.0, logits - before).abs().amax(0)[outside]
         flipped = (logits.argmax(0) != before.argmax(0))[outside]
         edited = {
             "window": list(window or (0, 0, 0, 0)), "outside_changed": int(flipped.sum()),
@@ -348,25 +346,6 @@ class Desk:
                 "name": path.name, "interior": of.get("interior accuracy"), "boundary": of.get("boundary accuracy"),
             })  # fmt: skip
         return {"paths": paths, "note": "One image: no interval."}
-
-
-def _refuse_other_files(path: Path, name: str) -> None:
-    """An OME-TIFF may name files that hold its other pages: whoever uploads one is not to read what lies here."""
-    try:
-        with open_tiff(path) as tif:
-            described = tif.ome_metadata or ""
-    except Exception:  # noqa: BLE001 (no TIFF, or a damaged one: who reads it says what is wrong)
-        return
-    own = re.search(r"<OME[^>]*\sUUID\s*=\s*[\"']([^\"']*)", described)
-    parts = re.findall(r"<UUID[^>]*FileName\s*=\s*[\"']([^\"']*)[\"'][^>]*>\s*([^<\s]*)", described)
-    others = {file for file, number in parts if own is None or number != own.group(1)} - {Path(name).name}
-    if others or described.count("FileName") > len(parts):
-        raise RefusalError(
-            415,
-            f"{name} goes on in other files, such as {min(others, default='unknown')}",
-            "an image in one file",
-            "save it as one TIFF",
-        )
 
 
 def _share(shown: Shown, there: torch.Tensor) -> float:

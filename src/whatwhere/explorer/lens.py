@@ -275,8 +275,11 @@ class Lens:
         image = self.input(shown, edits)
         baseline = torch.stack([self.input(one).mean((2, 3), keepdim=True) for one in self._likes(shown)]).mean(0)
         with torch.inference_mode():
-            two = self.anatomy.read(image)[0][0, :, pixel[0], pixel[1]].topk(2).indices
-        prediction, rival = int(two[0]), int(two[1])
+            two = self.anatomy.read(image)[0][0, :, pixel[0], pixel[1]].topk(2)
+        prediction, rival = two.indices.tolist()
+        if two.values.isinf().any():  # the evidence for one against the other would be no number
+            given = f"every class but {self.model.classes.names[prediction]} is switched off here"
+            raise RefusalError(422, given, "a runner-up", "choose another pixel")
         most = max(_FEWEST, min(_STEPS, _STEPS * _COSTLY // (shown.size[0] * shown.size[1])))
         attribution, completeness, steps, _ = evidence_for(
             Stepwise(self.anatomy, step), self.windows(shown.size), image, baseline, pixel, prediction, rival, most

@@ -128,10 +128,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise DataError(f"port {port}", "0 to 65535; 0 is any that is free", "try --port 0")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        host.encode("idna")  # of what can be no name it is said here; a socket would stay open
         listening = socket.create_server((host, port), family=family, backlog=64)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise DataError(
-            f"{host} port {port} cannot be listened on ({error.strerror})",
+            f"{host} port {port} cannot be listened on ({getattr(error, 'strerror', None) or error})",
             "a free port of this machine",
             "try --port 0",
         ) from error
