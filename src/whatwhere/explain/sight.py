@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Layer
-from whatwhere.explain.measured import RESAMPLES, Measured
+from whatwhere.explain.measured import RESAMPLES, Measured, as_json
 from whatwhere.field import Field
 from whatwhere.judge.bootstrap import draws, interval, sources_behind
 
@@ -80,8 +80,7 @@ class Sight:
         return min(1.0, self.most.value / self.visible)
 
     def to_json(self) -> dict[str, Any]:
-        plain = {name: value.to_json() if isinstance(value, Measured) else value for name, value in vars(self).items()}
-        return plain | {"share": self.share}
+        return {name: as_json(value) for name, value in vars(self).items()} | {"share": self.share}
 
 
 @dataclass(frozen=True)
