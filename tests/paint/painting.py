@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -46,6 +47,12 @@ def picture(height: int, width: int, channels: int = 3, *, seed: int = 0, dtype:
     if dtype.startswith("float"):
         return (values * 4).astype(dtype)
     return (values * np.iinfo(dtype).max).astype(dtype)
+
+
+def large_above(patch: pytest.MonkeyPatch, pixels: int = 100) -> None:
+    """Images of more pixels count as large: they are read and written by windows."""
+    for module in ("files", "outputs"):
+        patch.setattr(f"whatwhere.paint.{module}.LARGE", pixels)
 
 
 def whole_logits(model: Model, image: NDArray[Any]) -> Tensor:

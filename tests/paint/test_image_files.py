@@ -16,7 +16,7 @@ import tifffile
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from painting import model_of, picture, unet
+from painting import large_above, model_of, picture, unet
 from PIL import Image
 from zarr import codecs
 
@@ -255,8 +255,7 @@ def test_beside_a_tiff_that_is_damaged_in_any_tag_the_others_are_painted(
     words: str, large: bool,
 ) -> None:  # fmt: skip
     if large:
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
+        large_above(monkeypatch)
     tifffile.imwrite(tmp_path / "a.tif", picture(48, 40), photometric="rgb", metadata=None, **options)
     _retagged(tmp_path / "a.tif", code, **number)
     Image.fromarray(picture(48, 40)).save(tmp_path / "b.png")
