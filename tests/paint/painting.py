@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -53,6 +54,15 @@ def large_above(patch: pytest.MonkeyPatch, pixels: int = 100) -> None:
     """Images of more pixels count as large: they are read and written by windows."""
     for module in ("files", "outputs"):
         patch.setattr(f"whatwhere.paint.{module}.LARGE", pixels)
+
+
+def spoil(path: Path, tile: int) -> None:
+    """Damages a compressed tile of a TIFF."""
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages.first.dataoffsets[tile]
+    with path.open("r+b") as damaged:
+        damaged.seek(offset)
+        damaged.write(b"\xff" * 40)
 
 
 def whole_logits(model: Model, image: NDArray[Any]) -> Tensor:

@@ -21,7 +21,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from painting import content, model_of, picture, unet
+from painting import content, model_of, picture, spoil, unet
 from PIL import Image
 from torch import Tensor
 
@@ -471,11 +471,7 @@ def test_local_workers_paint_what_can_be_painted(run_cli: Cli, model_file: Path,
     image = picture(300, 280)
     for name in ("good", "bad"):
         tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="rgb", tile=(64, 64), compression="zlib")
-    with tifffile.TiffFile(tmp_path / "bad.tif") as file:
-        offset = file.pages.first.dataoffsets[7]
-    with (tmp_path / "bad.tif").open("r+b") as damaged:
-        damaged.seek(offset)
-        damaged.write(b"\xff" * 40)
+    spoil(tmp_path / "bad.tif", 7)
     done = run_cli(
         "predict", model_file, "good.tif", "bad.tif", "-o", "out", "--cluster", "local:1", "--probabilities",
         "--precision", "float32",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from painting import COLORS, content, large_above, model_of, picture, unet, whole_logits
+from painting import COLORS, content, large_above, model_of, picture, spoil, unet, whole_logits
 from PIL import Image
 
 from whatwhere.errors import DataError, ModelError, OutputError, PlanError
@@ -941,11 +941,7 @@ def test_a_tile_damaged_in_the_middle_fails_that_image_only(tmp_path: Path, engi
         tifffile.imwrite(
             tmp_path / f"in/{name}.tif", picture(256, 256), tile=(64, 64), compression="zlib", photometric="rgb"
         )
-    with tifffile.TiffFile(path) as file:
-        offset = file.pages[0].dataoffsets[9]
-    content = bytearray(path.read_bytes())
-    content[offset : offset + 40] = b"\xff" * 40
-    path.write_bytes(content)
+    spoil(path, 9)
     done = predict(engine, tmp_path / "in", tmp_path / "out", tile=96)
     assert [item.status for item in done.items] == ["failed", "done"]
     assert "damaged tile at row 128, column 64" in done.items[0].error
