@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +42,16 @@ def disc_picture(seed: int, side: int = 40) -> tuple[NDArray[np.uint8], NDArray[
     disc = (y - row) ** 2 + (x - column) ** 2 <= radius**2
     image = rng.integers(20, 110, (side, side, 3)) + disc[..., None] * rng.integers(90, 140, 3)
     return image.clip(0, 255).astype(np.uint8), np.where(disc, 255, 0).astype(np.uint8)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims to be large and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
 def write_discs(root: Path, train: int, val: int) -> Path:

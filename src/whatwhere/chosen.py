@@ -57,7 +57,7 @@ def open_sets(folder: Folder, plan: Plan) -> dict[str, ImageSet]:
             )
         if not names:
             raise DataError(f"the plan has no images to {name}", "names under [split]", "make the plan anew")
-        images = from_samples(samples, plan.classes, 0, channels=plan.normalisation.channels)
+        images = from_samples(samples, plan.classes, channels=plan.normalisation.channels)
         loads = [partial(_load, images, index) for index in range(len(images))]
         sets[name] = replace(images, store=Store(loads, limit, rolling=name == "train"))
     return sets
@@ -132,7 +132,7 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
     classes, apart = _mapping(folder, model, pasts[0]), _named_apart(folder, samples)
     if folder.classes is None and not pasts[0].is_here:
         _refuse_other_palette(samples, classes)
-    return from_samples(apart, classes, 0, part, channels=model.normalisation.channels)
+    return from_samples(apart, classes, part, channels=model.normalisation.channels)
 
 
 def _named_apart(folder: Folder, samples: Sequence[Sample]) -> list[Sample]:

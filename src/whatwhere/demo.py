@@ -151,8 +151,7 @@ def demo_plan(network: DemoNetwork, base: Plan, width: int = _WIDTH) -> Plan:
 
 def _forget(run: Path) -> None:
     """A finished demo is made anew; nothing else in the folder is touched."""
-    folder = RunFolder(run)
-    for path in (folder.plan, folder.summary, folder.history, folder.checkpoint, folder.model, folder.last):
+    for path in RunFolder(run).files:
         path.unlink(missing_ok=True)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tiny_folders import save
 
+from tiny import png_header
 from whatwhere.data.folder import Sample
 from whatwhere.data.images import (
     image_size,
@@ -344,17 +345,9 @@ def test_truncated_files_name_themselves(tmp_path: Path, ending: str, share: flo
         read_image(path)
 
 
-def _png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-
-
 def test_decompression_bomb_is_refused_from_the_header(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
-    path.write_bytes(_png_header(30_000, 30_000))
+    path.write_bytes(png_header(30_000, 30_000))
     words = r"bomb.png is 30,000 x 30,000 pixels; expected at most 200,000,000 .*save it as a tiled TIFF"
     with pytest.raises(DataError, match=words):
         read_image(path)

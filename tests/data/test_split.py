@@ -1,7 +1,7 @@
 """Division into train and val, and likeness of images."""
 
 import itertools
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -71,8 +71,8 @@ def test_one_image_is_on_both_sides_and_none_is_an_error(tmp_path: Path) -> None
         divide(write_folder(tmp_path / "none", {"val/a": (photo(0), disc()), "test/b": (photo(1), disc())}))
 
 
-def _survey(presence: list[tuple[bool, ...]], prints: list[bytes]) -> tuple[Folder, Survey]:
-    """A survey without files: which image shows which class, and its fingerprint."""
+def _survey(presence: list[tuple[bool, ...]], prints: list[bytes], names: Sequence[str] = ()) -> tuple[Folder, Survey]:
+    """A survey without files: which image shows which class, its fingerprint, and perhaps its name."""
     count = len(presence[0])
     classes = Classes(
         tuple(f"class {k}" for k in range(count)), ((0, 0, 0),) * count, tuple((k,) for k in range(count))
@@ -81,7 +81,8 @@ def _survey(presence: list[tuple[bool, ...]], prints: list[bytes]) -> tuple[Fold
     for k, (shows, print_) in enumerate(zip(presence, prints)):
         image = ImageFacts((8, 8), 64, "uint8", (0,), (1,), (0.5,), (0.5,), False, str(k), print_)
         mask = MaskFacts((8, 8), (), tuple(ClassShape(int(shown)) for shown in shows))
-        files.append(FileSurvey(f"{k:03}", "all", f"images/{k:03}.png", f"masks/{k:03}.png", image, mask))
+        name = names[k] if names else f"{k:03}"
+        files.append(FileSurvey(name, "all", f"images/{k:03}.png", f"masks/{k:03}.png", image, mask))
     samples = tuple(Sample(file.name, Path(file.image_path), Path(file.name)) for file in files)
     return Folder(Path("data"), {"all": samples}), Survey("data", tuple(files), classes)
 
@@ -227,11 +228,8 @@ def test_a_moving_camera_s_only_video_is_cut_into_stretches_and_other_numbered_i
 @pytest.mark.parametrize("digits", [1, 3])
 def test_frames_are_cut_by_their_numbers_padded_or_not(digits: int) -> None:
     """Frame 10 follows frame 9: few frames to validate on have a neighbour in training."""
-    folder, seen = _survey([(True,)] * 120, [fingerprint(photo(0))] * 120)
     named = {f"take 2/frame{number:0{digits}}": number for number in range(120)}
-    files = tuple(replace(file, name=name) for file, name in zip(seen.files, sorted(named)))
-    samples = tuple(replace(sample, name=file.name) for sample, file in zip(folder.splits["all"], files))
-    _, val = sides(split(replace(folder, splits={"all": samples}), replace(seen, files=files)))
+    _, val = sides(split(*_survey([(True,)] * 120, [fingerprint(photo(0))] * 120, sorted(named))))
     numbers = sorted(named[name] for name in val)
     assert numbers == list(range(numbers[0], numbers[0] + 24))
 
@@ -327,10 +325,7 @@ def test_frames_of_a_moving_camera_stay_together_by_their_names() -> None:
     names = [f"street {street}_{frame + 8}" for street, frame in itertools.product("abcdef", range(8))]
     sources = [name[: len("street a_")] for name in names]
     assert frames_of(names, prints) == sources
-    folder, seen = _survey([(True,)] * 48, prints)
-    files = tuple(replace(file, name=name) for file, name in zip(seen.files, names))
-    samples = tuple(replace(sample, name=name) for sample, name in zip(folder.splits["all"], names))
-    train, val = sides(split(replace(folder, splits={"all": samples}), replace(seen, files=files)))
+    train, val = sides(split(*_survey([(True,)] * 48, prints, names)))
     assert len(val) == 8
     assert not {name[:9] for name in train} & {name[:9] for name in val}
 
@@ -353,10 +348,7 @@ def test_pieces_and_copies_of_one_image_stay_together_by_their_names(name: str) 
     names = [name.format(source=source, piece=piece) for source in range(6) for piece in range(5)]
     sources = pieces_of(names)
     assert [sources.index(one) for one in sources] == [k - k % 5 for k in range(30)]
-    folder, seen = _survey([(True,)] * 30, [b""] * 30)
-    files = tuple(replace(file, name=name) for file, name in zip(seen.files, names))
-    samples = tuple(replace(sample, name=name) for sample, name in zip(folder.splits["all"], names))
-    train, val = sides(split(replace(folder, splits={"all": samples}), replace(seen, files=files)))
+    train, val = sides(split(*_survey([(True,)] * 30, [b""] * 30, names)))
     assert len(val) == 5
     assert not {sources[names.index(one)] for one in train} & {sources[names.index(one)] for one in val}
 

@@ -6,10 +6,8 @@ import io
 import json
 import random
 import re
-import struct
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from hypothesis import strategies as st
 from painting import model_of, picture, unet
 from PIL import Image
 
+from tiny import png_header
 from whatwhere.explorer import Desk, asked, create_app
 from whatwhere.explorer.asked import edits_in, holds_in, parse, pixel_in
 from whatwhere.explorer.errors import RefusalError
@@ -113,16 +112,6 @@ def test_addresses_that_are_none(method: str, path: str, status: int, client: ht
     refused(client.request(method, path), status)
 
 
-def _png_header(width: int, height: int) -> bytes:
-    """A PNG that claims to be large and holds next to nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-
-
 def _encoded(array: np.ndarray, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind)
@@ -144,7 +133,7 @@ class TestUploads:
         refused(self.send(client, "cut.jpg", whole[: len(whole) // 2]), 415, "cut.jpg")
 
     def test_a_bomb(self, client: httpx.Client) -> None:
-        refused(self.send(client, "bomb.png", _png_header(30_000, 30_000)), 413, "bomb.png")
+        refused(self.send(client, "bomb.png", png_header(30_000, 30_000)), 413, "bomb.png")
 
     def test_other_channels(self, client: httpx.Client) -> None:
         sent = self.send(client, "grey.png", _encoded(picture(20, 20)[..., 0]))

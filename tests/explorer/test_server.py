@@ -336,7 +336,7 @@ def test_a_large_image_of_the_data_that_lacks_pixels_keeps_its_mask(tmp_path: Pa
     tifffile.imwrite(tmp_path / "wide.tif", image, extratags=[(42113, "s", 0, "0", False)])
     Image.fromarray((image > 2000).astype(np.uint8)).save(tmp_path / "wide.png")
     model = model_of(unet(depth=1, channels=1, classes=2), 1, classes=2)
-    data = from_samples([Sample("wide", tmp_path / "wide.tif", tmp_path / "wide.png")], model.classes, limit=0)
+    data = from_samples([Sample("wide", tmp_path / "wide.tif", tmp_path / "wide.png")], model.classes)
     desk = Desk([("net", model)], [tmp_path / "wide.tif"], data)
     assert [image["truth"] for image in desk.session()["images"]] == [True]
 
@@ -354,7 +354,7 @@ def test_where_an_image_has_no_data_nothing_is_painted(labels: bool, tmp_path: P
     Image.fromarray(mask).save(tmp_path / "mask.png")
     samples = [Sample("holed", tmp_path / "holed.tif", tmp_path / "mask.png")]
     model = model_of(unet(depth=1, classes=2), classes=2)
-    data = from_samples(samples, replace(model.classes, void=(255,)), limit=0) if labels else None
+    data = from_samples(samples, replace(model.classes, void=(255,))) if labels else None
     desk = Desk([("net", model)], [] if labels else [tmp_path / "holed.tif"], data)
     whole = desk.painting({"model": "m0", "image": "i0"})
     assert np.array_equal(pixels(whole["labels"], (40, 40)) != 255, there)
@@ -594,7 +594,7 @@ def test_a_copy_of_a_file_of_the_data_is_known_and_one_that_is_damaged_by_now_is
             Image.fromarray(array).save(place)
         samples.append(Sample(f"disc {seed}", *places))
     model = model_of(unet(depth=1, classes=2), classes=2)
-    desk = Desk([("net", model)], data=from_samples(samples, model.classes, limit=0))
+    desk = Desk([("net", model)], data=from_samples(samples, model.classes))
     samples[0].image.write_bytes(b"no image any more")
     record = desk.upload("copy.png", as_png(disc_picture(2, 64)[0]))
     assert (record["truth"], desk.image(record["id"]).source) == (True, "disc 2")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -46,6 +48,21 @@ def picture(height: int, width: int, channels: int = 3, *, seed: int = 0, dtype:
     if dtype.startswith("float"):
         return (values * 4).astype(dtype)
     return (values * np.iinfo(dtype).max).astype(dtype)
+
+
+def large_above(patch: pytest.MonkeyPatch, pixels: int = 100) -> None:
+    """Images of more pixels count as large: they are read and written by windows."""
+    for module in ("files", "outputs"):
+        patch.setattr(f"whatwhere.paint.{module}.LARGE", pixels)
+
+
+def spoil(path: Path, tile: int) -> None:
+    """Damages a compressed tile of a TIFF."""
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages.first.dataoffsets[tile]
+    with path.open("r+b") as damaged:
+        damaged.seek(offset)
+        damaged.write(b"\xff" * 40)
 
 
 def whole_logits(model: Model, image: NDArray[Any]) -> Tensor:

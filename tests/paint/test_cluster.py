@@ -21,7 +21,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from painting import content, model_of, picture, unet
+from painting import content, model_of, picture, spoil, unet
 from PIL import Image
 from torch import Tensor
 
@@ -48,6 +48,13 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[Any]:
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers:
         yield workers
+
+
+def _one_worker(threads: int = 1) -> Any:
+    """A worker in this process, which so can be watched."""
+    return distributed.LocalCluster(
+        n_workers=1, threads_per_worker=threads, processes=False, dashboard_address="127.0.0.1:0"
+    )
 
 
 def _save(path: Path, image: Any) -> None:
@@ -114,9 +121,7 @@ def test_a_worker_loads_the_model_once(tmp_path: Path, model_file: Path, monkeyp
     loads = []
     honest = load_model
     monkeypatch.setattr("whatwhere.paint.cluster.load_model", lambda path: loads.append(path) or honest(path))
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-    ) as one:
+    with _one_worker(2) as one:
         done = predict(
             model_file, tmp_path / "a.zarr", tmp_path / "out", cluster=one.scheduler_address, precision="float32",
             tile=320,
@@ -222,9 +227,7 @@ def test_where_a_tile_fails_no_worker_writes_any_more(
     monkeypatch.setattr(Workers, "_submit", once)
     monkeypatch.setattr("whatwhere.paint.cluster._paint_tile", _slow_tile)
     with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-        ) as one,
+        _one_worker(2) as one,
         Workers(one.scheduler_address, model_file, "") as workers,
     ):
         with pytest.raises(MemoryError, match="of this tile"):
@@ -287,9 +290,7 @@ def test_a_worker_writes_nothing_for_a_run_that_is_gone(
         return honest(self, batch)
 
     monkeypatch.setattr(Engine, "logits", slow)
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-    ) as one:
+    with _one_worker() as one:
         done = predict(model_file, tmp_path / f"a.{kind}", out, cluster=one.scheduler_address, precision="float32")
     assert "is painted into by another run by now" in done.failed[0].error
     assert sorted(path.name for path in out.rglob("*") if path.is_file()) == ["predictions.jsonl"]
@@ -308,9 +309,7 @@ def test_what_a_worker_does_not_see_is_said(
 
     monkeypatch.setattr("whatwhere.paint.cluster.is_there", seen)
     with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as one,
+        _one_worker() as one,
         pytest.raises(ClusterError, match=f"the worker on .* does not see .*{hidden}; .*the same files"),
     ):
         predict(model_file, tmp_path / "a.png", tmp_path / "out", cluster=one.scheduler_address)
@@ -336,9 +335,7 @@ def test_what_nobody_sees_any_more_is_the_failure_of_one_image(
 
     monkeypatch.setattr(Workers, "submit", submit)
     monkeypatch.setattr("whatwhere.paint.cluster._SHOWN", 0.1)
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-    ) as one:
+    with _one_worker() as one:
         done = predict(model_file, tmp_path / "in", tmp_path / "out", cluster=one.scheduler_address)
     assert [Path(item.input).name for item in done.failed] == ["a.png"]
     assert words in done.failed[0].error
@@ -384,9 +381,7 @@ def test_memory_that_runs_out_on_a_worker_makes_smaller_tiles(
         return honest(self, batch)
 
     monkeypatch.setattr(Engine, "logits", scarce)
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-    ) as one:
+    with _one_worker() as one:
         done = predict(
             model_file, tmp_path / "a.zarr", tmp_path / "out", cluster=one.scheduler_address, precision="float32"
         )
@@ -415,9 +410,7 @@ def test_threads_of_a_worker_go_through_the_network_one_by_one(
             inside.pop()
 
     monkeypatch.setattr(Engine, "logits", slow)
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=4, processes=False, dashboard_address="127.0.0.1:0"
-    ) as one:
+    with _one_worker(4) as one:
         done = predict(
             model_file, tmp_path / "in", tmp_path / "out", cluster=one.scheduler_address, precision="float32", tile=320
         )
@@ -471,11 +464,7 @@ def test_local_workers_paint_what_can_be_painted(run_cli: Cli, model_file: Path,
     image = picture(300, 280)
     for name in ("good", "bad"):
         tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="rgb", tile=(64, 64), compression="zlib")
-    with tifffile.TiffFile(tmp_path / "bad.tif") as file:
-        offset = file.pages.first.dataoffsets[7]
-    with (tmp_path / "bad.tif").open("r+b") as damaged:
-        damaged.seek(offset)
-        damaged.write(b"\xff" * 40)
+    spoil(tmp_path / "bad.tif", 7)
     done = run_cli(
         "predict", model_file, "good.tif", "bad.tif", "-o", "out", "--cluster", "local:1", "--probabilities",
         "--precision", "float32",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from painting import model_of, picture, unet
+from painting import large_above, model_of, picture, unet
 from PIL import Image
 
 from crash import deaths
@@ -82,8 +82,7 @@ KINDS = {"a.png": png, "a.tif": tiff, "a.zarr": plain_zarr, "ome.zarr": ome_zarr
 def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An image of a kind; all but the PNG count as large, and take the way of those."""
     if name != "a.png":
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
+        large_above(monkeypatch)
     KINDS[name](folder / name, picture(300, 280))
     return folder / name
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from painting import model_of, picture, unet, whole_logits
+from painting import large_above, model_of, picture, unet, whole_logits
 from PIL import Image
 from torch import Tensor, nn
 
@@ -39,8 +39,7 @@ MODEL = model_of(unet())
 @pytest.fixture
 def slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A TIFF that counts as large."""
-    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-        monkeypatch.setattr(f"{module}.LARGE", 100)
+    large_above(monkeypatch)
     tifffile.imwrite(tmp_path / "slide.tif", picture(400, 380), photometric="rgb", tile=(64, 64))
     return tmp_path / "slide.tif"
 
@@ -398,8 +397,7 @@ def test_a_painting_by_int8_is_not_that_of_a_precision_that_is_asked_for(
 ) -> None:
     out, asked = tmp_path / "out", _asked()
     if not large:
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 10**6)
+        large_above(monkeypatch, 10**6)
     (item,) = predict(_engine("auto"), slide, out, tile=160).items
     assert item.report is not None
     assert item.report.precision == "int8"

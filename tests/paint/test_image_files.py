@@ -16,7 +16,7 @@ import tifffile
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from painting import model_of, picture, unet
+from painting import large_above, model_of, picture, spoil, unet
 from PIL import Image
 from zarr import codecs
 
@@ -181,11 +181,7 @@ def test_the_largest_level_of_a_pyramid_is_read(tmp_path: Path) -> None:
 def test_a_damaged_tile_is_named_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "bad.tif"
     tifffile.imwrite(path, picture(128, 128), tile=(64, 64), compression="zlib", photometric="rgb")
-    with tifffile.TiffFile(path) as file:
-        offset = file.pages[0].dataoffsets[3]
-    content = bytearray(path.read_bytes())
-    content[offset : offset + 40] = b"\xff" * 40
-    path.write_bytes(content)
+    spoil(path, 3)
     source = TiffSource(path)
     source.read(((0, 64), (0, 128)))
     with pytest.raises(DataError, match=r"bad.tif has a damaged tile at row 64, column 64.*copy or export it again"):
@@ -255,8 +251,7 @@ def test_beside_a_tiff_that_is_damaged_in_any_tag_the_others_are_painted(
     words: str, large: bool,
 ) -> None:  # fmt: skip
     if large:
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
+        large_above(monkeypatch)
     tifffile.imwrite(tmp_path / "a.tif", picture(48, 40), photometric="rgb", metadata=None, **options)
     _retagged(tmp_path / "a.tif", code, **number)
     Image.fromarray(picture(48, 40)).save(tmp_path / "b.png")
@@ -545,11 +540,7 @@ def test_a_large_geotiff_has_smaller_levels(tmp_path: Path) -> None:
 def test_a_damaged_geotiff_is_named(tmp_path: Path) -> None:
     path = tmp_path / "g.tif"
     _geotiff(path, picture(128, 128), compress="deflate")
-    with tifffile.TiffFile(path) as file:
-        offset = file.pages[0].dataoffsets[0]
-    content = bytearray(path.read_bytes())
-    content[offset : offset + 60] = b"\xff" * 60
-    path.write_bytes(content)
+    spoil(path, 0)
     with (
         closing(open_image(path)) as source,
         pytest.raises(DataError, match=r"g.tif has a damaged tile in rows 0 to 50, columns 0 to 50"),

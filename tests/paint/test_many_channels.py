@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from painting import model_of, picture, unet, whole_logits
+from painting import large_above, model_of, picture, unet, whole_logits
 
 from whatwhere.data import read_image
 from whatwhere.errors import DataError
@@ -38,8 +38,7 @@ def test_what_has_many_channels_is_painted_by_windows(
     tmp_path: Path, stack: str, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The image has more pixels than a large one, or more bytes than four for each of those."""
-    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-        monkeypatch.setattr(f"{module}.LARGE", large)
+    large_above(monkeypatch, large)
     stored, options = STACKS[stack]
     tifffile.imwrite(tmp_path / "a.tif", stored, **options)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), IMAGE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from painting import model_of, picture, unet, whole_logits
+from painting import large_above, model_of, picture, unet, whole_logits
 from PIL import Image
 
 from whatwhere.errors import DataError
@@ -136,8 +136,7 @@ def test_a_place_that_stands_beside_a_picture_then_stands_beside_its_painting(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, name: str, beside: str, words: str, large: bool
 ) -> None:
     if large:
-        monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
-        monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+        large_above(monkeypatch)
     Image.fromarray(IMAGE).save(tmp_path / name)
     (tmp_path / beside).write_text(words)
     painted = [tmp_path / f"out/a.{'tif' if large else 'png'}", tmp_path / "out/a.probabilities.tif"]

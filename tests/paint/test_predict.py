@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from painting import COLORS, content, model_of, picture, unet, whole_logits
+from painting import COLORS, content, large_above, model_of, picture, spoil, unet, whole_logits
 from PIL import Image
 
 from whatwhere.errors import DataError, ModelError, OutputError, PlanError
@@ -41,8 +41,7 @@ def engine() -> Engine:
 @pytest.fixture
 def _windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything counts as large, so that small files take the way of large ones."""
-    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-        monkeypatch.setattr(f"{module}.LARGE", 100)
+    large_above(monkeypatch)
 
 
 def save(path: Path, image: np.ndarray) -> Path:
@@ -284,8 +283,7 @@ def test_labels_that_came_to_their_place_right_before_a_kill_are_known(
 ) -> None:
     one, second, out = save(tmp_path / "a.png", picture(90, 80)), Engine(model_of(unet(seed=5)), "float32"), tmp_path
     if size == "large":
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
+        large_above(monkeypatch)
 
     def killed(*arguments: Any, **options: Any) -> None:
         move(*arguments, **options)
@@ -758,8 +756,7 @@ def test_a_link_at_the_place_of_a_painting_stays_one(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     if size == "large":
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
+        large_above(monkeypatch)
     tifffile.imwrite(tmp_path / "a.tif", picture(90, 80), photometric="rgb")
     everything = {"overlay": True, "probabilities": True}
     predict(engine, tmp_path / "a.tif", tmp_path / "out", **everything)
@@ -923,8 +920,7 @@ def test_names_may_be_as_long_as_a_file_system_takes(
     tmp_path: Path, engine: Engine, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large:
-        for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-            monkeypatch.setattr(f"{module}.LARGE", 100)
+        large_above(monkeypatch)
     name = "ü" * 125 + "x.tif"
     assert len(name.encode()) == 255
     (tmp_path / "in").mkdir()
@@ -945,11 +941,7 @@ def test_a_tile_damaged_in_the_middle_fails_that_image_only(tmp_path: Path, engi
         tifffile.imwrite(
             tmp_path / f"in/{name}.tif", picture(256, 256), tile=(64, 64), compression="zlib", photometric="rgb"
         )
-    with tifffile.TiffFile(path) as file:
-        offset = file.pages[0].dataoffsets[9]
-    content = bytearray(path.read_bytes())
-    content[offset : offset + 40] = b"\xff" * 40
-    path.write_bytes(content)
+    spoil(path, 9)
     done = predict(engine, tmp_path / "in", tmp_path / "out", tile=96)
     assert [item.status for item in done.items] == ["failed", "done"]
     assert "damaged tile at row 128, column 64" in done.items[0].error

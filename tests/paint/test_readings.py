@@ -25,7 +25,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from painting import model_of, picture, unet, whole_logits
+from painting import large_above, model_of, picture, unet, whole_logits
 from PIL import Image
 from torch import Tensor, nn
 
@@ -303,8 +303,7 @@ def test_the_size_of_a_pixel_is_found_and_kept(
 def test_large_paintings_and_their_levels_keep_it(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-        monkeypatch.setattr(f"{module}.LARGE", 100)
+    large_above(monkeypatch)
     _inches(tmp_path / "a.tif", picture(1100, 60))
     (item,) = predict(engine, tmp_path / "a.tif", tmp_path / "out").items
     with tifffile.TiffFile(item.output) as file:
@@ -442,8 +441,7 @@ def _interrupted(model: Model, path: Path, out: Path, **options: Any) -> None:
 def test_what_another_model_has_half_painted_is_not_thrown_away_for_a_slip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
-    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    large_above(monkeypatch)
     path, out = tmp_path / "slide.tif", tmp_path / "out"
     tifffile.imwrite(path, picture(400, 380), photometric="rgb", tile=(64, 64))
     mine, other = model_of(unet()), model_of(unet(seed=1))
@@ -464,8 +462,7 @@ def test_what_another_model_has_half_painted_is_not_thrown_away_for_a_slip(
 def test_tiles_of_another_size_do_not_throw_away_what_is_half_painted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
-    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    large_above(monkeypatch)
     path, out, model = tmp_path / "slide.tif", tmp_path / "out", model_of(unet())
     tifffile.imwrite(path, picture(400, 380), photometric="rgb", tile=(64, 64))
     _interrupted(model, path, out)
@@ -481,8 +478,7 @@ def test_tiles_of_another_size_do_not_throw_away_what_is_half_painted(
 
 
 def test_a_place_where_nothing_was_begun_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
-    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    large_above(monkeypatch)
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, picture(400, 380), photometric="rgb", tile=(64, 64))
     (item,) = predict(Engine(model_of(unet()), "float32"), path, tmp_path / "out", tile=2).items
@@ -492,8 +488,7 @@ def test_a_place_where_nothing_was_begun_is_left_empty(tmp_path: Path, monkeypat
 
 def test_what_was_begun_whole_goes_on_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that pads by itself gets the image unpadded; its tile then is no multiple of its period."""
-    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
-    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    large_above(monkeypatch)
     path, model = tmp_path / "slide.tif", model_of(Mirrored(unet(padding="valid")))
     tifffile.imwrite(path, picture(90, 90), photometric="rgb", tile=(64, 64))
     with pytest.MonkeyPatch.context() as patched:
@@ -511,8 +506,7 @@ def test_what_was_begun_whole_goes_on_whole(tmp_path: Path, monkeypatch: pytest.
 def test_another_image_of_the_same_name_does_not_take_the_place_of_a_half_done_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatwhere.paint.files.LARGE", 100)
-    monkeypatch.setattr("whatwhere.paint.outputs.LARGE", 100)
+    large_above(monkeypatch)
     model = model_of(unet())
     for seed, place in enumerate(("a", "b")):
         (tmp_path / place).mkdir()

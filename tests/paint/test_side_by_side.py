@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from painting import model_of, picture, unet
+from painting import large_above, model_of, picture, unet
 from PIL import Image
 
 from whatwhere.errors import PlaceError
@@ -128,8 +128,7 @@ def test_two_processes_with_two_models_mix_nothing_up(images: Path, tmp_path: Pa
 def test_who_fails_does_not_cross_out_who_began_meanwhile(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("whatwhere.paint.files", "whatwhere.paint.outputs"):
-        monkeypatch.setattr(f"{module}.LARGE", 100)
+    large_above(monkeypatch)
     tifffile.imwrite(tmp_path / "0.tif", picture(90, 70), photometric="rgb", tile=(64, 64))
     first, second = (Engine(model, "float32", backend="eager") for model in MODELS)
     out, others, honest = tmp_path / "out", list[str](), Ledger.fail

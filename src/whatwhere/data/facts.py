@@ -116,13 +116,12 @@ class FileSurvey:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """How a quantity is spread: the number of values, the smallest, 5 %, half, 95 % and the largest."""
+    """How a quantity is spread: the number of values, the smallest, 5 %, half and the largest."""
 
     count: int
     smallest: float
     low: float
     median: float
-    high: float
     largest: float
 
     @classmethod
@@ -138,9 +137,9 @@ class Quantiles:
         heavy = np.ones(numbers.size) if weights is None else np.fromiter(weights, np.float64)
         order = np.argsort(numbers, kind="stable")
         reached = np.cumsum(heavy[order])
-        places = np.searchsorted(reached, reached[-1] * np.array([0.05, 0.5, 0.95]))
-        low, median, high = (float(v) for v in numbers[order][np.minimum(places, numbers.size - 1)])
-        return cls(int(heavy.sum()), float(numbers.min()), low, median, high, float(numbers.max()))
+        places = np.searchsorted(reached, reached[-1] * np.array([0.05, 0.5]))
+        low, median = (float(v) for v in numbers[order][np.minimum(places, numbers.size - 1)])
+        return cls(int(heavy.sum()), float(numbers.min()), low, median, float(numbers.max()))
 
 
 @dataclass(frozen=True)

@@ -72,12 +72,12 @@ class Folder:
     root: Path
     splits: Mapping[str, tuple[Sample, ...]]
     classes: Classes | None = None
-    lone_masks: tuple[Path, ...] = field(default=())
-    ignored: tuple[Path, ...] = field(default=())
-    beside: tuple[Path, ...] = field(default=())
-    named: tuple[Path, ...] = field(default=())
-    lists: tuple[Path, ...] = field(default=())
-    lost: tuple[Path, ...] = field(default=())
+    lone_masks: tuple[Path, ...] = ()
+    ignored: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
+    named: tuple[Path, ...] = ()
+    lists: tuple[Path, ...] = ()
+    lost: tuple[Path, ...] = ()
     class_list: ClassList | None = field(default=None, kw_only=True)
 
     def pairs(self, split: str) -> tuple[Sample, ...]:

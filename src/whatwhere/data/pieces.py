@@ -49,13 +49,11 @@ class PieceTest:
         accuracy: share rightly told, mean over classes.
         chance: of guessing.
         classes: ids of those that were asked: the others have no insides of ``SIDE`` px, or too few.
-        pieces: how many were asked.
     """
 
     accuracy: float
     chance: float
     classes: tuple[int, ...]
-    pieces: int
 
 
 def places_tried(images: int) -> int:
@@ -106,8 +104,7 @@ def judge_pieces(samples: Sequence[Pieces]) -> PieceTest | None:
     first, second = (_balanced(half, asked) for half in halves)
     right = [_vote(first, second), _vote(second, first)]
     accuracies = [np.mean([hits[of.labels == c].mean() for c in asked]) for hits, of in zip(right, (second, first))]
-    pieces = len(first.labels) + len(second.labels)
-    return PieceTest(float(np.mean(accuracies)), 1 / len(asked), tuple(asked), pieces)
+    return PieceTest(float(np.mean(accuracies)), 1 / len(asked), tuple(asked))
 
 
 def _joined(samples: Sequence[Pieces]) -> Pieces:

@@ -142,19 +142,11 @@ def _problem(image: Path, mask: Path | None) -> DataError | None:
     return None
 
 
-def from_samples(
-    samples: Sequence[Sample],
-    classes: Classes,
-    limit: int,
-    part: str = "",
-    *,
-    channels: int = 0,
-    rolling: bool = False,
-) -> ImageSet:
-    """The images of a folder's split, as `read_pair` gives them and `Store` keeps them."""
+def from_samples(samples: Sequence[Sample], classes: Classes, part: str = "", *, channels: int = 0) -> ImageSet:
+    """The images of a folder's split, as `read_pair` gives them; each is read whenever it is asked for."""
     return ImageSet(
         tuple(sample.name for sample in samples),
-        Store([partial(read_pair, sample, classes, channels) for sample in samples], limit, rolling=rolling),
+        Store([partial(read_pair, sample, classes, channels) for sample in samples], limit=0),
         part,
         tuple(sample.image for sample in samples),
         tuple(sample.mask for sample in samples),

@@ -107,7 +107,8 @@ def held_together(cases: Sequence[Case]) -> NDArray[np.int_]:
 
     So no probe is scored on a patient that it was fitted on. Where all are of one source, each image goes alone.
     """
-    bound = [case.source if case.source and _several_sources(cases) else place for place, case in enumerate(cases)]
+    several = _several_sources(cases)
+    bound = [case.source if case.source and several else place for place, case in enumerate(cases)]
     numbers = {one: number for number, one in enumerate(dict.fromkeys(bound))}
     return np.array([numbers[one] for one in bound])
 
@@ -124,16 +125,10 @@ def _several_sources(cases: Sequence[Case]) -> bool:
     return len({case.source for case in cases} - {""}) > 1
 
 
-def _pair(data: ImageSet, index: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    item: Any = data.store[index]
-    raw, labels = (item, None) if isinstance(item, np.ndarray) else item
-    raw = raw if raw.ndim == 3 else raw[..., None]
-    return raw, None if labels is None or (labels == VOID).all() else labels
-
-
 def _load(model: Model, data: ImageSet, index: int, seed: int, device: str, pixel: Pixel | None) -> Case:
     name = data.names[index]
-    raw, truth = _pair(data, index)
+    raw, labels = data.store[index]
+    truth = None if (labels == VOID).all() else labels
     if truth is not None:
         _check_labels(model, name, raw, truth)
     asked = None

@@ -21,6 +21,7 @@ from torch import Tensor
 from whatwhere.explain.anatomy import Anatomy
 from whatwhere.explain.cases import Case
 from whatwhere.explain.levels import gather
+from whatwhere.explain.measured import as_json
 from whatwhere.explain.probes import Probe, softmax
 from whatwhere.explain.sight import centred, ring_profile, side_holding
 from whatwhere.field import Field
@@ -124,13 +125,9 @@ class PixelStory:
         return self.completeness > ROUGH
 
     def to_json(self) -> dict[str, Any]:
-        kept = {
-            name: value for name, value in vars(self).items() if name not in ("evidence", "case", "painting", "cuts")
-        }
-        kept["cuts"] = [cut.to_json() for cut in self.cuts]
-        kept["flip"] = self.flip.to_json() if self.flip else None
-        kept["method"] = "integrated gradients of the logit difference from the data-set mean; see steps, completeness"
-        return kept
+        kept = {name: value for name, value in vars(self).items() if name not in ("evidence", "case", "painting")}
+        method = "integrated gradients of the logit difference from the data-set mean; see steps, completeness"
+        return {name: as_json(value) for name, value in kept.items()} | {"method": method}
 
 
 def tell_pixel(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.explain.measured import Measured, measured_accuracy
+from whatwhere.explain.measured import Measured, as_json, measured_accuracy
 from whatwhere.explain.probes import folds_over, held_out_logits, shown_both
 from whatwhere.records import VOID
 
@@ -47,8 +47,7 @@ class Presence:
     fewest: int
 
     def to_json(self) -> dict[str, Any]:
-        measured = {name: one.to_json() for name, one in self.accuracy.items()}
-        return {"region": self.region, "classes": list(self.classes), "fewest": self.fewest, "accuracy": measured}
+        return {name: as_json(value) for name, value in vars(self).items()}
 
 
 def cell_counts(labels: NDArray[np.uint8], cells: int, classes: int) -> Array:

@@ -103,10 +103,10 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
 
 
-def _data_url(picture: Picture) -> str:
+def _data_url(picture: Image.Image) -> str:
     """A PNG inside the page."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -117,15 +117,13 @@ def _painted(labels: NDArray[np.uint8], classes: Classes) -> str:
     for class_id, color in enumerate(classes.colors):
         palette[3 * class_id : 3 * class_id + 3] = color
     image.putpalette(palette)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _data_url(image)
 
 
 def _example(e: Explanation, example: Example) -> dict[str, Any]:
     return {
         "name": example.case.name,
-        "image": _data_url(to_display(example.case.raw)),
+        "image": _data_url(Image.fromarray(to_display(example.case.raw))),
         "truth": _painted(example.truth, e.classes),
         "answer": _painted(example.painting, e.classes),
         "layers": {name: _painted(labels, e.classes) for name, labels in example.by_layer.items()},
@@ -168,13 +166,13 @@ def _fields(e: Explanation) -> list[dict[str, Any]]:
     return pictures
 
 
-def _boxed(picture: Image.Image, sight: Any, side: int) -> Picture:
+def _boxed(picture: Image.Image, sight: Any, side: int) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for extent, colour in ((sight.theoretical, (150, 160, 175)), (sight.most.value, (255, 255, 255))):
         if extent:
             half = max(1.0, min(160.0, extent / side * 160))
             draw.rectangle((160 - half, 160 - half, 159 + half, 159 + half), outline=colour, width=3)
-    return np.asarray(picture)
+    return picture
 
 
 def _pixel(e: Explanation, story: PixelStory) -> dict[str, Any]:
@@ -193,8 +191,8 @@ def _pixel(e: Explanation, story: PixelStory) -> dict[str, Any]:
     }
 
 
-def _with_windows(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Picture:
-    """The image, four times as large, with the window of each layer's unit as a frame."""
+def _with_windows(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Image.Image:
+    """The image, enlarged, with the window of each layer's unit as a frame."""
     scale = max(1, 768 // max(shown.shape[:2]))
     image = Image.fromarray(shown).resize((shown.shape[1] * scale, shown.shape[0] * scale), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(image)
@@ -204,10 +202,10 @@ def _with_windows(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Pic
         frame = (left * scale, top * scale, right * scale - 1, bottom * scale - 1)
         draw.rectangle(frame, outline=tuple(int(255 * c) for c in colour), width=max(2, round(0.01 * image.width)))
     _mark(draw, at, scale)
-    return np.asarray(image)
+    return image
 
 
-def _with_evidence(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Picture:
+def _with_evidence(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Image.Image:
     """The image in grey; what speaks for the painted class in orange, what speaks against it in blue."""
     from scipy.ndimage import gaussian_filter
 
@@ -221,7 +219,7 @@ def _with_evidence(shown: Picture, story: PixelStory, at: tuple[int, int]) -> Pi
     scale = max(1, 768 // max(shown.shape[:2]))
     image = Image.fromarray(mixed).resize((mixed.shape[1] * scale, mixed.shape[0] * scale), Image.Resampling.NEAREST)
     _mark(ImageDraw.Draw(image), at, scale)
-    return np.asarray(image)
+    return image
 
 
 def _mark(draw: ImageDraw.ImageDraw, at: tuple[int, int], scale: int) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Layer
-from whatwhere.explain.measured import RESAMPLES, Measured
+from whatwhere.explain.measured import RESAMPLES, Measured, as_json
 from whatwhere.field import Field
 from whatwhere.judge.bootstrap import draws, interval, sources_behind
 
@@ -80,8 +80,7 @@ class Sight:
         return min(1.0, self.most.value / self.visible)
 
     def to_json(self) -> dict[str, Any]:
-        plain = {name: value.to_json() if isinstance(value, Measured) else value for name, value in vars(self).items()}
-        return plain | {"share": self.share}
+        return {name: as_json(value) for name, value in vars(self).items()} | {"share": self.share}
 
 
 @dataclass(frozen=True)
@@ -436,7 +435,7 @@ def _measured(of: _Rows, statistic: Callable[[Array], Array], method: str, seed:
 
 
 @torch.inference_mode()
-def check_windows(anatomy: Anatomy, image: Tensor, seed: int, tries: int = 1) -> tuple[Leak, ...]:
+def check_windows(anatomy: Anatomy, image: Tensor, seed: int) -> tuple[Leak, ...]:
     """Replace everything outside a unit's window by noise, and everything inside: only the latter may move the unit."""
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -446,23 +445,21 @@ def check_windows(anatomy: Anatomy, image: Tensor, seed: int, tries: int = 1) ->
     leaks = []
     for layer in [*(one for one in anatomy.layers if one.role != "pixel"), None]:
         whole = logits if layer is None else features[layer.name]
-        outside: list[float] = []
-        inside: list[float] = []
-        untestable = 0
-        for _ in range(tries):
-            unit = tuple(int(rng.integers(size // 3, max(size // 3 + 1, 2 * size // 3))) for size in whole.shape[-2:])
-            (top, bottom), (left, right) = windows.receptive_field("output" if layer is None else layer.module, unit)
-            if (bottom - top, right - left) == tuple(canvas.shape[-2:]):
-                untestable += 1
-                continue
-            mask = torch.zeros(canvas.shape[-2:], dtype=torch.bool)
-            mask[top:bottom, left:right] = True
-            noise = torch.randn(canvas.shape, generator=generator).to(canvas) * 3
-            for kept, changes in ((mask, outside), (~mask, inside)):
-                answer, read = anatomy.read(torch.where(kept.to(canvas.device), canvas, noise))
-                now = answer if layer is None else read[layer.name]
-                changes.append(float((now - whole)[..., unit[0], unit[1]].abs().max()))
-        leaks.append(Leak(_name(layer), len(outside), max(outside, default=0.0), min(inside, default=0.0), untestable))
+        unit = tuple(int(rng.integers(size // 3, max(size // 3 + 1, 2 * size // 3))) for size in whole.shape[-2:])
+        (top, bottom), (left, right) = windows.receptive_field("output" if layer is None else layer.module, unit)
+        if (bottom - top, right - left) == tuple(canvas.shape[-2:]):
+            leaks.append(Leak(_name(layer), 0, 0.0, 0.0, untestable=1))
+            continue
+        mask = torch.zeros(canvas.shape[-2:], dtype=torch.bool)
+        mask[top:bottom, left:right] = True
+        noise = torch.randn(canvas.shape, generator=generator).to(canvas) * 3
+        changes = []
+        for kept in (mask, ~mask):
+            answer, read = anatomy.read(torch.where(kept.to(canvas.device), canvas, noise))
+            now = answer if layer is None else read[layer.name]
+            changes.append(float((now - whole)[..., unit[0], unit[1]].abs().max()))
+        outside, inside = changes
+        leaks.append(Leak(_name(layer), 1, outside, inside, untestable=0))
     return tuple(leaks)
 
 

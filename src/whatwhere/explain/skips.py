@@ -23,7 +23,7 @@ from torch import Tensor
 
 from whatwhere.explain.anatomy import Anatomy, Path
 from whatwhere.explain.levels import ahead, sides_of
-from whatwhere.explain.measured import RESAMPLES, Measured, balanced_accuracy, sides_accuracy
+from whatwhere.explain.measured import RESAMPLES, Measured, as_json, balanced_accuracy, sides_accuracy
 from whatwhere.explain.pixels import Regions, regions
 from whatwhere.judge import Judge
 from whatwhere.judge.bootstrap import draws, interval, sources_behind
@@ -80,7 +80,7 @@ class Worth:
     other_missing: Measured | None
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value.to_json() if value is not None else None for name, value in vars(self).items()}
+        return {name: as_json(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,7 @@ class Worths:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "paths": [path.to_json() for path in self.paths],
-            "full": {score: one.to_json() for score, one in self.full.items()},
-            "none": {score: one.to_json() for score, one in self.none.items()},
-            "worth": {score: [one.to_json() for one in worths] for score, worths in self.worth.items()},
-            "coalitions": self.coalitions,
-            "exact": self.exact,
-            "response": list(self.response),
-        }
+        return {name: as_json(value) for name, value in vars(self).items()}
 
 
 def coalition_players(coalition: int, players: int) -> tuple[bool, ...]:

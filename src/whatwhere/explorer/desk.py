@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +33,7 @@ from whatwhere.explorer.drawing import geometry, influenced_window, portrait, ti
 from whatwhere.explorer.edits import Edit, altered
 from whatwhere.explorer.errors import RefusalError, missing
 from whatwhere.explorer.gallery import strongest_maps
-from whatwhere.explorer.gate import Gate
+from whatwhere.explorer.gate import Gate, Turn
 from whatwhere.explorer.labelled import Labelled
 from whatwhere.explorer.lens import Lens
 from whatwhere.explorer.names import apart
@@ -207,10 +208,14 @@ class Desk:
         with lens.turn(shown.size):
             return geometry(lens, shown)
 
-    def painting(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def _asked(self, record: Mapping[str, Any]) -> tuple[Lens, Shown, tuple[Edit, ...]]:
+        """Of which model and image something is asked, and how that was brushed."""
         lens = self.lens(text_in(record, "model"))
         shown = self.image(text_in(record, "image"), lens)
-        edits = edits_in(record, shown.size[1], shown.size[0])
+        return lens, shown, edits_in(record, shown.size[1], shown.size[0])
+
+    def painting(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        lens, shown, edits = self._asked(record)
         with lens.turn(shown.size if edits else None):
             holds = holds_in(record, [path.name for path in lens.anatomy.paths])
             return self._painted(lens, shown, holds, edits)
@@ -250,10 +255,8 @@ class Desk:
         return {"edited": edited, "picture": data_url(cut_to_size("", "", raw).rgb)}
 
     def pixel(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        lens = self.lens(text_in(record, "model"))
-        shown = self.image(text_in(record, "image"), lens)
+        lens, shown, edits = self._asked(record)
         row, column = pixel_in(record, shown.size[1], shown.size[0])
-        edits = edits_in(record, shown.size[1], shown.size[0])
         with lens.turn(shown.size):
             holds = holds_in(record, [path.name for path in lens.anatomy.paths])
             here = lens.logits(shown, holds, edits)[:, row, column].softmax(0).cpu()
@@ -270,18 +273,10 @@ class Desk:
 
     def evidence(self, record: Mapping[str, Any], stopped: Callable[[], bool]) -> dict[str, Any]:
         """Slow; ``stopped`` is asked in between whether the answer is still wanted."""
-        lens = self.lens(text_in(record, "model"))
-        shown = self.image(text_in(record, "image"), lens)
+        lens, shown, edits = self._asked(record)
         pixel = pixel_in(record, shown.size[1], shown.size[0])
-        edits = edits_in(record, shown.size[1], shown.size[0])
         with lens.turn(shown.size) as turn:
-
-            def step() -> None:
-                turn.pause()
-                if stopped():
-                    raise InterruptedError
-
-            found = lens.evidence(shown, pixel, edits, step)
+            found = lens.evidence(shown, pixel, edits, partial(_between, turn, stopped))
         attribution = found["attribution"]
         scale = float(abs(attribution).max()) or 1.0
         profile = ring_profile(centred(abs(attribution), pixel))
@@ -327,15 +322,9 @@ class Desk:
                 422, f"no mask is known for {shown.name}", "an image with its mask", "start again with --data DATA"
             )
         with lens.turn() as turn, lens.fast:
-            classes = lens.model.classes
-
-            def step() -> None:
-                turn.pause()
-                if stopped():
-                    raise InterruptedError
-
+            classes, anatomy = lens.model.classes, Stepwise(lens.anatomy, partial(_between, turn, stopped))
             worths = measure_skips(
-                Stepwise(lens.anatomy, step), [(lens.input(shown), shown.truth)], lens.means, classes,
+                anatomy, [(lens.input(shown), shown.truth)], lens.means, classes,
                 distance=interior_distance([shown.truth], classes.count), seed=0, precision=str(lens.dtype),
                 progress=lambda _share: None, edges=False,
             )  # fmt: skip
@@ -346,6 +335,13 @@ class Desk:
                 "name": path.name, "interior": of.get("interior accuracy"), "boundary": of.get("boundary accuracy"),
             })  # fmt: skip
         return {"paths": paths, "note": "One image: no interval."}
+
+
+def _between(turn: Turn, stopped: Callable[[], bool]) -> None:
+    """Between two steps of something long: others come first, and what nobody wants any more ends."""
+    turn.pause()
+    if stopped():
+        raise InterruptedError
 
 
 def _share(shown: Shown, there: torch.Tensor) -> float:

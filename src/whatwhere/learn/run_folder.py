@@ -62,6 +62,11 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What a run writes at these very names."""
+        return self.plan, self.summary, self.history, self.checkpoint, self.model, self.last
+
+    @property
     def board(self) -> Path:
         return self.root / "tensorboard"
 
@@ -124,8 +129,7 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Removes what a killed process was writing of this run; what else is written here or below is not its own."""
-        files = (self.plan, self.history, self.checkpoint, self.model, self.last, self.summary)
-        for path in (*files, self.root / "previews" / "step-*.png"):
+        for path in (*self.files, self.root / "previews" / "step-*.png"):
             for left in left_behind(path):
                 left.unlink(missing_ok=True)
 
