@@ -57,6 +57,12 @@ def test_a_port_that_cannot_be() -> None:
         listen("127.0.0.1", 70000)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_an_address_of_another_machine(host: str) -> None:
+    with pytest.raises(DataError, match=r"on \([^()]*\); expected an address of this machine; leave out --host"):
+        listen(host, 0)
+
+
 def test_a_port_that_is_taken(disc_run: Path, run_cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
