@@ -419,6 +419,15 @@ def test_a_full_disk(verb: str, discs: Path, disc_run: Path, disc_plan: Plan, tm
     assert not [name for name in files_below(place) if "partial" in name], "nothing half-written"
 
 
+def test_of_several_images_that_failed_one_is_told_and_how_many_more(
+    disc_run: Path, tmp_path: Path, run_cli: Cli
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.png").touch()
+    done = run_cli("predict", disc_run, "a.png", "b.png", "-o", "painted")
+    assert_one_clear_line(done, "a.png is 0 bytes", "(and 1 more failed)")
+
+
 def test_scores_are_told_and_kept_though_the_picture_of_them_finds_no_room(
     discs: Path, disc_run: Path, tmp_path: Path, run_cli: Cli
 ) -> None:

@@ -88,6 +88,17 @@ def test_a_train_of_another_folder_is_all_of_it(numbered: tuple[Path, Model], tm
         truth_of(model, there, "val")
 
 
+def test_parts_that_there_are_are_told(numbered: tuple[Path, Model], tmp_path: Path) -> None:
+    """Those that training made too, and what has to be given where it made none."""
+    data, model = numbered
+    trained, judged = (len(truth_of(model, data, part)) for part in ("train", "val"))
+    with pytest.raises(DataError, match=rf"one of: train \({trained}\), val \({judged}\), all \(10\); choose"):
+        truth_of(model, data, "text")
+    there = write(tmp_path, {f"*/{k:03}": 100 + k for k in range(10)})
+    with pytest.raises(DataError, match=r"one of: all \(10\), or the folder that the model was trained on; choose"):
+        truth_of(model, there, "train")
+
+
 def test_images_of_train_are_told_to_be_learnt_from(numbered: tuple[Path, Model], tmp_path: Path) -> None:
     data, model = numbered
     assert truth_of(model, data, "train").part == "train, and the model was trained on them"

@@ -67,6 +67,16 @@ def test_places_are_tried_before_long_work(place: str, tmp_path: Path) -> None:
     assert names(tmp_path / "made") == []
 
 
+@pytest.mark.parametrize("place", ["a file/x.json", "a file/folder/x.json"])
+def test_a_file_in_the_way_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    told = rf"x\.json can't be written \({tmp_path}/a file is a file, and no folder\)"
+    with pytest.raises(PlaceError, match=told):
+        check_place(tmp_path / place)
+    with pytest.raises(PlaceError, match=told):
+        write_json(tmp_path / place, {})
+
+
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(OutputError, match=r"a\.txt can't be written"), whole_file(tmp_path / "a.txt") as partial:

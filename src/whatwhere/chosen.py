@@ -121,10 +121,9 @@ def truth_of(model: Model, data: Path | str, split: str | None = None, *, beside
         samples = _in_split(folder, split, pasts)
         part = split + _learnt_in(split, samples, pasts)
     if not samples:
-        there = ", ".join(f"{name} ({len(folder.pairs(name))})" for name in folder.splits)
         raise DataError(
             f"{data} has no images with masks in split {split!r}{' of all models' if beside else ''}",
-            f"one of: {there}",
+            f"one of: {_parts(folder, pasts)}",
             "choose with --split",
         )
     if not part.startswith(("all", "train")):
@@ -264,6 +263,14 @@ def _in_split(folder: Folder, split: str, pasts: Sequence[Remembered]) -> tuple[
     first, *others = (folder.as_divided(split, past.division.get(split, ())) for past in pasts)
     names = [{sample.name for sample in part} for part in others]
     return tuple(sample for sample in first if all(sample.name in part for part in names))
+
+
+def _parts(folder: Folder, pasts: Sequence[Remembered]) -> str:
+    """What can be asked for, and of how many images; only a folder that was trained on is divided by that."""
+    counts = {name: len(_in_split(folder, name, pasts)) for name in dict.fromkeys(("train", "val", *folder.splits))}
+    there = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
+    divided = folder.undivided is None or any(past.division for past in pasts)
+    return there if divided else f"{there}, or the folder that the model was trained on"
 
 
 def _learnt_in(split: str, samples: Sequence[Sample], pasts: Sequence[Remembered]) -> str:

@@ -236,7 +236,7 @@ def predict(
     if len(done.items) > 1 or not done.failed:
         _out.print(str(done))
     if done.failed and len(done.failed) == len(done.items):
-        others = f" (and none of {len(done.items) - 1} others could be painted)" if len(done.items) > 1 else ""
+        others = f" (and {len(done.items) - 1} more failed)" if len(done.items) > 1 else ""
         _err.print(f"error: {' '.join(done.failed[0].error.split())}{others}")
         raise typer.Exit(2)
     if done.failed:

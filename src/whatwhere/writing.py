@@ -21,6 +21,7 @@ __all__ = [
     "is_there",
     "left_behind",
     "on_disk",
+    "reason",
     "shortened",
     "to_json",
     "whole_file",
@@ -163,8 +164,16 @@ def is_abandoned(left: Path) -> bool:
 
 
 def _failed(path: Path, error: Exception, remedy: str = _OTHERWISE) -> OutputError:
-    reason = getattr(error, "strerror", None) or in_a_line(error)
-    return unwritten(error)(f"{path} can't be written ({reason})", "a writable place with room", remedy)
+    return unwritten(error)(f"{path} can't be written ({reason(path, error)})", "a writable place with room", remedy)
+
+
+def reason(path: Path, error: Exception) -> str:
+    """Why a place can't be written. Of a file where a folder has to be the system says "File exists", and not which."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        file = next((place for place in (path, *path.parents) if place.is_file()), None)
+        if file is not None:
+            return f"{file} is a file, and no folder"
+    return getattr(error, "strerror", None) or in_a_line(error.__cause__ or error)
 
 
 def _remove(partial: Path) -> None:

@@ -293,6 +293,15 @@ def test_outlines_instead_of_masks_are_told(ending: str, tmp_path: Path) -> None
         find(tmp_path)
 
 
+def test_zarr_images_are_told_to_be_painted_only(tmp_path: Path) -> None:
+    of_one = ("zarr.json", "c/0/0", "c/0/1")
+    touch(tmp_path, *(f"{kind}/{name}.zarr/{part}" for kind in ("images", "masks") for name in "ab" for part in of_one))
+    with pytest.raises(DataError, match=r"4 other files, such as a\.zarr\).*write them as TIFF or PNG files first"):
+        find(tmp_path)
+    touch(tmp_path, "images/c.png", "masks/c.png")
+    assert len(find(tmp_path).ignored) == 4
+
+
 def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
     """DRIVE has fields of view beside its vessels: whoever learns those is right everywhere and knows nothing."""
     for split in ("training", "test"):

@@ -1,5 +1,6 @@
 """Reading and writing: every kind of file to the array it means, every damaged one to a clear error."""
 
+import os
 import resource
 import signal
 import struct
@@ -575,3 +576,13 @@ def test_black_and_white_of_16_bits_in_three_channels_is_that_of_coloured_fellow
     ids = np.stack([RANDOM.integers(0, 3000, (8, 9), np.uint16)] * 3, -1)
     tifffile.imwrite(tmp_path / "ids.tif", ids, photometric="rgb")
     assert np.array_equal(read_mask(tmp_path / "ids.tif"), ids[..., 0])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match=rf"{name} is a pipe; expected an image file; write it into a file"):
+            read(tmp_path / name)

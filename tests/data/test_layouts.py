@@ -291,6 +291,7 @@ def test_why_nothing_is_paired_is_told(names: list[str], given: str, remedy: str
         ),
         (["a {}.bmp", "a {}_outlined.bmp"], "if *_outlined.* are the masks: move *_outlined.* to masks/"),
         (["volume-{}.nii", "segmentation-{}.nii"], "there are 6 .nii files: write their slices as TIFF"),
+        (["{}.zarr/zarr.json", "{}.zarr/0/zarr.json"], "there are 3 .zarr files: write them as TIFF or PNG"),
         (["{}.jpg", "{}.json"], "there are 3 .json files: draw the outlines into masks first"),
         (["train2017/{}.jpg", "annotations/instances.json"], "there is a .json file: draw the outlines"),
         (["cells 1/{}.tif", "cells 2/{}.tif", "README.txt"], "arrange the files so, or give another folder"),

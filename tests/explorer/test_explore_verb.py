@@ -57,9 +57,10 @@ def test_a_port_that_cannot_be() -> None:
         listen("127.0.0.1", 70000)
 
 
-def test_a_host_that_cannot_be() -> None:
-    with pytest.raises(DataError, match=r"my\.\.hôst port 0 cannot be listened on"):
-        listen("my..hôst", 0)
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "my..hôst"])
+def test_an_address_of_another_machine_or_none(host: str) -> None:
+    with pytest.raises(DataError, match=r"on \(.*\); expected an address of this machine; leave out --host"):
+        listen(host, 0)
 
 
 def test_a_port_that_is_taken(disc_run: Path, run_cli: Cli) -> None:

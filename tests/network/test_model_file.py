@@ -21,6 +21,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from whatwhere.errors import ModelError, OutputError
+from whatwhere.learn.average import Average
+from whatwhere.learn.state import State
 from whatwhere.network import Mirrored, Model, UNet, build, load_model, own_config, save_model
 from whatwhere.records import Classes, Normalisation
 
@@ -140,6 +142,13 @@ def test_weights_of_another_program(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ModelError, match=r"foreign\.safetensors holds weights of another program.*from_module"):
         load_model(tmp_path / "foreign.safetensors")
+
+
+def test_a_checkpoint_is_ours_and_no_model(tmp_path: Path) -> None:
+    network, path = model().network, tmp_path / "checkpoint.safetensors"
+    State(network, torch.optim.AdamW(network.parameters()), Average(network, 0.9)).save(path)
+    with pytest.raises(ModelError, match=r"checkpoint\.safetensors is a checkpoint.*name its run folder.*--resume"):
+        load_model(path)
 
 
 def test_weights_of_another_network_are_named(tmp_path: Path) -> None:

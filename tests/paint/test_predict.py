@@ -892,7 +892,7 @@ def test_a_geotiff_is_whole_or_an_error_wherever_the_disk_fills_up(tmp_path: Pat
 def test_a_place_that_is_a_file_is_said(tmp_path: Path, engine: Engine) -> None:
     save(tmp_path / "a.png", picture(20, 20))
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(OutputError, match=r"out can't be written.*choose another folder"):
+    with pytest.raises(OutputError, match=r"can't be written \(.*out is a file, and no folder\).*choose another"):
         predict(engine, tmp_path / "a.png", tmp_path / "out")
 
 

@@ -16,6 +16,7 @@ from whatwhere.data.class_lists import ClassList, read_class_list
 from whatwhere.data.images import IMAGE_SUFFIXES, check_text
 from whatwhere.data.layouts import LAYOUT, remedy
 from whatwhere.data.mapping import read_classes
+from whatwhere.data.name_words import is_zarr
 from whatwhere.data.names import Sample, bare, hidden, pair_by_cores, pair_by_names, split_of
 from whatwhere.data.no_pairs import no_pairs
 from whatwhere.errors import DataError, look_at
@@ -357,12 +358,13 @@ def _folders(place: Path) -> list[str]:
 def _files(place: Path) -> tuple[dict[str, Path], list[Path], list[Path]]:
     """Image files under a folder by name without ending, the other files, and links to what is not there.
 
-    Hidden files are left out.
+    A Zarr folder is one of the other files. Hidden files are left out.
     """
     images: dict[str, Path] = {}
     others: list[Path] = []
     lost: list[Path] = []
-    for path in sorted(files_below(place, _leads_nowhere)) if place.is_dir() else ():
+    whole = files_below(place, lambda entry: _leads_nowhere(entry) or is_zarr(entry)) if place.is_dir() else ()
+    for path in sorted(whole):
         inside = path.relative_to(place)
         if not _is_image(path):
             (lost if _leads_nowhere(path) else others).append(path)

@@ -358,6 +358,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _magic(path: Path) -> bytes:
+    if path.is_fifo():  # which waits for somebody who writes into it, and is read once
+        raise DataError(f"{path} is a pipe", "an image file", "write it into a file first")
     with path.open("rb") as file:
         return file.read(4)
 

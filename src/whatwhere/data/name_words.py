@@ -25,6 +25,7 @@ __all__ = [
     "converted",
     "glimpse",
     "is_image",
+    "is_zarr",
     "kind_of",
     "main_kind",
     "no_image",
@@ -54,12 +55,14 @@ _DRAW = "draw the outlines into masks first, with the program that wrote them"
 _SLICE = "write their slices as TIFF or PNG files first"
 _WRITE = "write the arrays as PNG or TIFF files first: PIL.Image.fromarray(mask.astype('uint8')).save('a.png')"
 _SAVE = "save them as PNG first"
+_TAKE_OUT = "write them as TIFF or PNG files first: Zarr is painted, and not learnt from"
 CONVERTED = {
     **dict.fromkeys(OUTLINES, _DRAW),
     **dict.fromkeys(("nii", "nii.gz", "dcm", "mha", "nrrd"), _SLICE),
     **dict.fromkeys(("mat", "npy", "npz", "h5"), _WRITE),
     **dict.fromkeys(("ppm", "pgm", "pnm", "jp2", "heic"), _SAVE),
     **dict.fromkeys(("gz", "zip", "tar"), "unpack them first"),
+    "zarr": _TAKE_OUT,
 }
 
 DEPTH = 4
@@ -71,11 +74,12 @@ _FILES, _FEWER = 5000, 300
 def glimpse(place: Path, depth: int, files: int = _FILES) -> list[PurePosixPath]:
     """Some of the files below a folder, relative to it, so deep; of folders fewer the deeper they lie.
 
-    None where it can't be read.
+    A Zarr folder counts as one. None where it can't be read.
     """
     seen: list[PurePosixPath] = []
     with suppress(OSError), os.scandir(place) as found:
-        entries = sorted((entry.is_dir(), entry.name) for entry in found if not hidden(entry.name))
+        there = [entry for entry in found if not hidden(entry.name)]
+        entries = sorted((entry.is_dir() and not is_zarr(entry), entry.name) for entry in there)
         seen += [PurePosixPath(name) for is_folder, name in entries if not is_folder][:files]
         for folder in [name for is_folder, name in entries if is_folder][: 2**depth] if depth > 1 else ():
             below = glimpse(place / folder, depth - 1, _FILES if depth == DEPTH else _FEWER)
@@ -86,6 +90,11 @@ def glimpse(place: Path, depth: int, files: int = _FILES) -> list[PurePosixPath]
 def is_image(path: PurePosixPath | Path) -> bool:
     """Whether it ends like an image that is read."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_zarr(entry: os.DirEntry[str] | Path) -> bool:
+    """Whether a folder is called like a Zarr image: what is in it are parts of that, and no files of their own."""
+    return entry.name.lower().endswith(".zarr")
 
 
 def no_image(name: str) -> bool:

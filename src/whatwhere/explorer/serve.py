@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -80,7 +81,7 @@ def explore(
         say: is told the address.
 
     Raises:
-        DataError: the port is taken, or an image cannot be used.
+        DataError: the port is taken, the host is another machine, or an image cannot be used.
     """
     held = [(name, as_model(model)) for name, model in models]
     if isinstance(data, str | Path):
@@ -131,10 +132,12 @@ def listen(host: str, port: int) -> socket.socket:
         host.encode("idna")  # of what can be no name it is said here; a socket would stay open
         listening = socket.create_server((host, port), family=family, backlog=64)
     except (OSError, UnicodeError) as error:
+        elsewhere = getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES)
+        why = str(getattr(error, "strerror", None) or error).partition(" (while")[0]  # which says the address once more
         raise DataError(
-            f"{host} port {port} cannot be listened on ({getattr(error, 'strerror', None) or error})",
-            "a free port of this machine",
-            "try --port 0",
+            f"{host} port {port} cannot be listened on ({why})",
+            "an address of this machine" if elsewhere else "a free port of this machine",
+            "leave out --host, or take 0.0.0.0, which is all of them" if elsewhere else "try --port 0",
         ) from error
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those that it accepts inherit it
     return listening

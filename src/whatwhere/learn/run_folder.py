@@ -26,7 +26,7 @@ from typing import Any
 from whatwhere.data.findings import many
 from whatwhere.errors import OutputError, TrainingError, in_a_line, look_at
 from whatwhere.lock import alone
-from whatwhere.writing import left_behind, to_json, whole_file
+from whatwhere.writing import left_behind, reason, to_json, whole_file
 
 __all__ = ["RunFolder", "RunRecord"]
 
@@ -93,7 +93,8 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"x" * 4096)
         except OSError as error:
-            raise OutputError(f"{self.root} can't be written ({error.strerror})", "a writable place", "") from error
+            why = reason(self.root, error)
+            raise OutputError(f"{self.root} can't be written ({why})", "a writable place", "") from error
         finally:
             with suppress(OSError):
                 probe.unlink(missing_ok=True)

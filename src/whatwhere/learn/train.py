@@ -429,8 +429,8 @@ class _Trainer:
             if not asked:
                 asked, more = f"{self.plan.training.epochs:g} epochs", "--epochs"
             self.view.say(
-                f"only {many(self.state.counters.step, 'step')} fitted into {asked}: the network has hardly begun to "
-                f"learn; give it more {more}"
+                f"only {many(self.state.counters.step, 'step')} fitted into {asked}, which is little to learn in: "
+                f"if the score is low, give it more {more}"
             )
         if self.recorder is not None:
             self.recorder.forget()

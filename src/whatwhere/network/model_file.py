@@ -266,6 +266,12 @@ def load_model(path: Path | str, module: nn.Module | None = None) -> Model:
             "a whole .safetensors file",
             "make its network in Python and wrap it: Segmenter.from_module" if pickled else "copy it again",
         ) from error
+    if "counters" in metadata:  # as training writes them
+        raise ModelError(
+            f"{path} is a checkpoint, for training to go on with",
+            "a model file (.safetensors) or a run folder",
+            "name its run folder; where that holds no model yet, train on with --resume",
+        )
     if "whatwhere" not in metadata:
         raise ModelError(
             f"{path} holds weights of another program", "a model saved by whatwhere", "wrap the network by from_module"

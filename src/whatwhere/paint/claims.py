@@ -16,7 +16,7 @@ from uuid import uuid4
 from whatwhere.errors import OutputError, PlaceError, unwritten
 from whatwhere.lock import alone
 from whatwhere.paint.journal import read_journal
-from whatwhere.writing import is_there
+from whatwhere.writing import is_there, reason
 
 __all__ = [
     "JOURNAL", "LOCK", "RUN", "TakenError", "claimed", "discard", "in_turn", "renamed", "run_in", "taken_away",
@@ -143,7 +143,7 @@ def writing(path: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     except OSError as error:
         raise (OutputError if shared else unwritten(error))(
-            f"{path} can't be written ({error.strerror or error.__cause__ or error})",
+            f"{path} can't be written ({reason(path, error)})",
             "a folder with write permission and free space",
             "make room or choose another folder; what is finished is kept and not done again",
         ) from error

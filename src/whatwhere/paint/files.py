@@ -137,10 +137,10 @@ class Opaque:
         hides = alpha != opaque(alpha.dtype)
         if (hides if valid is None else hides & valid).any():
             raise ModelError(
-                f"{self.name} has {pixels.shape[-1]} channels, the last of them (alpha) between {alpha.min()} and "
+                f"{self.name} has {pixels.shape[-1]} channels, the last of them between {alpha.min()} and "
                 f"{alpha.max()}",
                 f"{self.channels} channels, as the images the model was trained on",
-                "flatten it onto a background",
+                "if the last is alpha, flatten it onto a background; if it is a band of its own, leave it out",
             )
         return pixels[..., :-1], valid
 
