@@ -105,6 +105,22 @@ def test_a_time_too_short_is_told_as_it_was_given(time: str, discs: Path, disc_p
             work()
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"width": "a"}, r"network\.width = 'a'; expected a whole number"),
+        ({"depth": 2.5}, r"network\.depth = 2\.5; expected a whole number"),
+        ({"widht": 4}, r"unknown key 'widht' .* did you mean 'width'\?"),
+        ({"crop": 64}, r"unknown key 'crop' in \[network\]"),
+        ({"depth": 1, "skips": (0, 1)}, r"skips = \[0, 1\]; expected levels from 0 to 0, as depth is 1"),
+        ({"time": 5}, "time is '5'; expected a duration such as"),
+    ],
+)
+def test_a_network_asked_for_is_checked_as_in_a_plan(asked: dict[str, Any], words: str, discs: Path) -> None:
+    with pytest.raises(PlanError, match=words):
+        Segmenter.fit(discs, **asked)
+
+
 def _learn(network: nn.Module) -> None:
     optimiser = torch.optim.Adam(network.parameters(), lr=0.5)
     network(torch.randn(1, 3, 32, 32)).square().mean().backward()

@@ -20,6 +20,7 @@ from whatwhere.data.images import without_alpha
 from whatwhere.data.mapping import class_colors
 from whatwhere.errors import DataError, ModelError, in_a_line
 from whatwhere.judge import Scores
+from whatwhere.learn.plan_file import network_with
 from whatwhere.learn.view import TrainingView
 from whatwhere.network import Model, as_model, has_lazy_layers, kind_of, load_model, save_model
 from whatwhere.network.mark import mark
@@ -106,9 +107,8 @@ class Segmenter:
                 root, time=time, epochs=epochs, seed=seed, skips=skips, encoder=encoder, device=device, module=module
             )
             if network:
-                depth = network.get("depth", made.network.depth)
-                levels = tuple(range(depth)) if skips is None else tuple(level for level in skips if level < depth)
-                made = replace(made, network=replace(made.network, **{"skips": levels, **network}))
+                levels = "all" if skips is None else made.network.skips
+                made = replace(made, network=network_with(made, {"skips": levels, **network}))
             run = Path(out or Path(temporary) / "run")
             record = train(root, run, plan=made, module=module, view=view, started=started)
             model = load_model(record.folder, module)

@@ -262,6 +262,7 @@ def parse_duration(text: str) -> float:
     >>> parse_duration("1h30m")
     5400.0
     """
+    text = str(text)  # a number is told what a duration is
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
     seconds = sum(float(number) * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text.replace(" ", "") or not 1 <= seconds < math.inf:

@@ -18,7 +18,7 @@ from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan
 from whatwhere.records import Classes, Normalisation, color_text, parse_color
 from whatwhere.writing import whole_file
 
-__all__ = ["read_plan", "write_plan"]
+__all__ = ["network_with", "read_plan", "write_plan"]
 
 T = typing.TypeVar("T")
 
@@ -86,6 +86,15 @@ def read_plan(path: Path | str) -> Plan:
         return _plan_from(record)
     except PlanError as error:
         raise PlanError(f"{path}: {error.given}", error.expected, error.remedy) from error
+
+
+def network_with(plan: Plan, changes: Mapping[str, Any]) -> NetworkPlan:
+    """The plan's network with other values, checked as if they stood in its file, where skips may be ``"all"``.
+
+    Raises:
+        PlanError: a key that no network has, or a value that can't be.
+    """
+    return _record(NetworkPlan, _all_skips(plan.table("network") | dict(changes)), "network")
 
 
 def _plan_from(record: dict[str, Any]) -> Plan:
@@ -165,7 +174,7 @@ def _value(value: Any, hint: Any, where: str) -> Any:
             raise PlanError(f"{where} = {value!r}", "one of " + ", ".join(map(repr, typing.get_args(hint))), "")
         return value
     if origin is tuple:
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise PlanError(f"{where} = {value!r}", "a list", "")
         return tuple(_value(item, typing.get_args(hint)[0], where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
