@@ -162,6 +162,19 @@ def test_a_single_channel_is_filtered_rightly() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", [5, 7])
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_maps_narrower_than_half_a_filter_are_learnt_from(kernel: int, stride: int, width: int) -> None:
+    """As at the bottom of a ConvNeXt, whose filters are 7 px wide, where crops are small."""
+    layer, x = filtering(4, kernel, stride, kernel // 2), torch.randn(2, 4, 5, width)
+    theirs = gradients(layer, x)
+    with QuickOperators():
+        ours = gradients(layer, x)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_weights_of_the_wrong_length_are_torch_s_error() -> None:
     x = torch.randn(2, 6, 8, 8).contiguous(memory_format=LAST)
     with QuickOperators(), pytest.raises(RuntimeError):
