@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -173,6 +174,32 @@ def test_maps_narrower_than_half_a_filter_are_learnt_from(kernel: int, stride: i
         ours = gradients(layer, x)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    x, one, two = torch.randn(1, 4, 6, 6), np.int64(1), np.int64(2)
+    filters, way_up = torch.randn(4, 1, 5, 5), torch.randn(4, 3, 2, 2)
+    with QuickOperators():
+        filtered = F.conv2d(x, filters, stride=two, padding=two, groups=4)
+        enlarged = F.conv_transpose2d(x, way_up, stride=two)
+        whole = F.conv2d(x, torch.ones(2, 4, 3, 3), stride=one, padding=[1])
+    assert (filtered.shape, enlarged.shape, whole.shape) == ((1, 4, 3, 3), (1, 3, 12, 12), (1, 2, 6, 6))
+
+
+def test_filters_of_doubles_are_not_lowered() -> None:
+    """Autocast leaves doubles as they are."""
+    x, weight = torch.randn(1, 4, 6, 6).double(), torch.randn(4, 1, 5, 5).double()
+    with torch.autocast("cpu", torch.bfloat16), QuickOperators():
+        found = F.conv2d(x, weight, groups=4)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, F.conv2d(x, weight, groups=4))
+
+
+def test_complex_filters_are_torch_s() -> None:
+    x, weight = (torch.randn(shape, dtype=torch.complex64) for shape in [(1, 4, 6, 6), (4, 1, 5, 5)])
+    with QuickOperators():
+        F.conv2d(x, weight.requires_grad_(), groups=4).abs().sum().backward()
+    assert weight.grad is not None
 
 
 def test_weights_of_the_wrong_length_are_torch_s_error() -> None:

@@ -6,7 +6,7 @@ each costs, before and after: `bench/quick_operators.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakSet
@@ -99,7 +99,7 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor | None:
     """Depthwise convolutions by gradients that stay depthwise, others by turned tiles or products, where faster."""
-    if x.ndim != 4 or isinstance(padding, str):
+    if x.ndim != 4 or not x.is_floating_point() or isinstance(padding, str):
         return None
     strides, paddings, apart = _pair(stride), _pair(padding), _pair(dilation)
     if groups == 1 and strides == (1, 1):
@@ -229,11 +229,14 @@ def _pad(x: Tensor, pad: Any, mode: str = "constant", *_: Any, **__: Any) -> Ten
 
 def _lowered(x: Tensor) -> Tensor:
     """As autocast gives it to a convolution; torch looks no further than the operator that was called."""
-    return x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+    lowers = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype("cpu")) if lowers else x
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+    """Of a single number, which may be one of NumPy's, or of a sequence of one or two."""
+    pair = value if isinstance(value, Sequence) else (value,)
+    return pair[0], pair[-1]
 
 
 _WAYS: dict[Any, Callable[..., Tensor | None]] = {
