@@ -214,6 +214,9 @@ def test_a_gradient_of_a_gradient_is_refused_not_wrong() -> None:
         (first,) = torch.autograd.grad(norm(6)(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError):
         torch.autograd.grad(first.sum(), x)
+    with pytest.raises(RuntimeError) as refused:
+        first.sum().backward()
+    assert quick.forgone(nn.Identity(), refused.value)  # a network that asks for it gets torch's own
 
 
 class _Flattening(nn.Module):
@@ -242,7 +245,24 @@ class _Checkpointed(nn.Module):
         return found
 
 
-@pytest.mark.parametrize("kind", [_Flattening, _Checkpointed])
+class _OneByOne(_Flattening):
+    """Looks at each image by itself, as torch.func does it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = torch.func.vmap(lambda image: self.head(self.norm(self.conv(image[None])))[0])(x)
+        return found
+
+
+class _Sloping(_Flattening):
+    """Joins how its features change with the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope: Tensor = torch.func.grad(lambda image: self.norm(self.conv(image)).square().sum())(x)
+        found: Tensor = self.head(self.norm(self.conv(x + slope)))
+        return found
+
+
+@pytest.mark.parametrize("kind", [_Flattening, _Checkpointed, _OneByOne, _Sloping])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_networks_that_look_closer_learn_and_paint_all_the_same(kind: type[nn.Module], precision: Any) -> None:
     torch.manual_seed(0)

@@ -53,6 +53,10 @@ _PLAIN: WeakSet[nn.Module] = WeakSet()
 """Networks that ask for torch's own operators, and get them."""
 
 
+_AT_ODDS = "view size is not compatible", "once_differentiable", "functorch transforms", "inside of vmap"
+"""Words of errors that quick operators may have brought about."""
+
+
 def quickly(network: nn.Module, device: str) -> AbstractContextManager[object]:
     """In which the network is to be computed on a device: quick operators, where they are of use to it.
 
@@ -65,10 +69,12 @@ def quickly(network: nn.Module, device: str) -> AbstractContextManager[object]:
 def forgone(network: nn.Module, error: RuntimeError) -> bool:
     """Whether a network may have failed for quick operators; it gets torch's own from now on.
 
-    Torch's instance norm leaves channels first, after which ``view`` works where it does not after channels last; and
-    what is computed once more on the way back, to save memory, is computed there by torch's own.
+    Torch's instance norm leaves channels first, after which ``view`` works where it does not after channels last; what
+    is computed once more on the way back, to save memory, is computed there by torch's own; and gradients of gradients
+    and what ``torch.func`` makes of a function are had of torch's own alone.
     """
-    if network in _PLAIN or not ("view size is not compatible" in str(error) or isinstance(error, CheckpointError)):
+    told = isinstance(error, CheckpointError) or any(words in str(error) for words in _AT_ODDS)
+    if network in _PLAIN or not told:
         return False
     _PLAIN.add(network)
     return True
