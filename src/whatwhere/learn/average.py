@@ -9,6 +9,7 @@ that goes back as far as before would only lag behind them: so its reach falls w
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Average:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         # of masks of infinities, as networks that are given may have, there is no mean
-        self._kept = {name for name, buffer in network.named_buffers() if not _has_mean(buffer)}
+        self._kept = {name for name, tensor in _tensors(network) if not _has_mean(tensor)}
 
     @torch.no_grad()
     def follow(self, network: nn.Module, step: int, cooled: float = 1.0) -> None:
@@ -31,13 +32,17 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         mine, theirs = self._means(self.network), self._means(network)
         torch._foreach_lerp_(mine, theirs, min(1.0, (1 - decay) / max(cooled, 1e-9)))
-        for (name, own), other in zip(self.network.named_buffers(), network.buffers()):
+        for (name, own), (_, other) in zip(_tensors(self.network), _tensors(network)):
             if name in self._kept:
                 own.copy_(other)
 
     def _means(self, network: nn.Module) -> list[Tensor]:
-        buffers = [buffer for name, buffer in network.named_buffers() if name not in self._kept]
-        return [tensor.detach() for tensor in (*network.parameters(), *buffers)]
+        return [tensor.detach() for name, tensor in _tensors(network) if name not in self._kept]
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from network.named_parameters()
+    yield from network.named_buffers()
 
 
 def _has_mean(tensor: Tensor) -> bool:
