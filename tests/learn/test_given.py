@@ -366,6 +366,22 @@ def test_a_mask_of_infinities_has_no_mean_and_stays(discs: Path, made: Plan, tmp
     assert torch.equal(network.mask, torch.full((4, 4), float("-inf")).triu(1))
 
 
+class _Gridded(Given):
+    """Keeps a grid of the size of its last image, which no file holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "grid") or self.grid.shape != x.shape[-2:]:
+            grid = torch.linspace(0, 1, x.shape[-2])[:, None].repeat(1, x.shape[-1])
+            self.register_buffer("grid", grid, persistent=False)
+        return super().forward(x) + 0.01 * self.grid
+
+
+def test_what_is_kept_of_an_image_s_size_is_each_network_s_own(discs: Path, made: Plan, tmp_path: Path) -> None:
+    """The network that learns sees crops, and the mean of its weights whole images."""
+    short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Gridded"))
+    assert verbs.train(discs, tmp_path / "run", plan=short, module=given(_Gridded)).steps > 2
+
+
 def test_one_that_can_t_be_copied_says_so(discs: Path, made: Plan, tmp_path: Path) -> None:
     network = given()
     network.kept = network(torch.randn(1, 3, 8, 8))
