@@ -255,8 +255,12 @@ def test_what_can_t_learn(network: Any, words: str, discs: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_is_not_trained(discs: Path) -> None:
+@pytest.mark.parametrize("part", [False, True])
+def test_torchscript_is_not_trained(part: bool, discs: Path) -> None:
+    """Copies of its weights are computed ones, which can't learn."""
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 2, 1)))
+    if part:
+        scripted = nn.Sequential(scripted, nn.Conv2d(2, 2, 1))
     with pytest.raises(PlanError, match=r"Sequential is TorchScript; expected a module of Python's"):
         verbs.plan(discs, epochs=1, module=scripted)
 
