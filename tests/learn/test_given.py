@@ -202,6 +202,20 @@ def test_one_that_takes_few_sizes_trains_and_is_judged_on_all(discs: Path) -> No
     assert model.predict(disc_picture(0)[0]).shape == (40, 40)
 
 
+class _Deciding(Given):
+    """Looks at its own features, so that no graph shows what it does: it is painted with whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits / 2 if float(logits.detach().mean()) > 1e6 else logits
+
+
+def test_one_that_can_t_be_followed_trains_as_it_paints(discs: Path, made: Plan, tmp_path: Path) -> None:
+    """Its first validation was an error, when steps had been made."""
+    short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Deciding"))
+    assert verbs.train(discs, tmp_path / "run", plan=short, module=given(_Deciding)).mean_iou > 0
+
+
 class _Interrupting(SilentView):
     def stepped(self, progress: float, entry: dict[str, Any]) -> None:  # noqa: ARG002 (as the view has it)
         if entry["step"] == 3:

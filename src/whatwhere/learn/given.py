@@ -45,7 +45,6 @@ def network_of(plan: Plan, module: nn.Module | None, machine: Machine) -> nn.Mod
     Raises:
         PlanError: the plan is for another network, or this one does not give a logit for each class and pixel.
         ModelError: it has state that no model file can hold, or can't be painted with.
-        FieldError: as for painting: it can't be followed.
     """
     asked = plan.network.module
     if module is None and not asked:
