@@ -202,6 +202,20 @@ def test_one_that_takes_few_sizes_trains_and_is_judged_on_all(discs: Path) -> No
     assert model.predict(disc_picture(0)[0]).shape == (40, 40)
 
 
+class _Deciding(Given):
+    """Looks at its own features, so that no graph shows what it does: it is painted with whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits / 2 if float(logits.detach().mean()) > 1e6 else logits
+
+
+def test_one_that_can_t_be_followed_trains_as_it_paints(discs: Path, made: Plan, tmp_path: Path) -> None:
+    """Its first validation was an error, when steps had been made."""
+    short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Deciding"))
+    assert verbs.train(discs, tmp_path / "run", plan=short, module=given(_Deciding)).mean_iou > 0
+
+
 class _Interrupting(SilentView):
     def stepped(self, progress: float, entry: dict[str, Any]) -> None:  # noqa: ARG002 (as the view has it)
         if entry["step"] == 3:
@@ -255,8 +269,12 @@ def test_what_can_t_learn(network: Any, words: str, discs: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_is_not_trained(discs: Path) -> None:
+@pytest.mark.parametrize("part", [False, True])
+def test_torchscript_is_not_trained(part: bool, discs: Path) -> None:
+    """Copies of its weights are computed ones, which can't learn."""
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 2, 1)))
+    if part:
+        scripted = nn.Sequential(scripted, nn.Conv2d(2, 2, 1))
     with pytest.raises(PlanError, match=r"Sequential is TorchScript; expected a module of Python's"):
         verbs.plan(discs, epochs=1, module=scripted)
 
@@ -350,10 +368,12 @@ class _Masked(Given):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+        mask = torch.full((4, 4), float("-inf")).triu(1)
+        self.register_buffer("mask", mask)
+        self.also_mask = nn.Parameter(mask.clone(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + 0 * self.mask.exp().sum()
+        return super().forward(x) + 0 * (self.mask + self.also_mask).exp().sum()
 
 
 def test_a_mask_of_infinities_has_no_mean_and_stays(discs: Path, made: Plan, tmp_path: Path) -> None:
@@ -362,6 +382,22 @@ def test_a_mask_of_infinities_has_no_mean_and_stays(discs: Path, made: Plan, tmp
     record = verbs.train(discs, tmp_path / "run", plan=short, module=network)
     assert record.mean_iou > 0
     assert torch.equal(network.mask, torch.full((4, 4), float("-inf")).triu(1))
+
+
+class _Gridded(Given):
+    """Keeps a grid of the size of its last image, which no file holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "grid") or self.grid.shape != x.shape[-2:]:
+            grid = torch.linspace(0, 1, x.shape[-2])[:, None].repeat(1, x.shape[-1])
+            self.register_buffer("grid", grid, persistent=False)
+        return super().forward(x) + 0.01 * self.grid
+
+
+def test_what_is_kept_of_an_image_s_size_is_each_network_s_own(discs: Path, made: Plan, tmp_path: Path) -> None:
+    """The network that learns sees crops, and the mean of its weights whole images."""
+    short = replace(made, training=replace(made.training, epochs=1.0), network=NetworkPlan(module="x._Gridded"))
+    assert verbs.train(discs, tmp_path / "run", plan=short, module=given(_Gridded)).steps > 2
 
 
 def test_one_that_can_t_be_copied_says_so(discs: Path, made: Plan, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_the_file_tells_the_reasons(disc_plan: Plan, tmp_path: Path) -> None:
         ("width = 4", "width = 4.5", r"network\.width = 4\.5; expected a whole number"),
         ("width = 4", "width = true", r"network\.width = True; expected a whole number"),
         ("width = 4", "width = 0", r"width = 0; expected at least 1"),
+        ("depth = 2", f"depth = {2**63 - 1}", r"depth = 9\.2\d*e\+18; expected a number from 1 to 30"),
         ("width = 4", "width = [1]", r"network\.width = \[1\]; expected a whole number"),
         ('skips = "all"', "skips = 1", r"network\.skips = 1; expected a list"),
         ('skips = "all"', 'skips = "some"', r"network\.skips = 'some'; expected a list"),

@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,7 @@ from whatwhere.judge import Judge
 from whatwhere.learn import keep, pilot
 from whatwhere.learn import train as training
 from whatwhere.learn.interrupt import patient
+from whatwhere.learn.parallel import World
 from whatwhere.learn.pilot import Pilot, fly_pilot
 from whatwhere.learn.plan import Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
@@ -842,6 +844,32 @@ def test_when_memory_runs_out_the_batch_is_made_in_parts(
     assert set(parts[3:]) == {batch}
     assert record.steps == len(parts) - 2
     assert f"memory ran out; going on with {batch} parts of 1 crop a step (the same batch)" in told.said
+
+
+def test_what_one_process_makes_in_parts_several_go_on_with(
+    disc_plan: Plan, sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more parts than a process has crops none would be the last, after which all exchange their gradients."""
+
+    class Half(World):
+        def agree(self, *values: float) -> tuple[float, ...]:
+            return values
+
+    parts: list[tuple[int, int]] = []
+
+    def watched(network: nn.Module, optimizer: Any, images: torch.Tensor, *given: Any, **options: Any) -> StepResult:
+        parts.append((len(images), options["accumulate"]))
+        return train_step(network, optimizer, images, *given, **options)
+
+    plan = replace(disc_plan, training=replace(disc_plan.training, batch=4, epochs=0.5))
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, sets, tmp_path / "run", view=Told(interrupt_at=1))
+    with_counters(tmp_path / "run" / "checkpoint.safetensors", accumulate=4)
+    monkeypatch.setattr(training, "joined", lambda: nullcontext(Half(0, 2)))
+    monkeypatch.setattr(training, "wrapped", lambda network, *_, **__: network)
+    monkeypatch.setattr(training, "train_step", watched)
+    train(plan, sets, tmp_path / "run", resume=True)
+    assert set(parts) == {(2, 2)}
 
 
 def test_what_did_not_fit_is_gone_before_it_is_tried_in_parts(

@@ -46,6 +46,15 @@ def a_norm(channels: int, *, tracked: bool = True) -> nn.BatchNorm2d:
     return norm
 
 
+@pytest.mark.parametrize("lengths", [(4, 8), (8, 4), (16, 16)])
+def test_weights_of_the_wrong_length_are_torch_s_error(lengths: tuple[int, int]) -> None:
+    """They would be read beyond their end."""
+    x = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    weight, bias = map(torch.ones, lengths)
+    with QuickOperators(), pytest.raises(RuntimeError, match="should contain 8 elements"):
+        nn.functional.batch_norm(x, None, None, weight, bias, training=True)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 8), st.permutations([1, 3, 8]), st.integers(1, 5), st.booleans(), st.integers(0, 99))
 def test_it_is_torchs_own_but_for_rounding(

@@ -55,6 +55,14 @@ def used(layer: nn.Module, x: Tensor) -> bool:
     return any(name in ("_ConvolutionBackward", "_TransposedBackward") for name in names)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(32, 32, 3, padding=1), nn.ConvTranspose2d(32, 32, 2, stride=2)])
+def test_of_no_image_the_gradients_are_nothing(layer: nn.Module) -> None:
+    """As a network asks for that sends each image through one of several parts."""
+    with QuickOperators():
+        _, _, *parameters = learnt(layer, image(32, 6, 6, count=0))
+    assert not any(gradient.any() for gradient in parameters)
+
+
 pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 

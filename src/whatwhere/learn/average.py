@@ -22,22 +22,31 @@ class Average:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
+        # what no file holds is each network's own, such as a grid made for the size of its last image
+        held = {name: tensor for name, tensor in _tensors(network).items() if name not in _unsaved(network)}
         # of masks of infinities, as networks that are given may have, there is no mean
-        self._kept = {name for name, buffer in network.named_buffers() if not _has_mean(buffer)}
+        self._averaged = [name for name, tensor in held.items() if _has_mean(tensor)]
+        self._copied = [name for name, tensor in held.items() if not _has_mean(tensor)]
 
     @torch.no_grad()
     def follow(self, network: nn.Module, step: int, cooled: float = 1.0) -> None:
         """Takes in the weights after a step; ``cooled`` is what share of its height the learning rate has kept."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = self._means(self.network), self._means(network)
-        torch._foreach_lerp_(mine, theirs, min(1.0, (1 - decay) / max(cooled, 1e-9)))
-        for (name, own), other in zip(self.network.named_buffers(), network.buffers()):
-            if name in self._kept:
-                own.copy_(other)
+        mine, theirs = _tensors(self.network), _tensors(network)
+        means, news = ([tensors[name] for name in self._averaged] for tensors in (mine, theirs))
+        torch._foreach_lerp_(means, news, min(1.0, (1 - decay) / max(cooled, 1e-9)))
+        for name in self._copied:
+            mine[name].copy_(theirs[name])
 
-    def _means(self, network: nn.Module) -> list[Tensor]:
-        buffers = [buffer for name, buffer in network.named_buffers() if name not in self._kept]
-        return [tensor.detach() for tensor in (*network.parameters(), *buffers)]
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    named = (*network.named_parameters(), *network.named_buffers())
+    return {name: tensor.detach() for name, tensor in named}
+
+
+def _unsaved(network: nn.Module) -> set[str]:
+    modules = network.named_modules()
+    return {f"{path}.{name}".lstrip(".") for path, module in modules for name in module._non_persistent_buffers_set}
 
 
 def _has_mean(tensor: Tensor) -> bool:

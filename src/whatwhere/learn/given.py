@@ -45,7 +45,6 @@ def network_of(plan: Plan, module: nn.Module | None, machine: Machine) -> nn.Mod
     Raises:
         PlanError: the plan is for another network, or this one does not give a logit for each class and pixel.
         ModelError: it has state that no model file can hold, or can't be painted with.
-        FieldError: as for painting: it can't be followed.
     """
     asked = plan.network.module
     if module is None and not asked:
@@ -73,10 +72,11 @@ def _check_weights(module: object) -> None:
         raise PlanError(
             f"module is {kind_of(module)}", "a torch module", "make one, such as BasicUNet(...), and give that"
         )
-    if isinstance(module, torch.jit.ScriptModule):
-        raise PlanError(
-            f"{module.original_name} is TorchScript", "a module of Python's", "give the one that it was made from"
-        )
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise PlanError(
+                f"{part.original_name} is TorchScript", "a module of Python's", "give the one that it was made from"
+            )
     parameters = list(module.parameters())
     if has_lazy_layers(module):
         raise PlanError(f"{name_of(module)} has lazy layers", "layers with weights", "run it once on an image")

@@ -161,5 +161,5 @@ class Keeper:
             model, self._plan.training.precision, self._machine.device, backend="eager", field=self._field
         )  # fmt: skip
         if self._plan.network.module:
-            self._field = engine.geometry.field
+            self._field = engine.geometry.followed
         return engine

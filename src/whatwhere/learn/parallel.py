@@ -5,6 +5,7 @@ Each makes its part of every global batch; gradients are averaged. Knows nothing
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,14 @@ class World:
                 f"a batch that divides by {self.size * plan.accumulate}",
                 "change training.batch in the plan",
             )
+
+    def parts(self, batch: int, accumulate: int) -> int:
+        """In how many parts a process makes its share of a batch that one process made in so many, none larger.
+
+        >>> World(0, 2).parts(8, 8)
+        4
+        """
+        return math.gcd(accumulate, batch // self.size)
 
 
 def processes_here() -> int:

@@ -16,7 +16,11 @@ from whatwhere.errors import PlanError
 from whatwhere.network import known_encoder
 from whatwhere.records import Classes, Normalisation
 
-__all__ = ["NetworkPlan", "Plan", "TrainingPlan", "check_seed", "duration_text", "parse_duration"]
+__all__ = ["DEEPEST", "NetworkPlan", "Plan", "TrainingPlan", "check_seed", "duration_text", "parse_duration"]
+
+
+DEEPEST = 30
+"""How often a billion pixels can be halved."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class NetworkPlan:
         others = [f.name for f in fields(self) if f.name != "module" and getattr(self, f.name) != f.default]
         if self.module and others:
             raise PlanError(f"module = {self.module!r} and {', '.join(others)}", "module alone", "")
-        _at_least(1, width=self.width, depth=self.depth, repeats=self.repeats, max_width=self.max_width)
+        _at_least(1, width=self.width, repeats=self.repeats, max_width=self.max_width)
+        _within(1, DEEPEST, depth=self.depth)
         if any(level not in range(self.depth) for level in self.skips):
             raise PlanError(
                 f"skips = {list(self.skips)}", f"levels from 0 to {self.depth - 1}, as depth is {self.depth}", ""

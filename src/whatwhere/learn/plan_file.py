@@ -14,7 +14,7 @@ import tomlkit
 
 from whatwhere.data.augment import Augmentation
 from whatwhere.errors import PlanError
-from whatwhere.learn.plan import NetworkPlan, Plan, TrainingPlan
+from whatwhere.learn.plan import DEEPEST, NetworkPlan, Plan, TrainingPlan
 from whatwhere.records import Classes, Normalisation, color_text, parse_color
 from whatwhere.writing import whole_file
 
@@ -119,7 +119,7 @@ def _all_skips(network: Any) -> Any:
     if not isinstance(network, dict) or "module" in network or network.get("skips", "all") != "all":
         return network
     depth = network.get("depth", NetworkPlan.depth)
-    return network | {"skips": list(range(depth))} if isinstance(depth, int) else network
+    return network | {"skips": list(range(min(depth, DEEPEST)))} if isinstance(depth, int) else network
 
 
 def _classes_from(table: Any) -> Classes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -115,14 +117,17 @@ def train_step(
 
     if recorder is not None:
         return _updated(optimizer, recorder(compute, images, target))
-    chance = torch.get_rng_state()
+    chance, pythons, numpys = torch.get_rng_state(), random.getstate(), np.random.get_state()
     buffers = [buffer.clone() for buffer in network.buffers()] if images.device.type == "cpu" else []
     try:
         return afresh()
     except RuntimeError as error:
         if not forgone(network, error):
             raise
-    torch.set_rng_state(chance)  # as if it had not been tried: a run that is gone on with tries it at another step
+    # as if it had not been tried: a run that is gone on with tries it at another step
+    torch.set_rng_state(chance)
+    random.setstate(pythons)
+    np.random.set_state(numpys)
     for buffer, before in zip(network.buffers(), buffers):
         buffer.copy_(before)
     return afresh()

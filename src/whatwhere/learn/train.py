@@ -239,6 +239,8 @@ class _Trainer:
             return
         _check_same(counters.seen, self.seen)
         counters.seen = self.seen
+        # one process may have run out of memory: parts that not all crops of one of several make would never end a step
+        counters.accumulate = self.world.parts(self.plan.training.batch, counters.accumulate)
         if counters.window >= 0 and self.plan.training.seconds is None:  # as it was begun, whatever memory there is now
             self.crops = replace(self.crops, window=counters.window)
         self._hold()

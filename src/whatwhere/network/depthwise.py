@@ -69,8 +69,10 @@ def _strip_gradient(given: Tensor, x: Tensor, strip: Tensor, start: int, stride:
     """The gradient of the kernel's columns from ``start`` on: that of a narrow kernel on an image moved to the left."""
     reach = stride * (given.shape[-1] - 1) + strip.shape[-1]  # columns that the strip reads
     near = padding - start
-    # all padding is made here, negative ones cut off: the depthwise kernel takes no small image with padding of its own
-    moved = F.pad(x, (near, reach - near - x.shape[-1], padding, padding))
+    seen = x[..., max(0, -near) : max(0, reach - near)]  # of narrow maps perhaps none
+    left = min(max(0, near), reach)
+    # all padding is made here: the depthwise kernel takes no small image with padding of its own
+    moved = F.pad(seen, (left, reach - left - seen.shape[-1], padding, padding))
     found = _gradients(given, moved, strip, stride, 0, (False, True))[1]
     assert found is not None
     return found

@@ -34,8 +34,10 @@ def batch_norm(
     """As ``torch.nn.functional.batch_norm``, in training; None where that is as good (Ioffe & Szegedy, 1502.03167)."""
     if not training or weight is None or bias is None or (running_mean is None) != (running_var is None):
         return None
-    given = [x, weight, bias, *(kept for kept in (running_mean, running_var) if kept is not None)]
-    if x.ndim != 4 or not 1 < x.shape[1] <= _CHANNELS or any(one.dtype != torch.float32 for one in given):
+    each = [weight, bias, *(kept for kept in (running_mean, running_var) if kept is not None)]
+    if x.ndim != 4 or not 1 < x.shape[1] <= _CHANNELS or any(one.dtype != torch.float32 for one in (x, *each)):
+        return None
+    if any(one.shape != x.shape[1:2] for one in each):  # an error of torch's; below it is read beyond their end
         return None
     pixels = x.numel() // x.shape[1]
     if pixels < 2 or pixels % _BESIDE or not x.is_contiguous(memory_format=torch.channels_last):

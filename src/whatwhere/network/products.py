@@ -57,6 +57,7 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
         and torch.is_grad_enabled()
         and x.dtype == weight.dtype == torch.float32
         and x.ndim == 4
+        and len(x) > 0
         and x.is_contiguous(memory_format=torch.channels_last)
         and min(weight.shape[:2]) >= _CHANNELS
     )

@@ -6,7 +6,7 @@ each costs, before and after: `bench/quick_operators.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakSet
@@ -53,6 +53,10 @@ _PLAIN: WeakSet[nn.Module] = WeakSet()
 """Networks that ask for torch's own operators, and get them."""
 
 
+_AT_ODDS = "view size is not compatible", "once_differentiable", "functorch transforms", "inside of vmap"
+"""Words of errors that quick operators may have brought about."""
+
+
 def quickly(network: nn.Module, device: str) -> AbstractContextManager[object]:
     """In which the network is to be computed on a device: quick operators, where they are of use to it.
 
@@ -65,10 +69,12 @@ def quickly(network: nn.Module, device: str) -> AbstractContextManager[object]:
 def forgone(network: nn.Module, error: RuntimeError) -> bool:
     """Whether a network may have failed for quick operators; it gets torch's own from now on.
 
-    Torch's instance norm leaves channels first, after which ``view`` works where it does not after channels last; and
-    what is computed once more on the way back, to save memory, is computed there by torch's own.
+    Torch's instance norm leaves channels first, after which ``view`` works where it does not after channels last; what
+    is computed once more on the way back, to save memory, is computed there by torch's own; and gradients of gradients
+    and what ``torch.func`` makes of a function are had of torch's own alone.
     """
-    if network in _PLAIN or not ("view size is not compatible" in str(error) or isinstance(error, CheckpointError)):
+    told = isinstance(error, CheckpointError) or any(words in str(error) for words in _AT_ODDS)
+    if network in _PLAIN or not told:
         return False
     _PLAIN.add(network)
     return True
@@ -99,7 +105,7 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor | None:
     """Depthwise convolutions by gradients that stay depthwise, others by turned tiles or products, where faster."""
-    if x.ndim != 4 or isinstance(padding, str):
+    if x.ndim != 4 or not x.is_floating_point() or isinstance(padding, str):
         return None
     strides, paddings, apart = _pair(stride), _pair(padding), _pair(dilation)
     if groups == 1 and strides == (1, 1):
@@ -229,11 +235,14 @@ def _pad(x: Tensor, pad: Any, mode: str = "constant", *_: Any, **__: Any) -> Ten
 
 def _lowered(x: Tensor) -> Tensor:
     """As autocast gives it to a convolution; torch looks no further than the operator that was called."""
-    return x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+    lowers = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype("cpu")) if lowers else x
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+    """Of a single number, which may be one of NumPy's, or of a sequence of one or two."""
+    pair = value if isinstance(value, Sequence) else (value,)
+    return pair[0], pair[-1]
 
 
 _WAYS: dict[Any, Callable[..., Tensor | None]] = {

@@ -76,6 +76,11 @@ class Geometry:
         return ""
 
     @property
+    def followed(self) -> Field | None:
+        """Its `field`, for engines of the same network with other weights; None if its graph can't be followed."""
+        return None if self._unfollowed else self.field
+
+    @property
     def obstacle(self) -> str:
         """What keeps tiles from being exact, where they are not, in words."""
         if not self._unfollowed and self.field.tileable:
