@@ -870,14 +870,17 @@ class _Argmax(nn.Module):
 class _Atrous(nn.Module):
     """Takes multiples of 4, has a period of 16 by its strides, and sees all of the image."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 4) -> None:
         super().__init__()
+        self.least = least
         self.first, self.deep = nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 4, 3, 4, 1)
         self.head = nn.Conv2d(4, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[-1] % 4 or x.shape[-2] % 4:
             raise RuntimeError("multiples of 4")
+        if min(x.shape[-2:]) < self.least:
+            raise RuntimeError("nothing left to pool")
         fine = self.first(x)
         deep = nn.functional.interpolate(self.deep(fine), size=fine.shape[-2:])
         fine = fine + deep + fine.mean((2, 3), keepdim=True)
@@ -894,6 +897,17 @@ def test_what_sees_all_of_an_image_is_padded_no_more_than_it_asks_for() -> None:
     np.testing.assert_array_equal(found.labels, truth)
     assert found.report.notes == ("padded with zeros to 76x96, a size that the network takes",)
     assert paint(engine, picture(80, 96)).report.notes == ()
+
+
+def test_an_image_smaller_than_a_network_that_sees_all_of_it_takes_is_padded_up_to_that() -> None:
+    """As PAN of segmentation_models.pytorch, whose pyramid has nothing left to pool below 128 pixels."""
+    torch.manual_seed(0)
+    engine, image = Engine(model_of(_Atrous(least=16)), "float32"), picture(11, 93)
+    padded = nn.functional.pad(engine.model.normalise(image), (0, 3, 0, 5))
+    truth = engine.model.network(padded[None])[0, :, :11, :93].argmax(0).numpy()
+    found = paint(engine, image)
+    np.testing.assert_array_equal(found.labels, truth)
+    assert found.report.notes == ("padded with zeros to 16x96, a size that the network takes",)
 
 
 def test_a_network_that_draws_random_numbers_is_told() -> None:
