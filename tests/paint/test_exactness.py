@@ -837,6 +837,11 @@ class _Casts(nn.Module):
         return self.head(self.stem(x.half()).float())
 
 
+class _Double(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.double())
+
+
 class _Gives(nn.Module):
     def __init__(self, kind: Callable[[torch.Tensor], Any]) -> None:
         super().__init__()
@@ -850,6 +855,8 @@ class _Gives(nn.Module):
     ("network", "words"),
     [
         (_Casts(), "make all its weights and casts float32"),
+        (_Double(3, 3, 1).double(), "make all its weights and casts float32"),
+        (nn.Conv2d(4, 3, 1).double(), "the network fails on an image of shape.*check its channels"),
         (_Gives(lambda y: {"out": y}), r"it returns a dict.*network\(x\)\['out'\]"),
         (_Gives(lambda y: (y, y)), r"it returns a tuple.*network\(x\)\[0\]"),
         (_Gives(lambda y: [y, y]), r"it returns a list.*network\(x\)\[0\]"),
