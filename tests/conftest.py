@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,9 +62,9 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     sizes: list[tuple[int, ...]] = []
 
     class Watched(graph_anatomy._Program):
-        def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+        def __init__(self, network: nn.Module, may_be_map: Any, shape: tuple[int, ...]) -> None:
             sizes.append(shape[2:])
-            super().__init__(network, shape)
+            super().__init__(network, may_be_map, shape)
 
     monkeypatch.setattr(graph_anatomy, "_Program", Watched)
     return sizes

@@ -22,7 +22,7 @@ from torch import nn
 import whatwhere
 from tiny import Cli, disc_picture, rarely
 from whatwhere import Normalisation, Segmenter
-from whatwhere.errors import DataError, ModelError, OutputError, PlanError
+from whatwhere.errors import DataError, FieldError, ModelError, OutputError, PlanError
 from whatwhere.learn.changes import changed
 from whatwhere.learn.plan import Plan
 from whatwhere.network import Model
@@ -287,6 +287,14 @@ def test_a_checkpoint_of_pytorch_says_what_to_do_with_it(tmp_path: Path) -> None
 def test_what_is_no_module_is_not_wrapped(given: Any, words: str) -> None:
     with pytest.raises(ModelError, match=f"module is {words}; expected a torch module; .*load_state_dict"):
         Segmenter.from_module(given, 2, ([120.0] * 3, [60.0] * 3))
+
+
+def test_what_torch_export_made_is_told_from_a_module() -> None:
+    exported = torch.export.export(nn.Conv2d(3, 2, 1).eval(), (torch.zeros(1, 3, 64, 64),)).module()
+    with pytest.raises(ModelError, match=r"can't be switched to evaluation mode .*that torch\.export made it from"):
+        Segmenter.from_module(exported, 2, ([120.0] * 3, [60.0] * 3))
+    with pytest.raises(FieldError, match=r"eval\(\) is not supported"):
+        whatwhere.field(exported, (3, 64, 64))
 
 
 @pytest.mark.parametrize("lazy", [nn.LazyConv2d(2, 1), nn.LazyBatchNorm2d(affine=False)])

@@ -143,8 +143,9 @@ class Segmenter:
                 another depth need a ``Normalisation``, which says their dtype.
 
         Raises:
-            ModelError: no module, but its weights or a file; lazy layers that never ran; names or a number that are no
-                classes; constants that are not finite numbers a channel, or are for images from 0 to 1.
+            ModelError: no module, but its weights or a file; lazy layers that never ran, or what torch.export made of a
+                module; names or a number that are no classes; constants that are not finite numbers a channel, or are
+                for images from 0 to 1.
         """
         if not isinstance(module, nn.Module):
             raise ModelError(
@@ -160,7 +161,15 @@ class Segmenter:
             )
         if not isinstance(normalisation, Normalisation):
             normalisation = _constants(normalisation)
-        return cls(Model(module.eval(), _classes(classes), normalisation))
+        try:
+            module.eval()
+        except NotImplementedError as error:
+            raise ModelError(
+                f"{type(module).__name__} can't be switched to evaluation mode ({in_a_line(error)})",
+                "a module that can",
+                "give the one that torch.export made it from",
+            ) from error
+        return cls(Model(module, _classes(classes), normalisation))
 
     def predict(self, image: NDArray[Any] | PathLike, *, backend: str = "auto") -> NDArray[np.uint8]:
         """``HxW`` or ``HxWxC`` array of any size, or an image file -> ``HxW`` uint8 class ids.

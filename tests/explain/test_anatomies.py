@@ -470,3 +470,27 @@ def test_the_untrained_twin_of_an_altered_network_is_altered_too() -> None:
         assert type(twin) is type(network)
         assert repr(twin) == repr(network)
         assert not torch.equal(twin(IMAGE), network(IMAGE))
+
+
+class _ChannelsLast(nn.Module):
+    """A skip, and four times smaller a block as ConvNeXt's, with more channels than the map has columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 96, 4, 4)
+        self.norm, self.mix = nn.LayerNorm(96), nn.Linear(96, 96)
+        self.up, self.head = nn.ConvTranspose2d(96, 8, 4, 4), nn.Conv2d(16, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x).relu()
+        deep = self.down(first)
+        deep = deep + self.mix(self.norm(deep.permute(0, 2, 3, 1))).relu().permute(0, 3, 1, 2)
+        return self.head(torch.cat([first, self.up(deep)], 1))
+
+
+def test_results_with_channels_last_are_no_maps() -> None:
+    """Their columns and channels were held for rows and columns: a stride of 4 was told to be one of 16."""
+    anatomy = GraphAnatomy(_ChannelsLast().eval(), (1, 3, 24, 32))
+    told = [(layer.name, layer.stride, layer.channels) for layer in anatomy.layers]
+    assert told == [("pixel", 1, 3), ("encoder.0", 1, 8), ("bottleneck", 4, 96), ("decoder.0", 1, 16)]
+    assert [(path.name, path.level) for path in anatomy.paths] == [("skip 0", 0), ("bottleneck", 2)]

@@ -551,6 +551,44 @@ def test_layers_and_pixels_that_are_none_are_told(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+class _Recurrent(nn.Module):
+    """Reads rows of pixels from end to end; or at each pixel a short series of dates."""
+
+    def __init__(self, layer: type[nn.RNNBase], dates: int = 0) -> None:
+        super().__init__()
+        self.layer, self.head, self.dates = layer(2, 3, batch_first=not dates), nn.Conv2d(3, 2, 1), dates
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, _, height, width = x.shape
+        if self.dates:
+            series = x.unflatten(1, (self.dates, 2)).permute(1, 0, 3, 4, 2).flatten(1, 3)
+            return self.head(self.layer(series)[0][-1].view(count, height, width, 3).permute(0, 3, 1, 2))
+        rows = x.permute(0, 2, 3, 1).flatten(0, 1)
+        return self.head(self.layer(rows)[0].view(count, height, width, 3).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_what_reads_rows_by_a_recurrent_layer_is_not_followed_along_larger_images(layer: type[nn.RNNBase]) -> None:
+    """torch.export makes a dozen steps of each pixel of a row: with 4096 in a row that took minutes, twice."""
+    found = field(_Recurrent(layer), (2, 32, 32))
+    assert "goes over larger images in a loop" in found.explain()
+    series = field(_Recurrent(layer, dates=5), (10, 32, 32))
+    assert "in a loop" not in series.explain()
+    assert series.extent("output") is None or series.extent("output") == (1, 1)
+
+
+@pytest.mark.slow
+def test_what_goes_over_its_rows_in_a_loop_is_not_followed_for_ever() -> None:
+    class Rows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rows = [x[:, :, 0]]
+            for row in x.unbind(2)[1:]:
+                rows.append(row + rows[-1].relu().sin())
+            return torch.stack(rows, 2)
+
+    assert "goes over larger images in a loop" in field(Rows(), (1, 32, 32)).explain()
+
+
 @pytest.mark.slow
 def test_a_network_that_goes_over_its_image_in_a_loop_is_not_followed_for_ever() -> None:
     class Looping(nn.Module):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.fx
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from whatwhere.errors import ModelError, PlanError
 from whatwhere.learn.plan import NetworkPlan, Plan
 from whatwhere.learn.plan_file import read_plan, write_plan
 from whatwhere.learn.view import SilentView
-from whatwhere.network import UNet
+from whatwhere.network import UNet, is_of
 from whatwhere.paint import predict
 
 
@@ -405,6 +406,19 @@ def test_one_that_can_t_be_copied_says_so(discs: Path, made: Plan, tmp_path: Pat
     network.kept = network(torch.randn(1, 3, 8, 8))
     with pytest.raises(PlanError, match=r"Given can't be copied .*parametrizations"):
         verbs.train(discs, tmp_path / "run", plan=made, module=network)
+
+
+def test_what_torch_fx_has_traced_is_the_network_that_it_was(discs: Path, tmp_path: Path) -> None:
+    """The class that it makes has two names."""
+
+    def traced() -> nn.Module:
+        return torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 2, 3, padding=1)))
+
+    model = Segmenter.from_module(traced(), 2, ([120.0] * 3, [60.0] * 3))
+    again = Segmenter.load(model.save(tmp_path / "model.safetensors"), traced())
+    image = disc_picture(0)[0]
+    np.testing.assert_array_equal(again.predict(image), model.predict(image))
+    assert is_of(traced(), verbs.plan(discs, epochs=1, module=traced()).network.module)
 
 
 def test_state_that_no_file_can_hold(tmp_path: Path) -> None:

@@ -837,6 +837,11 @@ class _Casts(nn.Module):
         return self.head(self.stem(x.half()).float())
 
 
+class _Double(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.double())
+
+
 class _Gives(nn.Module):
     def __init__(self, kind: Callable[[torch.Tensor], Any]) -> None:
         super().__init__()
@@ -850,6 +855,8 @@ class _Gives(nn.Module):
     ("network", "words"),
     [
         (_Casts(), "make all its weights and casts float32"),
+        (_Double(3, 3, 1).double(), "make all its weights and casts float32"),
+        (nn.Conv2d(4, 3, 1).double(), "the network fails on an image of shape.*check its channels"),
         (_Gives(lambda y: {"out": y}), r"it returns a dict.*network\(x\)\['out'\]"),
         (_Gives(lambda y: (y, y)), r"it returns a tuple.*network\(x\)\[0\]"),
         (_Gives(lambda y: [y, y]), r"it returns a list.*network\(x\)\[0\]"),
@@ -870,14 +877,17 @@ class _Argmax(nn.Module):
 class _Atrous(nn.Module):
     """Takes multiples of 4, has a period of 16 by its strides, and sees all of the image."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 4) -> None:
         super().__init__()
+        self.least = least
         self.first, self.deep = nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 4, 3, 4, 1)
         self.head = nn.Conv2d(4, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[-1] % 4 or x.shape[-2] % 4:
             raise RuntimeError("multiples of 4")
+        if min(x.shape[-2:]) < self.least:
+            raise RuntimeError("nothing left to pool")
         fine = self.first(x)
         deep = nn.functional.interpolate(self.deep(fine), size=fine.shape[-2:])
         fine = fine + deep + fine.mean((2, 3), keepdim=True)
@@ -894,6 +904,17 @@ def test_what_sees_all_of_an_image_is_padded_no_more_than_it_asks_for() -> None:
     np.testing.assert_array_equal(found.labels, truth)
     assert found.report.notes == ("padded with zeros to 76x96, a size that the network takes",)
     assert paint(engine, picture(80, 96)).report.notes == ()
+
+
+def test_an_image_smaller_than_a_network_that_sees_all_of_it_takes_is_padded_up_to_that() -> None:
+    """As PAN of segmentation_models.pytorch, whose pyramid has nothing left to pool below 128 pixels."""
+    torch.manual_seed(0)
+    engine, image = Engine(model_of(_Atrous(least=16)), "float32"), picture(11, 93)
+    padded = nn.functional.pad(engine.model.normalise(image), (0, 3, 0, 5))
+    truth = engine.model.network(padded[None])[0, :, :11, :93].argmax(0).numpy()
+    found = paint(engine, image)
+    np.testing.assert_array_equal(found.labels, truth)
+    assert found.report.notes == ("padded with zeros to 16x96, a size that the network takes",)
 
 
 def test_a_network_that_draws_random_numbers_is_told() -> None:

@@ -7,7 +7,7 @@ came by a skip. Knows graphs; nothing of images, labels or what is measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 
@@ -41,7 +41,13 @@ class GraphAnatomy:
         self.network = for_any_size(network, shape[1])
         self.windows = Windows(self.network)
         self._shape = tuple(shape)
-        self._program = lru_cache(_KEPT)(partial(_Program, self.network))
+        self._program = lru_cache(_KEPT)(partial(_Program, self.network, self._may_be_map))
+
+    def _may_be_map(self, node: fx.Node) -> bool:
+        """Not of a result whose rows and columns are known to stand elsewhere: ConvNeXt and Swin have channels last."""
+        windows, layer = self.windows(self._shape), f"{OPERATOR}{node.name}"
+        axes = windows.grid(layer).axes if layer in windows.graph.layers else (None,)
+        return None in axes or axes == (2, 3)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -83,7 +89,7 @@ class GraphAnatomy:
 class _Program:
     """The module as a graph for images of one size, of which any part can be run."""
 
-    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+    def __init__(self, network: nn.Module, may_be_map: Callable[[fx.Node], bool], shape: tuple[int, ...]) -> None:
         example = next((p for p in network.parameters()), torch.empty(0))
         try:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(example.device.type, enabled=False):
@@ -99,7 +105,7 @@ class _Program:
         self.nodes = list(self.module.graph.nodes)
         self.image = next(node for node in self.nodes if node.op == "placeholder")
         self.logits = _first(self.nodes[-1].args[0])
-        parts = _Parts.of(self.nodes, self.image, self.logits)
+        parts = _Parts.of(self.nodes, self.image, self.logits, may_be_map)
         if parts is None:
             raise _other_levels(network, shape, "on larger ones")
         self.parts = parts
@@ -163,10 +169,13 @@ class _Parts:
         return list(self.layers) == list(others.layers) and levels == of_others
 
     @classmethod
-    def of(cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node) -> _Parts | None:
+    def of(
+        cls, nodes: Sequence[fx.Node], image: fx.Node, logits: fx.Node, may_be_map: Callable[[fx.Node], bool]
+    ) -> _Parts | None:
         """None where no result has more than one unit across and down, as on an image of one pixel."""
         after_image, before_logits = _descendants(nodes, {image}), _ancestors({logits})
-        maps = [node for node in nodes if node in after_image and node in before_logits and _is_map(node)]
+        between = after_image & before_logits
+        maps = [node for node in nodes if node in between and _is_map(node) and may_be_map(node)]
         answers = _same_as(logits)
         hidden = [node for node in maps if node not in answers and not _is_rimmed(node, image)] or maps
         if not hidden:

@@ -134,8 +134,9 @@ def _suffice(canvases: tuple[Canvas, Canvas], shape: tuple[int, ...]) -> bool:
     return all(pixels >= _TIMES[0] * size for pixels, size in zip(canvases[0].size, shape[2:], strict=True))
 
 
-_CALLS = 64
-"""Calls of torch for each step on the image itself that a module may make on a canvas."""
+_CALLS = 16
+"""Calls of torch for each step on the image itself that a module may make on a canvas: most make one or two, and what
+goes over rows 64 times as many."""
 
 
 def _canvases(module: nn.Module, shape: tuple[int, ...], calls: int) -> tuple[Canvas, Canvas]:

@@ -59,11 +59,11 @@ def _exported(
     module: nn.Module, inputs: Sequence[Any], image: int, known: Callable[[str], bool], most: int | None
 ) -> Graph:
     flags = [(part, part.training) for part in module.modules()]
-    module.eval()
     quiet = [log.disabled for log in _TELLS]
     for log in _TELLS:
         log.disabled = True
     try:
+        module.eval()
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad(), put_back(module):
             warnings.simplefilter("ignore")  # of torch.export's own insides
             vars(module)["forward"] = forward_in_sight(module, most)

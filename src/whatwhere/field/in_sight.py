@@ -16,6 +16,10 @@ __all__ = ["forward_in_sight"]
 
 _DATA = vars(torch._C.TensorBase)["data"]
 
+_RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+_OF_A_PLACE = 16
+"""Calls that a recurrent layer counts for at each place of its sequence, of which torch.export makes a dozen steps."""
+
 
 class _InSight(TorchFunctionMode):
     """Keeps torch.export from losing sight of a tensor whose `.data` is taken or set, and from modes of autograd.
@@ -29,7 +33,7 @@ class _InSight(TorchFunctionMode):
         self._most, self._calls = most, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._calls += 1
+        self._calls += _calls(func, args)
         if self._most is not None and self._calls > self._most:
             raise FieldError("goes over larger images in a loop, by ever more operators", "", "")
         if func is torch._C._set_grad_enabled:
@@ -41,6 +45,14 @@ class _InSight(TorchFunctionMode):
                 raise NotImplementedError(".data is set to a tensor of another shape, which can't be followed")
             return args[0].detach().copy_(args[1])
         return func(*args, **(kwargs or {}))
+
+
+def _calls(func: Any, args: tuple[Any, ...]) -> int:
+    """How many a call of torch stands for: what runs along a row is one, and a loop over its pixels when exported."""
+    if getattr(func, "__name__", "") not in _RECURRENT:
+        return 1
+    sequences, *_, batch_first = args
+    return _OF_A_PLACE * int(sequences.shape[1 if batch_first else 0])
 
 
 def forward_in_sight(module: nn.Module, most: int | None) -> Callable[..., Any]:

@@ -174,10 +174,12 @@ def name_of(network: nn.Module) -> str:
 def is_of(network: nn.Module, name: str) -> bool:
     """Whether its class is the one of that name: a script's own class is in ``__main__`` one day, in a module another.
 
+    Its ``__qualname__`` as in :func:`name_of`, for torch.fx gives classes that it makes another ``__name__``.
+
     >>> is_of(nn.Conv2d(1, 2, 3), "__main__.Conv2d")
     True
     """
-    return type(network).__name__ == name.rpartition(".")[2]
+    return name_of(network).rpartition(".")[2] == name.rpartition(".")[2]
 
 
 def has_lazy_layers(network: nn.Module) -> bool:

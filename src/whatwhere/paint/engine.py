@@ -457,7 +457,8 @@ def _remedy(network: nn.Module, error: Exception) -> str:
     if isinstance(error, NoTensorError):
         part = "network(x)[0]" if any(f" {kind}," in str(error) for kind in ("tuple", "list")) else "network(x)['out']"
         return f"wrap it in a module whose forward returns the logits alone, such as {part}"
-    if len({tensor.dtype for tensor in network.parameters()}) > 1:
+    mixed = any(tensor.dtype != torch.float32 for tensor in network.parameters())
+    if mixed and "type" in str(error):  # it casts to what its weights were
         return "make all its weights and casts float32, in which they are tried"
     return "check its channels and that it takes any height and width"
 

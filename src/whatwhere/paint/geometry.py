@@ -204,9 +204,12 @@ class Geometry:
         return self.period
 
     def _takes(self, size: Pair, run: Callable[[Tensor], Tensor]) -> bool:
-        """Whether the network takes an image that lacks as much to the period's multiples; tried on a small one."""
+        """Whether the network takes an image that lacks as much to the period's multiples.
+
+        Tried on a small one, and on none that is larger than the image: some take no image below a size.
+        """
         full = self.example(2)
-        height, width = full.shape[-2] - -size[0] % self.period[0], full.shape[-1] - -size[1] % self.period[1]
+        height, width = (min(n, m - -n % step) for n, m, step in zip(size, full.shape[-2:], self.period))
         if (height, width) not in self._taken:
             try:
                 found = run(full[..., :height, :width])
