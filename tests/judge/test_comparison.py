@@ -207,11 +207,13 @@ def test_images_that_nobody_paints_a_class_in_tell_nothing_of_its_precision() ->
     assert (told["recall/dog"].images, told["iou/dog"].images) == (8, 8)
 
 
-def test_two_images_are_too_few_for_a_verdict() -> None:
-    told = compare(scores([0.05, 0.06]), scores([0.3, 0.31]))["mean_iou"]
+@pytest.mark.parametrize(("images", "enough"), [(2, False), (4, False), (5, True)])
+def test_fewer_than_five_images_are_too_few_for_a_verdict(images: int, enough: bool) -> None:
+    wrong = np.linspace(0.05, 0.06, images)
+    told = compare(scores(list(wrong)), scores(list(wrong + 0.25)))["mean_iou"]
     assert told.low is not None
     assert told.low > 0
-    assert not told.clear
+    assert told.clear == enough
 
 
 def test_the_worst_images_are_not_those_with_a_stray_pixel() -> None:
