@@ -115,6 +115,20 @@ def test_crops_of_a_seed_are_always_the_same_whatever_the_batch():
     later.close()
 
 
+def test_crops_of_another_seed_are_others():
+    labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    one, other = (replace(crops(labels), seed=seed) for seed in (0, 1))
+    assert not any(torch.equal(one.crop_number(number)[1], other.crop_number(number)[1]) for number in range(5))
+
+
+@pytest.mark.parametrize("size", [(30, 300), (300, 30)])
+def test_crops_come_from_all_of_an_image_that_is_long_or_high(size):
+    along = np.broadcast_to(np.arange(300) // 30, (30, 300)).astype(np.uint8)
+    source = crops(np.ascontiguousarray(along if size == along.shape else along.T), class_aware=0.0)
+    seen = torch.cat([source.crop_number(number)[1].flatten() for number in range(80)]).unique()
+    assert seen.tolist() == list(range(10)), "each tenth of it"
+
+
 def test_two_processes_make_the_batch_of_one():
     labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
     whole = next(crops(labels, WILD).batches(4, start=3))
