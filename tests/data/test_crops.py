@@ -1,5 +1,6 @@
 """Training crops: nothing invented, everything repeatable, rare classes seen."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +128,20 @@ def test_crops_come_from_all_of_an_image_that_is_long_or_high(size):
     source = crops(np.ascontiguousarray(along if size == along.shape else along.T), class_aware=0.0)
     seen = torch.cat([source.crop_number(number)[1].flatten() for number in range(80)]).unique()
     assert seen.tolist() == list(range(10)), "each tenth of it"
+
+
+def test_making_crops_leaves_later_threads_as_many_of_torch_s_as_before():
+    """Or all that comes after a training would run on one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        batches = crops(np.zeros((20, 20), np.uint8)).batches(2, start=0, workers=2)
+        next(batches)
+        batches.close()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_two_processes_make_the_batch_of_one():
