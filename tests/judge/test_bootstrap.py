@@ -87,6 +87,16 @@ def test_nothing_leaves_its_limits_and_one_alone_has_no_interval() -> None:
     assert interval(0.5, np.full(3, np.nan), 9) == (None, None)
 
 
+@pytest.mark.parametrize("value", [0.2, 0.5, 0.8])
+def test_it_holds_the_percentiles_also_where_resamples_lie_to_one_side(value: float) -> None:
+    samples = np.linspace(0.4, 0.6, 201)
+    low, high = interval(value, samples, 5)
+    assert low is not None
+    assert high is not None
+    assert low <= np.percentile(samples, 2.5)
+    assert high >= np.percentile(samples, 97.5)
+
+
 def scores(names: list[str], shares: list[float]) -> Scores:
     judge = Judge(TWO, boundary=False)
     truth = np.zeros((32, 32), np.uint8)

@@ -149,6 +149,7 @@ def test_what_one_image_holds_has_no_interval_and_few_images_no_verdict() -> Non
     assert one.estimates["iou/a"].low is not None
     told = compare(one, other)
     assert (told["iou/rare"].images, told["iou/rare"].low, told["iou/rare"].clear) == (1, None, False)
+    assert told["iou/rare"].a_better is None
     assert told["iou/a"].images == 12
     assert told["iou/a"].clear
 
