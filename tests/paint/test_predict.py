@@ -340,6 +340,22 @@ def test_a_repainting_that_fails_leaves_the_old_painting_as_it_was(tmp_path: Pat
     assert "is there already, from another model" in predict(other, one, tmp_path / "out").items[0].error
 
 
+def test_a_repainting_that_fails_at_its_end_leaves_the_old_painting_known(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, second = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(seed=5)), "float32")
+    predict(engine, one, tmp_path / "out")
+
+    def fail(*_: object, **__: object) -> None:
+        raise DataError("it was changed", "one that stays as it is", "")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.paint.outputs.write_label_image", fail)
+        assert predict(second, one, tmp_path / "out", overwrite=True).items[0].status == "failed"
+    assert predict(engine, one, tmp_path / "out").items[0].status == "skipped"
+    assert "from another model" in predict(second, one, tmp_path / "out").items[0].error
+
+
 def test_an_image_at_the_place_of_a_painting_that_failed_is_painted(tmp_path: Path, engine: Engine) -> None:
     other = Engine(model_of(unet(channels=1), channels=1), "float32")
     assert predict(other, save(tmp_path / "a.bmp", picture(30, 30)), tmp_path).failed
