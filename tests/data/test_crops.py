@@ -116,6 +116,20 @@ def test_crops_of_a_seed_are_always_the_same_whatever_the_batch():
     later.close()
 
 
+@pytest.mark.parametrize(("upright", "name"), [(1, "flip_horizontal"), (0, "flip_vertical")])
+def test_only_what_may_be_mirrored_is(upright, name):
+    """Of each geometry: whether it is turned upside down, and whether left and right change places."""
+    rng, allowed = np.random.default_rng(0), replace(STILL, **{name: True})
+    seen = [draw_geometry(rng, allowed, (8, 8), (16, 16), 8).mirror for _ in range(30)]
+    assert {mirror[upright] for mirror in seen} == {True, False}
+    assert {mirror[1 - upright] for mirror in seen} == {False}
+
+
+def test_an_image_that_is_smaller_than_a_crop_lies_in_its_middle():
+    found = draw_geometry(np.random.default_rng(0), STILL, (1.0, 9.0), (10, 12), 32)
+    assert found.centre == (5, 6)
+
+
 def test_crops_of_another_seed_are_others():
     labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
     one, other = (replace(crops(labels), seed=seed) for seed in (0, 1))
