@@ -16,7 +16,7 @@ from tiny_folders import disc, photo, save, write_folder
 from whatwhere.data.check import check
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
-from whatwhere.data.likeness import _strips, alike, fingerprint, groups, likeness, twins
+from whatwhere.data.likeness import _strips, alike, fingerprint, groups, likeness, twins, uprightness
 from whatwhere.data.shapes import ClassShape
 from whatwhere.data.split import _OVERLAP, bands_of, bound_by_name, frames_of, pieces_of, split
 from whatwhere.data.survey import survey
@@ -298,6 +298,17 @@ def test_light_that_all_images_share_makes_no_duplicates() -> None:
         image[row : row + 12, column : column + 12] -= 40
         images.append(image.clip(0, 255).astype(np.uint8)[:, :, None])
     assert twins([fingerprint(image) for image in images], range(len(images))) == {}
+
+
+def test_upright_is_what_many_images_agree_on_whether_dark_or_light_below() -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (64, 64, 1)).astype(np.uint8) for _ in range(12)]
+    sky = [(one // 2 + np.linspace(120, 0, 64)[:, None, None]).astype(np.uint8) for one in noise]
+    light, dark = ([fingerprint(one[::turn]) for one in sky] for turn in (1, -1))
+    assert uprightness(light) == pytest.approx(uprightness(dark), abs=1e-3)
+    assert uprightness(light) > 0.5
+    assert uprightness([fingerprint(one) for one in noise]) == 0
+    assert uprightness(light[:4]) == 0, "too few to tell"
 
 
 @given(st.integers(1, 12), st.data())
