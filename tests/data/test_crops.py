@@ -1,5 +1,6 @@
 """Training crops: nothing invented, everything repeatable, rare classes seen."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +114,48 @@ def test_crops_of_a_seed_are_always_the_same_whatever_the_batch():
     assert torch.equal(images, next_targets[0])
     first.close()
     later.close()
+
+
+@pytest.mark.parametrize(("upright", "name"), [(1, "flip_horizontal"), (0, "flip_vertical")])
+def test_only_what_may_be_mirrored_is(upright, name):
+    """Of each geometry: whether it is turned upside down, and whether left and right change places."""
+    rng, allowed = np.random.default_rng(0), replace(STILL, **{name: True})
+    seen = [draw_geometry(rng, allowed, (8, 8), (16, 16), 8).mirror for _ in range(30)]
+    assert {mirror[upright] for mirror in seen} == {True, False}
+    assert {mirror[1 - upright] for mirror in seen} == {False}
+
+
+def test_an_image_that_is_smaller_than_a_crop_lies_in_its_middle():
+    found = draw_geometry(np.random.default_rng(0), STILL, (1.0, 9.0), (10, 12), 32)
+    assert found.centre == (5, 6)
+
+
+def test_crops_of_another_seed_are_others():
+    labels = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    one, other = (replace(crops(labels), seed=seed) for seed in (0, 1))
+    assert not any(torch.equal(one.crop_number(number)[1], other.crop_number(number)[1]) for number in range(5))
+
+
+@pytest.mark.parametrize("size", [(30, 300), (300, 30)])
+def test_crops_come_from_all_of_an_image_that_is_long_or_high(size):
+    along = np.broadcast_to(np.arange(300) // 30, (30, 300)).astype(np.uint8)
+    source = crops(np.ascontiguousarray(along if size == along.shape else along.T), class_aware=0.0)
+    seen = torch.cat([source.crop_number(number)[1].flatten() for number in range(80)]).unique()
+    assert seen.tolist() == list(range(10)), "each tenth of it"
+
+
+def test_making_crops_leaves_later_threads_as_many_of_torch_s_as_before():
+    """Or all that comes after a training would run on one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        batches = crops(np.zeros((20, 20), np.uint8)).batches(2, start=0, workers=2)
+        next(batches)
+        batches.close()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_two_processes_make_the_batch_of_one():

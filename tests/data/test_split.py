@@ -16,7 +16,7 @@ from tiny_folders import disc, photo, save, write_folder
 from whatwhere.data.check import check
 from whatwhere.data.facts import FileSurvey, ImageFacts, MaskFacts, Survey
 from whatwhere.data.folder import Folder, Sample, find
-from whatwhere.data.likeness import _strips, alike, fingerprint, groups, likeness, twins
+from whatwhere.data.likeness import _strips, alike, fingerprint, groups, likeness, twins, uprightness
 from whatwhere.data.shapes import ClassShape
 from whatwhere.data.split import _OVERLAP, bands_of, bound_by_name, frames_of, pieces_of, split
 from whatwhere.data.survey import survey
@@ -144,6 +144,14 @@ def test_rare_classes_are_shared_out_in_proportion() -> None:
         assert len(val & {f"{k:03}" for k in range(10)}) == 2
 
 
+def test_a_large_group_leaves_room_for_the_small_ones_to_even_out() -> None:
+    """Ten images that are alike, and ten others: half is one or the other."""
+    prints = [fingerprint(photo(max(0, place - 9))) for place in range(20)]
+    for seed in range(3):
+        train, val = sides(split(*_survey([(True,)] * 20, prints, [*"abcdefghijklmnopqrst"]), seed=seed, val_share=0.5))
+        assert {frozenset(train), frozenset(val)} == {frozenset("abcdefghij"), frozenset("klmnopqrst")}
+
+
 def test_near_duplicates_stay_together(tmp_path: Path) -> None:
     root = write_folder(tmp_path, {f"{k:02}": (photo(k), disc()) for k in range(20)})
     for k in range(0, 20, 2):  # each even image once more, as a brighter JPEG of another size
@@ -208,6 +216,14 @@ def test_a_video_is_cut_into_stretches() -> None:
     assert (len(train), len(val)) == (32, 8)
     places = sorted(int(name) for name in val)
     assert places == list(range(places[0], places[0] + 8))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
+def test_a_video_is_on_both_sides_whatever_the_share(share: float) -> None:
+    folder, seen = _survey([(True,)] * 40, [fingerprint(photo(0))] * 40)
+    train, val = sides(split(folder, seen, val_share=share))
+    assert len(train) + len(val) == 40
+    assert 0 < len(val) < 40
 
 
 def test_a_moving_camera_s_only_video_is_cut_into_stretches_and_other_numbered_images_are_not() -> None:
@@ -282,6 +298,17 @@ def test_light_that_all_images_share_makes_no_duplicates() -> None:
         image[row : row + 12, column : column + 12] -= 40
         images.append(image.clip(0, 255).astype(np.uint8)[:, :, None])
     assert twins([fingerprint(image) for image in images], range(len(images))) == {}
+
+
+def test_upright_is_what_many_images_agree_on_whether_dark_or_light_below() -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (64, 64, 1)).astype(np.uint8) for _ in range(12)]
+    sky = [(one // 2 + np.linspace(120, 0, 64)[:, None, None]).astype(np.uint8) for one in noise]
+    light, dark = ([fingerprint(one[::turn]) for one in sky] for turn in (1, -1))
+    assert uprightness(light) == pytest.approx(uprightness(dark), abs=1e-3)
+    assert uprightness(light) > 0.5
+    assert uprightness([fingerprint(one) for one in noise]) == 0
+    assert uprightness(light[:4]) == 0, "too few to tell"
 
 
 @given(st.integers(1, 12), st.data())
@@ -379,6 +406,17 @@ def test_tiles_of_a_single_image_are_divided_by_bands() -> None:
     assert rows == [[0, 1], [2, 3], [4], [5], [6]]
     assert bands_of([f"IMG_2019_{number:04}" for number in range(40)], 0.2) == []
     assert bands_of([f"{day}_{73 * day % 97}" for day in range(40)], 0.2) == [], "no grid"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 20), (20, 3), (6, 6)])
+def test_bands_lie_across_the_side_that_gives_as_many_as_the_share_asks_for(rows: int, columns: int) -> None:
+    cells = [(row, column) for row in range(rows) for column in range(columns)]
+    bands = bands_of([f"map_{row}_{column}" for row, column in cells], 0.2)
+    assert len(bands) == 5
+    assert sorted(place for band in bands for place in band) == list(range(rows * columns))
+    along = 1 if rows < 5 else 0
+    for one, other in pairwise(bands):
+        assert max(cells[place][along] for place in one) < min(cells[place][along] for place in other)
 
 
 def test_of_tiles_that_overlap_bands_are_bound_and_of_several_images_the_tiles_of_each() -> None:

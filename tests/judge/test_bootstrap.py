@@ -64,6 +64,11 @@ def test_folders_bind_where_five_divide_the_images(folders: list[str]) -> None:
     assert len(set(loose)) == len(loose)
 
 
+def test_half_of_the_images_are_not_most() -> None:
+    assert bound_by([*"aaaa", *"bcde"]).tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
+    assert bound_by([*"aaaaa", *"bcde"]).tolist() == list(range(9))
+
+
 def test_what_is_bound_is_drawn_together() -> None:
     drawn = draws(np.array([0, 1, 0, 2]), 50, np.random.default_rng(0))
     assert (drawn[:, 0] == drawn[:, 2]).all()
@@ -77,8 +82,19 @@ def test_nothing_leaves_its_limits_and_one_alone_has_no_interval() -> None:
     assert low is not None
     assert 0 <= low < 0.9
     assert high == 1.0
+    assert interval(0.05, 1 - samples, 3, (0.0, 1.0)) == pytest.approx((0.0, 1 - low))
     assert interval(0.95, samples, 1) == (None, None)
     assert interval(0.5, np.full(3, np.nan), 9) == (None, None)
+
+
+@pytest.mark.parametrize("value", [0.2, 0.5, 0.8])
+def test_it_holds_the_percentiles_also_where_resamples_lie_to_one_side(value: float) -> None:
+    samples = np.linspace(0.4, 0.6, 201)
+    low, high = interval(value, samples, 5)
+    assert low is not None
+    assert high is not None
+    assert low <= np.percentile(samples, 2.5)
+    assert high >= np.percentile(samples, 97.5)
 
 
 def scores(names: list[str], shares: list[float]) -> Scores:

@@ -67,6 +67,19 @@ def test_where_less_is_better() -> None:
     assert not compare(a, b)["mean_iou"].lower_is_better
 
 
+def test_who_is_sure_of_what_is_right_is_better_than_who_doubts_it() -> None:
+    truth = np.zeros((8, 8), np.uint8)
+    truth[:, 4:] = 1
+    judges = [Judge(TWO) for _ in "ab"]
+    for number in range(6):
+        for judge, sure in zip(judges, (0.95, 0.6)):
+            judge.add(str(number), truth, truth, confidence=np.full(truth.shape, sure))
+    found = compare(*(judge.result() for judge in judges))["calibration_error"]
+    assert found.lower_is_better
+    assert found.difference == pytest.approx(0.05 - 0.4)
+    assert (found.a_better, found.clear) == (1, True)
+
+
 def test_order_of_images_does_not_matter() -> None:
     a, b = scores(list(DIFFICULTY)), scores(list(DIFFICULTY * 0.8), noise=2)
     order = list(range(len(b.images)))[::-1]
@@ -136,6 +149,7 @@ def test_what_one_image_holds_has_no_interval_and_few_images_no_verdict() -> Non
     assert one.estimates["iou/a"].low is not None
     told = compare(one, other)
     assert (told["iou/rare"].images, told["iou/rare"].low, told["iou/rare"].clear) == (1, None, False)
+    assert told["iou/rare"].a_better is None
     assert told["iou/a"].images == 12
     assert told["iou/a"].clear
 
@@ -179,11 +193,28 @@ def test_images_without_a_class_tell_nothing_of_its_recall() -> None:
     assert (told["recall/ground"].images, told["precision/ground"].images) == (8, 8)
 
 
-def test_two_images_are_too_few_for_a_verdict() -> None:
-    told = compare(scores([0.05, 0.06]), scores([0.3, 0.31]))["mean_iou"]
+def test_images_that_nobody_paints_a_class_in_tell_nothing_of_its_precision() -> None:
+    """A dog is in the truth of every image, and found in one: how right such findings are was seen once."""
+    judges = [Judge(Classes(("ground", "dog"), ((0, 0, 0), (1, 1, 1)), ((0,), (1,)))) for _ in "ab"]
+    for number in range(8):
+        truth = np.zeros((20, 20), np.uint8)
+        truth[:4, :4] = 1
+        for judge, more in zip(judges, (0, 2)):
+            painted = np.zeros_like(truth)
+            painted[: 4 + more, :4] = number == 0
+            judge.add(str(number), truth, painted)
+    told = compare(*(judge.result() for judge in judges))
+    assert (told["precision/dog"].images, told["precision/dog"].low, told["precision/dog"].clear) == (1, None, False)
+    assert (told["recall/dog"].images, told["iou/dog"].images) == (8, 8)
+
+
+@pytest.mark.parametrize(("images", "enough"), [(2, False), (4, False), (5, True)])
+def test_fewer_than_five_images_are_too_few_for_a_verdict(images: int, enough: bool) -> None:
+    wrong = np.linspace(0.05, 0.06, images)
+    told = compare(scores(list(wrong)), scores(list(wrong + 0.25)))["mean_iou"]
     assert told.low is not None
     assert told.low > 0
-    assert not told.clear
+    assert told.clear == enough
 
 
 def test_the_worst_images_are_not_those_with_a_stray_pixel() -> None:

@@ -73,6 +73,13 @@ def test_without_void_the_band_is_near_any_pixel_of_another_class(blocks: np.nda
     assert np.array_equal(band(labels, width), filtered_band(labels, width))
 
 
+def test_bands_of_more_classes_than_a_byte_has_bits() -> None:
+    labels = np.random.default_rng(0).integers(0, 30, (9, 9)).astype(np.uint8).repeat(3, 0).repeat(3, 1)
+    assert len(np.unique(labels)) > 16
+    assert np.array_equal(band(labels, 1), filtered_band(labels, 1))
+    assert 0 < band(labels, 1).sum() < labels.size
+
+
 def test_void_is_in_no_band_and_none_is_across_it() -> None:
     assert not band(np.array([[0, 0, VOID, VOID, 1, 1]], np.uint8), 3).any()
     # an edge of the same class elsewhere reaches as far as ever
@@ -170,6 +177,13 @@ def test_boundary_f1_and_boundary_iou_equal_brute_force(truth: np.ndarray, seed:
         union = (bands[0] | bands[1]).sum()
         expected = (bands[0] & bands[1]).sum() / union if union else np.nan
         assert found[f"boundary_iou/{name}"] == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 12), (100, 100), (120, 90), (333, 500), (480, 640), (1024, 2048)])
+def test_the_width_of_the_band_is_that_of_its_authors(shape: tuple[int, int]) -> None:
+    """As ``mask_to_boundary`` of github.com/bowenc0221/boundary-iou-api has it: to the nearest pixel, one at least."""
+    width = int(round(0.02 * np.sqrt(shape[0] ** 2 + shape[1] ** 2)))  # noqa: RUF046
+    assert dilation(shape) == max(width, 1)
 
 
 def test_void_makes_no_edge() -> None:

@@ -168,6 +168,20 @@ def test_intervals_hold_the_value_and_shrink_with_images() -> None:
     assert many.high - many.low < (few.high - few.low) / 2
 
 
+def test_the_interval_of_a_distance_is_in_pixels_and_ends_at_no_1() -> None:
+    pairs = []
+    for missed in (2, 4, 6, 8, 10):
+        truth = np.zeros((30, 30), np.uint8)
+        truth[10:20, 5:25] = 1
+        painted = np.zeros_like(truth)
+        painted[10:20, 5 + missed : 25] = 1
+        pairs.append((truth, painted))
+    found = judged(pairs, TWO).estimates["hausdorff95/cat"]
+    assert found.low is not None
+    assert 1 < found.low < found.value < found.high
+    assert str(found) == f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     # images whose difficulty varies: the pooled accuracy of the population is 1 - mean(share) * 2/3
     rng = np.random.default_rng(0)

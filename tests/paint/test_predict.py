@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ def test_done_images_are_skipped_and_others_are_not_overwritten(tmp_path: Path, 
     (tmp_path / "mine").mkdir()
     save(tmp_path / "mine/a.png", picture(5, 5))
     assert "made elsewhere" in predict(engine, one, tmp_path / "mine").items[0].error
+
+
+def test_a_finished_painting_is_known_in_a_copy_of_its_folder(tmp_path: Path, engine: Engine) -> None:
+    """Files that were copied may have other times, as on a drive that is mounted anew."""
+    one = save(tmp_path / "a.png", picture(30, 30))
+    predict(engine, one, tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)
+    os.utime(tmp_path / "copy/a.png", (10**9, 10**9))
+    assert predict(engine, one, tmp_path / "copy").items[0].status == "skipped"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -265,6 +275,27 @@ def test_what_lay_there_before_is_not_the_painting_that_was_killed(
     assert predict(second, one, out / "0").items[0].status == "skipped"
 
 
+def test_an_overlay_that_a_killed_repainting_has_replaced_is_made_again(tmp_path: Path, engine: Engine) -> None:
+    one, second = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(seed=5)), "float32")
+    out = tmp_path / "out"
+    predict(engine, one, out, overlay=True)
+    overlay = (out / "a.overlay.png").read_bytes()
+    _interrupted(second, one, out, overlay=True, overwrite=True, at="whatwhere.paint.ledger.move")
+    assert (out / "a.overlay.png").read_bytes() != overlay, "that of labels which never came"
+    assert predict(engine, one, out, overlay=True).items[0].status == "done"
+    assert (out / "a.overlay.png").read_bytes() == overlay
+
+
+def test_a_zarr_that_another_model_painted_over_is_that_model_s(tmp_path: Path, engine: Engine) -> None:
+    """Folders are as large as each other: what tells them apart is when they were made."""
+    image, second = picture(60, 60), Engine(model_of(unet(seed=5)), "float32")
+    zarr.create_array(str(tmp_path / "i.zarr"), shape=image.shape, chunks=(32, 32, 3), dtype="uint8")[...] = image
+    predict(engine, tmp_path / "i.zarr", tmp_path / "out")
+    assert predict(second, tmp_path / "i.zarr", tmp_path / "out", overwrite=True).items[0].status == "done"
+    assert predict(second, tmp_path / "i.zarr", tmp_path / "out").items[0].status == "skipped"
+    assert "from another model" in predict(engine, tmp_path / "i.zarr", tmp_path / "out").items[0].error
+
+
 @pytest.mark.parametrize("at", ["whatwhere.paint.outputs.write_label_image", "whatwhere.paint.ledger.move"])
 def test_what_somebody_puts_where_a_first_painting_was_killed_is_not_that(
     tmp_path: Path, engine: Engine, at: str
@@ -307,6 +338,22 @@ def test_a_repainting_that_fails_leaves_the_old_painting_as_it_was(tmp_path: Pat
     again = predict(engine, one, tmp_path / "out", overlay=True, probabilities=True)
     assert [item.status for item in again.items] == ["skipped"]
     assert "is there already, from another model" in predict(other, one, tmp_path / "out").items[0].error
+
+
+def test_a_repainting_that_fails_at_its_end_leaves_the_old_painting_known(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, second = save(tmp_path / "a.png", picture(30, 30)), Engine(model_of(unet(seed=5)), "float32")
+    predict(engine, one, tmp_path / "out")
+
+    def fail(*_: object, **__: object) -> None:
+        raise DataError("it was changed", "one that stays as it is", "")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.paint.outputs.write_label_image", fail)
+        assert predict(second, one, tmp_path / "out", overwrite=True).items[0].status == "failed"
+    assert predict(engine, one, tmp_path / "out").items[0].status == "skipped"
+    assert "from another model" in predict(second, one, tmp_path / "out").items[0].error
 
 
 def test_an_image_at_the_place_of_a_painting_that_failed_is_painted(tmp_path: Path, engine: Engine) -> None:
@@ -626,6 +673,35 @@ def test_a_journal_drops_a_line_that_was_cut_off_and_other_work(tmp_path: Path) 
     assert not Journal(path, {"a": 2}).fits
     path.write_bytes(b"not ours\n3\n")
     assert not Journal(path, work).fits
+
+
+def test_a_tile_is_on_the_disk_before_its_line_and_that_before_the_next_tile(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut keeps what was waited for and no more: no line may speak of a tile that is not there."""
+    large_above(monkeypatch)
+    synced, told = dict[int, bytes](), list[tuple[bool, ...]]()
+    honest, keep = os.fsync, Journal.add
+
+    def fsync(number: int) -> None:
+        honest(number)
+        with suppress(OSError):  # folders, and files that are open to be written only
+            synced[os.fstat(number).st_ino] = os.pread(number, 2**24, 0)
+
+    def durable(name: str) -> bool:
+        (path,) = tmp_path.glob(f"out/*.partial/{name}")
+        return synced.get(path.stat().st_ino) == path.read_bytes()
+
+    def add(journal: Journal, index: int) -> None:
+        before = durable("labels.raw"), durable("probabilities.raw")
+        keep(journal, index)
+        told.append((*before, durable("journal")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Journal, "add", add)
+    predict(engine, save(tmp_path / "a.png", picture(150, 130)), tmp_path / "out", tile=64, probabilities=True)
+    assert len(told) > 3
+    assert set(told) == {(True, True, True)}
 
 
 KILLED = """

@@ -311,6 +311,19 @@ def test_large_paintings_and_their_levels_keep_it(
     assert steps == pytest.approx([1e4 / 0.325, 1e4 / 0.65], rel=1e-4)
 
 
+@pytest.mark.parametrize(("unit", "micrometres"), [("nm", 0.001), ("µm", 1), ("mm", 1000), ("cm", 10000), ("m", 10**6)])
+def test_units_of_length(unit: str, micrometres: float, tmp_path: Path) -> None:
+    sizes = {"PhysicalSizeX": 3.0, "PhysicalSizeXUnit": unit, "PhysicalSizeY": 2.0, "PhysicalSizeYUnit": "µm"}
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, picture(20, 30), photometric="rgb", ome=True, metadata={"axes": "YXS", **sizes})
+    assert pixel_size(path, (20, 30)) == pytest.approx((2, 3 * micrometres))
+
+
+def test_of_an_image_that_lies_on_its_side_in_the_file_height_and_width_change_places(tmp_path: Path) -> None:
+    _inches(tmp_path / "a.tif", picture(60, 80))
+    assert pixel_size(tmp_path / "a.tif", (80, 60)) == pytest.approx((0.325, 0.5), rel=1e-4)
+
+
 def test_pictures_that_say_nothing_of_it(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", picture(20, 20), photometric="rgb", metadata=None)
     (tmp_path / "b.tif").write_bytes(b"II*\0 nothing")

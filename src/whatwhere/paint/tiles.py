@@ -161,8 +161,6 @@ def _spans(size: int, tile: int, halo: Pair, period: int, align: int) -> list[tu
     spans, read, start = [], 0, 0
     while read < last:
         stop = (read + tile - after) // align * align
-        if stop >= size:  # what is left of the padded image is padding only
-            break
         spans.append(((read, read + tile), (start, stop)))
         read, start = min(stop - before, last), stop
     return [*spans, ((read, read + tile), (start, size))]
@@ -209,5 +207,4 @@ def _sides(size: int, halo: Pair, period: int, align: int) -> list[Pair]:
             sides[length] = len(_spans(size, length, (before, after), period, align))
         if length <= smallest:
             break
-    sides.setdefault(smallest, len(_spans(size, smallest, (before, after), period, align)))
     return sorted(sides.items())
