@@ -64,6 +64,14 @@ def test_train_without_val_is_divided_and_test_stays(tmp_path: Path) -> None:
     assert {name: len(items) for name, items in folder.splits.items()} == {"train": 8, "val": 2, "test": 1}
 
 
+def test_images_of_val_without_masks_give_way_to_those_that_are_divided_off(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {f"train/{k}": (photo(k), disc()) for k in range(10)})
+    save(root / "val/images/x.png", photo(50))
+    train, val = sides(divide(root))
+    assert (len(train), len(val)) == (8, 2)
+    assert train | val == {str(k) for k in range(10)}
+
+
 def test_one_image_is_on_both_sides_and_none_is_an_error(tmp_path: Path) -> None:
     folder = divide(write_folder(tmp_path / "one", {"a": (photo(0), disc())}))
     assert sides(folder) == ({"a"}, {"a"})

@@ -57,7 +57,7 @@ def test_a_port_that_cannot_be() -> None:
         listen("127.0.0.1", 70000)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "my..hôst"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "my..hôst"])
 def test_an_address_of_another_machine_or_none(host: str) -> None:
     with pytest.raises(DataError, match=r"on \(.*\); expected an address of this machine; leave out --host"):
         listen(host, 0)

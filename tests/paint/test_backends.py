@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -27,6 +28,7 @@ from whatwhere.errors import ModelError, PlanError
 from whatwhere.network import Machine, Model, probe_machine, save_model
 from whatwhere.paint import Engine, paint, predict, prove
 from whatwhere.paint.backends import BACKENDS, EAGER, Backend, Job, Run
+from whatwhere.paint.blend import importance
 from whatwhere.paint.candidates import Candidates
 from whatwhere.paint.choice import Choice, Scene, choose, insist
 from whatwhere.paint.fold import _same
@@ -517,8 +519,28 @@ def test_a_network_for_one_size_paints_images_of_it(side: int, followed: bool) -
     engine = Engine(model.model, "float32")
     image = picture(side, side)
     np.testing.assert_array_equal(paint(engine, image).labels, whole_logits(model.model, image).argmax(0))
-    with pytest.raises(ModelError, match=r"fails on an input of shape.*a network that takes images of that size"):
-        paint(engine, picture(side + 100, 1600))
+
+
+@pytest.mark.parametrize("followed", [True, False])
+@pytest.mark.parametrize("size", [(150, 333), (96, 97), (50, 150)])
+def test_other_images_are_painted_in_blended_squares_of_that_size(followed: bool, size: tuple[int, int]) -> None:
+    """Half a square apart, each as the network paints it alone; what is smaller is padded up to one."""
+    torch.manual_seed(0)
+    model = model_of(_Placed(96, followed=followed))
+    engine, image = Engine(model, "float32"), picture(*size)
+    padded = F.pad(model.normalise(image), (0, 0, 0, max(0, 96 - size[0])))
+    sums = torch.zeros_like(padded)
+    tops, lefts = ([*range(0, length - 96, 48), length - 96] for length in padded.shape[1:])
+    for top, left in itertools.product(tops, lefts):
+        here = np.s_[:, top : top + 96, left : left + 96]
+        sums[here] += model.network(padded[here][None])[0].detach() * importance(96, 96)
+    found = paint(engine, image)
+    same = found.labels == sums.argmax(0).numpy()[: size[0]]
+    assert same.mean() > 0.9999  # where two classes are equal, rounding decides
+    assert found.report.notes[0].endswith("tiles that are blended: the network takes images of 96x96 only")
+    np.testing.assert_array_equal(paint(engine, image, tile=96).labels, found.labels)
+    with pytest.raises(PlanError, match=r"tiles of 64x192 pixels; expected 96x96, the only size"):
+        paint(engine, image, tile=(64, 192))
 
 
 @pytest.mark.parametrize(("make", "size"), [(Fitting, (92, 76)), (FittingOdd, (97, 64)), (FittingOdd, (92, 76))])

@@ -52,6 +52,7 @@ class Geometry:
         self._padded: dict[Pair, bool] = {}
         self._taken: dict[Pair, bool] = {}
         self._elsewhere: dict[Pair, str] = {}
+        self._painted: dict[Pair, bool] = {}
 
     @cached_property
     def config(self) -> dict[str, Any] | None:
@@ -107,7 +108,7 @@ class Geometry:
         for step in _STEPS:
             side = self._canvas + step
             try:
-                found = _run(network, self._channels, side)
+                found = _run(network, self._channels, side, side)
             except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
                 continue
             if isinstance(found, Tensor) and found.shape[2:] == (side, side):
@@ -218,6 +219,26 @@ class Geometry:
             self._taken[height, width] = found.shape[-2:] == (height, width)
         return self._taken[height, width]
 
+    @cached_property
+    def only(self) -> int:
+        """The side of the squares that a network takes and no larger ones, as one with a place learnt for each patch.
+
+        0 for all others, whether they were followed or not.
+        """
+        if self.config is not None or (not self._unfollowed and self.field.canvases is not None):
+            return 0
+        return 0 if self.paints((2 * self._canvas, 2 * self._canvas)) else self._canvas
+
+    def paints(self, size: Pair) -> bool:
+        """Whether the network gives a painting of an image of this very size. Takes as long as that, once."""
+        if size not in self._painted:
+            try:
+                found = _run(self.own(), self._channels, *size)
+            except Exception:  # noqa: BLE001 (whatever a network says that takes one size)
+                found = None
+            self._painted[size] = isinstance(found, Tensor) and found.shape[2:] == size
+        return self._painted[size]
+
     def example(self, times: int = 1) -> Tensor:
         """Noise ``(1, C, h, w)`` of a size that the network takes, so many times as large a side."""
         height, width = (-(-self._canvas // p) * p * times for p in self.period)
@@ -229,7 +250,7 @@ class Geometry:
         network = self.own()
         for side in _CANVASES:
             try:
-                _run(network, self._channels, side)
+                _run(network, self._channels, side, side)
             except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
                 continue
             return side
@@ -240,10 +261,10 @@ class Geometry:
         return copied(self._network).cpu().float().eval()
 
 
-def _run(network: nn.Module, channels: int, side: int) -> Any:
+def _run(network: nn.Module, channels: int, height: int, width: int) -> Any:
     """What it makes of a black image."""
     with torch.inference_mode():
-        return network(torch.zeros(1, channels, side, side))
+        return network(torch.zeros(1, channels, height, width))
 
 
 def _differs(run: Callable[[Tensor], Tensor], odd: Tensor, padded: Tensor) -> bool:

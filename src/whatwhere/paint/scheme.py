@@ -95,6 +95,8 @@ def scheme(
         fits = whole.tile[0] * whole.tile[1] <= pixels
     else:
         fits = _within(whole.tile, asked) or (_within(size, asked) and engine.pads_otherwise(size))
+    if engine.geometry.only and not (fits and engine.geometry.paints(whole.tile)):
+        return _of_one_size(engine, size, asked)
     large = asked is None and engine.device.type == "cpu" and whole.tile[0] * whole.tile[1] > _WHOLE
     if fits and not (large and engine.geometry.tileable):
         return _whole(engine, whole)
@@ -169,6 +171,19 @@ def _affordable(engine: Engine, many: int, probabilities: bool) -> int:
         return engine.footprint.affordable(min(_BUDGET, free // 4), _SCRATCH, waiting)
     whole = many > _ON_GPU and not engine.geometry.tileable  # asked only where it matters: it takes a second
     return min(engine.footprint.affordable(free // 2, _SCRATCH, waiting), _WHOLE_ON_GPU if whole else _ON_GPU)
+
+
+def _of_one_size(engine: Engine, size: Pair, asked: Pair | None) -> Scheme:
+    """In blended squares of the one size that the network takes."""
+    side = engine.geometry.only
+    if asked not in (None, (side, side)):
+        raise PlanError(
+            f"tiles of {asked[0]}x{asked[1]} pixels", f"{side}x{side}, the only size that this network takes", ""
+        )
+    periods = [1 if length > side else side for length in size]  # what is smaller is padded up to one
+    tiling = Tiling(size, (side, side), ((side // 4, side // 4),) * 2, (periods[0], periods[1]))
+    note = f"approximate, in overlapping tiles that are blended: the network takes images of {side}x{side} only"
+    return Scheme(tiling, exact=False, blended=True, note=note)
 
 
 def _blended(engine: Engine, size: Pair, asked: Pair | None, pixels: int) -> Scheme:
