@@ -488,6 +488,28 @@ class _ChannelsLast(nn.Module):
         return self.head(torch.cat([first, self.up(deep)], 1))
 
 
+class _Windowed(nn.Module):
+    """A skip, and two times smaller a layer that gets windows of 4 units one by one, as Swin's attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 2, 2)
+        self.mix, self.up, self.head = nn.Conv2d(16, 16, 1), nn.ConvTranspose2d(16, 8, 2, 2), nn.Conv2d(16, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x).relu()
+        deep = self.down(first).unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 1, 3, 5)
+        mixed = self.mix(deep.flatten(0, 2)).relu().view(deep.shape).permute(0, 3, 1, 4, 2, 5)
+        return self.head(torch.cat([first, self.up(mixed.flatten(4, 5).flatten(2, 3))], 1))
+
+
+def test_windows_that_lie_in_the_batch_are_no_maps() -> None:
+    anatomy = GraphAnatomy(_Windowed().eval(), (1, 3, 32, 48))
+    told = [(layer.name, layer.stride, layer.channels) for layer in anatomy.layers]
+    assert told == [("pixel", 1, 3), ("encoder.0", 1, 8), ("bottleneck", 2, 16), ("decoder.0", 1, 16)]
+    assert [(path.name, path.level) for path in anatomy.paths] == [("skip 0", 0), ("bottleneck", 1)]
+
+
 def test_results_with_channels_last_are_no_maps() -> None:
     """Their columns and channels were held for rows and columns: a stride of 4 was told to be one of 16."""
     anatomy = GraphAnatomy(_ChannelsLast().eval(), (1, 3, 24, 32))

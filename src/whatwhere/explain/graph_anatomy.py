@@ -289,9 +289,9 @@ def _halvings(image: fx.Node, maps: Sequence[fx.Node], axis: int) -> dict[fx.Nod
 
 
 def _is_map(node: fx.Node) -> bool:
-    """Whether a node's result is features over space (not a vector pooled over it)."""
+    """Whether a node's result is features over space of one image: not pooled over it, nor windows of it in a batch."""
     value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[-2:]) > 1
+    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[0] == 1 and min(value.shape[-2:]) > 1
 
 
 def _is_pointwise(node: fx.Node) -> bool:
