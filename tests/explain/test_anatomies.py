@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from whatwhere.explain import anatomy as anatomies
 from whatwhere.explain.anatomy import UNetAnatomy, Windows, untrained_like
 from whatwhere.explain.graph_anatomy import GraphAnatomy
 from whatwhere.field import Field, field
+from whatwhere.field.grids import Grid
 from whatwhere.network import Mirrored, UNet
 
 IMAGE = torch.randn(1, 3, 48, 40, generator=torch.Generator().manual_seed(0))
@@ -486,6 +488,16 @@ class _ChannelsLast(nn.Module):
         deep = self.down(first)
         deep = deep + self.mix(self.norm(deep.permute(0, 2, 3, 1))).relu().permute(0, 3, 1, 2)
         return self.head(torch.cat([first, self.up(deep)], 1))
+
+
+def test_where_axes_are_a_guess_maps_are_what_is_evenly_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swin has other operators on larger images, and what is found of an operator there is of another one."""
+    guess = Grid(axes=(2, 3), size=(6, 8), stride=(Fraction(4), None), origin=(0, 0))
+    monkeypatch.setattr(Field, "grid", lambda _self, _layer: guess)
+    anatomy = GraphAnatomy(_ChannelsLast().eval(), (1, 3, 24, 32))
+    layers = anatomy._program((1, 3, 24, 32)).parts.layers
+    told = [(name, node.meta["val"].shape[1]) for name, node in layers.items()]
+    assert told == [("encoder.0", 8), ("bottleneck", 96), ("decoder.0", 16)]
 
 
 class _Windowed(nn.Module):

@@ -46,8 +46,12 @@ class GraphAnatomy:
     def _may_be_map(self, node: fx.Node) -> bool:
         """Not of a result whose rows and columns are known to stand elsewhere: ConvNeXt and Swin have channels last."""
         windows, layer = self.windows(self._shape), f"{OPERATOR}{node.name}"
-        axes = windows.grid(layer).axes if layer in windows.graph.layers else (None,)
-        return None in axes or axes == (2, 3)
+        grid = windows.grid(layer) if layer in windows.graph.layers else None
+        if grid is None or None in grid.axes:
+            return True
+        if None in grid.stride:  # on larger images another operator has its name, as in Swin
+            return _is_even(node)
+        return grid.axes == (2, 3)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -292,6 +296,13 @@ def _is_map(node: fx.Node) -> bool:
     """Whether a node's result is features over space of one image: not pooled over it, nor windows of it in a batch."""
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.ndim == 4 and value.shape[0] == 1 and min(value.shape[-2:]) > 1
+
+
+def _is_even(node: fx.Node) -> bool:
+    """Whether a map's units are as far apart down as across, to within one: of rows and channels they hardly are."""
+    image = next(one for one in node.graph.nodes if one.op == "placeholder")
+    (height, width), (rows, columns) = (one.meta["val"].shape[-2:] for one in (image, node))
+    return bool(abs(rows * width - columns * height) <= max(height, width))
 
 
 def _is_pointwise(node: fx.Node) -> bool:
