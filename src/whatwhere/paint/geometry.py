@@ -104,14 +104,8 @@ class Geometry:
 
         Of one for a single size: what that is a multiple of.
         """
-        network = self.own()
         for step in _STEPS:
-            side = self._canvas + step
-            try:
-                found = _run(network, self._channels, side, side)
-            except Exception:  # noqa: BLE001 (what it lacks is told where it is prepared)
-                continue
-            if isinstance(found, Tensor) and found.shape[2:] == (side, side):
+            if self.paints((self._canvas + step, self._canvas + step)):
                 return step
         return math.gcd(self._canvas, _STEPS[-1])
 
@@ -234,7 +228,7 @@ class Geometry:
         if size not in self._painted:
             try:
                 found = _run(self.own(), self._channels, *size)
-            except Exception:  # noqa: BLE001 (whatever a network says that takes one size)
+            except Exception:  # noqa: BLE001 (whatever a network says that takes other sizes only)
                 found = None
             self._painted[size] = isinstance(found, Tensor) and found.shape[2:] == size
         return self._painted[size]
